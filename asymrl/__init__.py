@@ -1,0 +1,1 @@
+"""AsymRL: reinforcement learning with verifiable rewards, readable in an evening."""
