@@ -183,11 +183,15 @@ LossFn = Callable[[LossInputs], LossOutputs]
 
 @value
 class UpdateStats:
-    """One optimizer step: means over the whole mini-batch, skipped rows counted in."""
+    """One optimizer step: means over the whole mini-batch, skipped rows counted in.
+
+    updates: optimizer steps so far, this one included.
+    """
 
     metrics: Mapping[str, float]
     grad_norm: float
-    forward_tokens: int
+    lr: float
+    updates: int
     skipped_rows: int
 
 

@@ -1,0 +1,334 @@
+"""Data sets -> problems: where each comes from, how rows are read, how prompts are rendered.
+
+Knows tokenizers and the `datasets` library; nothing of models or training. The order of training
+is a pure function of (seed, draw), so a resumed run continues it without replaying anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asymrl import pocket
+from asymrl.engines.rollout import derive_seed
+from asymrl.types import Problem, Request, UserError, value
+from asymrl.verifiers import Verifier, unreadable
+from asymrl.verifiers.extract import last_box
+
+
+@value
+class Source:
+    """A data set on the Hugging Face hub: a pinned revision, and what its columns hold."""
+
+    id: str
+    split: str
+    problems: int | None  # the number of rows it must have
+    licence: str
+    revision: str | None = None
+    config: str | None = None
+    problem: str = "problem"
+    answer: str = "answer"
+    read_answer: Callable[[Any], str | None] = str
+
+
+def after_hashes(answer: str) -> str:
+    return answer.rsplit("####", 1)[-1].strip().replace(",", "")
+
+
+def only_member(answers: Sequence[str]) -> str:
+    return ", ".join(answers)
+
+
+MAA = "texts (c) MAA, research use"
+SOURCES: Mapping[str, Source] = {
+    "math": Source(
+        id="DigitalLearningGmbH/MATH-lighteval",
+        revision="0530c78699ea5e8eb5530600900e1f328b48acad",
+        split="train",
+        answer="solution",
+        read_answer=last_box,
+        problems=7500,
+        licence="MIT (texts from AoPS)",
+    ),
+    "math500": Source(
+        id="HuggingFaceH4/MATH-500",
+        revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+        split="test",
+        problems=500,
+        licence="MIT",
+    ),
+    "aime24": Source(
+        id="HuggingFaceH4/aime_2024",
+        revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+        split="train",
+        problems=30,
+        licence=MAA,
+    ),
+    "aime25": Source(
+        id="math-ai/aime25",
+        revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
+        split="test",
+        problems=30,
+        licence=MAA,
+    ),
+    "amc23": Source(
+        id="math-ai/amc23",
+        revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
+        split="test",
+        problem="question",
+        problems=40,
+        licence=MAA,
+    ),
+    "olympiadbench": Source(
+        id="Hothan/OlympiadBench",
+        revision="91184b52131e7fc9455fef848035173aea8cc01a",
+        config="OE_TO_maths_en_COMP",
+        split="train",
+        problem="question",
+        answer="final_answer",
+        read_answer=only_member,
+        problems=None,  # 674 or 675
+        licence="CC BY-NC 4.0",
+    ),
+    "minerva": Source(
+        id="math-ai/minervamath",
+        split="test",
+        problem="question",
+        problems=272,
+        licence="course texts CC BY-NC-SA",
+    ),
+    "gsm8k": Source(
+        id="openai/gsm8k",
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        config="main",
+        split="test",
+        problem="question",
+        read_answer=after_hashes,
+        problems=1319,
+        licence="MIT",
+    ),
+}
+READERS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+@value
+class Row:
+    """A problem as text, before a tokenizer has seen it. where: its file and line, for messages."""
+
+    id: str
+    problem: str
+    gold: str
+    where: str
+    meta: Mapping[str, Any]
+
+
+def read_rows(source: str, problem_field: str, answer_field: str) -> list[Row]:
+    """The rows of a named source or a local file. Raises UserError with file, line and field."""
+    if source in SOURCES:
+        return hub_rows(source, SOURCES[source])
+    if source in pocket.DATA:
+        records = jsonl(pocket.ensure(pocket.FOLDER) / pocket.DATA[source])
+    elif not Path(source).is_file():
+        raise UserError(
+            f"data file {source} does not exist; valid is a local .jsonl, .json, .csv or .parquet "
+            f"file or one of {', '.join([*SOURCES, *pocket.DATA])}"
+        )
+    elif Path(source).suffix == ".jsonl":
+        records = jsonl(Path(source))
+    else:
+        records = other_file(Path(source))
+    rows = [to_row(record, where, problem_field, answer_field) for where, record in records]
+    return checked(rows, source)
+
+
+def checked(rows: list[Row], source: str) -> list[Row]:
+    if not rows:
+        raise UserError(f"{source} holds no problems")
+    first_seen: dict[str, str] = {}
+    for row in rows:
+        if row.id in first_seen:
+            raise UserError(
+                f"{row.where}: field 'id' = {row.id!r} was used before, in {first_seen[row.id]}"
+            )
+        first_seen[row.id] = row.where
+    return rows
+
+
+def short_name(source: str) -> str:
+    """What a source is called in metrics and file names."""
+    return source if source in SOURCES or source in pocket.DATA else Path(source).stem
+
+
+def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{path}:{number}"
+            try:
+                text = line.decode()
+                if text.strip():
+                    yield where, json.loads(text)
+            except UnicodeDecodeError:
+                raise UserError(f"{where}: the line is not UTF-8") from None
+            except json.JSONDecodeError as error:
+                raise UserError(f"{where}: the line is not JSON ({error.msg})") from None
+
+
+def other_file(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix not in READERS:
+        raise UserError(f"{path}: valid data files end in .jsonl, {', '.join(READERS)}")
+    from datasets import exceptions, load_dataset
+
+    try:
+        table = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
+    except exceptions.DatasetGenerationError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {cause[:200]}") from None
+    return ((f"{path}, row {number}", record) for number, record in enumerate(table, 1))
+
+
+def to_row(record: Any, where: str, problem_field: str, answer_field: str) -> Row:
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: a row must be an object with {problem_field}, {answer_field}")
+    for field in (problem_field, answer_field):
+        if not isinstance(record.get(field), str) or not record[field].strip():
+            raise UserError(
+                f"{where}: field {field!r} must be a non-empty text, not {record.get(field)!r}"
+            )
+    used = {problem_field, answer_field, "id"}
+    return Row(
+        id=str(record.get("id", where)),
+        problem=record[problem_field],
+        gold=record[answer_field],
+        where=where,
+        meta={key: field for key, field in record.items() if key not in used},
+    )
+
+
+def hub_rows(name: str, source: Source) -> list[Row]:
+    from datasets import exceptions, load_dataset
+
+    try:
+        table = load_dataset(source.id, source.config, split=source.split, revision=source.revision)
+    except (OSError, ValueError, exceptions.DatasetsError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"data set {name} ({source.id}) cannot be loaded from the Hugging Face hub ({cause}); "
+            "a local file works too: give its path"
+        ) from None
+    rows = []
+    for number, record in enumerate(map(dict, table)):
+        where = f"{source.id} {source.split}[{number}]"
+        answer = source.read_answer(record[source.answer])
+        rows.append(
+            to_row(
+                {"id": f"{name}/{number}", "problem": record[source.problem], "answer": answer},
+                where,
+                "problem",
+                "answer",
+            )
+        )
+    if source.problems and len(rows) != source.problems:
+        raise UserError(f"{source.id} has {len(rows)} problems, {source.problems} were expected")
+    return checked(rows, name)
+
+
+def render(
+    tokenizer: Any, problem: str, *, system: str | None, user: str, template_kwargs: Mapping
+) -> tuple[str, tuple[int, ...]]:
+    """The prompt as text and ids: the tokenizer's own chat template around the user turn."""
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    messages.append({"role": "user", "content": user.replace("{problem}", problem)})
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **template_kwargs
+    )
+    return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@value
+class Loaded:
+    """The problems of a source, and in sentences what was dropped or will be judged otherwise."""
+
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+
+def load_problems(
+    source: str,
+    *,
+    tokenizer: Any,
+    prompt: Mapping[str, Any],
+    max_prompt_tokens: int,
+    limit: int | None = None,
+    problem_field: str = "problem",
+    answer_field: str = "answer",
+    verifier: Verifier,
+    refuse_unparseable: bool = False,
+) -> Loaded:
+    """Read, render and check a source.
+
+    prompt: system, user and template_kwargs of `render`. Over-long prompts are dropped, counted
+    and reported. Golds that the verifier cannot read are named, and judged by exact match (or
+    refused).
+    """
+    rows = read_rows(source, problem_field, answer_field)[:limit]
+    notes = [
+        f"{rows[index].where}: gold {rows[index].gold!r} does not parse; judged by exact match"
+        for index in unreadable(verifier, [row.gold for row in rows])
+    ]
+    if notes and refuse_unparseable:
+        raise UserError(f"{notes[0].rsplit(';', 1)[0]} (data.unparseable_gold is refuse)")
+    problems, dropped = [], []
+    for row in rows:
+        text, ids = render(tokenizer, row.problem, **prompt)
+        if len(ids) > max_prompt_tokens:
+            dropped.append(row.id)
+            continue
+        problems.append(
+            Problem(
+                id=row.id,
+                prompt_ids=ids,
+                prompt_text=text,
+                gold=row.gold,
+                source=source,
+                meta={"problem": row.problem, **row.meta},
+            )
+        )
+    if dropped:
+        notes.append(
+            f"{source}: dropped {len(dropped)} of {len(rows)} problems, their prompts are over "
+            f"{max_prompt_tokens} tokens: {', '.join(dropped[:5])}{', ...' * (len(dropped) > 5)}"
+        )
+    if not problems:
+        raise UserError(
+            f"{source}: every prompt is over data.max_prompt_tokens = {max_prompt_tokens} tokens"
+        )
+    return Loaded(problems=tuple(problems), notes=tuple(notes))
+
+
+def draw(
+    problems: Sequence[Problem], count: int, *, samples: int, first_draw: int, seed: int, step: int
+) -> list[Request]:
+    """The next `count` prompt draws. Each epoch is a fresh shuffle; the last partial batch of one
+    is filled up from the next. Which problems come depends on (seed, first_draw) alone.
+    """
+    size = len(problems)
+    orders: dict[int, np.ndarray] = {}
+    requests = []
+    for number in range(first_draw, first_draw + count):
+        epoch, place = divmod(number, size)
+        if epoch not in orders:
+            shuffle = np.random.Generator(np.random.Philox(derive_seed(seed, "epoch", epoch)))
+            orders[epoch] = shuffle.permutation(size)
+        requests.append(
+            Request(
+                problem=problems[orders[epoch][place]],
+                draw=number,
+                samples=samples,
+                seed=derive_seed(seed, "rollout", step, number),
+            )
+        )
+    return requests

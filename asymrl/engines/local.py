@@ -1,0 +1,144 @@
+"""The policy of one process: AdamW on one device, fp32 weights, fp32 or bf16 forward passes.
+
+Knows nothing of rollouts, rewards or estimators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asymrl.batch import plan
+from asymrl.engines.policy import (
+    MicroBatch,
+    PolicyModule,
+    Totals,
+    loss_inputs,
+    micro_batch,
+    run,
+)
+from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
+
+
+class LocalPolicy:
+    """`model` is a causal LM with fp32 weights, already on its device.
+
+    betas, weight_decay, max_grad_norm: AdamW and clipping by global norm; warmup_updates: linear
+    from 0; token_budget: padded tokens in a micro-batch; bf16: autocast of the forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        temperature: float,
+        lr: float,
+        betas: Sequence[float],
+        weight_decay: float,
+        max_grad_norm: float,
+        warmup_updates: int,
+        token_budget: int,
+        bf16: bool,
+        gradient_checkpointing: bool,
+    ) -> None:
+        assert model.dtype == torch.float32, "master weights are fp32"
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.module = PolicyModule(model.train(), temperature)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
+        )
+        self.lr = lr
+        self.warmup_updates = warmup_updates
+        self.max_grad_norm = max_grad_norm
+        self.token_budget = token_budget
+        self.bf16 = bf16
+        self.updates = 0
+        for parameter in model.parameters():  # so that a skipped or fresh state is a full one
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    @torch.no_grad()
+    def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
+        logprobs, entropy = torch.empty(len(batch.targets)), torch.empty(len(batch.targets))
+        for micro in self._micro_batches(batch, range(len(batch.sequences))):
+            with self._autocast():
+                new_logprobs, new_entropy = run(self.module, micro, self._device)
+            logprobs[micro.tokens] = new_logprobs.float().cpu()
+            entropy[micro.tokens] = new_entropy.float().cpu()
+        return logprobs, entropy
+
+    def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
+        self.optimizer.zero_grad(set_to_none=False)
+        for parameter in self.module.parameters():  # AdamW moves on even when nothing survives
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        totals = Totals()
+        live = torch.nonzero(minibatch.live)[:, 0].tolist()
+        for micro in self._micro_batches(minibatch, live):
+            with self._autocast():
+                logprobs, entropy = run(self.module, micro, self._device)
+            outputs = loss(loss_inputs(minibatch, micro, logprobs, entropy))
+            outputs.loss.backward()
+            totals.add(outputs)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+        self.updates += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * min(1.0, self.updates / max(1, self.warmup_updates))
+        self.optimizer.step()
+        skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
+        return UpdateStats(
+            metrics=totals.means(skipped),
+            grad_norm=grad_norm.item(),
+            lr=self.optimizer.param_groups[0]["lr"],
+            updates=self.updates,
+            skipped_rows=len(minibatch.sequences) - len(live),
+        )
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, p.detach()) for name, p in self.module.named_hf_parameters())
+
+    def state(self) -> TrainerState:
+        """Copies, so that a state stays what it was while training goes on."""
+        moments = {name: self.optimizer.state[p] for name, p in self.module.named_hf_parameters()}
+        return TrainerState(
+            weights={name: p.cpu().clone() for name, p in self.named_weights()},
+            exp_avg={name: m["exp_avg"].cpu().clone() for name, m in moments.items()},
+            exp_avg_sq={name: m["exp_avg_sq"].cpu().clone() for name, m in moments.items()},
+            updates=self.updates,
+        )
+
+    @torch.no_grad()
+    def load_state(self, state: TrainerState) -> None:
+        self.updates = state.updates
+        for name, parameter in self.module.named_hf_parameters():
+            parameter.copy_(state.weights[name])
+            moments = self.optimizer.state[parameter]
+            moments["step"].fill_(state.updates)
+            moments["exp_avg"].copy_(state.exp_avg[name])
+            moments["exp_avg_sq"].copy_(state.exp_avg_sq[name])
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.module.model.save_pretrained(folder)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.module.model.device
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _micro_batches(self, batch: Tokens, rows: Sequence[int]) -> Iterator[MicroBatch]:
+        """The given rows in micro-batches of like length; nothing for no rows."""
+        lengths = [len(batch.sequences[row]) for row in rows]
+        (mine,) = plan(lengths, 1, self.token_budget)
+        for part in mine:
+            yield micro_batch(batch, [rows[index] for index in part])

@@ -1,0 +1,68 @@
+"""What a rollout engine is: prompts in, sampled responses out, weights on request.
+
+Knows no particular engine. Seeds: sample i of draw j at step s reads one stream of uniforms that
+is derived from (run seed, s, j, i) alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asymrl.types import Request, Rollout, Sampling
+
+
+class RolloutEngine(Protocol):
+    """Generates with the weights it was last given.
+
+    exact_logprobs: its logprobs and entropy equal the policy's own forward pass to fp32 rounding,
+    so that no score pass is needed. weight_dtype: what weights become when they are loaded.
+    """
+
+    @property
+    def weight_dtype(self) -> torch.dtype: ...
+
+    @property
+    def exact_logprobs(self) -> bool: ...
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+        """Every sample of every request once, in the order they finish."""
+        ...
+
+    def load_weights(self, named: Iterator[tuple[str, Tensor]]) -> None:
+        """Take all of the policy's weights, under their Hugging Face names."""
+        ...
+
+    def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
+        """`fingerprint` of the named weights, as the engine holds them now."""
+        ...
+
+    def sleep(self) -> None:
+        """Give memory back while the policy updates."""
+        ...
+
+    def wake(self) -> None: ...
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part and on nothing else, on any machine."""
+    text = "/".join(str(part) for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def uniforms(seed: int, sample: int, count: int) -> Tensor:
+    """(count,) fp64 uniforms in [0, 1): the stream of sample number `sample` of a request."""
+    generator = np.random.Generator(np.random.Philox(derive_seed(seed, sample)))
+    return torch.from_numpy(generator.random(count))
+
+
+def fingerprint(tensor: Tensor) -> float:
+    """A number that a changed, moved or stale entry changes: a fixed random projection in fp64."""
+    flat = tensor.detach().double().cpu().flatten()
+    return float(flat @ torch.cos(torch.arange(len(flat), dtype=torch.float64)))

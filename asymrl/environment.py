@@ -1,0 +1,65 @@
+"""What a run ran on: versions, machine, command. No environment variables, so no secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from asymrl.files import write_atomically
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "vllm",
+    "accelerate",
+    "deepspeed",
+    "datasets",
+    "math-verify",
+    "sympy",
+    "wandb",
+    "numpy",
+)
+
+
+def write_environment(folder: Path) -> None:
+    gpus = range(torch.cuda.device_count())
+    facts = {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in gpus],
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": git_commit(),
+    }
+    write_atomically(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The project's commit, with `+` where its files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + "+" * bool(changed.stdout.strip())

@@ -1,0 +1,166 @@
+"""The loop: rollouts, rewards, advantages, updates, in the order they happen.
+
+take problems -> generate, verify as they finish -> rewards -> score -> advantages -> batch ->
+update over mini-batches -> sync weights, checked -> maybe evaluate -> log -> maybe save
+
+All collaborators come in as arguments. The loop knows no engine, no framework and no file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from asymrl.algo.advantages import ADVANTAGES
+from asymrl.algo.loss import denominators, ppo_clip
+from asymrl.batch import engine_values, make_groups, minibatches, tokenise
+from asymrl.checkpoint import Position
+from asymrl.config import Config
+from asymrl.data import draw
+from asymrl.engines.policy import Policy
+from asymrl.engines.rollout import RolloutEngine, fingerprint
+from asymrl.evaluate import roll_out, sample_rows
+from asymrl.metrics import logprob_gain, rollout_metrics, update_metrics
+from asymrl.tracking import Clock, Tracker
+from asymrl.types import Problem, Rollout, Sampling, Verdict
+from asymrl.verifiers import Verifier
+
+
+def train(
+    config: Config,
+    *,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    engine: RolloutEngine,
+    policy: Policy,
+    verifier: Verifier,
+    evaluate: Callable[[int], Mapping[str, float]],
+    save: Callable[[Position], object],
+    tracker: Tracker,
+    start: Position,
+) -> None:
+    """Train from `start` to config.steps. evaluate(step) gives metrics; save(position) keeps it."""
+    estimate, cut, loss = methods(config)
+    params = {f"advantage/{name}": number for name, number in config.advantage.params.items()}
+    sync(policy, engine, check=True)
+    if start.step == 0:
+        tracker.log(0, evaluate(0))
+
+    draws = start.draws
+    for step in range(start.step + 1, config.steps + 1):
+        clock = Clock(tracker)
+
+        with clock("generate"):
+            requests = draw(
+                problems,
+                config.rollout.prompts,
+                samples=config.rollout.group_size,
+                first_draw=draws,
+                seed=config.seed,
+                step=step,
+            )
+            draws += len(requests)
+            progress = partial(tracker.phase, "generate")
+            rollouts, verdicts = roll_out(engine, verifier, requests, sampling, progress)
+            rewards, valid = judge(rollouts, verdicts, config.rollout.truncation)
+
+        with clock("score"):
+            engine.sleep()
+            tokens = tokenise(requests, rollouts)
+            exact = engine.exact_logprobs
+            logprobs, entropy = engine_values(rollouts) if exact else policy.score(tokens)
+
+        with clock("update"):
+            groups = make_groups(tokens, logprobs, rewards, valid)
+            advantages = estimate(groups).flatten()
+            batches = cut(
+                tokens, advantages=advantages, logprobs=logprobs, entropy=entropy, valid=valid
+            )
+            epochs = repeat(batches, config.optim.epochs)
+            updates = [policy.update(minibatch, loss) for epoch in epochs for minibatch in epoch]
+
+        with clock("sync"):
+            engine.wake()
+            check = step == start.step + 1 or step % config.rollout.sync_check_every == 0
+            sync(policy, engine, check=check)
+
+        metrics = params | rollout_metrics(
+            groups, advantages, tokens, logprobs, entropy, rollouts, verdicts
+        )
+        if due(step, config.tracking.logprob_gain_every, config.steps):
+            with clock("gain"):
+                metrics |= logprob_gain(policy, tokens, logprobs, rewards)
+        if due(step, config.eval.every, config.steps):
+            with clock("evaluate"):
+                metrics |= evaluate(step)
+        metrics |= update_metrics(updates, clock.metrics(), len(tokens.targets))
+        tracker.log(step, metrics)
+        if step == 1 or due(step, config.tracking.rollouts_every, config.steps):
+            rows = sample_rows(requests, rollouts, verdicts)
+            shown = zip(rows, advantages.tolist(), strict=True)
+            tracker.rollouts(step, [row | {"advantage": number} for row, number in shown])
+        if due(step, config.checkpoint.every, config.steps):
+            tracker.phase("save")
+            save(Position(step=step, draws=draws))
+
+
+def methods(config: Config) -> tuple[Callable, Callable, Callable]:
+    """The estimator, the cut into mini-batches and the loss that a config names."""
+    estimate = partial(ADVANTAGES[config.advantage.name], **config.advantage.params)
+    cut = partial(
+        minibatches,
+        prompts=config.optim.minibatch_prompts,
+        entropy_bonus=config.loss.entropy_bonus,
+        denominators=partial(
+            denominators,
+            aggregation=config.loss.aggregation,
+            constant_length=config.loss.constant_length or config.rollout.max_tokens,
+        ),
+    )
+    loss = partial(
+        ppo_clip,
+        clip_low=config.loss.clip_low,
+        clip_high=config.loss.clip_high,
+        entropy_bonus=config.loss.entropy_bonus,
+    )
+    return estimate, cut, loss
+
+
+def judge(
+    rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], truncation: str
+) -> tuple[Tensor, Tensor]:
+    """rewards (R,) and valid (R,) under a truncation setting.
+
+    score: the verdict on the text as it is; zero: a truncated response earns 0; mask: it leaves
+    its group and the loss.
+    """
+    rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=torch.float64)
+    truncated = torch.tensor([rollout.truncated for rollout in rollouts])
+    if truncation == "score":
+        return rewards, torch.ones_like(truncated)
+    rewards = rewards.masked_fill(truncated, 0)
+    return rewards, ~truncated if truncation == "mask" else torch.ones_like(truncated)
+
+
+def sync(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:
+    """Hand the policy's weights to the engine; `check` compares what arrived, tensor by tensor."""
+    engine.load_weights(policy.named_weights())
+    if not check:
+        return
+    for name, tensor in policy.named_weights():
+        sent = fingerprint(tensor.to(engine.weight_dtype))
+        arrived = engine.fingerprint([name])[name]
+        if not math.isclose(sent, arrived, rel_tol=1e-9, abs_tol=1e-9):
+            raise RuntimeError(
+                f"weight sync failed: {name} is {sent} in the policy and {arrived} in the engine"
+            )
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """On each multiple of `every` and at the last step; never when `every` is 0."""
+    return every > 0 and (step % every == 0 or step == last)

@@ -1,0 +1,90 @@
+r"""The `exact` verifier: the answer is the gold, written the same way or as the same number.
+
+Knows notation (spaces, `\left`, `\dfrac`, `\text{}`, thousands commas) and exact arithmetic on
+plain numbers; no algebra, no units, no floats. `math` builds on it.
+"""
+
+import re
+from fractions import Fraction
+
+from asymrl.types import Reason
+from asymrl.verifiers.extract import last_box
+
+MAX_NUMBER_CHARS = 200  # a longer one is compared as text only, so that it costs nothing
+
+# What \frac takes: a group, or one symbol.
+_ARGUMENT = r"(?:\{([^{}]*)\}|(\d|[a-zA-Z]|\\pi(?![a-zA-Z])))"
+_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        ("[−–]", "-"),  # noqa: RUF001
+        (r"\\(?:left|right)(?![a-zA-Z])", ""),
+        (r",\\!\s*|\{,\}\s*", ""),  # a thousands comma, and never that of a list
+        (r"(?<!\\)\\[!,;:]|\\(?:quad|qquad)(?![a-zA-Z])", ""),
+        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])|°", ""),
+        (r"(?<!\\)\\ |~", " "),
+        (r"\\[dtc]frac", r"\\frac"),
+        (rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}", r"\\frac{\1\2}{\3\4}"),
+        (r"\\mbox(?![a-zA-Z])", r"\\text"),
+        (r"\\?\$", ""),
+    )
+)
+_WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf)\s*\{([^{}]*)\}")
+_SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # between digits a space means something
+_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_NUMBER = re.compile(
+    rf"([+-]?)(?:({_DECIMAL})|([+-]?\d+)/(\d+)|\\frac\{{([+-]?\d+)\}}\{{([+-]?\d+)\}})", re.ASCII
+)
+
+
+def tidy(latex: str) -> str:
+    """The same mathematics in plainer notation; what a parser should be given."""
+    for pattern, replacement in _REWRITES:
+        latex = pattern.sub(replacement, latex)
+    return latex.strip().rstrip(".").rstrip()
+
+
+def normalise(latex: str) -> str:
+    r"""tidy() without spaces and `\text{}`: two answers written alike come out equal."""
+    return _SPACES.sub("", _WORDS.sub(r"\1", tidy(latex)))
+
+
+def number(latex: str) -> Fraction | None:
+    r"""The value of an integer, a decimal, `a/b` or `\frac{a}{b}`, exactly; else None."""
+    text = normalise(latex)
+    match = _NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_CHARS else None
+    if match is None:
+        return None
+    sign, decimal, *parts = match.groups()
+    if decimal is not None:
+        value = Fraction(decimal.replace(",", ""))
+    else:
+        over, under = (int(part) for part in parts if part is not None)
+        if under == 0:
+            return None
+        value = Fraction(over, under)
+    return -value if sign == "-" else value
+
+
+def equal(gold: str, answer: str) -> bool:
+    """Written alike, or the same number."""
+    if normalise(gold) == normalise(answer) != "":
+        return True
+    value = number(gold)
+    return value is not None and value == number(answer)
+
+
+def parses(gold: str) -> bool:
+    """Whether an answer can ever equal this gold: all but an empty one."""
+    return normalise(gold) != ""
+
+
+def verify(gold: str, text: str) -> tuple[Reason, str | None]:
+    """The verdict on a response and the answer that it was given for.
+
+    An empty box is no answer. An answer is never unparseable here, only wrong.
+    """
+    answer = last_box(text)
+    if answer is None or not normalise(answer):
+        return "no_answer", answer
+    return ("correct" if equal(gold, answer) else "wrong"), answer

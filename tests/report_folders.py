@@ -1,0 +1,78 @@
+"""Tiny run folders for the tests of the report: real files, with numbers made up by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CONFIG = """
+model: {path: tiny}
+advantage: {name: asym, beta_pos: 0.7, beta_neg: 0.3}
+optim: {lr: 0.0005}
+steps: 3
+seed: 11
+"""
+
+
+def step_row(step: int, **changed: Any) -> dict[str, Any]:
+    """One line of metrics.jsonl with every metric that the report draws."""
+    row = {
+        "step": step,
+        "reward/mean": 0.25 * step,
+        "policy/entropy": 1.0 - 0.1 * step,
+        "policy/entropy_positive": 0.9 - 0.1 * step,
+        "policy/entropy_negative": 1.1 - 0.1 * step,
+        "groups/all_solved": 0.1 * step,
+        "groups/none_solved": 0.4 - 0.1 * step,
+        "diag/kappa": 0.01 * step,
+        "time/generate": 2.0,
+        "time/update": 1.0,
+    }
+    return row | changed
+
+
+def evaluation(step: int, avg: float) -> dict[str, Any]:
+    return {"step": step, "eval/held/avg": avg, "eval/held/stderr": 0.02}
+
+
+FULL = (evaluation(0, 0.25), step_row(1), step_row(2), step_row(3) | evaluation(3, 0.625))
+SHORT = ({"step": 1, "reward/mean": 0.25}, {"step": 2, "reward/mean": 0.5})
+
+
+def rollout(draw: int, sample: int, **changed: Any) -> dict[str, Any]:
+    """One line of a rollouts file: a wrong response, unless `changed` says otherwise."""
+    row = {
+        "step": 1,
+        "draw": draw,
+        "sample": sample,
+        "problem_id": f"p{draw}",
+        "problem": f"What is {draw} + 1?",
+        "prompt": "unseen",
+        "gold": str(draw + 1),
+        "response": f"response {draw}.{sample}",
+        "answer": "7",
+        "reason": "wrong",
+        "reward": 0.0,
+        "truncated": False,
+        "tokens": 5,
+        "advantage": -1.25,
+    }
+    return row | changed
+
+
+def write_run(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]] = SHORT,
+    rollouts: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
+    config: str = CONFIG,
+) -> Path:
+    (folder / "rollouts").mkdir(parents=True)
+    (folder / "config.yaml").write_text(config)
+    (folder / "environment.json").write_text('{"python": "3.11"}')
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step, sampled in (rollouts or {}).items():
+        lines = "".join(json.dumps(row) + "\n" for row in sampled)
+        (folder / f"rollouts/step-{step:06d}.jsonl").write_text(lines)
+    return folder

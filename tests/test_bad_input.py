@@ -1,0 +1,149 @@
+"""What a new user gets wrong: one sentence, exit code 2, nothing lost and nothing half-written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import eval as evaluation
+import train
+from asymrl import report
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, program=train) -> str:
+    assert program.main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr().err
+    (line,) = [line for line in captured.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture
+def tiny(config_file: Path, tmp_path: Path) -> list[str]:
+    return ["--config", str(config_file), "--output-dir", str(tmp_path / "run")]
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("rollout.grup_size=4", "did you mean group_size"),
+        ("rollout.group_size=1", "rollout.group_size = 1"),
+        ("advantage.beta_pos=-1", "advantage.beta_pos = -1"),
+        ("steps=0", "steps = 0"),
+        ("steps=soon", "steps = 'soon'"),
+        ("data.train=no/such.jsonl", "no/such.jsonl does not exist"),
+        ("model.path=no/such/folder", "no/such/folder"),
+        ("data.train={broken}", "broken.jsonl:1: field 'answer'"),
+        ("eval.benchmarks=[{broken}]", "broken.jsonl:1: field 'answer'"),
+        ("rollout.stop=[<nothing>]", "rollout.stop: '<nothing>' is not a token"),
+        (
+            "model.shape={{layers: 9, hidden: 32, intermediate: 48, heads: 2, kv_heads: 1, "
+            "head_dim: 32, vocab: 313, tied: true}}",
+            "model.shape.layers = 9",
+        ),
+    ],
+)
+def test_training_refuses_in_one_sentence_and_writes_nothing(
+    tiny, tmp_path: Path, capsys, override: str, part: str
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"problem": "a"}\n')
+    line = refused(capsys, *tiny, override.format(broken=broken))
+    assert part in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_checkpoint_is_named(tiny, capsys) -> None:
+    assert "no checkpoint there" in refused(capsys, *tiny, "--resume", "no/such")
+
+
+def test_several_processes_are_refused(tiny, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--num_processes 1" in refused(capsys, *tiny)
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run", symlinks=True))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_run_folder_with_another_config_is_left_as_it_is(tiny, copy: Path, capsys) -> None:
+    before = contents(copy)
+    line = refused(capsys, *tiny, "seed=3", "optim.lr=0.1")
+    assert "optim.lr, seed" in line
+    assert "already holds a run" in refused(capsys, *tiny, "--resume", "never")
+    other = copy / "checkpoints" / "step-000002"
+    assert "already holds a run" in refused(capsys, *tiny, "--resume", str(other))
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "garbage"])
+def test_a_damaged_checkpoint_is_refused_by_name(tiny, copy: Path, capsys, damage: str) -> None:
+    state = copy / "checkpoints" / "latest" / "trainer.safetensors"
+    whole = state.read_bytes()
+    match damage:
+        case "cut":
+            state.write_bytes(whole[: len(whole) // 2])
+        case "garbage":
+            state.write_bytes(b"\0" * 100)
+        case "missing":
+            state.unlink()
+    before = contents(copy)
+    assert "step-000005" in refused(capsys, *tiny, "steps=6")
+    assert contents(copy) == before
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tiny, tmp_path: Path, capsys) -> None:
+    (tmp_path / "run").write_text("mine")
+    assert "is a file" in refused(capsys, *tiny)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--ckpt", "no/such/model"], "no/such/model"),
+        (["--ckpt", "{ckpt}", "--avg-at", "0"], "--avg-at 0"),
+        (["--ckpt", "{ckpt}", "--temperature", "-1"], "--temperature -1"),
+        (["--ckpt", "{ckpt}", "--benchmarks", "aime99"], "aime99 does not exist"),
+        (["--ckpt", "{ckpt}", "--data-dir", "no/such"], "--data-dir no/such"),
+    ],
+)
+def test_evaluation_refuses_in_one_sentence(
+    finished: Path,
+    tmp_path: Path,
+    capsys,
+    arguments: list[str],
+    part: str,
+) -> None:
+    ckpt = str(finished / "checkpoints" / "latest")
+    given = [argument.format(ckpt=ckpt) for argument in arguments]
+    line = refused(capsys, *given, "--output", str(tmp_path / "out"), program=evaluation)
+    assert part in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluation_of_a_checkpoint_takes_its_definitions(
+    finished: Path,
+    tmp_path: Path,
+    capsys,
+) -> None:
+    data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(data) + "\n")
+    arguments = ["--ckpt", str(finished / "checkpoints" / "latest"), "--benchmarks", "mine"]
+    arguments += ["--data-dir", str(tmp_path), "--avg-at", "3", "--output", str(tmp_path / "out")]
+    assert evaluation.main(arguments) == 0
+    assert "mine" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["sampling"]["max_tokens"] == 6 and summary["sampling"]["temperature"] == 0.4
+    assert summary["benchmarks"]["mine"]["samples"] == 3
+    assert len((tmp_path / "out" / "mine.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_report_of_no_run_is_refused(tmp_path: Path, capsys) -> None:
+    line = refused(capsys, str(tmp_path / "nothing"), program=report)
+    assert "nothing" in line

@@ -1,0 +1,97 @@
+"""The config: merging, overrides, and one sentence for every kind of mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from asymrl import config as configs
+from asymrl.types import UserError
+
+
+def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
+    with pytest.raises(UserError) as raised:
+        configs.load(config, overrides)
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("rollout.group_sise=8", ["rollout.group_sise", "did you mean group_size", "prompts"]),
+        ("rolout.group_size=8", ["rolout", "did you mean rollout"]),
+        ("rollout.group_size=1", ["rollout.group_size = 1", "greater than or equal to 2"]),
+        ("rollout.group_size=many", ["rollout.group_size = 'many'", "integer"]),
+        ("rollout.group_size=4.5", ["rollout.group_size = 4.5", "integer"]),
+        ("steps=0", ["steps = 0", "greater than or equal to 1"]),
+        ("steps=true", ["steps = True", "integer"]),
+        ("optim.lr=-1", ["optim.lr = -1", "greater than or equal to 0"]),
+        ("optim.lr=.inf", ["optim.lr = inf", "finite"]),
+        ("optim.betas=[0.9]", ["optim.betas", "at least 2 items"]),
+        ("rollout.top_p=0.9", ["rollout.top_p = 0.9", "only top_p 1"]),
+        ("rollout.top_k=50", ["rollout.top_k = 50", "top_k 0"]),
+        ("rollout.temperature=0", ["rollout.temperature = 0", "greater than 0"]),
+        ("optim.minibatch_prompts=5", ["optim.minibatch_prompts = 5", "divide", "32"]),
+        ("advantage.beta_pos=-0.5", ["advantage.beta_pos = -0.5", "at least 0"]),
+        ("advantage.beta_pos=high", ["advantage.beta_pos = 'high'", "at least 0"]),
+        ("advantage.gamma=1", ["advantage.gamma", "beta_pos, beta_neg"]),
+        ("advantage.name=gpro", ["advantage.name = 'gpro'", "asym", "grpo_sample_std"]),
+        ("verifier.name=llm", ["verifier.name = 'llm'", "exact", "math"]),
+        ("loss.aggregation=mean", ["loss.aggregation = 'mean'", "token_mean"]),
+        ("data.user=hello", ["data.user = 'hello'", "{problem}"]),
+        ("rollout.engine=sglang", ["rollout.engine = 'sglang'", "hf"]),
+        ("rollout=5", ["rollout = 5"]),
+        ("steps", ["override 'steps'", "key.sub=value"]),
+        ("--steps=5", ["override '--steps=5'", "key.sub=value"]),
+        ("data.limit=${nowhere}", ["nowhere"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_key_value_and_what_is_valid(
+    override: str, parts: list[str]
+) -> None:
+    text = message(override)
+    for part in parts:
+        assert part in text
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("steps: 5\n")
+    assert "model is missing" in message(config=str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("a: [", "is not YAML"), ("- 1", "mapping"), ("", "is missing"), ("base: no.yaml", "no.yaml")],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert part in message(config=str(tmp_path / "c.yaml"))
+
+
+def test_an_unknown_config_names_the_nearest() -> None:
+    assert "pocket_asym" in message(config="pocket_asim.yaml")
+
+
+def test_two_levels_of_base_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: c.yaml\n")
+    assert "one level" in message(config=str(tmp_path / "a.yaml"))
+
+
+def test_overrides_win_over_the_row_and_the_row_over_its_base() -> None:
+    config = configs.load("pocket_asym", ["steps=7", "advantage.beta_neg=0.25"])
+    assert config.steps == 7
+    assert config.advantage.params == {"beta_pos": 0.9, "beta_neg": 0.25}
+
+
+def test_another_estimator_does_not_inherit_the_bases_parameters(tmp_path: Path) -> None:
+    row = f"base: {configs.CONFIG_DIR / 'pocket.yaml'}\nadvantage: {{name: grpo_sample_std}}\n"
+    (tmp_path / "row.yaml").write_text(row)
+    assert configs.load(str(tmp_path / "row.yaml")).advantage.params == {}
+
+
+def test_differing_keys_leaves_out_what_a_continuation_may_change() -> None:
+    one = configs.load("pocket_asym")
+    other = configs.load("pocket_asym", ["steps=9", "checkpoint.every=1", "seed=3", "optim.lr=1"])
+    assert configs.differing_keys(one, other) == ["optim.lr", "seed"]

@@ -1,0 +1,161 @@
+"""Reading, rendering and drawing problems."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asymrl import data, verifiers
+from asymrl.types import Problem, UserError
+
+PROMPT = {"system": None, "user": "{problem}", "template_kwargs": {}}
+
+
+def write(path: Path, *rows: Any) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def row(n: int, **other: Any) -> dict[str, Any]:
+    return {"id": f"p{n}", "problem": f"What is {n} + 1 (mod 13)?", "answer": str(n + 1)} | other
+
+
+def load(source: str, tokenizer: Any, name: str = "exact", **arguments: Any) -> data.Loaded:
+    with verifiers.make(name, 1, 20.0) as verifier:
+        return data.load_problems(
+            source,
+            **{
+                "tokenizer": tokenizer,
+                "prompt": PROMPT,
+                "max_prompt_tokens": 64,
+                "verifier": verifier,
+            }
+            | arguments,
+        )
+
+
+def refused(source: str, tokenizer: Any, **arguments: Any) -> str:
+    with pytest.raises(UserError) as raised:
+        load(source, tokenizer, **arguments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_row_becomes_a_problem_and_keeps_its_other_fields(tmp_path, tokenizer) -> None:
+    (problem,) = load(write(tmp_path / "d.jsonl", row(3, level=2)), tokenizer).problems
+    assert (problem.id, problem.gold, problem.meta["level"]) == ("p3", "4", 2)
+    assert problem.prompt_text.count("What is 3 + 1") == 1
+    assert tokenizer.decode(problem.prompt_ids) == problem.prompt_text
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ('{"problem": "a", "answer": "1"', ["d.jsonl:2", "not JSON"]),
+        ('{"problem": "a"}', ["d.jsonl:2", "'answer'"]),
+        ('{"problem": "", "answer": "1"}', ["d.jsonl:2", "'problem'"]),
+        ('{"problem": "a", "answer": 7}', ["d.jsonl:2", "'answer'", "7"]),
+        ("[1, 2]", ["d.jsonl:2", "object"]),
+        ('{"id": "p1", "problem": "a", "answer": "1"}', ["d.jsonl:2", "'id'", "d.jsonl:1"]),
+    ],
+)
+def test_a_malformed_row_names_file_line_and_field(tmp_path, tokenizer, line, parts) -> None:
+    source = write(tmp_path / "d.jsonl", row(1))
+    with (tmp_path / "d.jsonl").open("a") as file:
+        file.write(line + "\n")
+    text = refused(source, tokenizer)
+    for part in parts:
+        assert part in text
+
+
+def test_bytes_that_are_not_utf8_name_the_line(tmp_path, tokenizer) -> None:
+    (tmp_path / "d.jsonl").write_bytes(b'{"problem": "\xff"}\n')
+    assert "d.jsonl:1: the line is not UTF-8" in refused(str(tmp_path / "d.jsonl"), tokenizer)
+
+
+def test_a_missing_or_empty_or_strange_file_is_refused(tmp_path, tokenizer) -> None:
+    assert "does not exist" in refused(str(tmp_path / "no.jsonl"), tokenizer)
+    assert "no problems" in refused(write(tmp_path / "empty.jsonl"), tokenizer)
+    (tmp_path / "d.txt").write_text("hello")
+    assert ".jsonl" in refused(str(tmp_path / "d.txt"), tokenizer)
+
+
+def test_csv_reads_like_jsonl(tmp_path, tokenizer, monkeypatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "d.csv").write_text('id,problem,answer\na,"x, y","one half"\n')
+    (problem,) = load(str(tmp_path / "d.csv"), tokenizer).problems
+    assert (problem.meta["problem"], problem.gold) == ("x, y", "one half")
+
+
+def test_other_field_names_are_a_setting(tmp_path, tokenizer) -> None:
+    source = write(tmp_path / "d.jsonl", {"question": "a", "gold": "1"})
+    found = load(source, tokenizer, problem_field="question", answer_field="gold")
+    assert found.problems[0].gold == "1"
+
+
+def test_over_long_prompts_are_dropped_counted_and_named(tmp_path, tokenizer) -> None:
+    source = write(tmp_path / "d.jsonl", row(1), row(2, problem="x" * 100))
+    found = load(source, tokenizer, max_prompt_tokens=30)
+    assert [problem.id for problem in found.problems] == ["p1"]
+    assert "dropped 1 of 2" in found.notes[0] and "p2" in found.notes[0]
+    assert "every prompt" in refused(source, tokenizer, max_prompt_tokens=2)
+
+
+def test_a_gold_that_does_not_parse_is_named_or_refused(tmp_path, tokenizer) -> None:
+    source = write(tmp_path / "d.jsonl", row(1), row(2, answer=r"\frac{"))
+    (note,) = load(source, tokenizer, "math").notes
+    assert "d.jsonl:2" in note and r"\frac{" in note
+    text = refused(source, tokenizer, name="math", refuse_unparseable=True)
+    assert "d.jsonl:2" in text
+
+
+def test_an_unknown_data_set_on_the_hub_says_that_a_file_works_too(tokenizer) -> None:
+    assert "a local file works too" in refused("aime24", tokenizer)
+
+
+def problems(count: int) -> list[Problem]:
+    return [
+        Problem(id=str(n), prompt_ids=(1,), prompt_text="", gold="", source="")
+        for n in range(count)
+    ]
+
+
+def drawn(first: int, count: int, seed: int = 0, step: int = 1) -> list[str]:
+    requests = data.draw(problems(7), count, samples=2, first_draw=first, seed=seed, step=step)
+    return [request.problem.id for request in requests]
+
+
+def test_each_epoch_takes_every_problem_once_in_another_order() -> None:
+    first, second = drawn(0, 7), drawn(7, 7)
+    assert sorted(first) == sorted(second) == [str(n) for n in range(7)]
+    assert first != second
+
+
+def test_the_order_depends_on_the_position_and_not_on_the_cuts() -> None:
+    whole = drawn(0, 20)
+    assert drawn(0, 5) + drawn(5, 11) + drawn(16, 4) == whole
+    assert drawn(0, 20, seed=1) != whole
+
+
+def test_every_draw_of_every_step_has_its_own_seed() -> None:
+    seeds = [
+        request.seed
+        for seed in (0, 1)
+        for step in (1, 2)
+        for request in data.draw(problems(3), 6, samples=1, first_draw=0, seed=seed, step=step)
+    ]
+    assert len(set(seeds)) == len(seeds) == 24
+
+
+def test_named_sources_read_the_answers_as_the_data_sets_hold_them() -> None:
+    assert data.SOURCES["math"].read_answer(r"so \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
+    assert data.SOURCES["gsm8k"].read_answer("2+2\n#### 1,234") == "1234"
+    assert data.SOURCES["olympiadbench"].read_answer(["$2$"]) == "$2$"
+
+
+def test_real_math_problems_load_with_their_golds_checked(shared_data, tokenizer) -> None:
+    source = str(shared_data / "math_train.jsonl")
+    found = load(source, tokenizer, "math", max_prompt_tokens=100000, limit=200)
+    assert len(found.problems) == 200
+    assert tokenizer.decode(found.problems[0].prompt_ids) == found.problems[0].prompt_text

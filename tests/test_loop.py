@@ -1,0 +1,223 @@
+"""The loop on real parts: a tiny model, the hf engine, the local policy, files in a run folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asymrl.engines.scripted import ScriptedEngine
+from asymrl.loop import due, judge, sync
+from asymrl.types import Rollout, Verdict
+from tests.conftest import run
+from tests.test_policies import policy
+from tests.test_rollout_engines import decode, hf
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def comparable(folder: Path) -> list[dict[str, Any]]:
+    """Everything but times and speeds."""
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "perf/rollout", "perf/update"))}
+        for row in metrics(folder)
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / "latest" / "trainer.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:
+    rows = metrics(finished)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    assert "eval/problems/avg" in rows[0] and "reward/mean" not in rows[0]
+    assert [row["step"] for row in rows if "eval/problems/avg" in row] == [0, 2, 4, 5]
+    names = {p.name for p in (finished / "rollouts").iterdir()}
+    assert names == {f"step-{n:06d}.jsonl" for n in (1, 2, 4, 5)}
+    assert (finished / "eval" / "step-000004" / "problems.jsonl").is_file()
+    assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+    assert (finished / "checkpoints" / "latest").resolve().name == "step-000005"
+
+
+CONTRACT = """
+reward/mean policy/entropy policy/entropy_positive policy/entropy_negative groups/all_solved
+groups/none_solved diag/kappa diag/mass_positive diag/mass_negative
+diag/logprob_gain_positive loss/total loss/clip_fraction_low loss/clip_fraction_high
+loss/ratio_max optim/grad_norm optim/lr optim/updates advantage/beta_pos advantage/beta_neg
+rollout/length_mean rollout/truncated rollout/logprob_mismatch_mean
+rollout/logprob_mismatch_max verdict/correct verdict/timeout eval/problems/avg time/generate
+time/update perf/rollout_tokens_per_s perf/update_tokens_per_s perf/skipped_rows
+"""
+
+
+def test_a_step_logs_every_metric_of_the_contract(finished: Path) -> None:
+    last = metrics(finished)[-1]
+    assert set(CONTRACT.split()) <= last.keys()
+    assert last["optim/updates"] == 10
+
+
+def test_rollouts_can_be_read(finished: Path) -> None:
+    lines = (finished / "rollouts" / "step-000002.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == 24
+    for row in rows:
+        assert row["problem"] in row["prompt"] and row["tokens"] <= 6
+        assert (row["reward"] == 1) == (row["reason"] == "correct")
+        assert row["advantage"] * (2 * row["reward"] - 1) >= 0
+
+
+def test_training_teaches_what_is_rewarded(config_file: Path, tmp_path: Path) -> None:
+    folder = run(config_file, tmp_path / "run", "steps=25", "eval.every=25", "checkpoint.every=25")
+    rewards = [row["reward/mean"] for row in metrics(folder)[1:]]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    config_file: Path, finished: Path, tmp_path: Path, step: int
+) -> None:
+    """The folder as a kill just before the next checkpoint leaves it."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, symlinks=True)
+    (folder / "checkpoints" / "latest").unlink()
+    (folder / "checkpoints" / "latest").symlink_to(f"step-{step:06d}")
+    for later in range(step + 1, 6):
+        shutil.rmtree(folder / "checkpoints" / f"step-{later:06d}")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "half a li')
+    assert run(config_file, folder)
+    assert comparable(folder) == comparable(finished)
+    assert same_weights(folder, finished)
+    for name in ("rollouts/step-000004.jsonl", "eval/step-000004/problems.jsonl"):
+        assert (folder / name).read_text() == (finished / name).read_text()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, symlinks=True)
+    shutil.rmtree(folder / "checkpoints")
+    run(config_file, folder)
+    assert comparable(folder) == comparable(finished)
+
+
+def test_a_finished_run_is_left_as_it_is_and_more_steps_continue_it(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, symlinks=True)
+    run(config_file, folder)
+    assert metrics(folder) == metrics(finished)
+    run(config_file, folder, "steps=6")
+    assert [row["step"] for row in metrics(folder)] == list(range(7))
+
+
+def test_a_run_can_begin_from_another_runs_checkpoint(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    checkpoint = finished / "checkpoints" / "step-000003"
+    folder = run(config_file, tmp_path / "run", "--resume", str(checkpoint), "seed=7")
+    assert [row["step"] for row in metrics(folder)] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["rollout.max_rows=5", "eval.every=1", "checkpoint.every=5", "tracking.logprob_gain_every=0"],
+)
+def test_what_is_no_part_of_the_method_changes_no_step(
+    config_file: Path, finished: Path, tmp_path: Path, override: str
+) -> None:
+    """Sampling in smaller groups, evaluating, saving: the same trajectory."""
+    folder = run(config_file, tmp_path / "run", override)
+    for mine, theirs in zip(metrics(folder)[1:], metrics(finished)[1:], strict=True):
+        for name in ("reward/mean", "policy/entropy", "optim/grad_norm", "diag/kappa"):
+            assert mine[name] == pytest.approx(theirs[name], rel=2e-3, abs=1e-6), name
+
+
+def test_a_seed_is_the_whole_run_and_another_is_another(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    again = run(config_file, tmp_path / "again")
+    assert comparable(again) == comparable(finished) and same_weights(again, finished)
+    other = run(config_file, tmp_path / "other", "seed=1", "steps=1")
+    assert comparable(other)[1] != comparable(finished)[1]
+
+
+def test_exact_engine_values_save_the_score_pass_and_change_nothing(
+    config_file: Path, finished: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from asymrl.engines.hf import HFEngine
+
+    init = HFEngine.__init__
+
+    def inexact(self, *arguments) -> None:
+        init(self, *arguments)
+        self.exact_logprobs = False
+
+    monkeypatch.setattr(HFEngine, "__init__", inexact)
+    folder = run(config_file, tmp_path / "run")
+    for mine, theirs in zip(metrics(folder)[1:], metrics(finished)[1:], strict=True):
+        assert mine["rollout/logprob_mismatch_max"] < 1e-4
+        for name in ("policy/entropy", "diag/kappa", "optim/grad_norm", "loss/total"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
+
+
+def rollout(truncated: bool) -> Rollout:
+    return Rollout(
+        draw=0,
+        sample=0,
+        token_ids=(1,),
+        text="",
+        truncated=truncated,
+        engine_logprobs=(0.0,),
+        engine_entropy=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("truncation", "rewards", "valid"),
+    [
+        ("score", [1, 1, 0], [True, True, True]),
+        ("zero", [1, 0, 0], [True, True, True]),
+        ("mask", [1, 0, 0], [True, False, True]),
+    ],
+)
+def test_truncation_settings(truncation: str, rewards: list, valid: list) -> None:
+    right, wrong = (Verdict(reason=r, answer=None, seconds=0) for r in ("correct", "wrong"))
+    rollouts = [rollout(False), rollout(True), rollout(False)]
+    judged = judge(rollouts, [right, right, wrong], truncation)
+    assert [tensor.tolist() for tensor in judged] == [rewards, valid]
+
+
+class Corrupting(ScriptedEngine):
+    """Changes one entry of one tensor on the way in."""
+
+    def load_weights(self, named) -> None:
+        super().load_weights(
+            (name, tensor + (name == "model.norm.weight") * 1e-3) for name, tensor in named
+        )
+
+
+def test_a_checked_sync_stops_at_a_corrupted_tensor() -> None:
+    sync(policy(), hf(), check=True)
+    engine = Corrupting(lambda request, sample: [7], decode)
+    sync(policy(), engine, check=False)
+    with pytest.raises(RuntimeError, match=r"model\.norm\.weight"):
+        sync(policy(), engine, check=True)
+
+
+def test_due() -> None:
+    assert [step for step in range(1, 8) if due(step, 3, 7)] == [3, 6, 7]
+    assert not any(due(step, 0, 7) for step in range(1, 8))

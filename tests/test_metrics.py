@@ -1,0 +1,115 @@
+"""Step metrics by hand-computed numbers, and scores of benchmarks."""
+
+from itertools import combinations
+from statistics import mean, stdev
+
+import pytest
+import torch
+
+from asymrl.batch import make_groups, tokenise
+from asymrl.evaluate import pass_at_k, score
+from asymrl.metrics import rollout_metrics, update_metrics
+from asymrl.types import Rollout, UpdateStats, Verdict
+from tests.test_batch import requests_and_rollouts
+
+LENGTHS = [[2, 1], [1, 3]]
+
+
+def verdict(reason) -> Verdict:
+    return Verdict(reason=reason, answer=None, seconds=0.0)
+
+
+def test_rollout_metrics_by_hand() -> None:
+    requests, rollouts = requests_and_rollouts(LENGTHS)
+    tokens = tokenise(requests, rollouts)
+    entropy = torch.tensor([1.0, 2, 3, 4, 5, 6, 7])
+    logprobs = torch.tensor([-1.0, -1, -3, -2, -4, -4, -4])
+    verdicts = [verdict(r) for r in ("correct", "wrong", "no_answer", "timeout")]
+    rewards = torch.tensor([v.reward for v in verdicts])
+    groups = make_groups(tokens, logprobs, rewards, torch.ones(4, dtype=torch.bool))
+    found = rollout_metrics(
+        groups, torch.tensor([1.0, -2, -1, -1]), tokens, logprobs, entropy, rollouts, verdicts
+    )
+    expected = {
+        "reward/mean": 0.25,
+        "policy/entropy": 4.0,
+        "policy/entropy_positive": 1.5,
+        "policy/entropy_negative": 5.0,
+        "groups/all_solved": 0.0,
+        "groups/none_solved": 0.5,
+        "diag/kappa": 0.0,  # log(p / (1 - p)) = 0 at p = 1/2
+        "diag/mass_positive": 0.25,
+        "diag/mass_negative": 1.0,
+        "rollout/length_mean": 7 / 4,
+        "rollout/truncated": 0.0,
+        "rollout/logprob_mismatch_mean": 19 / 7,  # the engine said 0 everywhere
+        "rollout/logprob_mismatch_max": 4.0,
+        "verdict/correct": 0.25,
+        "verdict/wrong": 0.25,
+        "verdict/no_answer": 0.25,
+        "verdict/unparseable": 0.0,
+        "verdict/timeout": 0.25,
+        "verdict/crashed": 0.0,
+    }
+    assert found == pytest.approx(expected)
+
+
+def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
+    updates = [
+        UpdateStats(
+            metrics={"loss/total": loss, "loss/ratio_max": ratio},
+            grad_norm=loss,
+            lr=0.1 * number,
+            updates=number,
+            skipped_rows=3,
+        )
+        for number, loss, ratio in ((1, 1.0, 2.0), (2, 3.0, 1.5))
+    ]
+    seconds = {"time/generate": 2.0, "time/update": 4.0}
+    assert update_metrics(updates, seconds, 100) == pytest.approx(
+        {
+            "loss/total": 2.0,
+            "loss/ratio_max": 2.0,
+            "optim/grad_norm": 2.0,
+            "optim/lr": 0.2,
+            "optim/updates": 2,
+            "perf/skipped_rows": 6,
+            "perf/rollout_tokens_per_s": 50,
+            "perf/update_tokens_per_s": 25,
+            **seconds,
+        }
+    )
+
+
+@pytest.mark.parametrize("correct", range(6))
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(correct: int, k: int) -> None:
+    samples = [1] * correct + [0] * (5 - correct)
+    shares = [max(subset) for subset in combinations(samples, k)]
+    assert pass_at_k(5, correct, k) == pytest.approx(mean(shares))
+
+
+def test_scores_cluster_their_error_by_problem() -> None:
+    rewards = [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    rollouts = [
+        Rollout(
+            draw=n,
+            sample=i,
+            token_ids=(1,) * (n + 1),
+            text="",
+            truncated=n == 2,
+            engine_logprobs=(),
+            engine_entropy=None,
+        )
+        for n in range(3)
+        for i in range(4)
+    ]
+    verdicts = [verdict("correct" if r else "no_answer") for group in rewards for r in group]
+    found = score("b", rollouts, verdicts, samples=4)
+    means = [0.5, 1.0, 0.0]
+    assert found.avg == pytest.approx(0.5)
+    assert found.stderr == pytest.approx(stdev(means) / 3**0.5)
+    assert found.pass_at_k == pytest.approx(2 / 3)
+    assert (found.problems, found.samples) == (3, 4)
+    assert (found.truncated, found.no_answer) == pytest.approx((1 / 3, 0.5))
+    assert found.length_mean == pytest.approx(2.0)

@@ -1,0 +1,206 @@
+"""The contract of every policy, on the one-process one."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from asymrl.algo.loss import denominators, ppo_clip
+from asymrl.batch import minibatches, tokenise
+from asymrl.engines.local import LocalPolicy
+from asymrl.types import Batch, Problem, Request, Rollout
+from tests.conftest import tiny_model
+
+VOCABULARY, STOP = 20, 7
+LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
+BONUS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.1)
+
+
+def policy(**settings) -> LocalPolicy:
+    defaults = {
+        "temperature": 0.8,
+        "lr": 1e-3,
+        "betas": (0.9, 0.95),
+        "weight_decay": 0.01,
+        "max_grad_norm": 1e9,
+        "warmup_updates": 0,
+        "token_budget": 64,
+        "bf16": False,
+        "gradient_checkpointing": False,
+    }
+    return LocalPolicy(tiny_model(VOCABULARY, STOP), **(defaults | settings))
+
+
+def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
+    """3 prompts x 4 responses of many lengths; old values are random, so the ratio is not 1."""
+    generator = torch.Generator().manual_seed(0)
+    requests, rollouts = [], []
+    for n in range(3):
+        prompt = tuple(torch.randint(VOCABULARY, (2 + 3 * n,), generator=generator).tolist())
+        problem = Problem(id=str(n), prompt_ids=prompt, prompt_text="", gold="", source="")
+        requests.append(Request(problem=problem, draw=n, samples=4, seed=0))
+        for i in range(4):
+            length = 1 + (5 * n + 3 * i) % 9
+            ids = tuple(torch.randint(VOCABULARY, (length,), generator=generator).tolist())
+            rollouts.append(
+                Rollout(
+                    draw=n,
+                    sample=i,
+                    token_ids=ids,
+                    text="",
+                    truncated=False,
+                    engine_logprobs=(),
+                    engine_entropy=None,
+                )
+            )
+    tokens = tokenise(requests, rollouts)
+    (batch,) = minibatches(
+        tokens,
+        advantages=torch.tensor(advantages, dtype=torch.float64),
+        logprobs=-3 + 0.3 * torch.randn(len(tokens.targets), generator=generator),
+        entropy=torch.ones(len(tokens.targets)),
+        valid=torch.ones(12, dtype=torch.bool),
+        prompts=3,
+        entropy_bonus=bonus,
+        denominators=partial(denominators, aggregation="token_mean", constant_length=9),
+    )
+    return batch
+
+
+MIXED = [0.5, -1.0, 0, 2.0, 0, 0, 0, 0, 1.0, -0.3, -0.3, -0.3]
+
+
+def gradients(trained: LocalPolicy) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
+
+
+def dense_gradients(batch: Batch, bonus: float) -> torch.Tensor:
+    """The same loss, a row at a time, from full logits: no padding, no chunks, no skipping."""
+    model = tiny_model(VOCABULARY, STOP)
+    for r, sequence in enumerate(batch.sequences):
+        mine = batch.row == r
+        ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
+        logprobs = (model(input_ids=ids).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        chosen = logprobs.gather(1, ids[0, start:, None])[:, 0]
+        ratio = (chosen - batch.old_logprobs[mine]).exp()
+        a = batch.advantages[mine]
+        surrogate = torch.minimum(ratio * a, ratio.clamp(0.8, 1.2) * a)
+        ((-surrogate - bonus * entropy).sum() / len(batch.targets)).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])  # pyright: ignore
+
+
+def close(mine: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> bool:
+    return bool((mine - theirs).norm() <= tolerance * theirs.norm())
+
+
+def test_scores_equal_a_plain_forward_pass() -> None:
+    batch = rollout_batch(MIXED)
+    logprobs, entropy = policy().score(batch)
+    model = tiny_model(VOCABULARY, STOP)
+    for r, sequence in enumerate(batch.sequences):
+        ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
+        with torch.no_grad():
+            dense = (model(input_ids=ids).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
+        mine = batch.row == r
+        torch.testing.assert_close(
+            logprobs[mine], dense.gather(1, ids[0, start:, None])[:, 0], atol=1e-5, rtol=1e-5
+        )
+        torch.testing.assert_close(entropy[mine], -(dense.exp() * dense).sum(-1))
+
+
+@pytest.mark.parametrize("bonus", [0.0, 0.1])
+@pytest.mark.parametrize("budget", [1, 40, 10000])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_equal_the_plain_loss_under_any_split(bonus, budget, checkpointing) -> None:
+    trained = policy(token_budget=budget, gradient_checkpointing=checkpointing)
+    batch = rollout_batch(MIXED, bonus)
+    stats = trained.update(batch, BONUS if bonus else LOSS)
+    assert close(gradients(trained), dense_gradients(batch, bonus))
+    assert stats.skipped_rows == (0 if bonus else 5)
+
+
+def test_skipped_rows_count_in_every_mean() -> None:
+    skipping, whole = policy(), policy()
+    batch = rollout_batch(MIXED)
+    ours = skipping.update(batch, LOSS)
+    theirs = whole.update(replace(batch, live=torch.ones(12, dtype=torch.bool)), LOSS)
+    assert ours.skipped_rows == 5 and theirs.skipped_rows == 0
+    for name in ("loss/total", "loss/clip_fraction_low", "loss/clip_fraction_high"):
+        assert ours.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-5)
+    assert 0 < ours.metrics["loss/clip_fraction_low"] < 1
+    assert close(gradients(skipping), gradients(whole))
+
+
+def test_the_optimizer_steps_even_when_no_row_survives() -> None:
+    trained = policy()
+    trained.update(rollout_batch(MIXED), LOSS)
+    before = {name: tensor.clone() for name, tensor in trained.named_weights()}
+    stats = trained.update(rollout_batch([0.0] * 12), LOSS)
+    assert (stats.grad_norm, stats.skipped_rows, stats.updates) == (0.0, 12, 2)
+    moved = [not torch.equal(before[name], tensor) for name, tensor in trained.named_weights()]
+    assert all(moved)  # the moments of the first step still act
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+    trained = policy(max_grad_norm=0.01)
+    stats = trained.update(rollout_batch(MIXED), LOSS)
+    assert stats.grad_norm > 0.01
+    assert gradients(trained).norm().item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_warmup_rises_linearly() -> None:
+    trained = policy(warmup_updates=4)
+    rates = [trained.update(rollout_batch(MIXED), LOSS).lr for _ in range(5)]
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+
+
+def test_an_update_raises_what_was_good_and_lowers_what_was_bad() -> None:
+    trained = policy()
+    batch = rollout_batch([1, -1] * 6)
+    old, _ = trained.score(batch)
+    trained.update(replace(batch, old_logprobs=old), LOSS)
+    change = trained.score(batch)[0] - old
+    assert change[batch.advantages > 0].mean() > 0 > change[batch.advantages < 0].mean()
+
+
+def test_a_state_moves_to_another_policy_bit_by_bit() -> None:
+    one, other = policy(), policy()
+    batch = rollout_batch(MIXED)
+    one.update(batch, LOSS)
+    other.load_state(one.state())
+    one.update(batch, LOSS)
+    other.update(batch, LOSS)
+    weights, same = dict(one.named_weights()), dict(other.named_weights())
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_a_state_does_not_change_when_training_goes_on() -> None:
+    trained = policy()
+    state = trained.state()
+    kept = {name: tensor.clone() for name, tensor in state.weights.items()}
+    trained.update(rollout_batch(MIXED), LOSS)
+    assert all(torch.equal(kept[name], state.weights[name]) for name in kept)
+
+
+def test_a_saved_folder_holds_the_trained_weights(tmp_path: Path) -> None:
+    trained = policy()
+    trained.update(rollout_batch(MIXED), LOSS)
+    trained.save_pretrained(tmp_path)
+    loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path).named_parameters())
+    for name, tensor in trained.named_weights():
+        assert torch.equal(loaded[name], tensor)
+    assert loaded.keys() == dict(trained.named_weights()).keys()
+
+
+def test_bf16_forward_passes_keep_fp32_weights_and_gradients() -> None:
+    half, full = policy(bf16=True), policy()
+    batch = rollout_batch(MIXED)
+    half.update(batch, LOSS)
+    full.update(batch, LOSS)
+    assert all(t.dtype == torch.float32 for _, t in half.named_weights())
+    assert close(gradients(half), gradients(full), tolerance=0.1)
+    assert not close(gradients(half), gradients(full), tolerance=1e-5)

@@ -1,0 +1,197 @@
+"""The contract of every rollout engine, and what the hf engine promises beyond it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from asymrl.engines.hf import HFEngine, nucleus, sample
+from asymrl.engines.rollout import RolloutEngine, derive_seed, fingerprint, uniforms
+from asymrl.engines.scripted import ScriptedEngine
+from asymrl.types import Problem, Request, Rollout, Sampling
+from tests.conftest import tiny_model
+
+VOCABULARY, STOP = 20, 7
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
+
+
+def decode(ids) -> str:
+    return " ".join(map(str, ids))
+
+
+def hf(max_rows: int = 64, seed: int = 0) -> HFEngine:
+    return HFEngine(tiny_model(VOCABULARY, STOP, seed), decode, max_rows)
+
+
+def scripted() -> ScriptedEngine:
+    def script(request: Request, sample: int) -> list[int]:
+        return [request.draw % 5 + 1] * (3 * sample) + [STOP]
+
+    return ScriptedEngine(script, decode)
+
+
+def requests(count: int = 5, samples: int = 6) -> list[Request]:
+    """Prompts of different lengths, draws that do not start at 0."""
+    return [
+        Request(
+            problem=Problem(
+                id=str(n),
+                prompt_ids=tuple((n * 3 + k) % VOCABULARY for k in range(1 + 2 * n)),
+                prompt_text="",
+                gold="",
+                source="",
+            ),
+            draw=40 + n,
+            samples=samples,
+            seed=derive_seed("test", n),
+        )
+        for n in range(count)
+    ]
+
+
+def by_key(rollouts) -> dict[tuple[int, int], Rollout]:
+    return {(rollout.draw, rollout.sample): rollout for rollout in rollouts}
+
+
+@pytest.mark.parametrize(
+    "engine", [hf(), hf(max_rows=7), scripted()], ids=["hf", "hf7", "scripted"]
+)
+class TestContract:
+    def test_every_sample_comes_once(self, engine: RolloutEngine) -> None:
+        keys = Counter((r.draw, r.sample) for r in engine.generate(requests(), SAMPLING))
+        assert keys == Counter((40 + n, i) for n in range(5) for i in range(6))
+
+    def test_a_response_ends_with_its_stop_token_or_is_truncated(self, engine) -> None:
+        truncated = 0
+        for rollout in engine.generate(requests(), SAMPLING):
+            *before, last = rollout.token_ids
+            assert not set(before) & set(SAMPLING.stop_ids)
+            assert rollout.truncated == (last not in SAMPLING.stop_ids)
+            if rollout.truncated:
+                assert len(rollout.token_ids) == SAMPLING.max_tokens
+            shown = rollout.token_ids if rollout.truncated else before
+            assert rollout.text == decode(shown)
+            truncated += rollout.truncated
+        assert 0 < truncated < 30
+
+    def test_values_are_given_a_token(self, engine) -> None:
+        for rollout in engine.generate(requests(), SAMPLING):
+            assert len(rollout.engine_logprobs) == len(rollout.token_ids)
+            if engine.exact_logprobs:
+                assert rollout.engine_entropy and all(h >= 0 for h in rollout.engine_entropy)
+
+    def test_the_same_request_gives_the_same_tokens(self, engine) -> None:
+        once, again = engine.generate(requests(), SAMPLING), engine.generate(requests(), SAMPLING)
+        assert by_key(once) == by_key(again)
+
+    def test_loaded_weights_are_the_ones_held(self, engine) -> None:
+        model = tiny_model(VOCABULARY, STOP, seed=5)
+        named = {name: p.detach() for name, p in model.named_parameters()}
+        engine.sleep()
+        engine.wake()
+        engine.load_weights(iter(named.items()))
+        assert engine.fingerprint(list(named)) == {n: fingerprint(t) for n, t in named.items()}
+
+
+def dense_values(model, rollout: Rollout, request: Request, temperature: float):
+    """Logprobs and entropy from one plain forward pass over prompt and response."""
+    ids = torch.tensor([request.problem.prompt_ids + rollout.token_ids])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, len(request.problem.prompt_ids) - 1 : -1]
+    logprobs = (logits / temperature).log_softmax(-1)
+    entropy = -(logprobs.exp() * logprobs).sum(-1)
+    return logprobs.gather(1, torch.tensor(rollout.token_ids)[:, None])[:, 0], entropy
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_hf_values_equal_a_full_forward_pass(temperature: float) -> None:
+    engine, asked = hf(), requests()
+    for rollout in engine.generate(asked, replace(SAMPLING, temperature=temperature)):
+        dense = dense_values(engine.model, rollout, asked[rollout.draw - 40], temperature)
+        given = rollout.engine_logprobs, rollout.engine_entropy
+        for mine, theirs in zip(given, dense, strict=True):
+            torch.testing.assert_close(torch.tensor(mine), theirs, atol=2e-5, rtol=1e-5)
+
+
+def test_hf_tokens_do_not_depend_on_what_is_sampled_beside_them() -> None:
+    engine = hf()
+    together = by_key(engine.generate(requests(), SAMPLING))
+    for request in requests():
+        for alone in engine.generate([request], SAMPLING):
+            assert alone.token_ids == together[alone.draw, alone.sample].token_ids
+    fewer = by_key(engine.generate(requests(samples=2), SAMPLING))
+    assert all(together[key].token_ids == rollout.token_ids for key, rollout in fewer.items())
+
+
+def test_hf_tokens_depend_on_seed_and_sample() -> None:
+    responses = {r.token_ids for r in hf().generate(requests(1, 30), SAMPLING)}
+    assert len(responses) > 20
+    other = replace(requests(1, 30)[0], seed=1)
+    assert {r.token_ids for r in hf().generate([other], SAMPLING)} != responses
+
+
+def test_hf_greedy_takes_the_likeliest_token() -> None:
+    engine, asked = hf(), requests(3, 2)
+    for rollout in engine.generate(asked, replace(SAMPLING, temperature=0.0)):
+        ids = torch.tensor([asked[rollout.draw - 40].problem.prompt_ids + rollout.token_ids])
+        with torch.no_grad():
+            logits = engine.model(input_ids=ids).logits[0, :-1]
+        likeliest = logits[-len(rollout.token_ids) :].argmax(-1)
+        assert tuple(likeliest.tolist()) == rollout.token_ids
+
+
+def test_sampling_follows_the_distribution() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(1, 6).expand(40000, 6)
+    token, values = sample(logits, uniforms(3, 0, 40000), SAMPLING)
+    probs = logits[0].softmax(-1)
+    seen = torch.bincount(token, minlength=6) / 40000
+    torch.testing.assert_close(seen, probs, atol=0.01, rtol=0)
+    torch.testing.assert_close(values[:, 0], probs.log()[token])
+
+
+def test_a_token_of_probability_zero_is_never_sampled() -> None:
+    logits = torch.tensor([[-200.0, 0.0, -200.0, 0.0, -200.0]])
+    edges = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
+    token, _ = sample(logits.expand(3, 5), edges, SAMPLING)
+    assert token.tolist() == [1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("top_p", "top_k", "kept"),
+    [(1.0, 0, [0, 1, 2, 3]), (1.0, 2, [1, 2]), (0.69, 0, [1, 2]), (0.71, 0, [0, 1, 2])],
+)
+def test_top_p_and_top_k_keep_the_likeliest(top_p: float, top_k: int, kept: list[int]) -> None:
+    probs = torch.tensor([[0.2, 0.3, 0.4, 0.1]], dtype=torch.float64)
+    filtered = nucleus(probs, replace(SAMPLING, top_p=top_p, top_k=top_k))
+    assert filtered[0].nonzero()[:, 0].tolist() == kept
+
+
+def test_uniforms_are_a_stream_of_their_own() -> None:
+    assert torch.equal(uniforms(1, 2, 8), uniforms(1, 2, 8))
+    assert torch.equal(uniforms(1, 2, 8)[:3], uniforms(1, 2, 3))
+    assert not torch.equal(uniforms(1, 2, 8), uniforms(1, 3, 8))
+    assert derive_seed(1, 23) != derive_seed(12, 3)
+
+
+@pytest.mark.parametrize("change", ["value", "swap", "sign"])
+def test_a_fingerprint_sees_a_small_change(change: str) -> None:
+    torch.manual_seed(0)
+    tensor = torch.randn(30, 40)
+    other = tensor.clone()
+    match change:
+        case "value":
+            other[3, 4] += 1e-3
+        case "swap":
+            other[[2, 5]] = other[[5, 2]]
+        case "sign":
+            other[7, 7] *= -1
+    assert abs(fingerprint(tensor) - fingerprint(other)) > 1e-6
+
+
+def test_missing_weights_are_not_accepted() -> None:
+    model = tiny_model(VOCABULARY, STOP, seed=5)
+    some = list(model.named_parameters())[:-1]
+    with pytest.raises(AssertionError, match="did not send"):
+        hf().load_weights((name, p.detach()) for name, p in some)

@@ -1,0 +1,53 @@
+"""Trackers: what they write and what they show."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asymrl import tracking
+
+
+def test_jsonl_has_no_nan_and_keeps_what_was_there(tmp_path: Path) -> None:
+    for step, number in ((1, 0.5), (2, float("nan"))):
+        tracker = tracking.JsonlTracker(tmp_path)
+        tracker.log(step, {"a": number})
+        tracker.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1, "a": 0.5}, {"step": 2, "a": None}]
+
+
+def test_plain_output_is_one_line_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = tracking.ConsoleTracker("demo", 0, 4)
+    tracker.phase("generate", 3, 8)
+    tracker.log(0, {"eval/heldout/avg": 0.25})
+    tracker.log(1, {"reward/mean": 0.5, "policy/entropy": 1.25, "time/update": 0.5})
+    tracker.close()
+    first, second = capsys.readouterr().out.strip().splitlines()
+    assert first.startswith("demo step 0/4") and "heldout 0.250" in first
+    for part in ("step 1/4", "reward 0.500", "entropy 1.250", "update 0.50s", "ETA"):
+        assert part in second
+
+
+def test_a_clock_adds_up_phases_and_tells_them() -> None:
+    phases = []
+
+    class Heard(tracking.NullTracker):
+        def phase(self, name: str, done: int = 0, total: int = 0) -> None:
+            phases.append(name)
+
+    clock = tracking.Clock(Heard())
+    for _ in range(2):
+        with clock("update"):
+            pass
+    assert phases == ["update", "update"]
+    assert clock.metrics().keys() == {"time/update", "time/step"}
+    assert 0 < clock.metrics()["time/update"] <= clock.metrics()["time/step"]
+
+
+def test_wandb_offline_needs_no_account(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tracker = tracking.WandbTracker(tmp_path, "asymrl", "offline", {"steps": 1})
+    tracker.log(1, {"reward/mean": 0.5, "diag/kappa": float("nan")})
+    tracker.close()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

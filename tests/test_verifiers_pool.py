@@ -1,0 +1,317 @@
+"""The pool: deadlines, deaths and replacement, with real processes; and the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from asymrl.verifiers import make, unreadable
+from asymrl.verifiers.__main__ import main, whole_file
+from asymrl.verifiers.pool import Pool
+
+# A verifier that does to its worker what the gold says.
+STUB = r"""
+import os, sys, time
+
+def verify(gold, text):
+    print("noise on stdout", "\n" * 3)
+    if gold == "hang":
+        open(text, "w").write(str(os.getpid()))
+        while True:
+            pass
+    if gold == "hang in C":
+        9 ** 9 ** 9 ** 9
+    if gold == "raise":
+        raise RecursionError("too deep")
+    if gold == "exit":
+        os._exit(3)
+    if gold == "pid":
+        return "correct", str(os.getpid())
+    if gold == "modules":
+        return "correct", " ".join(sys.modules)
+    return ("correct" if gold == text else "wrong"), text
+
+def parses(gold):
+    while gold == "hang":
+        pass
+    return gold != "bad"
+"""
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "stub_verifier.py").write_text(STUB)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "stub_verifier"
+
+
+def pid_in(path: Path) -> int:
+    """The id that a hanging worker wrote, once it is there."""
+    while not path.exists() or not path.read_text():
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def ends(pid: int) -> bool:
+    """Whether the process ends within the test's patience."""
+    for _ in range(2000):
+        stat = Path(f"/proc/{pid}/stat")
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_after_every_worker_hung_a_batch_is_scored_rightly(stub, tmp_path):
+    with Pool(stub, workers=2, timeout=0.5) as pool:
+        hung = [pool.submit("hang", str(tmp_path / str(i))) for i in range(4)]
+        hung.append(pool.submit("hang in C", ""))
+        batch = [pool.submit("a", "a" if i % 2 else "b") for i in range(20)]
+        assert [future.result().reason for future in hung] == ["timeout"] * 5
+        assert [future.result().reward for future in batch] == [i % 2 for i in range(20)]
+    assert all(ends(pid_in(tmp_path / str(i))) for i in range(4))
+
+
+def test_a_killed_worker_costs_the_job_it_had_and_no_other(stub, tmp_path):
+    with Pool(stub, workers=1, timeout=60) as pool:
+        before = pool.submit("a", "a")
+        victim = pool.submit("hang", str(tmp_path / "pid"))
+        after = [pool.submit("a", "a"), pool.submit("a", "b")]
+        os.kill(pid_in(tmp_path / "pid"), signal.SIGKILL)
+        assert before.result().reason == "correct"
+        assert victim.result().reason == "crashed"
+        assert [future.result().reason for future in after] == ["correct", "wrong"]
+
+
+def test_a_worker_that_exits_on_every_job_is_replaced_every_time(stub):
+    with Pool(stub, workers=1, timeout=60) as pool:
+        for _ in range(2):
+            assert pool.submit("exit", "").result().reason == "crashed"
+            assert pool.submit("a", "a").result().reason == "correct"
+
+
+def test_a_worker_that_dies_between_jobs_costs_none(stub):
+    with Pool(stub, workers=1, timeout=60) as pool:
+        pid = int(pool.submit("pid", "").result().answer or 0)
+        os.kill(pid, signal.SIGKILL)
+        assert ends(pid)
+        verdict = pool.submit("pid", "").result()
+        assert verdict.reason == "correct"
+        assert verdict.answer != str(pid)
+
+
+def test_an_exception_is_a_crash_with_its_reason_logged(stub, caplog):
+    with Pool(stub, workers=1, timeout=60) as pool:
+        assert pool.submit("raise", "").result().reason == "crashed"
+        assert pool.submit("a", "a").result().reason == "correct"
+    assert "RecursionError: too deep" in caplog.text
+
+
+def test_a_verifier_that_cannot_start_is_an_error_and_never_a_verdict():
+    with Pool("no_such_verifier", workers=1, timeout=5) as pool:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="no_such_verifier did not start"):
+                pool.submit("a", "a").result()
+
+
+def test_workers_load_no_torch_whatever_the_parent_has(stub):
+    import torch
+
+    assert torch.__name__ in sys.modules
+    with Pool(stub, workers=1, timeout=60) as pool:
+        loaded = (pool.submit("modules", "").result().answer or "").split()
+    assert "json" in loaded
+    assert not {"torch", "transformers", "numpy"} & set(loaded)
+
+
+def test_the_math_verifier_loads_no_torch():
+    code = "import asymrl.verifiers.math, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "math_verify" in run.stdout.split()
+    assert not {"torch", "transformers"} & set(run.stdout.split())
+
+
+def test_the_pool_works_from_another_thread_and_with_any_text():
+    texts = ["\\boxed{7}", "\x00\ud800\u2028\\boxed{7}", "é" * 300_000 + "\\boxed{14/2}"]
+    reasons: list[str] = []
+
+    def use() -> None:
+        with make("math", workers=1, timeout=30) as verifier:
+            futures = [verifier.submit("7", text) for text in texts]
+            reasons.extend(future.result().reason for future in futures)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert reasons == ["correct"] * 3
+
+
+def test_closing_cancels_what_has_not_started(stub, tmp_path):
+    pool = Pool(stub, workers=1, timeout=1)
+    running = pool.submit("hang", str(tmp_path / "pid"))
+    waiting = [pool.submit("a", "a") for _ in range(3)]
+    pid = pid_in(tmp_path / "pid")
+    pool.close()
+    assert running.result().reason == "timeout"
+    assert all(future.cancelled() for future in waiting)
+    assert ends(pid)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit("a", "a")
+
+
+PARENT = """
+import sys
+from asymrl.verifiers.pool import Pool
+pool = Pool("stub_verifier", workers=2, timeout=1)
+print(pool.submit("modules", "").result().reason, flush=True)
+pool.submit("hang", sys.argv[1])
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_idle_and_hung_workers_end_when_their_parent_is_killed(stub, tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "pid")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "correct\n"
+        hung = pid_in(tmp_path / "pid")
+        children = Path(f"/proc/{parent.pid}/task").glob("*/children")
+        workers = {int(pid) for file in children for pid in file.read_text().split()}
+        assert hung in workers
+        assert len(workers) == 2
+        parent.kill()
+    assert all(ends(pid) for pid in workers)
+
+
+def test_golds_that_do_not_parse_are_named_and_a_hostile_one_cannot_hang_the_load():
+    golds = ["7", r"\frac{", r"\sqrt2", "7", r"\begin{pmatrix} 1 & \phantom", "(1,2)"]
+    with make("math", workers=1) as verifier:
+        assert unreadable(verifier, golds) == [1, 4]
+
+
+def test_a_gold_that_hangs_the_parser_does_not_parse(stub):
+    with Pool(stub, workers=1, timeout=0.5) as pool:
+        checks = [pool.check(gold) for gold in ("good", "hang", "bad", "good")]
+        assert [check.result() for check in checks] == [True, False, False, True]
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_command_gives_a_verdict_a_row_in_order(tmp_path, capsys):
+    file = write(
+        tmp_path / "rows.jsonl",
+        {"id": "a", "gold": "1/2", "response": r"\boxed{0.5}", "expected": True, "tier": "core"},
+        {"gold": "x+1", "model_output": r"\boxed{1+x}", "expected": False, "tier": "core"},
+        {"id": 3, "gold": "2", "response": "the answer is 2"},
+        {
+            "id": 4,
+            "gold": "2",
+            "response": "the answer is 2",
+            "policy": "counts an unboxed answer in an explicit closing sentence",
+        },
+    )
+    assert main([str(file), "--workers", "1", "--timeout", "60"]) == 0
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["reason"] for row in rows] == ["correct", "correct", "no_answer", "correct"]
+    assert [row["reward"] for row in rows] == [1, 1, 0, 1]
+    assert [row.get("id") for row in rows] == ["a", None, 3, 4]
+    assert [row["answer"] for row in rows] == ["0.5", "1+x", None, "2"]
+    assert "3 correct" in printed.err
+    assert "core: 1 of 2 as expected (50.0%), 1 accepted wrongly" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('{"gold": "1", "response": "x"}\n{"gold": 2, "response": "x"}', "line 2: field 'gold'"),
+        ('{"gold": "1"}', "line 1: field 'response'"),
+        ("\n[1]", "line 2: a row must be an object"),
+        ("{", "line 1: not JSON"),
+        ("", "no rows"),
+    ],
+)
+def test_a_malformed_row_is_named_and_nothing_is_written(tmp_path, capsys, content, named):
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    file.write_text(content)
+    out.write_text("kept")
+    assert main([str(file), "--out", str(out), "--verifier", "exact"]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+    assert out.read_text() == "kept"
+    assert sorted(tmp_path.iterdir()) == [out, file]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["missing.jsonl"],
+        ["{file}", "--verifier", "maths"],
+        ["{file}", "--out", "/no/such/folder/out.jsonl"],
+        ["{file}", "--workers", "0"],
+        ["{file}", "--timeout", "-1"],
+    ],
+)
+def test_a_bad_argument_is_one_sentence_and_exit_code_2(tmp_path, arguments):
+    file = write(tmp_path / "rows.jsonl", {"gold": "1", "response": r"\boxed{1}"})
+    run = subprocess.run(
+        [sys.executable, "-m", "asymrl.verifiers", *(a.format(file=file) for a in arguments)],
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run.stderr
+
+
+def test_out_holds_every_verdict_and_no_draft_stays(tmp_path):
+    rows = [{"gold": str(i), "response": f"\\boxed{{{i % 3}}}"} for i in range(9)]
+    file = write(tmp_path / "rows.jsonl", *rows)
+    out = tmp_path / "out.jsonl"
+    assert main([str(file), "--out", str(out), "--verifier", "exact"]) == 0
+    rewards = [json.loads(line)["reward"] for line in out.read_text().splitlines()]
+    assert rewards == [1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert sorted(tmp_path.iterdir()) == [out, file]
+
+
+def test_an_interrupted_file_leaves_what_was_there(tmp_path):
+    out = tmp_path / "out.jsonl"
+    out.write_text("kept")
+    with pytest.raises(KeyboardInterrupt), whole_file(out) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert out.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_every_real_case_gets_a_verdict_in_order_hostile_ones_too(shared_data, tmp_path):
+    lines = (shared_data / "verifier_cases.jsonl").read_text(encoding="utf-8").split("\n")
+    cases = [json.loads(line) for line in lines if line]
+    chosen = [case for i, case in enumerate(cases) if case["tier"] == "hostile" or i % 20 == 0]
+    file, out = write(tmp_path / "cases.jsonl", *chosen), tmp_path / "out.jsonl"
+    arguments = [str(file), "--out", str(out), "--workers", "2", "--timeout", "0.5"]
+    assert main(arguments) == 0
+    verdicts = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [verdict["id"] for verdict in verdicts] == [case["id"] for case in chosen]
+    pairs = list(zip(verdicts, chosen, strict=True))
+    assert sum(v["reward"] for v, case in pairs if not case["expected"]) <= 2  # math-verify's own
+    assert sum(v["reward"] for v, case in pairs if case["expected"]) >= 10
+    assert any(verdict["reason"] == "timeout" for verdict in verdicts)
