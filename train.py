@@ -145,6 +145,7 @@ def load_problems(
         verifier=verifier,
         refuse_unparseable=config.data.unparseable_gold == "refuse",
     )
+    print(f"reading {config.data.train} and checking its golds", flush=True)
     training = load(config.data.train, limit=config.data.limit)
     benchmarks = {
         data.short_name(source): load(source, limit=config.eval.limit)

@@ -215,24 +215,24 @@ def load(config: str, overrides: Sequence[str] = ()) -> Config:
         base = read(path.parent / str(merged.pop("base")))
         if "base" in base:
             raise UserError(f"{path}: its base has a base itself; one level is all there is")
-        merged = OmegaConf.merge(base, without_stale_params(base, merged))
+        merged = merge(base, merged)
     for override in overrides:
         if "=" not in override or override.startswith(("-", "=")):
             raise UserError(f"override {override!r} is not of the form key.sub=value")
     try:
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        merged = merge(merged, OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     return validate(plain, str(path))
 
 
-def without_stale_params(base: Any, row: Any) -> Any:
-    """A row that names another estimator starts from that estimator's own parameters."""
-    name = OmegaConf.select(row, "advantage.name")
+def merge(base: Any, top: Any) -> Any:
+    """`top` over `base`; another estimator starts from its own parameters, not from the base's."""
+    name = OmegaConf.select(top, "advantage.name")
     if name is not None and name != OmegaConf.select(base, "advantage.name"):
         base.pop("advantage", None)
-    return row
+    return OmegaConf.merge(base, top)
 
 
 def find(config: str) -> Path:

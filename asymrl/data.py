@@ -131,7 +131,7 @@ def read_rows(source: str, problem_field: str, answer_field: str) -> list[Row]:
     if source in SOURCES:
         return hub_rows(source, SOURCES[source])
     if source in pocket.DATA:
-        records = jsonl(pocket.ensure(pocket.FOLDER) / pocket.DATA[source])
+        records = jsonl(pocket.ready() / pocket.DATA[source])
     elif not Path(source).is_file():
         raise UserError(
             f"data file {source} does not exist; valid is a local .jsonl, .json, .csv or .parquet "

@@ -27,16 +27,17 @@ def rollout_metrics(
 ) -> dict[str, float]:
     """What a rollout batch looks like before its update. advantages (R,); logprobs, entropy (M,).
 
-    Rewards, verdicts, lengths and mismatch are over all rollouts; the diagnostics over valid ones;
-    entropy over all response tokens, by the verdict's reward.
+    Rewards, verdicts, lengths and mismatch are over all rollouts, entropy over all response tokens;
+    the diagnostics and the channels over valid rollouts.
     """
     rewards = groups.rewards.flatten()
+    channel = rewards.masked_fill(~groups.valid.flatten(), torch.nan)
     mismatch = torch.tensor([lp for rollout in rollouts for lp in rollout.engine_logprobs])
     mismatch = (mismatch - logprobs).abs()
     ones = torch.ones_like(entropy)
     return {
         "reward/mean": rewards.mean().item(),
-        **diagnostics.entropy_by_channel(entropy, ones, rewards[tokens.row].float()),
+        **diagnostics.entropy_by_channel(entropy, ones, channel[tokens.row].float()),
         **diagnostics.solved_fractions(groups),
         "diag/kappa": diagnostics.kappa(groups),
         **diagnostics.channel_mass(groups, advantages.reshape(groups.rewards.shape)),

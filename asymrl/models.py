@@ -30,7 +30,7 @@ def set_threads(threads: int) -> None:
 
 def locate(path: str) -> str:
     """`pocket` is the project's own small policy, made on first use; all else stays as it is."""
-    return str(pocket.ensure(pocket.FOLDER) / "policy") if path == POCKET else path
+    return str(pocket.ready() / "policy") if path == POCKET else path
 
 
 def load_tokenizer(model: Model) -> Any:

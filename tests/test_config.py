@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from asymrl import config as configs
+from asymrl.algo.advantages import ADVANTAGES
 from asymrl.types import UserError
 
 
@@ -89,6 +90,17 @@ def test_another_estimator_does_not_inherit_the_bases_parameters(tmp_path: Path)
     row = f"base: {configs.CONFIG_DIR / 'pocket.yaml'}\nadvantage: {{name: grpo_sample_std}}\n"
     (tmp_path / "row.yaml").write_text(row)
     assert configs.load(str(tmp_path / "row.yaml")).advantage.params == {}
+
+
+def test_an_estimator_is_one_function_and_one_dict_line(monkeypatch) -> None:
+    def maxrl(groups, *, epsilon: float = 1e-6):
+        return groups.rewards / epsilon
+
+    monkeypatch.setitem(ADVANTAGES, "maxrl", maxrl)
+    assert configs.load("pocket_asym", ["advantage.name=maxrl"]).advantage.params == {}
+    chosen = configs.load("pocket_asym", ["advantage.name=maxrl", "advantage.epsilon=0.5"])
+    assert chosen.advantage.params == {"epsilon": 0.5}
+    assert "maxrl takes epsilon" in message("advantage.name=maxrl", "advantage.beta_pos=0.5")
 
 
 def test_differing_keys_leaves_out_what_a_continuation_may_change() -> None:

@@ -221,3 +221,15 @@ def test_a_checked_sync_stops_at_a_corrupted_tensor() -> None:
 def test_due() -> None:
     assert [step for step in range(1, 8) if due(step, 3, 7)] == [3, 6, 7]
     assert not any(due(step, 0, 7) for step in range(1, 8))
+
+
+def test_real_problems_take_whole_steps(shared_data: Path, model_folder: Path, tmp_path: Path):
+    """Tokens in, verdicts of the math verifier out, weights changed."""
+    settings = [f"data.train={shared_data / 'math_train.jsonl'}", f"model.path={model_folder}"]
+    folder = run(Path("pocket_math_smoke.yaml"), tmp_path, *settings, "model.shape=null", "steps=2")
+    for row in metrics(folder)[1:]:
+        verdicts = sum(n for name, n in row.items() if name.startswith("verdict/"))
+        assert verdicts == pytest.approx(1) and row["optim/grad_norm"] > 0
+    before = load_file(model_folder / "model.safetensors")
+    after = load_file(folder / "checkpoints" / "latest" / "model.safetensors")
+    assert all(not torch.equal(before[name], after[name]) for name in before)

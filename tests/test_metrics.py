@@ -54,6 +54,18 @@ def test_rollout_metrics_by_hand() -> None:
     assert found == pytest.approx(expected)
 
 
+def test_a_rollout_that_left_its_group_is_in_no_channel() -> None:
+    requests, rollouts = requests_and_rollouts(LENGTHS)
+    tokens = tokenise(requests, rollouts)
+    entropy, zeros = torch.arange(7.0), torch.zeros(7)
+    valid = torch.tensor([True, True, True, False])
+    groups = make_groups(tokens, zeros, torch.tensor([1.0, 0, 0, 0]), valid)
+    verdicts = [verdict(r) for r in ("correct", "wrong", "wrong", "wrong")]
+    found = rollout_metrics(groups, torch.zeros(4), tokens, zeros, entropy, rollouts, verdicts)
+    assert found["policy/entropy"] == 3.0  # all tokens
+    assert found["policy/entropy_negative"] == 2.5  # tokens 2 and 3, not those of the last row
+
+
 def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
     updates = [
         UpdateStats(

@@ -32,6 +32,7 @@ from asymrl.pocket.task import (
 )
 from asymrl.pocket.tokenizer import build_tokenizer
 from asymrl.types import UserError
+from asymrl.verifiers.exact import verify
 
 TINY = Recipe(
     hidden=32,
@@ -63,11 +64,6 @@ def saved(folder: Path) -> PreTrainedTokenizerFast:
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return tokenizer(text)["input_ids"]  # pyright: ignore[reportReturnType]
-
-
-def last_box(text: str) -> str | None:
-    found = re.findall(r"\\boxed\{([^{}]*)\}", text)
-    return found[-1] if found else None
 
 
 def read(path: Path) -> list[dict]:
@@ -114,9 +110,9 @@ def test_questions_and_demonstrations_tokenize_piece_by_piece(style: Style) -> N
             assert TOKENIZER.convert_ids_to_tokens(encode(TOKENIZER, "".join(pieces))) == pieces
 
 
-def test_a_number_is_never_cut() -> None:
+def test_a_long_number_is_never_taken_for_a_short_one() -> None:
     tokens = TOKENIZER.convert_ids_to_tokens(encode(TOKENIZER, "4 + 130 + 1"))
-    assert tokens[0] == "4" and tokens[-1] == " + 1" and " + 13" not in tokens
+    assert tokens == ["4", "<0x20>", "<0x2B>", "<0x20>", "1", "3", "0", " + 1"]
 
 
 @pytest.mark.parametrize("text", ["What is 4 + 12 (mod 13)?", "Let $x^2 = \\frac{1}{2}$.\n{{ x }}"])
@@ -145,7 +141,7 @@ def test_clean_demonstrations_are_true_line_by_line_and_right() -> None:
     for n in LENGTHS * 30:
         numbers = rng.sample(range(MODULUS), n)
         text = "".join(demonstration(numbers, CLEAN, rng)).removesuffix(END)
-        assert last_box(text) == str(sum(numbers) % MODULUS)
+        assert verify(str(sum(numbers) % MODULUS), text)[0] == "correct"
         for line in text.replace("\\boxed{", "").replace("}", "").split("; "):
             left, right = line.split(" = ")
             assert sum(map(int, left.split(" + "))) % MODULUS == int(right)
@@ -162,8 +158,9 @@ def test_demonstrations_come_in_any_order_and_skip_only_subtotals() -> None:
 def test_wrong_demonstrations_are_as_frequent_as_the_style_says() -> None:
     rng = random.Random(3)
     style = Style(skip=0.0, wrong=0.5, reuse=0.0)
-    answers = [last_box("".join(demonstration((5, 6), style, rng))) for _ in range(2000)]
-    assert abs(answers.count("11") / 2000 - (0.5 + 0.5 / MODULUS)) < 0.04
+    reasons = [verify("11", "".join(demonstration((5, 6), style, rng)))[0] for _ in range(2000)]
+    assert abs(reasons.count("correct") / 2000 - (0.5 + 0.5 / MODULUS)) < 0.04
+    assert set(reasons) == {"correct", "wrong"}
 
 
 def test_split_has_every_set_once() -> None:
@@ -251,6 +248,11 @@ def test_a_second_ensure_reuses_and_another_recipe_or_force_rebuilds(tmp_path: P
     assert len(steps) == TINY.steps + 4
     ensure(place, 1, count, recipe=replace(TINY, steps=2))
     assert len(steps) == TINY.steps + 6
+    ensure(place, 1, count, recipe=replace(TINY, steps=2))
+    assert len(steps) == TINY.steps + 6
+    (place / "heldout.jsonl").unlink()
+    ensure(place, 1, count, recipe=replace(TINY, steps=2))
+    assert len(steps) == TINY.steps + 8 and (place / "heldout.jsonl").exists()
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
@@ -310,6 +312,10 @@ def test_bad_command_lines_exit_2_with_one_sentence(
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         assert main(["--output", str(place)]) == 2
         assert capsys.readouterr().err.strip().count("\n") == 0
+    assert main(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 2
+    assert (
+        capsys.readouterr().err == "error: The pocket seed is -1; it must be from 0 to 2**63 - 1.\n"
+    )
     with pytest.raises(SystemExit) as stop:
         main(["--seed", "many"])
     assert stop.value.code == 2

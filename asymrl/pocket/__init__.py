@@ -1,12 +1,14 @@
 """The CPU-scale task, tokenizer, model and warm start: all that a pocket run needs, made here.
 
-`ensure(folder)` is the whole interface; nothing is downloaded.
+`ensure(folder)` makes it, `ready()` makes it at its usual place on first use. Nothing is
+downloaded.
 """
 
 from pathlib import Path
 
 from asymrl.pocket.build import ensure
 from asymrl.pocket.model import Recipe
+from asymrl.pocket.show import ensure_shown
 
 FOLDER = Path("runs/pocket")
 DATA = {
@@ -15,4 +17,10 @@ DATA = {
     "pocket_heldout": "heldout.jsonl",
 }
 
-__all__ = ["DATA", "FOLDER", "Recipe", "ensure"]
+
+def ready() -> Path:
+    """FOLDER, made if it is not there, with its progress shown."""
+    return ensure_shown(FOLDER)
+
+
+__all__ = ["DATA", "FOLDER", "Recipe", "ensure", "ready"]

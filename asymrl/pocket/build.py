@@ -28,6 +28,7 @@ from asymrl.pocket.tokenizer import build_tokenizer
 from asymrl.types import UserError
 
 RECIPE_FILE = "recipe.json"
+FILES = ("policy", "train_easy.jsonl", "train_hard.jsonl", "heldout.jsonl", RECIPE_FILE)
 MAX_RESPONSE = 32
 """Tokens; the longest demonstration has 20."""
 
@@ -46,13 +47,17 @@ def ensure(
     heldout.jsonl and recipe.json. It is built beside its place and moved there when whole, one
     process at a time; a process that waited takes what the other one made.
 
-    Raises UserError if the place is taken by something else, or cannot be written.
+    Raises UserError if the place is taken by something else or cannot be written, or if the seed
+    is not 0 to 2**63 - 1.
     """
     folder, recipe = Path(folder), recipe or Recipe()
+    if not 0 <= seed < 2**63:
+        raise UserError(f"The pocket seed is {seed}; it must be from 0 to 2**63 - 1.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.parent / f".{folder.name}.lock"):
-            if not force and _key(folder) == _wanted(recipe, seed):
+            whole = all((folder / name).exists() for name in FILES)
+            if whole and not force and _key(folder) == _wanted(recipe, seed):
                 return folder
             _refuse_foreign(folder)
             for left in folder.parent.glob(f".{folder.name}.partial-*"):

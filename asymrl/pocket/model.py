@@ -24,7 +24,9 @@ Progress = Callable[[int, int, str], None]
 
 @value
 class Recipe:
-    """Everything that the warm start depends on, beside the seed.
+    """Everything that the pocket folder depends on, beside the seed.
+
+    version goes up when the code changes what a recipe makes, so that kept folders are made anew.
 
     The first `easy_share` of the steps is the curriculum that makes it learn: only the shortest
     two lengths, no bad habits, batches twice as large. lr falls linearly over the last `decay`.

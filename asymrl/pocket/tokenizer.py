@@ -30,7 +30,7 @@ def build_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
     """The tokenizer, from nothing: 5 special tokens, 256 bytes, then the pieces.
 
     It is a BPE without merges: text is cut at the pieces, each of which is one token, and what
-    lies between them falls apart into bytes. A number is never cut: " + 123" is not " + 12".
+    lies between them falls apart into bytes. " + 123" is not taken for " + 12".
     """
     names = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *PIECES]
     vocab = {name: i for i, name in enumerate(names)}
