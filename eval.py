@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -57,39 +60,54 @@ def run(arguments: argparse.Namespace) -> None:
     model = config.Model(path=arguments.ckpt)
     models.set_threads(arguments.threads)
     tokenizer = models.load_tokenizer(model)
-    defined = checkpoint.definitions(Path(models.locate(model.path))) or {}
+    where = Path(models.locate(model.path)).resolve()
+    defined = checkpoint.definitions(where)
+    folder = arguments.output or Path("runs") / "eval" / name_of(where)
+    make_folder(folder)
     causal_lm = models.load_model(model, models.default_dtype())
-    trained_with = defined.get("sampling", {})
-    sampling = Sampling(
-        temperature=arguments.temperature,
-        top_p=1.0,
-        top_k=0,
-        max_tokens=arguments.max_tokens or trained_with.get("max_tokens", 4096),
-        stop_ids=tuple(trained_with.get("stop_ids", ()))
-        or models.stop_ids(causal_lm, tokenizer, ()),
-    )
-    name = Path(models.locate(arguments.ckpt)).resolve().name
-    folder = arguments.output or Path("runs") / "eval" / name
+    if defined:
+        stop_ids, max_tokens = tuple(defined.sampling.stop_ids), defined.sampling.max_tokens
+    else:
+        stop_ids, max_tokens = models.stop_ids(causal_lm, tokenizer, ()), 4096
     console = Console()
     with (
-        verifiers.make(defined.get("verifier", "math")) as verifier,
+        verifiers.make(defined.verifier if defined else "math") as verifier,
         console.status("evaluate") as status,
     ):
-        benchmarks = load_benchmarks(
-            arguments, tokenizer, defined.get("prompt", PLAIN_PROMPT), verifier
-        )
+        prompt = defined.prompt.model_dump() if defined else PLAIN_PROMPT
         results = evaluate.evaluate(
             HFEngine(causal_lm, tokenizer.decode, max_rows=512),
             verifier,
-            benchmarks,
+            load_benchmarks(arguments, tokenizer, prompt, verifier),
             samples=arguments.avg_at,
-            sampling=sampling,
+            sampling=Sampling(
+                temperature=arguments.temperature,
+                top_p=1.0,
+                top_k=0,
+                max_tokens=arguments.max_tokens or max_tokens,
+                stop_ids=stop_ids,
+            ),
             seed=arguments.seed,
             folder=folder,
             progress=partial(show, console, status),
         )
     console.print(evaluate.table(results))
     print(f"every sample, and summary.json: {folder}")
+
+
+def name_of(checkpoint: Path) -> str:
+    """runs/NAME/checkpoints/step-N is NAME-step-N, so that two runs do not meet."""
+    if checkpoint.parent.name == "checkpoints":
+        return f"{checkpoint.parent.parent.name}-{checkpoint.name}"
+    return checkpoint.name
+
+
+def make_folder(folder: Path) -> None:
+    """Before any work, so that nothing is computed that cannot be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be made a folder: {error.strerror}") from None
 
 
 def show(console: Any, status: Any, done: int, total: int) -> None:
@@ -99,12 +117,21 @@ def show(console: Any, status: Any, done: int, total: int) -> None:
         print(f"{done}/{total} responses", flush=True)
 
 
+BOUNDS = {
+    "avg_at": (1, 10_000),
+    "temperature": (0, 100),
+    "max_tokens": (1, 1_000_000),
+    "limit": (1, 1_000_000_000),
+    "threads": (0, 1024),
+}
+
+
 def refuse_numbers(arguments: argparse.Namespace) -> None:
-    for name, least in (("avg_at", 1), ("temperature", 0), ("max_tokens", 1), ("limit", 1)):
+    for name, (least, most) in BOUNDS.items():
         given = getattr(arguments, name)
-        if given is not None and not given >= least:
+        if given is not None and not least <= given <= most:
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {given} must be at least {least}")
+            raise UserError(f"--{flag} {given} must be from {least} to {most}")
     if arguments.data_dir and not arguments.data_dir.is_dir():
         raise UserError(f"--data-dir {arguments.data_dir} is not a folder")
 
@@ -114,11 +141,13 @@ def load_benchmarks(
 ) -> dict[str, Any]:
     from asymrl import data
 
+    names = [name.strip() for name in arguments.benchmarks.split(",") if name.strip()]
+    folder = arguments.data_dir
+    sources = [str(folder / f"{name}.jsonl") if folder else name for name in names]
     loaded = {}
-    for name in arguments.benchmarks.split(","):
-        local = arguments.data_dir / f"{name}.jsonl" if arguments.data_dir else None
+    for name, source in zip(data.short_names(names), sources, strict=True):
         found = data.load_problems(
-            str(local or name),
+            source,
             tokenizer=tokenizer,
             prompt=prompt,
             max_prompt_tokens=sys.maxsize,
@@ -127,7 +156,9 @@ def load_benchmarks(
         )
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
-        loaded[data.short_name(name)] = found.problems
+        loaded[name] = found.problems
+    if not loaded:
+        raise UserError("--benchmarks names no benchmark")
     return loaded
 
 

@@ -20,6 +20,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -59,11 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.dry_run:
             print(configs.dump(config), memory.describe(config), sep="\n")
         else:
-            folder = arguments.output_dir or Path("runs") / Path(arguments.config).stem
-            run(config, folder, arguments.resume)
+            name = Path(arguments.config).name.removesuffix(".yaml")
+            run(config, arguments.output_dir or Path("runs") / name, arguments.resume)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -80,53 +84,60 @@ def run(config: Config, folder: Path, resume: str) -> None:
     start, state = checkpoint.load(found) if found else (checkpoint.Position(), None)
     models.set_threads(config.policy.threads)
     tokenizer = models.load_tokenizer(config.model)
-    with verifiers.make(
-        config.verifier.name, config.verifier.workers, config.verifier.timeout
-    ) as verifier:
+    with ExitStack() as stack:
+        judged_by = config.verifier
+        verifier = stack.enter_context(
+            verifiers.make(judged_by.name, judged_by.workers, judged_by.timeout)
+        )
         problems, benchmarks = load_problems(config, tokenizer, verifier)
         engine, sampling = make_engine(config, tokenizer)
         policy = make_policy(config)
         if state is not None:
             policy.load_state(state)
-        checkpoint.begin(folder, config, start.step if found else None)
+        save = partial(
+            checkpoint.save,
+            folder,
+            policy=policy,
+            tokenizer=tokenizer,
+            definitions=definitions(config, sampling),
+            keep=config.checkpoint.keep,
+        )
+        stack.enter_context(checkpoint.opened(folder, config, found, start))
         environment.write_environment(folder)
-        tracker = make_tracker(config, folder, start.step)
-        try:
-            loop.train(
-                config,
-                problems=problems,
-                sampling=sampling,
+        tracker = stack.enter_context(closing(make_tracker(config, folder, start.step)))
+        if found and found.parent.parent != folder.resolve():
+            save(start)  # a run that begins from another's checkpoint has one of its own at once
+        loop.train(
+            config,
+            problems=problems,
+            sampling=sampling,
+            engine=engine,
+            policy=policy,
+            verifier=verifier,
+            evaluate=partial(
+                evaluate.at_step,
                 engine=engine,
-                policy=policy,
                 verifier=verifier,
-                evaluate=partial(
-                    evaluate.at_step,
-                    engine=engine,
-                    verifier=verifier,
-                    benchmarks=benchmarks,
-                    samples=config.eval.samples,
-                    sampling=eval_sampling(config, sampling),
-                    seed=config.seed,
-                    run=folder,
-                    tracker=tracker,
-                ),
-                save=partial(
-                    checkpoint.save,
-                    folder,
-                    policy=policy,
-                    tokenizer=tokenizer,
-                    definitions={
-                        "prompt": prompt_definition(config),
-                        "sampling": asdict(eval_sampling(config, sampling)),
-                        "verifier": config.verifier.name,
-                    },
-                    keep=config.checkpoint.keep,
-                ),
+                benchmarks=benchmarks,
+                samples=config.eval.samples,
+                sampling=eval_sampling(config, sampling),
+                seed=config.seed,
+                run=folder,
                 tracker=tracker,
-                start=start,
-            )
-        finally:
-            tracker.close()
+            ),
+            save=save,
+            tracker=tracker,
+            start=start,
+        )
+
+
+def definitions(config: Config, sampling: Sampling) -> dict[str, Any]:
+    """asymrl.json of a checkpoint: how this policy is to be asked, and by whom judged."""
+    return {
+        "prompt": prompt_definition(config),
+        "sampling": asdict(eval_sampling(config, sampling)),
+        "verifier": config.verifier.name,
+    }
 
 
 def load_problems(
@@ -147,9 +158,10 @@ def load_problems(
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
     training = load(config.data.train, limit=config.data.limit)
+    names = data.short_names(config.eval.benchmarks)
     benchmarks = {
-        data.short_name(source): load(source, limit=config.eval.limit)
-        for source in config.eval.benchmarks
+        name: load(source, limit=config.eval.limit)
+        for name, source in zip(names, config.eval.benchmarks, strict=True)
     }
     for loaded in (training, *benchmarks.values()):
         for note in loaded.notes:
@@ -203,16 +215,14 @@ def make_policy(config: Config) -> Policy:
 def make_tracker(config: Config, folder: Path, first_step: int) -> Tracker:
     from asymrl import tracking
 
-    trackers = [
-        tracking.JsonlTracker(folder),
-        tracking.ConsoleTracker(folder.name, first_step, config.steps),
-    ]
+    trackers: list[Tracker] = [tracking.JsonlTracker(folder)]
     if config.tracking.wandb != "off":
         wandb = tracking.WandbTracker(
             folder, config.tracking.project, config.tracking.wandb, config.model_dump()
         )
         trackers.append(wandb)
-    return tracking.Trackers(*trackers)
+    console = tracking.ConsoleTracker(folder.name, first_step, config.steps)
+    return tracking.Trackers(*trackers, console)
 
 
 def prompt_definition(config: Config) -> dict[str, Any]:

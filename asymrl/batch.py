@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from asymrl.types import Batch, Groups, Request, Rollout, Tokens
+from asymrl.types import Batch, Groups, Request, Rollout, Scored, Tokens
 
 
 def tokenise(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> Tokens:
@@ -28,18 +28,19 @@ def tokenise(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> Tokens
     )
 
 
-def engine_values(rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
+def engine_values(rollouts: Sequence[Rollout]) -> Scored:
     """The engine's own logprobs (M,) and entropy (M,), for engines that declare them exact."""
     logprobs = [value for rollout in rollouts for value in rollout.engine_logprobs]
     entropy = [value for rollout in rollouts for value in rollout.engine_entropy or ()]
     return torch.tensor(logprobs), torch.tensor(entropy)
 
 
-def make_groups(tokens: Tokens, logprobs: Tensor, rewards: Tensor, valid: Tensor) -> Groups:
+def make_groups(tokens: Tokens, scored: Scored, rewards: Tensor, valid: Tensor) -> Groups:
     """What an estimator sees. rewards, valid (R,) in the rows' order: G consecutive rows a group.
 
     Rewards are fp64: an advantage is a power of a ratio of small integers.
     """
+    logprobs, _ = scored
     num_groups = int(tokens.group[-1]) + 1
     lengths = response_lengths(tokens)
     sums = torch.zeros(len(lengths)).index_add(0, tokens.row, logprobs.float())
@@ -68,21 +69,21 @@ def take(tokens: Tokens, rows: Tensor) -> tuple[Tokens, Tensor]:
 
 def minibatches(
     tokens: Tokens,
-    *,
+    scored: Scored,
     advantages: Tensor,
-    logprobs: Tensor,
-    entropy: Tensor,
     valid: Tensor,
+    *,
     prompts: int,
     entropy_bonus: float,
     denominators: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> list[Batch]:
     """Cut a rollout batch into mini-batches of `prompts` prompts, in the order of the draws.
 
-    advantages, valid (R,); logprobs, entropy (M,) of the policy that generated; denominators:
-    algo.loss.denominators with its mode chosen, counted over each mini-batch. A row is live, that
-    is, can have a gradient, if it is valid and has an advantage or gets a bonus.
+    advantages, valid (R,); denominators: algo.loss.denominators with its mode chosen, counted over
+    each mini-batch. A row is live, that is, can have a gradient, if it is valid and has an
+    advantage or gets a bonus.
     """
+    logprobs, entropy = scored
     live = valid & ((advantages != 0) | (entropy_bonus > 0))
     batches = []
     for index in range(-(-(int(tokens.group[-1]) + 1) // prompts)):

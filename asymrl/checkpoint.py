@@ -7,13 +7,16 @@ fp32 weights and AdamW moments, the same for every policy). Knows files, and no 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -24,6 +27,7 @@ from asymrl.files import sync_folder, write_atomically
 from asymrl.types import TrainerState, UserError, value
 
 FORMAT = 1
+RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
 
 
@@ -66,12 +70,12 @@ def save(
     write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
     write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
     sync_folder(temporary)
-    shutil.rmtree(final, ignore_errors=True)  # only ever an orphan that `latest` does not name
+    if final.exists():
+        remove(final)
     os.replace(temporary, final)
     point_latest(folder, final.name)
     for old in sorted(folder.glob("step-*"))[:-keep]:
-        if old.name != final.name:
-            shutil.rmtree(old)
+        remove(old)
     return final
 
 
@@ -95,6 +99,10 @@ def load(folder: Path) -> tuple[Position, TrainerState]:
     """The state in a checkpoint folder. Raises UserError that names the missing or broken file."""
     try:
         trainer = json.loads((folder / "trainer.json").read_text())
+        if trainer["format"] != FORMAT:
+            raise UserError(
+                f"checkpoint {folder} has format {trainer['format']}; this version reads {FORMAT}"
+            )
         tensors = load_file(folder / "trainer.safetensors")
         parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for key, tensor in tensors.items():
@@ -104,14 +112,39 @@ def load(folder: Path) -> tuple[Position, TrainerState]:
         return Position(step=trainer["step"], draws=trainer["draws"]), state
     except FileNotFoundError as error:
         raise UserError(f"{folder} is not a checkpoint: {error.filename} is missing") from None
-    except (json.JSONDecodeError, KeyError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         raise UserError(f"checkpoint {folder} is damaged and cannot be read: {error}") from None
 
 
-def definitions(folder: Path) -> dict[str, Any] | None:
-    """asymrl.json of a checkpoint; None for a plain Hugging Face folder."""
+class Definitions(configs.Section):
+    """asymrl.json of a checkpoint: how its policy is to be asked, and by whom judged."""
+
+    class Prompt(configs.Section):
+        system: str | None
+        user: str
+        template_kwargs: dict[str, Any]
+
+    class Drawn(configs.Section):
+        temperature: float
+        top_p: float
+        top_k: int
+        max_tokens: configs.Positive
+        stop_ids: list[int]
+
+    prompt: Prompt
+    sampling: Drawn
+    verifier: str
+
+
+def definitions(folder: Path) -> Definitions | None:
+    """None for a plain Hugging Face folder."""
     file = folder / "asymrl.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return Definitions.model_validate_json(file.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
 
 
 def find(run: Path, config: Config, resume: str) -> Path | None:
@@ -120,48 +153,124 @@ def find(run: Path, config: Config, resume: str) -> Path | None:
     resume: `auto` goes on from checkpoints/latest, or begins anew where there is none; `never`
     refuses a folder that holds a run; a folder is a checkpoint that a *new* run begins from.
     """
-    holds_a_run = (run / "config.yaml").is_file()
-    if resume not in ("auto", "never") and not (Path(resume) / "trainer.json").is_file():
-        raise UserError(
-            f"--resume {resume}: no checkpoint there (a folder with trainer.json); valid are "
-            "auto, never and a folder such as runs/NAME/checkpoints/latest"
-        )
-    if holds_a_run and resume != "auto":
+    if resume not in ("auto", "never"):
+        checkpoint = Path(resume)
+        if not (checkpoint / "trainer.json").is_file():
+            raise UserError(
+                f"--resume {resume}: no checkpoint there (a folder with trainer.json); valid are "
+                "auto, never and a folder such as runs/NAME/checkpoints/latest"
+            )
+        if load_position(checkpoint).step >= config.steps:
+            raise UserError(
+                f"--resume {resume} is at step {load_position(checkpoint).step}, so steps = "
+                f"{config.steps} leaves nothing to do"
+            )
+    if run.exists() and not run.is_dir():
+        raise UserError(f"--output-dir {run} is a file; valid is a folder, new or of a run")
+    traces = [name for name in RUN_FILES if (run / name).exists()]
+    if not traces:
+        return None if resume in ("auto", "never") else Path(resume).resolve()
+    if resume != "auto":
         raise UserError(
             f"{run} already holds a run; --resume auto goes on with it, another --output-dir "
             "leaves it as it is"
         )
-    if run.exists() and not run.is_dir():
-        raise UserError(f"--output-dir {run} is a file; valid is a folder, new or of a run")
-    if not holds_a_run:
-        return None if resume in ("auto", "never") else Path(resume).resolve()
+    if "config.yaml" not in traces:
+        raise UserError(f"{run} holds {traces[0]} but no config.yaml; give another --output-dir")
     differing = configs.differing_keys(configs.load(str(run / "config.yaml")), config)
     if differing:
         raise UserError(
             f"{run} holds a run with another config, which differs in {', '.join(differing)}; "
             "give the same config or another --output-dir"
         )
-    latest = run / "checkpoints" / "latest"
-    return latest.resolve() if latest.exists() else None
+    return latest(run)
 
 
-def begin(run: Path, config: Config, step: int | None) -> None:
-    """Make the run folder ready; what it logged after `step` is cut off, all of it for None."""
+def latest(run: Path) -> Path | None:
+    """What checkpoints/latest names; None where no checkpoint was ever saved."""
+    folder = run / "checkpoints"
+    link, saved = folder / "latest", sorted(folder.glob("step-*"))
+    if link.exists():
+        return link.resolve()
+    if link.is_symlink():
+        newest = f"; the newest there is {saved[-1].name}" if saved else ""
+        raise UserError(f"{link} names no checkpoint{newest}; point it at one, or use --resume DIR")
+    return saved[-1].resolve() if saved else None  # killed just before its first `latest`
+
+
+def load_position(checkpoint: Path) -> Position:
+    try:
+        trainer = json.loads((checkpoint / "trainer.json").read_text())
+        return Position(step=trainer["step"], draws=trainer["draws"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"checkpoint {checkpoint} is damaged: {error!r}") from None
+
+
+@contextmanager
+def opened(run: Path, config: Config, found: Path | None, start: Position) -> Iterator[None]:
+    """The run folder, ready and ours alone: what it logged after `start` is cut off.
+
+    found: what `find` gave. UserError where another process trains there.
+    """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        cut_back(run, -1 if step is None else step)
-        write_atomically(run / "config.yaml", configs.dump(config))
+        lock = (run / ".lock").open("w")
     except OSError as error:
         raise UserError(f"run folder {run} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {run}") from None
+        if latest(run) not in (None, found):
+            raise UserError(f"{run} went on while this process was loading; start it again")
+        try:
+            cut_back(run, start.step if found else -1)
+            write_atomically(run / "config.yaml", configs.dump(config))
+        except OSError as error:
+            raise UserError(f"run folder {run} cannot be written: {error.strerror}") from None
+        yield
 
 
 def cut_back(run: Path, step: int) -> None:
-    """Drop what was logged after `step`: those steps run again. step -1 drops all."""
+    """Drop what was logged after `step`: those steps run again. step -1 drops all.
+
+    Leftovers of a kill go too: half-written files, and checkpoints that were not yet named.
+    """
     metrics = run / "metrics.jsonl"
     if metrics.is_file():
-        lines = metrics.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_atomically(metrics, "".join(kept))
-    for path in [*run.glob("rollouts/step-*"), *run.glob("eval/step-*")]:
-        if int(path.stem.removeprefix("step-")) > step:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_atomically(metrics, "".join(lines_until(metrics, step)))
+    logged = [*run.glob("rollouts/step-*.jsonl"), *run.glob("eval/step-*")]
+    for path in [*logged, *run.glob("checkpoints/step-*")]:
+        number = path.stem.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:
+            remove(path)
+    for pattern in (".*.tmp", "rollouts/.*.tmp", "eval/*/.*.tmp", "checkpoints/.*.tmp"):
+        for path in run.glob(pattern):
+            remove(path)
+
+
+def lines_until(metrics: Path, step: int) -> list[str]:
+    """The lines of the steps up to `step`. A half-written last line is no line yet."""
+    kept = []
+    for number, line in enumerate(metrics.read_text().splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            logged = json.loads(line)["step"]
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{metrics}:{number}: the line is damaged; mend or move it") from None
+        if logged <= step:
+            kept.append(line)
+    return kept
+
+
+def remove(path: Path) -> None:
+    """A folder is renamed first, so that a half-deleted one cannot be taken for a whole one."""
+    if path.is_dir() and not path.is_symlink():
+        gone = path.with_name(f".{path.name}.gone.tmp")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(path, gone)
+        shutil.rmtree(gone)
+    else:
+        path.unlink()

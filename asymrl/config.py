@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -49,7 +50,7 @@ class Shape(Section):
 
 
 class Model(Section):
-    path: str  # a local folder, a Hugging Face id, or `pocket`
+    path: Annotated[str, Field(min_length=1)]  # a local folder, a Hugging Face id, or `pocket`
     revision: str | None = None
     trust_remote_code: bool = False
     shape: Shape | None = None
@@ -84,7 +85,7 @@ class Rollout(Section):
 class Verifier(Section):
     name: str = "math"
     workers: Positive = 1
-    timeout: Annotated[float, Field(gt=0)] = 5.0  # seconds a response
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds a response
 
 
 class Advantage(Section):
@@ -92,6 +93,16 @@ class Advantage(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_in_defaults(cls, given: Any) -> Any:
+        """The estimator's own defaults, so that config.yaml and the metrics state them."""
+        if isinstance(given, dict) and given.get("name") in ADVANTAGES:
+            parameters = inspect.signature(ADVANTAGES[given["name"]]).parameters.values()
+            defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+            return defaults | given
+        return given
 
     @property
     def params(self) -> dict[str, float]:
@@ -200,8 +211,8 @@ def check_advantage_params(advantage: Advantage) -> None:
             raise ValueError(
                 f"advantage.{name}: {advantage.name} takes {', '.join(known) or 'no parameters'}"
             )
-        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < 1e6:
-            raise ValueError(f"advantage.{name} = {given!r} must be a number of at least 0")
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 40:
+            raise ValueError(f"advantage.{name} = {given!r} must be a number from 0 to 40")
     for name, default in known.items():
         if default is inspect.Parameter.empty and name not in (advantage.model_extra or {}):
             raise ValueError(f"advantage.{name} is missing: {advantage.name} needs it")
@@ -217,7 +228,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> Config:
             raise UserError(f"{path}: its base has a base itself; one level is all there is")
         merged = merge(base, merged)
     for override in overrides:
-        if "=" not in override or override.startswith(("-", "=")):
+        if not re.match(r"[A-Za-z_][\w.]*=", override):
             raise UserError(f"override {override!r} is not of the form key.sub=value")
     try:
         merged = merge(merged, OmegaConf.from_dotlist(list(overrides)))
@@ -238,7 +249,7 @@ def merge(base: Any, top: Any) -> Any:
 def find(config: str) -> Path:
     bare = config.removesuffix(".yaml")
     for candidate in (Path(config), CONFIG_DIR / f"{bare}.yaml"):
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     names = [path.stem for path in sorted(CONFIG_DIR.glob("*.yaml"))]
     nearest = difflib.get_close_matches(bare, names, n=3) or names
@@ -248,11 +259,18 @@ def find(config: str) -> Path:
     )
 
 
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system takes
+        return False
+
+
 def read(path: Path) -> Any:
     try:
         loaded = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise UserError(f"config file {path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {first_line(error)}") from None
     if not OmegaConf.is_dict(loaded):

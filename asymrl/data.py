@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 
 from asymrl import pocket
 from asymrl.engines.rollout import derive_seed
@@ -163,28 +164,38 @@ def short_name(source: str) -> str:
     return source if source in SOURCES or source in pocket.DATA else Path(source).stem
 
 
+def short_names(sources: Sequence[str]) -> list[str]:
+    """UserError where two would be called the same."""
+    names = [short_name(source) for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two benchmarks are called {name}; each needs a name of its own")
+    return names
+
+
 def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             where = f"{path}:{number}"
             try:
-                text = line.decode()
+                text = line.decode("utf-8-sig")
                 if text.strip():
                     yield where, json.loads(text)
             except UnicodeDecodeError:
                 raise UserError(f"{where}: the line is not UTF-8") from None
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where}: the line is not JSON ({error.msg})") from None
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise UserError(f"{where}: the line is not JSON ({error})") from None
 
 
 def other_file(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix not in READERS:
         raise UserError(f"{path}: valid data files end in .jsonl, {', '.join(READERS)}")
-    from datasets import exceptions, load_dataset
+    from datasets import disable_progress_bars, exceptions, load_dataset
 
+    disable_progress_bars()
     try:
         table = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
-    except exceptions.DatasetGenerationError as error:
+    except (exceptions.DatasetsError, ValueError, OSError) as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {cause[:200]}") from None
     return ((f"{path}, row {number}", record) for number, record in enumerate(table, 1))
@@ -193,19 +204,28 @@ def other_file(path: Path) -> Iterator[tuple[str, Any]]:
 def to_row(record: Any, where: str, problem_field: str, answer_field: str) -> Row:
     if not isinstance(record, dict):
         raise UserError(f"{where}: a row must be an object with {problem_field}, {answer_field}")
-    for field in (problem_field, answer_field):
-        if not isinstance(record.get(field), str) or not record[field].strip():
-            raise UserError(
-                f"{where}: field {field!r} must be a non-empty text, not {record.get(field)!r}"
-            )
     used = {problem_field, answer_field, "id"}
     return Row(
-        id=str(record.get("id", where)),
-        problem=record[problem_field],
-        gold=record[answer_field],
+        id=where if record.get("id") is None else str(record["id"]),
+        problem=as_text(record, problem_field, where),
+        gold=as_text(record, answer_field, where),
         where=where,
         meta={key: field for key, field in record.items() if key not in used},
     )
+
+
+def as_text(record: Mapping[str, Any], field: str, where: str) -> str:
+    """A field as text; a bare number is one too, as tables hold integer answers."""
+    given = record.get(field)
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return str(given)
+    if not isinstance(given, str) or not given.strip():
+        raise UserError(f"{where}: field {field!r} must be a non-empty text, not {given!r}")
+    if not given.isascii() and given != given.encode(errors="ignore").decode():
+        raise UserError(
+            f"{where}: field {field!r} holds half of a surrogate pair, which is no text"
+        )
+    return given
 
 
 def hub_rows(name: str, source: Source) -> list[Row]:
@@ -242,9 +262,13 @@ def render(
     """The prompt as text and ids: the tokenizer's own chat template around the user turn."""
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": user.replace("{problem}", problem)})
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **template_kwargs
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **template_kwargs
+        )
+    except (ValueError, TemplateError) as error:
+        cause = " ".join(str(error).split())[:160]
+        raise UserError(f"the tokenizer's chat template refuses the prompt: {cause}") from None
     return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -29,6 +29,9 @@ PACKAGES = (
 
 
 def write_environment(folder: Path) -> None:
+    """environment.json: a list, one entry each time that the run was started."""
+    file = folder / "environment.json"
+    before = json.loads(file.read_text()) if file.is_file() else []  # only ever written whole
     gpus = range(torch.cuda.device_count())
     facts = {
         "command": sys.argv,
@@ -40,7 +43,7 @@ def write_environment(folder: Path) -> None:
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": git_commit(),
     }
-    write_atomically(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
+    write_atomically(file, json.dumps([*before, facts], indent=2) + "\n")
 
 
 def version(package: str) -> str | None:

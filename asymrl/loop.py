@@ -9,9 +9,9 @@ All collaborators come in as arguments. The loop knows no engine, no framework a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def train(
     start: Position,
 ) -> None:
     """Train from `start` to config.steps. evaluate(step) gives metrics; save(position) keeps it."""
-    estimate, cut, loss = methods(config)
+    take, estimate, cut, loss = methods(config, problems)
     params = {f"advantage/{name}": number for name, number in config.advantage.params.items()}
     sync(policy, engine, check=True)
     if start.step == 0:
@@ -56,61 +56,54 @@ def train(
         clock = Clock(tracker)
 
         with clock("generate"):
-            requests = draw(
-                problems,
-                config.rollout.prompts,
-                samples=config.rollout.group_size,
-                first_draw=draws,
-                seed=config.seed,
-                step=step,
-            )
+            requests = take(first_draw=draws, step=step)
             draws += len(requests)
-            progress = partial(tracker.phase, "generate")
-            rollouts, verdicts = roll_out(engine, verifier, requests, sampling, progress)
+            rollouts, verdicts = roll_out(engine, verifier, requests, sampling, clock.progress)
             rewards, valid = judge(rollouts, verdicts, config.rollout.truncation)
 
         with clock("score"):
             engine.sleep()
             tokens = tokenise(requests, rollouts)
-            exact = engine.exact_logprobs
-            logprobs, entropy = engine_values(rollouts) if exact else policy.score(tokens)
+            scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
 
         with clock("update"):
-            groups = make_groups(tokens, logprobs, rewards, valid)
+            groups = make_groups(tokens, scored, rewards, valid)
             advantages = estimate(groups).flatten()
-            batches = cut(
-                tokens, advantages=advantages, logprobs=logprobs, entropy=entropy, valid=valid
-            )
-            epochs = repeat(batches, config.optim.epochs)
-            updates = [policy.update(minibatch, loss) for epoch in epochs for minibatch in epoch]
+            batches = cut(tokens, scored, advantages, valid) * config.optim.epochs
+            updates = [policy.update(minibatch, loss) for minibatch in batches]
 
         with clock("sync"):
             engine.wake()
-            check = step == start.step + 1 or step % config.rollout.sync_check_every == 0
-            sync(policy, engine, check=check)
+            first = step == start.step + 1
+            sync(policy, engine, check=first or step % config.rollout.sync_check_every == 0)
 
-        metrics = params | rollout_metrics(
-            groups, advantages, tokens, logprobs, entropy, rollouts, verdicts
-        )
+        metrics = params | rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
         if due(step, config.tracking.logprob_gain_every, config.steps):
             with clock("gain"):
-                metrics |= logprob_gain(policy, tokens, logprobs, rewards)
+                metrics |= logprob_gain(policy, tokens, scored, rewards)
         if due(step, config.eval.every, config.steps):
             with clock("evaluate"):
                 metrics |= evaluate(step)
-        metrics |= update_metrics(updates, clock.metrics(), len(tokens.targets))
-        tracker.log(step, metrics)
+        tracker.log(step, metrics | update_metrics(updates, clock.metrics(), len(tokens.targets)))
         if step == 1 or due(step, config.tracking.rollouts_every, config.steps):
             rows = sample_rows(requests, rollouts, verdicts)
-            shown = zip(rows, advantages.tolist(), strict=True)
-            tracker.rollouts(step, [row | {"advantage": number} for row, number in shown])
+            tracker.rollouts(step, with_values(rows, rewards, valid, advantages))
         if due(step, config.checkpoint.every, config.steps):
             tracker.phase("save")
             save(Position(step=step, draws=draws))
 
 
-def methods(config: Config) -> tuple[Callable, Callable, Callable]:
-    """The estimator, the cut into mini-batches and the loss that a config names."""
+def methods(
+    config: Config, problems: Sequence[Problem]
+) -> tuple[Callable, Callable, Callable, Callable]:
+    """What a config says of the draw, the estimator, the cut into mini-batches and the loss."""
+    take = partial(
+        draw,
+        problems,
+        config.rollout.prompts,
+        samples=config.rollout.group_size,
+        seed=config.seed,
+    )
     estimate = partial(ADVANTAGES[config.advantage.name], **config.advantage.params)
     cut = partial(
         minibatches,
@@ -128,7 +121,7 @@ def methods(config: Config) -> tuple[Callable, Callable, Callable]:
         clip_high=config.loss.clip_high,
         entropy_bonus=config.loss.entropy_bonus,
     )
-    return estimate, cut, loss
+    return take, estimate, cut, loss
 
 
 def judge(
@@ -145,6 +138,15 @@ def judge(
         return rewards, torch.ones_like(truncated)
     rewards = rewards.masked_fill(truncated, 0)
     return rewards, ~truncated if truncation == "mask" else torch.ones_like(truncated)
+
+
+def with_values(
+    rows: Iterable[Mapping[str, Any]], rewards: Tensor, valid: Tensor, advantages: Tensor
+) -> Iterator[dict[str, Any]]:
+    """Rows to read, with what training made of each: all (R,)."""
+    made = zip(rewards.tolist(), valid.tolist(), advantages.tolist(), strict=True)
+    for row, (reward, kept, advantage) in zip(rows, made, strict=True):
+        yield {**row, "reward": reward, "valid": kept, "advantage": advantage}
 
 
 def sync(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:

@@ -13,23 +13,23 @@ from torch import Tensor
 from asymrl.algo import diagnostics
 from asymrl.batch import take
 from asymrl.engines.policy import Policy
-from asymrl.types import REASONS, Groups, Rollout, Tokens, UpdateStats, Verdict
+from asymrl.types import REASONS, Groups, Rollout, Scored, Tokens, UpdateStats, Verdict
 
 
 def rollout_metrics(
     groups: Groups,
     advantages: Tensor,
     tokens: Tokens,
-    logprobs: Tensor,
-    entropy: Tensor,
+    scored: Scored,
     rollouts: Sequence[Rollout],
     verdicts: Sequence[Verdict],
 ) -> dict[str, float]:
-    """What a rollout batch looks like before its update. advantages (R,); logprobs, entropy (M,).
+    """What a rollout batch looks like before its update. advantages (R,).
 
     Rewards, verdicts, lengths and mismatch are over all rollouts, entropy over all response tokens;
     the diagnostics and the channels over valid rollouts.
     """
+    logprobs, entropy = scored
     rewards = groups.rewards.flatten()
     channel = rewards.masked_fill(~groups.valid.flatten(), torch.nan)
     mismatch = torch.tensor([lp for rollout in rollouts for lp in rollout.engine_logprobs])
@@ -53,7 +53,7 @@ def rollout_metrics(
 
 
 def logprob_gain(
-    policy: Policy, tokens: Tokens, logprobs: Tensor, rewards: Tensor
+    policy: Policy, tokens: Tokens, scored: Scored, rewards: Tensor
 ) -> dict[str, float]:
     """What the step's updates did to the log-prob of its correct rollouts, nats per token.
 
@@ -62,7 +62,7 @@ def logprob_gain(
     correct, part = take(tokens, rewards == 1)
     new = policy.score(correct)[0] if len(correct.targets) else torch.zeros(0)
     selected = torch.ones_like(new, dtype=torch.bool)
-    gain = diagnostics.logprob_gain(new, logprobs[part], selected)
+    gain = diagnostics.logprob_gain(new, scored[0][part], selected)
     return {"diag/logprob_gain_positive": gain}
 
 

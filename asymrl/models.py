@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -57,7 +58,7 @@ def from_hub(load: Any, model: Model, **kwargs: Any) -> Any:
     kwargs |= {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:
         return load(located, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:160]
         if Path(located).is_dir():
             raise UserError(f"model folder {located} cannot be loaded: {cause}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asymrl.files import write_atomically
+from asymrl.types import UserError
 
 
 class Tracker(Protocol):
@@ -51,6 +53,7 @@ class JsonlTracker(NullTracker):
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.metrics.write(json.dumps({"step": step, **finite(metrics)}) + "\n")
         self.metrics.flush()
+        os.fsync(self.metrics.fileno())  # a checkpoint on disk has its metrics on disk
 
     def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         lines = "".join(json.dumps({"step": step, **row}) + "\n" for row in rows)
@@ -66,9 +69,13 @@ class WandbTracker(NullTracker):
     def __init__(self, folder: Path, project: str, mode: Any, config: Mapping[str, Any]) -> None:
         import wandb
 
-        self.run = wandb.init(
-            project=project, name=folder.name, dir=folder, mode=mode, config=dict(config)
-        )
+        try:
+            self.run = wandb.init(
+                project=project, name=folder.name, dir=folder, mode=mode, config=dict(config)
+            )
+        except wandb.Error as error:
+            cause = " ".join(str(error).split())[:160]
+            raise UserError(f"tracking.wandb = {mode}: wandb refuses ({cause})") from None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.run.log(finite(metrics), step=step)
@@ -164,14 +171,19 @@ class Clock:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self.seconds: dict[str, float] = {}
+        self.phase = ""
         self.started = time.perf_counter()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
+        self.phase = phase
         self.tracker.phase(phase)
         start = time.perf_counter()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def progress(self, done: int, total: int) -> None:
+        self.tracker.phase(self.phase, done, total)
 
     def metrics(self) -> dict[str, float]:
         phases = {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}

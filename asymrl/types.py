@@ -178,6 +178,9 @@ class LossOutputs:
     maxima: Mapping[str, Tensor]
 
 
+Scored = tuple["Tensor", "Tensor"]
+"""logprobs (M,) and entropy (M,) of response tokens, nats, under the policy that generated."""
+
 LossFn = Callable[[LossInputs], LossOutputs]
 
 

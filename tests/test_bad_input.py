@@ -1,5 +1,6 @@
 """What a new user gets wrong: one sentence, exit code 2, nothing lost and nothing half-written."""
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -97,6 +98,53 @@ def test_a_damaged_checkpoint_is_refused_by_name(tiny, copy: Path, capsys, damag
     assert contents(copy) == before
 
 
+def test_a_latest_that_names_nothing_loses_nothing(tiny, copy: Path, capsys) -> None:
+    shutil.rmtree(copy / "checkpoints" / "step-000005")
+    before = contents(copy)
+    assert "step-000004" in refused(capsys, *tiny)
+    assert contents(copy) == before
+
+
+def test_a_folder_with_somebody_elses_metrics_is_left_alone(tiny, tmp_path: Path, capsys) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("mine\n")
+    assert "no config.yaml" in refused(capsys, *tiny)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == "mine\n"
+
+
+def test_damaged_metrics_are_named_and_kept(tiny, copy: Path, capsys) -> None:
+    lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join([*lines[:2], "{broken\n", *lines[3:]]))
+    before = contents(copy)
+    assert "metrics.jsonl:3" in refused(capsys, *tiny, "steps=6")
+    after = contents(copy)
+    assert {k: v for k, v in after.items() if not k.endswith(".lock")} == {
+        k: v for k, v in before.items() if not k.endswith(".lock")
+    }
+
+
+def test_a_folder_in_use_is_refused(tiny, copy: Path, capsys) -> None:
+    with (copy / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process is training" in refused(capsys, *tiny, "steps=6")
+
+
+def test_a_checkpoint_of_another_format_or_past_the_end_is_refused(tiny, copy, capsys) -> None:
+    trainer = copy / "checkpoints" / "latest" / "trainer.json"
+    elsewhere = [*tiny, "--output-dir", str(copy.parent / "other"), "--resume", trainer.parent]
+    assert "leaves nothing to do" in refused(capsys, *elsewhere)
+    trainer.write_text(json.dumps(json.loads(trainer.read_text()) | {"format": 99}))
+    assert "format 99" in refused(capsys, *tiny, "steps=6")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"prompt": null}'])
+def test_damaged_definitions_are_named(copy: Path, tmp_path: Path, capsys, text: str) -> None:
+    file = copy / "checkpoints" / "latest" / "asymrl.json"
+    file.write_text(text)
+    arguments = ["--ckpt", str(file.parent), "--output", str(tmp_path / "out")]
+    assert "asymrl.json" in refused(capsys, *arguments, program=evaluation)
+
+
 def test_an_output_folder_that_is_a_file_is_refused(tiny, tmp_path: Path, capsys) -> None:
     (tmp_path / "run").write_text("mine")
     assert "is a file" in refused(capsys, *tiny)
@@ -124,7 +172,7 @@ def test_evaluation_refuses_in_one_sentence(
     given = [argument.format(ckpt=ckpt) for argument in arguments]
     line = refused(capsys, *given, "--output", str(tmp_path / "out"), program=evaluation)
     assert part in line
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "summary.json").exists()
 
 
 def test_evaluation_of_a_checkpoint_takes_its_definitions(

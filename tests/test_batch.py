@@ -62,7 +62,7 @@ def test_groups_hold_means_over_each_rows_tokens() -> None:
     flat = tokens()
     logprobs = -torch.arange(12.0)
     rewards = torch.tensor([1.0, 0, 0, 1, 1, 1])
-    groups = make_groups(flat, logprobs, rewards, torch.ones(6, dtype=torch.bool))
+    groups = make_groups(flat, (logprobs, logprobs), rewards, torch.ones(6, dtype=torch.bool))
     assert groups.rewards.tolist() == [[1, 0], [0, 1], [1, 1]]
     assert groups.lengths.tolist() == LENGTHS
     assert groups.mean_logprobs.tolist() == [[-1, -3], [-4.5, -7.5], [-10, -11]]
@@ -78,10 +78,9 @@ def test_taking_rows_renumbers_them() -> None:
 def cut(advantages: list[float], valid: list[bool] | None = None, bonus: float = 0.0, prompts=2):
     return minibatches(
         tokens(),
-        advantages=torch.tensor(advantages),
-        logprobs=torch.arange(12.0),
-        entropy=torch.arange(12.0) + 50,
-        valid=torch.tensor(valid or [True] * 6),
+        (torch.arange(12.0), torch.arange(12.0) + 50),
+        torch.tensor(advantages),
+        torch.tensor(valid or [True] * 6),
         prompts=prompts,
         entropy_bonus=bonus,
         denominators=partial(denominators, aggregation="token_mean", constant_length=8),

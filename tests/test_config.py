@@ -34,8 +34,8 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("rollout.top_k=50", ["rollout.top_k = 50", "top_k 0"]),
         ("rollout.temperature=0", ["rollout.temperature = 0", "greater than 0"]),
         ("optim.minibatch_prompts=5", ["optim.minibatch_prompts = 5", "divide", "32"]),
-        ("advantage.beta_pos=-0.5", ["advantage.beta_pos = -0.5", "at least 0"]),
-        ("advantage.beta_pos=high", ["advantage.beta_pos = 'high'", "at least 0"]),
+        ("advantage.beta_pos=-0.5", ["advantage.beta_pos = -0.5", "from 0 to 40"]),
+        ("advantage.beta_pos=high", ["advantage.beta_pos = 'high'", "from 0 to 40"]),
         ("advantage.gamma=1", ["advantage.gamma", "beta_pos, beta_neg"]),
         ("advantage.name=gpro", ["advantage.name = 'gpro'", "asym", "grpo_sample_std"]),
         ("verifier.name=llm", ["verifier.name = 'llm'", "exact", "math"]),
@@ -44,6 +44,8 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("rollout.engine=sglang", ["rollout.engine = 'sglang'", "hf"]),
         ("rollout=5", ["rollout = 5"]),
         ("steps", ["override 'steps'", "key.sub=value"]),
+        ("[=1", ["override '[=1'", "key.sub=value"]),
+        ("verifier.timeout=.inf", ["verifier.timeout = inf"]),
         ("--steps=5", ["override '--steps=5'", "key.sub=value"]),
         ("data.limit=${nowhere}", ["nowhere"]),
     ],
@@ -97,7 +99,8 @@ def test_an_estimator_is_one_function_and_one_dict_line(monkeypatch) -> None:
         return groups.rewards / epsilon
 
     monkeypatch.setitem(ADVANTAGES, "maxrl", maxrl)
-    assert configs.load("pocket_asym", ["advantage.name=maxrl"]).advantage.params == {}
+    plain = configs.load("pocket_asym", ["advantage.name=maxrl"])
+    assert plain.advantage.params == {"epsilon": 1e-6}
     chosen = configs.load("pocket_asym", ["advantage.name=maxrl", "advantage.epsilon=0.5"])
     assert chosen.advantage.params == {"epsilon": 0.5}
     assert "maxrl takes epsilon" in message("advantage.name=maxrl", "advantage.beta_pos=0.5")

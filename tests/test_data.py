@@ -1,5 +1,6 @@
 """Reading, rendering and drawing problems."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ def test_a_row_becomes_a_problem_and_keeps_its_other_fields(tmp_path, tokenizer)
         ('{"problem": "a", "answer": "1"', ["d.jsonl:2", "not JSON"]),
         ('{"problem": "a"}', ["d.jsonl:2", "'answer'"]),
         ('{"problem": "", "answer": "1"}', ["d.jsonl:2", "'problem'"]),
-        ('{"problem": "a", "answer": 7}', ["d.jsonl:2", "'answer'", "7"]),
+        ('{"problem": "a", "answer": [7]}', ["d.jsonl:2", "'answer'", "[7]"]),
+        ('{"problem": "a", "answer": true}', ["d.jsonl:2", "'answer'", "True"]),
+        ('{"problem": "\\ud800", "answer": "1"}', ["d.jsonl:2", "'problem'", "surrogate"]),
+        ("[" * 100000, ["d.jsonl:2", "not JSON"]),
         ("[1, 2]", ["d.jsonl:2", "object"]),
         ('{"id": "p1", "problem": "a", "answer": "1"}', ["d.jsonl:2", "'id'", "d.jsonl:1"]),
     ],
@@ -83,9 +87,30 @@ def test_a_missing_or_empty_or_strange_file_is_refused(tmp_path, tokenizer) -> N
 
 def test_csv_reads_like_jsonl(tmp_path, tokenizer, monkeypatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "d.csv").write_text('id,problem,answer\na,"x, y","one half"\n')
+    (tmp_path / "d.csv").write_text('id,problem,answer\na,"x, y",12\n')
     (problem,) = load(str(tmp_path / "d.csv"), tokenizer).problems
-    assert (problem.meta["problem"], problem.gold) == ("x, y", "one half")
+    assert (problem.meta["problem"], problem.gold) == ("x, y", "12")
+    for name, broken in (("d.parquet", "no"), ("e.json", "[]")):
+        (tmp_path / name).write_text(broken)
+        assert name in refused(str(tmp_path / name), tokenizer)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path, tokenizer) -> None:
+    (tmp_path / "d.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row(1)).encode() + b"\r\n")
+    assert load(str(tmp_path / "d.jsonl"), tokenizer).problems[0].id == "p1"
+
+
+def test_a_template_that_refuses_is_named(tmp_path, tokenizer) -> None:
+    source, strict = write(tmp_path / "d.jsonl", row(1)), copy.copy(tokenizer)
+    strict.chat_template = "{{ raise_exception('System role not supported') }}"
+    assert "System role not supported" in refused(source, strict)
+    strict.chat_template = None
+    assert "chat template" in refused(source, strict)
+
+
+def test_two_benchmarks_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="two benchmarks are called a"):
+        data.short_names(["x/a.jsonl", "math500", "y/a.jsonl"])
 
 
 def test_other_field_names_are_a_setting(tmp_path, tokenizer) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from asymrl.engines.scripted import ScriptedEngine
+from asymrl.evaluate import roll_out
 from asymrl.loop import due, judge, sync
 from asymrl.types import Rollout, Verdict
+from asymrl.verifiers import make
 from tests.conftest import run
 from tests.test_policies import policy
-from tests.test_rollout_engines import decode, hf
+from tests.test_rollout_engines import SAMPLING, STOP, decode, hf, requests
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -46,7 +49,7 @@ def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:
     names = {p.name for p in (finished / "rollouts").iterdir()}
     assert names == {f"step-{n:06d}.jsonl" for n in (1, 2, 4, 5)}
     assert (finished / "eval" / "step-000004" / "problems.jsonl").is_file()
-    assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+    assert json.loads((finished / "environment.json").read_text())[0]["packages"]["torch"]
     assert (finished / "checkpoints" / "latest").resolve().name == "step-000005"
 
 
@@ -124,6 +127,33 @@ def test_a_finished_run_is_left_as_it_is_and_more_steps_continue_it(
     assert [row["step"] for row in metrics(folder)] == list(range(7))
 
 
+def test_a_branch_killed_early_goes_on_from_where_it_began(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    checkpoint = finished / "checkpoints" / "step-000003"
+    arguments = ["--resume", str(checkpoint), "seed=7", "checkpoint.every=50"]
+    folder = run(config_file, tmp_path / "run", *arguments)
+    whole = comparable(folder)
+    shutil.rmtree(folder / "checkpoints" / "step-000005")
+    (folder / "checkpoints" / "latest").unlink()
+    (folder / "checkpoints" / "latest").symlink_to("step-000003")
+    run(config_file, folder, "seed=7")
+    assert comparable(folder) == whole
+
+
+def test_leftovers_of_a_kill_are_cleared(config_file: Path, finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, symlinks=True)
+    half = folder / "checkpoints" / ".step-000009.tmp"
+    orphan = folder / "checkpoints" / "step-000009"
+    for left in (half, orphan):
+        shutil.copytree(finished / "checkpoints" / "step-000001", left)
+    (folder / "rollouts" / ".step-000009.jsonl.77.tmp").write_text("half")
+    run(config_file, folder, "steps=6")
+    names = {path.name for path in folder.rglob("*") if "000009" in path.name}
+    assert names == set()
+
+
 def test_a_run_can_begin_from_another_runs_checkpoint(
     config_file: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +229,27 @@ def test_truncation_settings(truncation: str, rewards: list, valid: list) -> Non
     rollouts = [rollout(False), rollout(True), rollout(False)]
     judged = judge(rollouts, [right, right, wrong], truncation)
     assert [tensor.tolist() for tensor in judged] == [rewards, valid]
+
+
+class Reversed(ScriptedEngine):
+    """Finishes last what was asked for first."""
+
+    def generate(self, requests, sampling):
+        yield from reversed(list(super().generate(requests, sampling)))
+
+
+def test_rollouts_are_sorted_however_they_finish_and_judged_by_their_own_gold() -> None:
+    asked = requests(3, 2)
+    asked = [replace(r, problem=replace(r.problem, gold=str(r.draw))) for r in asked]
+    engine = Reversed(
+        lambda request, sample: [request.draw, STOP], lambda ids: f"\\boxed{{{ids[0]}}}"
+    )
+    with make("exact") as verifier:
+        rollouts, verdicts = roll_out(engine, verifier, asked, SAMPLING)
+    keys = [(rollout.draw, rollout.sample) for rollout in rollouts]
+    assert keys == sorted(keys) and len(keys) == 6
+    assert [verdict.answer for verdict in verdicts] == [str(draw) for draw, _ in keys]
+    assert all(verdict.reason == "correct" for verdict in verdicts)
 
 
 class Corrupting(ScriptedEngine):

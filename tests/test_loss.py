@@ -1,7 +1,6 @@
 """Properties of the PPO-clip loss and of its denominators, in fp64."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -122,13 +121,10 @@ def test_metrics_by_hand_and_under_the_mask():
         weight=tensor(1, 1, 1, 1, 1, 1, 1, 0, 0),
     )
     output = ppo_clip(inputs, **CLIP)
-    ratios = (0.5, 0.5, 1.5, 1.5, 1.25, 1.4, 0.6)
-    k3 = sum(ratio - 1 - math.log(ratio) for ratio in ratios)
     got = {name: (total.item(), count.item()) for name, (total, count) in output.metrics.items()}
     assert got == {
         "loss/clip_fraction_low": (1.0, 7),
         "loss/clip_fraction_high": (1.0, 7),
-        "loss/approx_kl": (pytest.approx(k3, abs=1e-10), 7),
     }
     assert output.maxima["loss/ratio_max"].item() == pytest.approx(1.5)
 

@@ -26,9 +26,9 @@ def test_rollout_metrics_by_hand() -> None:
     logprobs = torch.tensor([-1.0, -1, -3, -2, -4, -4, -4])
     verdicts = [verdict(r) for r in ("correct", "wrong", "no_answer", "timeout")]
     rewards = torch.tensor([v.reward for v in verdicts])
-    groups = make_groups(tokens, logprobs, rewards, torch.ones(4, dtype=torch.bool))
+    groups = make_groups(tokens, (logprobs, entropy), rewards, torch.ones(4, dtype=torch.bool))
     found = rollout_metrics(
-        groups, torch.tensor([1.0, -2, -1, -1]), tokens, logprobs, entropy, rollouts, verdicts
+        groups, torch.tensor([1.0, -2, -1, -1]), tokens, (logprobs, entropy), rollouts, verdicts
     )
     expected = {
         "reward/mean": 0.25,
@@ -59,9 +59,9 @@ def test_a_rollout_that_left_its_group_is_in_no_channel() -> None:
     tokens = tokenise(requests, rollouts)
     entropy, zeros = torch.arange(7.0), torch.zeros(7)
     valid = torch.tensor([True, True, True, False])
-    groups = make_groups(tokens, zeros, torch.tensor([1.0, 0, 0, 0]), valid)
+    groups = make_groups(tokens, (zeros, entropy), torch.tensor([1.0, 0, 0, 0]), valid)
     verdicts = [verdict(r) for r in ("correct", "wrong", "wrong", "wrong")]
-    found = rollout_metrics(groups, torch.zeros(4), tokens, zeros, entropy, rollouts, verdicts)
+    found = rollout_metrics(groups, torch.zeros(4), tokens, (zeros, entropy), rollouts, verdicts)
     assert found["policy/entropy"] == 3.0  # all tokens
     assert found["policy/entropy_negative"] == 2.5  # tokens 2 and 3, not those of the last row
 

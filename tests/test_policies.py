@@ -3,15 +3,22 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from asymrl.algo.loss import denominators, ppo_clip
 from asymrl.batch import minibatches, tokenise
 from asymrl.engines.local import LocalPolicy
-from asymrl.types import Batch, Problem, Request, Rollout
+from asymrl.types import Batch, Problem, Request, Rollout, UserError
 from tests.conftest import tiny_model
 
 VOCABULARY, STOP = 20, 7
@@ -19,19 +26,21 @@ LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
 BONUS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.1)
 
 
+DEFAULTS: dict[str, Any] = {
+    "temperature": 0.8,
+    "lr": 1e-3,
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.01,
+    "max_grad_norm": 1e9,
+    "warmup_updates": 0,
+    "token_budget": 64,
+    "bf16": False,
+    "gradient_checkpointing": False,
+}
+
+
 def policy(**settings) -> LocalPolicy:
-    defaults = {
-        "temperature": 0.8,
-        "lr": 1e-3,
-        "betas": (0.9, 0.95),
-        "weight_decay": 0.01,
-        "max_grad_norm": 1e9,
-        "warmup_updates": 0,
-        "token_budget": 64,
-        "bf16": False,
-        "gradient_checkpointing": False,
-    }
-    return LocalPolicy(tiny_model(VOCABULARY, STOP), **(defaults | settings))
+    return LocalPolicy(tiny_model(VOCABULARY, STOP), **(DEFAULTS | settings))
 
 
 def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
@@ -59,10 +68,12 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
     tokens = tokenise(requests, rollouts)
     (batch,) = minibatches(
         tokens,
-        advantages=torch.tensor(advantages, dtype=torch.float64),
-        logprobs=-3 + 0.3 * torch.randn(len(tokens.targets), generator=generator),
-        entropy=torch.ones(len(tokens.targets)),
-        valid=torch.ones(12, dtype=torch.bool),
+        (
+            -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator),
+            torch.ones(len(tokens.targets)),
+        ),
+        torch.tensor(advantages, dtype=torch.float64),
+        torch.ones(12, dtype=torch.bool),
         prompts=3,
         entropy_bonus=bonus,
         denominators=partial(denominators, aggregation="token_mean", constant_length=9),
@@ -194,6 +205,49 @@ def test_a_saved_folder_holds_the_trained_weights(tmp_path: Path) -> None:
     for name, tensor in trained.named_weights():
         assert torch.equal(loaded[name], tensor)
     assert loaded.keys() == dict(trained.named_weights()).keys()
+
+
+def test_a_state_of_another_model_is_refused_by_tensor() -> None:
+    state = policy().state()
+    name = "model.norm.weight"
+    with pytest.raises(UserError, match=name):
+        policy().load_state(replace(state, exp_avg={**state.exp_avg, name: torch.zeros(5)}))
+    less = {key: tensor for key, tensor in state.weights.items() if key != name}
+    with pytest.raises(UserError, match=name):
+        policy().load_state(replace(state, weights=less))
+
+
+def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
+    trained = policy()
+    before = {name: tensor.clone() for name, tensor in trained.named_weights()}
+    with pytest.raises(UserError, match="gradient norm"):
+        trained.update(rollout_batch([float("inf")] + [0.0] * 11), LOSS)
+    assert all(torch.equal(before[name], tensor) for name, tensor in trained.named_weights())
+
+
+def test_a_minibatch_without_a_live_row_has_every_metric() -> None:
+    stats = policy().update(rollout_batch([0.0] * 12), LOSS)
+    assert stats.metrics == {
+        "loss/total": 0.0,
+        "loss/clip_fraction_low": 0.0,
+        "loss/clip_fraction_high": 0.0,
+        "loss/ratio_max": 0.0,
+    }
+
+
+def test_dropout_is_off() -> None:
+    sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": VOCABULARY}
+    trained = LocalPolicy(GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.5)), **DEFAULTS)
+    batch = rollout_batch(MIXED)
+    assert torch.equal(trained.score(batch)[0], trained.score(batch)[0])
+
+
+def test_a_head_that_is_not_linear_is_refused() -> None:
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    config = Gemma2Config(**sizes, vocab_size=VOCABULARY, final_logit_softcapping=0.1)
+    with pytest.raises(UserError, match="gemma2"):
+        LocalPolicy(Gemma2ForCausalLM(config), **DEFAULTS)
 
 
 def test_bf16_forward_passes_keep_fp32_weights_and_gradients() -> None:

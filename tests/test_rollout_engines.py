@@ -124,6 +124,19 @@ def test_hf_tokens_do_not_depend_on_what_is_sampled_beside_them() -> None:
     assert all(together[key].token_ids == rollout.token_ids for key, rollout in fewer.items())
 
 
+def test_hf_takes_each_token_by_the_next_uniform_of_its_stream() -> None:
+    engine, asked = hf(), requests()
+    for rollout in engine.generate(asked, SAMPLING):
+        request = asked[rollout.draw - 40]
+        ids = torch.tensor([request.problem.prompt_ids + rollout.token_ids])
+        with torch.no_grad():
+            logits = engine.model(input_ids=ids).logits[0, len(request.problem.prompt_ids) - 1 : -1]
+        cdf = logits.double().softmax(-1).cumsum(-1)
+        stream = uniforms(request.seed, rollout.sample, len(rollout.token_ids))
+        expected = torch.searchsorted(cdf, stream[:, None], right=True)[:, 0]
+        assert tuple(expected.tolist()) == rollout.token_ids
+
+
 def test_hf_tokens_depend_on_seed_and_sample() -> None:
     responses = {r.token_ids for r in hf().generate(requests(1, 30), SAMPLING)}
     assert len(responses) > 20

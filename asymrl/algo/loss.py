@@ -72,8 +72,8 @@ def ppo_clip(
 
     Metrics, as (sum, count) over tokens with weight > 0, detached:
     loss/clip_fraction_low (A < 0 and rho < 1 - clip_low), loss/clip_fraction_high (A > 0 and
-    rho > 1 + clip_high): tokens whose policy gradient the clip removes; loss/approx_kl, nats,
-    rho - 1 - log rho, which estimates KL(old || new) (Schulman's k3). Maxima: loss/ratio_max.
+    rho > 1 + clip_high): tokens whose policy gradient the clip removes. Both are 0 where A = 0, so
+    that rows without an advantage add nothing to a sum. Maxima: loss/ratio_max.
     A micro-batch without tokens gives a loss of 0 with a graph, counts of 0 and a maximum of 0.
     """
     log_ratio = (inputs.logprobs - inputs.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
@@ -90,7 +90,6 @@ def ppo_clip(
         of_tokens = {
             "loss/clip_fraction_low": ((advantages < 0) & (ratio < 1 - clip_low)).to(ratio.dtype),
             "loss/clip_fraction_high": ((advantages > 0) & (ratio > 1 + clip_high)).to(ratio.dtype),
-            "loss/approx_kl": ratio - 1 - log_ratio,
         }
         sums = {name: torch.where(counted, x, 0.0).sum() for name, x in of_tokens.items()}
         ratio_max = F.pad(torch.where(counted, ratio, 0.0), (0, 1)).max()

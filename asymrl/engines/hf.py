@@ -30,7 +30,8 @@ class HFEngine:
         self.exact_logprobs = model.dtype == torch.float32
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
-        """Requests of like prompt length go together, at most `max_rows` samples at a time."""
+        """Requests of like prompt length go together, as many as have `max_rows` samples; one that
+        has more goes alone and whole."""
         waiting = sorted(requests, key=lambda request: len(request.problem.prompt_ids))
         while waiting:
             taken = 1

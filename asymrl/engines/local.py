@@ -20,9 +20,13 @@ from asymrl.engines.policy import (
     Totals,
     loss_inputs,
     micro_batch,
+    no_tokens,
+    refuse_another_head,
+    refuse_another_model,
     run,
+    without_dropout,
 )
-from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
+from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats, UserError
 
 
 class LocalPolicy:
@@ -49,7 +53,9 @@ class LocalPolicy:
         assert model.dtype == torch.float32, "master weights are fp32"
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        without_dropout(model)
         self.module = PolicyModule(model.train(), temperature)
+        refuse_another_head(self.module)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
         )
@@ -82,6 +88,7 @@ class LocalPolicy:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         totals = Totals()
+        totals.add(loss(no_tokens(minibatch, self._device)))
         live = torch.nonzero(minibatch.live)[:, 0].tolist()
         for micro in self._micro_batches(minibatch, live):
             with self._autocast():
@@ -90,13 +97,18 @@ class LocalPolicy:
             outputs.loss.backward()
             totals.add(outputs)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+        if not torch.isfinite(grad_norm):
+            raise UserError(
+                f"optimizer step {self.updates + 1}: the gradient norm is {grad_norm.item()}, so "
+                "nothing was updated; a smaller optim.lr or smaller betas may help"
+            )
         self.updates += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * min(1.0, self.updates / max(1, self.warmup_updates))
         self.optimizer.step()
         skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
         return UpdateStats(
-            metrics=totals.means(skipped),
+            metrics=totals.metrics(skipped),
             grad_norm=grad_norm.item(),
             lr=self.optimizer.param_groups[0]["lr"],
             updates=self.updates,
@@ -118,6 +130,7 @@ class LocalPolicy:
 
     @torch.no_grad()
     def load_state(self, state: TrainerState) -> None:
+        refuse_another_model(state, dict(self.named_weights()))
         self.updates = state.updates
         for name, parameter in self.module.named_hf_parameters():
             parameter.copy_(state.weights[name])

@@ -7,7 +7,7 @@ needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,17 @@ from torch import Tensor, nn
 
 from asymrl.algo.logprobs import logprobs_and_entropy
 from asymrl.batch import response_lengths
-from asymrl.types import Batch, LossFn, LossInputs, Tokens, TrainerState, UpdateStats, value
+from asymrl.types import (
+    Batch,
+    LossFn,
+    LossInputs,
+    LossOutputs,
+    Tokens,
+    TrainerState,
+    UpdateStats,
+    UserError,
+    value,
+)
 
 
 class Policy(Protocol):
@@ -77,9 +87,11 @@ class Head(nn.Module):
         self.temperature = temperature
 
     def forward(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return logprobs_and_entropy(
-            hidden, self.linear.weight, targets, temperature=self.temperature
-        )
+        weight, device = self.linear.weight, hidden.device.type
+        if torch.is_autocast_enabled(device):  # as autocast does it for a linear layer
+            dtype = torch.get_autocast_dtype(device)
+            hidden, weight = hidden.to(dtype), weight.to(dtype)
+        return logprobs_and_entropy(hidden, weight, targets, temperature=self.temperature)
 
 
 @value
@@ -146,6 +158,20 @@ def loss_inputs(batch: Batch, micro: MicroBatch, logprobs: Tensor, entropy: Tens
     )
 
 
+def refuse_another_model(state: TrainerState, own: Mapping[str, Any]) -> None:
+    """A state is of this model if every part has just its parameters, in their shapes."""
+    for section in ("weights", "exp_avg", "exp_avg_sq"):
+        held = getattr(state, section)
+        for name in sorted(held.keys() | own.keys()):
+            mine = tuple(own[name].shape) if name in own else None
+            theirs = tuple(held[name].shape) if name in held else None
+            if mine != theirs:
+                raise UserError(
+                    f"the checkpoint is of another model: {section} of {name} has shape {theirs} "
+                    f"there and {mine} in this model"
+                )
+
+
 class Totals:
     """Sums, counts and maxima of the loss metrics over the micro-batches of one mini-batch."""
 
@@ -154,19 +180,59 @@ class Totals:
         self.pairs: dict[str, list[float]] = {}
         self.maxima: dict[str, float] = {}
 
-    def add(self, outputs: Any) -> None:
+    def add(self, outputs: LossOutputs) -> None:
         self.loss += outputs.loss.item()
         for name, (total, count) in outputs.metrics.items():
             pair = self.pairs.setdefault(name, [0.0, 0.0])
             pair[0] += total.item()
             pair[1] += count.item()
         for name, peak in outputs.maxima.items():
-            self.maxima[name] = max(self.maxima.get(name, peak.item()), peak.item())
+            self.maxima[name] = max(self.maxima.get(name, 0.0), peak.item())
 
-    def means(self, skipped_tokens: float) -> dict[str, float]:
-        """Skipped rows have advantage 0: they add nothing to any sum, their tokens to the count."""
+    def metrics(self, skipped_tokens: float) -> dict[str, float]:
+        """Skipped rows have advantage 0: they add nothing to a sum, their tokens to its count."""
         means = {
             name: total / max(count + skipped_tokens, 1.0)
             for name, (total, count) in self.pairs.items()
         }
         return {"loss/total": self.loss, **means, **self.maxima}
+
+
+def no_tokens(batch: Batch, device: Any) -> LossInputs:
+    """Of an empty micro-batch: a loss of it has all its metrics, at zero."""
+    empty = torch.zeros(0, device=device)
+    rows = torch.zeros(0, dtype=torch.long, device=device)
+    return LossInputs(
+        logprobs=empty,
+        entropy=empty,
+        old_logprobs=empty,
+        advantages=empty,
+        weight=empty,
+        row=rows,
+        group=batch.group.to(device),
+        denominators=empty,
+    )
+
+
+def without_dropout(model: Any) -> None:
+    """The ratio of a fresh policy to itself is 1: so no noise, neither in scores nor updates."""
+    for module in model.modules():
+        for name in ("p", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+@torch.no_grad()
+def refuse_another_head(module: PolicyModule) -> None:
+    """Some models do more to their logits than a linear head does; their numbers would be wrong."""
+    model, device = module.model, module.model.device
+    ids = torch.arange(4, 12, device=device)[None] % model.config.vocab_size
+    places = torch.arange(7, device=device)
+    mine, _ = module(ids[:, :-1], torch.zeros_like(places), places, ids[0, 1:])
+    logits = model(input_ids=ids[:, :-1]).logits[0].float() / module.head.temperature
+    theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+    if not torch.allclose(mine.float(), theirs, atol=1e-3, rtol=1e-3):
+        raise UserError(
+            f"{model.config.model_type} models do more to their logits than a linear head "
+            "(soft-capping or scaling, say), which is not supported"
+        )

@@ -90,6 +90,8 @@ def as_line(row: dict[str, Any], verdict: Verdict) -> str:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """A file to write that appears under its name when all is written, or not at all."""
+    if path.is_dir() or not path.name:
+        raise UserError(f"cannot write {path}: it is a folder")
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -133,7 +135,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds a response (5)")
     chosen = parser.parse_args(arguments)
-    for name, valid in (("workers", chosen.workers >= 1), ("timeout", chosen.timeout > 0)):
+    for name, valid in (("workers", chosen.workers >= 1), ("timeout", 0 < chosen.timeout <= 3600)):
         if not valid:
             raise UserError(f"--{name} {getattr(chosen, name)} must be more than 0")
     return chosen
@@ -154,8 +156,11 @@ def main(arguments: list[str] | None = None) -> int:
                 verdicts.append(verdict)
                 print(as_line(row, verdict), file=file)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     print("\n".join(summarise(rows, verdicts)), file=sys.stderr)
     return 0
 

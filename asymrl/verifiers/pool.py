@@ -117,7 +117,7 @@ def _serve(jobs: queue.SimpleQueue[Job | None], module: str, timeout: float) -> 
                 worker = _Worker(module, timeout)
             worker.wait_until_ready()
             verdict = worker.judge(request)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
             future.set_exception(error)
         else:
             future.set_result(give(verdict))
