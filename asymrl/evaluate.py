@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from asymrl.engines.rollout import RolloutEngine, derive_seed
 from asymrl.files import write_atomically
@@ -165,7 +165,8 @@ def sample_rows(
 
 def table(results: Sequence[Scores]) -> Table:
     """One row a benchmark, and the mean over them; percent, with standard errors."""
-    drawn = Table("benchmark", "avg@k", "pass@k", "k", "problems", "truncated", "no answer")
+    columns = ("avg@k", "pass@k", "k", "problems", "cut off", "no answer")
+    drawn = Table(Column("benchmark", no_wrap=True), *columns)
     for one in results:
         drawn.add_row(
             one.benchmark,

@@ -1,6 +1,6 @@
 """One step's metrics: each counted with the mask of the thing that it describes.
 
-The names are a contract (README, "Metrics"). Knows values, no engine and no file.
+The names are a contract (docs/metrics.md). Knows values, no engine and no file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The loop on real parts: a tiny model, the hf engine, the local policy, files in a run folder."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asymrl import config as configs
 from asymrl.engines.scripted import ScriptedEngine
 from asymrl.evaluate import roll_out
 from asymrl.loop import due, judge, sync
@@ -68,6 +70,15 @@ def test_a_step_logs_every_metric_of_the_contract(finished: Path) -> None:
     last = metrics(finished)[-1]
     assert set(CONTRACT.split()) <= last.keys()
     assert last["optim/updates"] == 10
+
+
+def test_every_logged_metric_is_documented(finished: Path) -> None:
+    text = (configs.CONFIG_DIR.parent / "docs" / "metrics.md").read_text()
+    documented = [re.sub("<.*?>", "[^/]+", name) for name in re.findall(r"`([a-z]+/[^`]+)`", text)]
+    documented += ["eval/[^/]+/(stderr|pass_at_k|truncated)"]
+    for row in metrics(finished):
+        for name in row.keys() - {"step"}:
+            assert any(re.fullmatch(pattern, name) for pattern in documented), name
 
 
 def test_rollouts_can_be_read(finished: Path) -> None:

@@ -8,7 +8,9 @@ are declared exact. Knows nothing of training.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -34,9 +36,8 @@ class HFEngine:
         has more goes alone and whole."""
         waiting = sorted(requests, key=lambda request: len(request.problem.prompt_ids))
         while waiting:
-            taken = 1
-            while taken < len(waiting) and fits(waiting[: taken + 1], self.max_rows):
-                taken += 1
+            rows = list(accumulate(request.samples for request in waiting))
+            taken = max(1, bisect_right(rows, self.max_rows))
             yield from self._generate(waiting[:taken], sampling)
             waiting = waiting[taken:]
 
@@ -95,20 +96,13 @@ class HFEngine:
         )
         return output.logits[:, -1].float()
 
-    def _rollout(
-        self,
-        request: Request,
-        sample: int,
-        ids: list[int],
-        values: list[list[float]],
-        truncated: bool,
-    ) -> Rollout:
+    def _rollout(self, request: Request, i: int, ids: list, values: list, cut: bool) -> Rollout:
         return Rollout(
             draw=request.draw,
-            sample=sample,
+            sample=i,
             token_ids=tuple(ids),
-            text=self.decode(ids if truncated else ids[:-1]),
-            truncated=truncated,
+            text=self.decode(ids if cut else ids[:-1]),
+            truncated=cut,
             engine_logprobs=tuple(logprob for logprob, _ in values),
             engine_entropy=tuple(entropy for _, entropy in values),
         )
@@ -129,10 +123,6 @@ class HFEngine:
 
     def wake(self) -> None:
         """Nothing to take."""
-
-
-def fits(requests: Sequence[Request], max_rows: int) -> bool:
-    return sum(request.samples for request in requests) <= max_rows
 
 
 def sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
