@@ -67,7 +67,7 @@ $(BACKBONE_TARGETS): $(VENV)/core ## train that row of a real backbone on a GPU 
 test: $(VENV)/test ## every test that this machine can run; what it skips is named
 	$(BIN)/python -m pytest -m 'not long'
 
-test-all: $(VENV)/test ## the long tests too
+test-all: $(VENV)/test ## with the tests marked long (none so far)
 	$(BIN)/python -m pytest
 
 check: $(VENV)/test ## ruff, format, pyright; changes nothing

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; --resume auto goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 
@@ -75,13 +75,12 @@ def run(config: Config, folder: Path, resume: str) -> None:
     """Load everything, only then touch the run folder, then train."""
     from asymrl import checkpoint, environment, evaluate, loop, models, verifiers
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            f"{os.environ['WORLD_SIZE']} processes were launched; policy.backend local trains in "
-            "one: launch with --num_processes 1"
-        )
+    refuse_several_processes()
     found = checkpoint.find(folder, config, resume)
     start, state = checkpoint.load(found) if found else (checkpoint.Position(), None)
+    if start.step >= config.steps:
+        print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
+        return
     models.set_threads(config.policy.threads)
     tokenizer = models.load_tokenizer(config.model)
     with ExitStack() as stack:
@@ -102,11 +101,12 @@ def run(config: Config, folder: Path, resume: str) -> None:
             definitions=definitions(config, sampling),
             keep=config.checkpoint.keep,
         )
-        stack.enter_context(checkpoint.opened(folder, config, found, start))
+        stack.enter_context(checkpoint.opened(folder, found, start))
+        if found and found.parent.parent != folder.resolve():
+            save(start)  # a run that begins from another's checkpoint has its own before all else
+        checkpoint.write_config(folder, config)
         environment.write_environment(folder)
         tracker = stack.enter_context(closing(make_tracker(config, folder, start.step)))
-        if found and found.parent.parent != folder.resolve():
-            save(start)  # a run that begins from another's checkpoint has one of its own at once
         loop.train(
             config,
             problems=problems,
@@ -128,6 +128,14 @@ def run(config: Config, folder: Path, resume: str) -> None:
             save=save,
             tracker=tracker,
             start=start,
+        )
+
+
+def refuse_several_processes() -> None:
+    if (launched := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UserError(
+            f"{launched} processes were launched; policy.backend local trains in one: launch with "
+            "--num_processes 1"
         )
 
 

@@ -207,7 +207,7 @@ def load_position(checkpoint: Path) -> Position:
 
 
 @contextmanager
-def opened(run: Path, config: Config, found: Path | None, start: Position) -> Iterator[None]:
+def opened(run: Path, found: Path | None, start: Position) -> Iterator[None]:
     """The run folder, ready and ours alone: what it logged after `start` is cut off.
 
     found: what `find` gave. UserError where another process trains there.
@@ -224,12 +224,13 @@ def opened(run: Path, config: Config, found: Path | None, start: Position) -> It
             raise UserError(f"another process is training in {run}") from None
         if latest(run) not in (None, found):
             raise UserError(f"{run} went on while this process was loading; start it again")
-        try:
-            cut_back(run, start.step if found else -1)
-            write_atomically(run / "config.yaml", configs.dump(config))
-        except OSError as error:
-            raise UserError(f"run folder {run} cannot be written: {error.strerror}") from None
+        cut_back(run, start.step if found else -1)
         yield
+
+
+def write_config(run: Path, config: Config) -> None:
+    """What makes a folder a run."""
+    write_atomically(run / "config.yaml", configs.dump(config))
 
 
 def cut_back(run: Path, step: int) -> None:
@@ -245,23 +246,23 @@ def cut_back(run: Path, step: int) -> None:
         number = path.stem.removeprefix("step-")
         if number.isdecimal() and int(number) > step:
             remove(path)
-    for pattern in (".*.tmp", "rollouts/.*.tmp", "eval/*/.*.tmp", "checkpoints/.*.tmp"):
-        for path in run.glob(pattern):
+    for folder in ("", "rollouts/", "eval/", "eval/*/", "checkpoints/"):
+        for path in run.glob(f"{folder}.*.tmp"):
             remove(path)
 
 
 def lines_until(metrics: Path, step: int) -> list[str]:
     """The lines of the steps up to `step`. A half-written last line is no line yet."""
     kept = []
-    for number, line in enumerate(metrics.read_text().splitlines(keepends=True), 1):
+    text = metrics.read_text(errors="replace")
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             break
         try:
-            logged = json.loads(line)["step"]
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
         except (ValueError, TypeError, KeyError):
             raise UserError(f"{metrics}:{number}: the line is damaged; mend or move it") from None
-        if logged <= step:
-            kept.append(line)
     return kept
 
 

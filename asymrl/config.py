@@ -98,7 +98,7 @@ class Advantage(Section):
     @classmethod
     def fill_in_defaults(cls, given: Any) -> Any:
         """The estimator's own defaults, so that config.yaml and the metrics state them."""
-        if isinstance(given, dict) and given.get("name") in ADVANTAGES:
+        if isinstance(given, dict) and given.get("name") in list(ADVANTAGES):
             parameters = inspect.signature(ADVANTAGES[given["name"]]).parameters.values()
             defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
             return defaults | given

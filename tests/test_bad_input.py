@@ -112,9 +112,10 @@ def test_a_folder_with_somebody_elses_metrics_is_left_alone(tiny, tmp_path: Path
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == "mine\n"
 
 
-def test_damaged_metrics_are_named_and_kept(tiny, copy: Path, capsys) -> None:
-    lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (copy / "metrics.jsonl").write_text("".join([*lines[:2], "{broken\n", *lines[3:]]))
+@pytest.mark.parametrize("line", [b"{broken\n", b"\xff\xfe\n", b'{"step": null}\n', b"5\n"])
+def test_damaged_metrics_are_named_and_kept(tiny, copy: Path, capsys, line: bytes) -> None:
+    lines = (copy / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_bytes(b"".join([*lines[:2], line, *lines[3:]]))
     before = contents(copy)
     assert "metrics.jsonl:3" in refused(capsys, *tiny, "steps=6")
     after = contents(copy)

@@ -44,6 +44,7 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("rollout.engine=sglang", ["rollout.engine = 'sglang'", "hf"]),
         ("rollout=5", ["rollout = 5"]),
         ("steps", ["override 'steps'", "key.sub=value"]),
+        ("advantage.name=[asym]", ["advantage.name"]),
         ("[=1", ["override '[=1'", "key.sub=value"]),
         ("verifier.timeout=.inf", ["verifier.timeout = inf"]),
         ("--steps=5", ["override '--steps=5'", "key.sub=value"]),

@@ -43,6 +43,12 @@ def policy(**settings) -> LocalPolicy:
     return LocalPolicy(tiny_model(VOCABULARY, STOP), **(DEFAULTS | settings))
 
 
+@pytest.fixture(params=[policy], ids=["local"])
+def make(request):
+    """Each policy in turn, for the tests that are the contract: those that ask for `make`."""
+    return request.param
+
+
 def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
     """3 prompts x 4 responses of many lengths; old values are random, so the ratio is not 1."""
     generator = torch.Generator().manual_seed(0)
@@ -108,9 +114,9 @@ def close(mine: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> 
     return bool((mine - theirs).norm() <= tolerance * theirs.norm())
 
 
-def test_scores_equal_a_plain_forward_pass() -> None:
+def test_scores_equal_a_plain_forward_pass(make) -> None:
     batch = rollout_batch(MIXED)
-    logprobs, entropy = policy().score(batch)
+    logprobs, entropy = make().score(batch)
     model = tiny_model(VOCABULARY, STOP)
     for r, sequence in enumerate(batch.sequences):
         ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
@@ -126,8 +132,8 @@ def test_scores_equal_a_plain_forward_pass() -> None:
 @pytest.mark.parametrize("bonus", [0.0, 0.1])
 @pytest.mark.parametrize("budget", [1, 40, 10000])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradients_equal_the_plain_loss_under_any_split(bonus, budget, checkpointing) -> None:
-    trained = policy(token_budget=budget, gradient_checkpointing=checkpointing)
+def test_gradients_equal_the_plain_loss_under_any_split(make, bonus, budget, checkpointing) -> None:
+    trained = make(token_budget=budget, gradient_checkpointing=checkpointing)
     batch = rollout_batch(MIXED, bonus)
     stats = trained.update(batch, BONUS if bonus else LOSS)
     assert close(gradients(trained), dense_gradients(batch, bonus))
@@ -146,8 +152,8 @@ def test_skipped_rows_count_in_every_mean() -> None:
     assert close(gradients(skipping), gradients(whole))
 
 
-def test_the_optimizer_steps_even_when_no_row_survives() -> None:
-    trained = policy()
+def test_the_optimizer_steps_even_when_no_row_survives(make) -> None:
+    trained = make()
     trained.update(rollout_batch(MIXED), LOSS)
     before = {name: tensor.clone() for name, tensor in trained.named_weights()}
     stats = trained.update(rollout_batch([0.0] * 12), LOSS)
@@ -169,8 +175,8 @@ def test_warmup_rises_linearly() -> None:
     assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
 
 
-def test_an_update_raises_what_was_good_and_lowers_what_was_bad() -> None:
-    trained = policy()
+def test_an_update_raises_what_was_good_and_lowers_what_was_bad(make) -> None:
+    trained = make()
     batch = rollout_batch([1, -1] * 6)
     old, _ = trained.score(batch)
     trained.update(replace(batch, old_logprobs=old), LOSS)
@@ -178,8 +184,8 @@ def test_an_update_raises_what_was_good_and_lowers_what_was_bad() -> None:
     assert change[batch.advantages > 0].mean() > 0 > change[batch.advantages < 0].mean()
 
 
-def test_a_state_moves_to_another_policy_bit_by_bit() -> None:
-    one, other = policy(), policy()
+def test_a_state_moves_to_another_policy_bit_by_bit(make) -> None:
+    one, other = make(), make()
     batch = rollout_batch(MIXED)
     one.update(batch, LOSS)
     other.load_state(one.state())
@@ -189,16 +195,16 @@ def test_a_state_moves_to_another_policy_bit_by_bit() -> None:
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
-def test_a_state_does_not_change_when_training_goes_on() -> None:
-    trained = policy()
+def test_a_state_does_not_change_when_training_goes_on(make) -> None:
+    trained = make()
     state = trained.state()
     kept = {name: tensor.clone() for name, tensor in state.weights.items()}
     trained.update(rollout_batch(MIXED), LOSS)
     assert all(torch.equal(kept[name], state.weights[name]) for name in kept)
 
 
-def test_a_saved_folder_holds_the_trained_weights(tmp_path: Path) -> None:
-    trained = policy()
+def test_a_saved_folder_holds_the_trained_weights(make, tmp_path: Path) -> None:
+    trained = make()
     trained.update(rollout_batch(MIXED), LOSS)
     trained.save_pretrained(tmp_path)
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path).named_parameters())
@@ -207,14 +213,14 @@ def test_a_saved_folder_holds_the_trained_weights(tmp_path: Path) -> None:
     assert loaded.keys() == dict(trained.named_weights()).keys()
 
 
-def test_a_state_of_another_model_is_refused_by_tensor() -> None:
-    state = policy().state()
+def test_a_state_of_another_model_is_refused_by_tensor(make) -> None:
+    state = make().state()
     name = "model.norm.weight"
     with pytest.raises(UserError, match=name):
-        policy().load_state(replace(state, exp_avg={**state.exp_avg, name: torch.zeros(5)}))
+        make().load_state(replace(state, exp_avg={**state.exp_avg, name: torch.zeros(5)}))
     less = {key: tensor for key, tensor in state.weights.items() if key != name}
     with pytest.raises(UserError, match=name):
-        policy().load_state(replace(state, weights=less))
+        make().load_state(replace(state, weights=less))
 
 
 def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
@@ -225,8 +231,8 @@ def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in trained.named_weights())
 
 
-def test_a_minibatch_without_a_live_row_has_every_metric() -> None:
-    stats = policy().update(rollout_batch([0.0] * 12), LOSS)
+def test_a_minibatch_without_a_live_row_has_every_metric(make) -> None:
+    stats = make().update(rollout_batch([0.0] * 12), LOSS)
     assert stats.metrics == {
         "loss/total": 0.0,
         "loss/clip_fraction_low": 0.0,

@@ -217,8 +217,9 @@ def no_tokens(batch: Batch, device: Any) -> LossInputs:
 def without_dropout(model: Any) -> None:
     """The ratio of a fresh policy to itself is 1: so no noise, neither in scores nor updates."""
     for module in model.modules():
-        for name in ("p", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float):
+        rates = [name for name in vars(module) if name == "p" or "dropout" in name]
+        for name in rates:
+            if isinstance(getattr(module, name), float):
                 setattr(module, name, 0.0)
 
 
