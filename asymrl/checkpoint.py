@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from asymrl import config as configs
 from asymrl.config import Config
 from asymrl.engines.policy import Policy
-from asymrl.files import sync_folder, write_atomically
+from asymrl.files import sync, sync_folder, write_atomically
 from asymrl.types import TrainerState, UserError, value
 
 FORMAT = 1
@@ -84,36 +84,39 @@ def point_latest(folder: Path, name: str) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(name)
     os.replace(temporary, folder / "latest")
-    sync_folder_entry(folder)
-
-
-def sync_folder_entry(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder)
 
 
 def load(folder: Path) -> tuple[Position, TrainerState]:
     """The state in a checkpoint folder. Raises UserError that names the missing or broken file."""
+    position, updates = load_position(folder)
     try:
-        trainer = json.loads((folder / "trainer.json").read_text())
-        if trainer["format"] != FORMAT:
-            raise UserError(
-                f"checkpoint {folder} has format {trainer['format']}; this version reads {FORMAT}"
-            )
         tensors = load_file(folder / "trainer.safetensors")
         parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for key, tensor in tensors.items():
             section, name = key.split("/", 1)
             parts[section][name] = tensor
-        state = TrainerState(**parts, updates=trainer["updates"])
-        return Position(step=trainer["step"], draws=trainer["draws"]), state
+        return position, TrainerState(**parts, updates=updates)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is not a checkpoint: {error.filename} is missing") from None
-    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise UserError(f"checkpoint {folder} is damaged and cannot be read: {error}") from None
+
+
+def load_position(folder: Path) -> tuple[Position, int]:
+    """Where a checkpoint's run was, and its optimizer steps: trainer.json."""
+    file = folder / "trainer.json"
+    try:
+        trainer = json.loads(file.read_text())
+        position = Position(step=trainer["step"], draws=trainer["draws"])
+        found, updates = trainer["format"], trainer["updates"]
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{file} is damaged and cannot be read: {error!r}") from None
+    if found != FORMAT:
+        raise UserError(f"checkpoint {folder} has format {found}; this version reads {FORMAT}")
+    return position, updates
 
 
 class Definitions(configs.Section):
@@ -160,10 +163,11 @@ def find(run: Path, config: Config, resume: str) -> Path | None:
                 f"--resume {resume}: no checkpoint there (a folder with trainer.json); valid are "
                 "auto, never and a folder such as runs/NAME/checkpoints/latest"
             )
-        if load_position(checkpoint).step >= config.steps:
+        position, _ = load_position(checkpoint)
+        if position.step >= config.steps:
             raise UserError(
-                f"--resume {resume} is at step {load_position(checkpoint).step}, so steps = "
-                f"{config.steps} leaves nothing to do"
+                f"--resume {resume} is at step {position.step}, so steps = {config.steps} leaves "
+                "nothing to do"
             )
     if run.exists() and not run.is_dir():
         raise UserError(f"--output-dir {run} is a file; valid is a folder, new or of a run")
@@ -196,14 +200,6 @@ def latest(run: Path) -> Path | None:
         newest = f"; the newest there is {saved[-1].name}" if saved else ""
         raise UserError(f"{link} names no checkpoint{newest}; point it at one, or use --resume DIR")
     return saved[-1].resolve() if saved else None  # killed just before its first `latest`
-
-
-def load_position(checkpoint: Path) -> Position:
-    try:
-        trainer = json.loads((checkpoint / "trainer.json").read_text())
-        return Position(step=trainer["step"], draws=trainer["draws"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"checkpoint {checkpoint} is damaged: {error!r}") from None
 
 
 @contextmanager
