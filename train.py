@@ -19,8 +19,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from asymrl.types import Problem, Sampling, UserError
 if TYPE_CHECKING:  # heavy imports wait until the config is known to be right
     from asymrl.engines.policy import Policy
     from asymrl.engines.rollout import RolloutEngine
+    from asymrl.engines.world import World
     from asymrl.tracking import Tracker
     from asymrl.verifiers import Verifier
 
@@ -58,11 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = configs.load(arguments.config, arguments.overrides)
         if arguments.dry_run:
-            print(configs.dump(config), memory.describe(config), sep="\n")
+            print(configs.dump(config), memory.describe(config, *memory.cards()), sep="\n")
         else:
             name = Path(arguments.config).name.removesuffix(".yaml")
             run(config, arguments.output_dir or Path("runs") / name, arguments.resume)
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0":  # ranks mostly meet the same mistake: let the
+            time.sleep(5)  # first one say it; the launcher then ends this one
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -74,56 +78,57 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config: Config, folder: Path, resume: str) -> None:
     """Load everything, only then touch the run folder, then train."""
     from asymrl import checkpoint, environment, evaluate, loop, models, verifiers
+    from asymrl.engines import choice
+    from asymrl.engines import world as worlds
 
-    refuse_several_processes()
+    world = worlds.from_environment(config.rollout.tensor_parallel)
+    chosen, why = choice.choose(config, choice.machine(world))
     found = checkpoint.find(folder, config, resume)
     start, state = checkpoint.load(found) if found else (checkpoint.Position(), None)
     if start.step >= config.steps:
-        print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
+        if world.first:
+            print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
         return
     models.set_threads(config.policy.threads)
-    tokenizer = models.load_tokenizer(config.model)
     with ExitStack() as stack:
-        judged_by = config.verifier
-        verifier = stack.enter_context(
-            verifiers.make(judged_by.name, judged_by.workers, judged_by.timeout)
-        )
-        problems, benchmarks = load_problems(config, tokenizer, verifier)
-        engine, sampling = make_engine(config, tokenizer)
-        policy = make_policy(config)
+        if not world.first:
+            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        print(why, flush=True)
+        if world.size > 1 or chosen.policy.backend == "deepspeed":
+            worlds.join(world)
+        verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
+        with world.in_turn():
+            tokenizer = models.load_tokenizer(config.model)
+            problems, benchmarks = load_problems(config, tokenizer, verifier)
+        room = room_for(config, [problems, *benchmarks.values()])
+        engine, sampling = make_engine(chosen, tokenizer, world, room)
+        policy = make_policy(chosen, world)
         if state is not None:
             policy.load_state(state)
-        save = partial(
-            checkpoint.save,
-            folder,
-            policy=policy,
-            tokenizer=tokenizer,
-            definitions=definitions(config, sampling),
-            keep=config.checkpoint.keep,
-        )
-        stack.enter_context(checkpoint.opened(folder, found, start))
+        shared = {"engine": engine, "verifier": verifier, "world": world}
+        saved = {"policy": policy, "tokenizer": tokenizer, "keep": config.checkpoint.keep}
+        save = partial(checkpoint.save, folder, definitions=definitions(config, sampling), **saved)
+        if world.first:
+            stack.enter_context(checkpoint.opened(folder, found, start))
         if found and found.parent.parent != folder.resolve():
             save(start)  # a run that begins from another's checkpoint has its own before all else
-        checkpoint.write_config(folder, config)
-        environment.write_environment(folder)
-        tracker = stack.enter_context(closing(make_tracker(config, folder, start.step)))
+        if world.first:
+            checkpoint.write_config(folder, config)
+            environment.write_environment(folder, world.size, why)
+        tracker = stack.enter_context(closing(make_tracker(config, folder, start.step, world)))
         loop.train(
             config,
             problems=problems,
-            sampling=sampling,
             engine=engine,
             policy=policy,
-            verifier=verifier,
+            roll_out=partial(evaluate.roll_out, sampling=sampling, **shared),
             evaluate=partial(
                 evaluate.at_step,
-                engine=engine,
-                verifier=verifier,
                 benchmarks=benchmarks,
-                samples=config.eval.samples,
-                sampling=eval_sampling(config, sampling),
-                seed=config.seed,
                 run=folder,
                 tracker=tracker,
+                **eval_settings(config, sampling),
+                **shared,
             ),
             save=save,
             tracker=tracker,
@@ -131,19 +136,11 @@ def run(config: Config, folder: Path, resume: str) -> None:
         )
 
 
-def refuse_several_processes() -> None:
-    if (launched := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise UserError(
-            f"{launched} processes were launched; policy.backend local trains in one: launch with "
-            "--num_processes 1"
-        )
-
-
 def definitions(config: Config, sampling: Sampling) -> dict[str, Any]:
     """asymrl.json of a checkpoint: how this policy is to be asked, and by whom judged."""
     return {
         "prompt": prompt_definition(config),
-        "sampling": asdict(eval_sampling(config, sampling)),
+        "sampling": asdict(eval_settings(config, sampling)["sampling"]),
         "verifier": config.verifier.name,
     }
 
@@ -177,52 +174,91 @@ def load_problems(
     return training.problems, {name: loaded.problems for name, loaded in benchmarks.items()}
 
 
-def make_engine(config: Config, tokenizer: Any) -> tuple[RolloutEngine, Sampling]:
+def room_for(config: Config, problems: Sequence[Sequence[Problem]]) -> int:
+    """Tokens of the longest prompt there is with the longest response allowed."""
+    from asymrl import models
+
+    longest = max(len(problem.prompt_ids) for part in problems for problem in part)
+    room = longest + max(config.rollout.max_tokens, config.eval.max_tokens or 0)
+    models.refuse_too_long(config.model, room)
+    return room
+
+
+def make_engine(
+    config: Config, tokenizer: Any, world: World, room: int
+) -> tuple[RolloutEngine, Sampling]:
     """The rollout engine, and how it samples in training."""
     import torch
 
     from asymrl import models
-    from asymrl.engines.hf import HFEngine
 
     dtype = torch.bfloat16 if config.policy.dtype == "bfloat16" else torch.float32
-    model = models.load_model(config.model, dtype)
+    rollout = config.rollout
     sampling = Sampling(
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
         max_tokens=config.rollout.max_tokens,
-        stop_ids=models.stop_ids(model, tokenizer, config.rollout.stop),
+        stop_ids=models.stop_ids(config.model, tokenizer, config.rollout.stop),
     )
-    match config.rollout.engine:
-        case "hf" | "auto":
-            return HFEngine(model, tokenizer.decode, config.rollout.max_rows), sampling
+    match rollout.engine:
+        case "vllm":
+            from asymrl.engines.vllm import VLLMEngine
+
+            return VLLMEngine(
+                models.locate(config.model.path),
+                tokenizer.decode,
+                world=world,
+                dtype=dtype,
+                max_model_len=room,
+                max_rows=rollout.max_rows,
+                per_sample_seeds=rollout.per_sample_seeds,
+                gpu_memory_utilization=rollout.gpu_memory_utilization,
+                enforce_eager=rollout.enforce_eager,
+                revision=config.model.revision,
+                trust_remote_code=config.model.trust_remote_code,
+            ), sampling
+        case _:
+            from asymrl.engines.hf import HFEngine
+
+            model = models.load_model(config.model, dtype)
+            return HFEngine(model, tokenizer.decode, rollout.max_rows), sampling
 
 
-def make_policy(config: Config) -> Policy:
+def make_policy(config: Config, world: World) -> Policy:
     import torch
 
     from asymrl import models
-    from asymrl.engines.local import LocalPolicy
 
+    load = partial(models.load_model, config.model)
+    settings = {
+        "temperature": config.rollout.temperature,
+        "lr": config.optim.lr,
+        "betas": config.optim.betas,
+        "weight_decay": config.optim.weight_decay,
+        "max_grad_norm": config.optim.max_grad_norm,
+        "warmup_updates": config.optim.warmup_updates,
+        "token_budget": config.policy.token_budget,
+        "bf16": config.policy.dtype == "bfloat16",
+        "gradient_checkpointing": config.policy.gradient_checkpointing,
+    }
     match config.policy.backend:
-        case "local" | "auto":
-            return LocalPolicy(
-                models.load_model(config.model, torch.float32),
-                temperature=config.rollout.temperature,
-                lr=config.optim.lr,
-                betas=config.optim.betas,
-                weight_decay=config.optim.weight_decay,
-                max_grad_norm=config.optim.max_grad_norm,
-                warmup_updates=config.optim.warmup_updates,
-                token_budget=config.policy.token_budget,
-                bf16=config.policy.dtype == "bfloat16",
-                gradient_checkpointing=config.policy.gradient_checkpointing,
-            )
+        case "deepspeed":
+            from asymrl.engines.deepspeed import DeepSpeedPolicy
+
+            offload = config.policy.offload_optimizer
+            return DeepSpeedPolicy(load, world=world, offload_optimizer=offload, **settings)
+        case _:
+            from asymrl.engines.local import LocalPolicy
+
+            return LocalPolicy(load(torch.float32), **settings)
 
 
-def make_tracker(config: Config, folder: Path, first_step: int) -> Tracker:
+def make_tracker(config: Config, folder: Path, first_step: int, world: World) -> Tracker:
     from asymrl import tracking
 
+    if not world.first:
+        return tracking.NullTracker()
     trackers: list[Tracker] = [tracking.JsonlTracker(folder)]
     if config.tracking.wandb != "off":
         wandb = tracking.WandbTracker(
@@ -241,12 +277,13 @@ def prompt_definition(config: Config) -> dict[str, Any]:
     }
 
 
-def eval_sampling(config: Config, sampling: Sampling) -> Sampling:
-    return replace(
-        sampling,
-        temperature=config.eval.temperature,
-        max_tokens=config.eval.max_tokens or config.rollout.max_tokens,
-    )
+def eval_settings(config: Config, sampling: Sampling) -> dict[str, Any]:
+    max_tokens = config.eval.max_tokens or config.rollout.max_tokens
+    return {
+        "samples": config.eval.samples,
+        "sampling": replace(sampling, temperature=config.eval.temperature, max_tokens=max_tokens),
+        "seed": config.seed,
+    }
 
 
 if __name__ == "__main__":

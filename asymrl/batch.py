@@ -28,11 +28,15 @@ def tokenise(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> Tokens
     )
 
 
+def engine_logprobs(rollouts: Sequence[Rollout]) -> Tensor:
+    """(M,), as the engine had them when it sampled."""
+    return torch.tensor([value for rollout in rollouts for value in rollout.engine_logprobs])
+
+
 def engine_values(rollouts: Sequence[Rollout]) -> Scored:
     """The engine's own logprobs (M,) and entropy (M,), for engines that declare them exact."""
-    logprobs = [value for rollout in rollouts for value in rollout.engine_logprobs]
     entropy = [value for rollout in rollouts for value in rollout.engine_entropy or ()]
-    return torch.tensor(logprobs), torch.tensor(entropy)
+    return engine_logprobs(rollouts), torch.tensor(entropy)
 
 
 def make_groups(tokens: Tokens, scored: Scored, rewards: Tensor, valid: Tensor) -> Groups:
@@ -79,12 +83,13 @@ def minibatches(
 ) -> list[Batch]:
     """Cut a rollout batch into mini-batches of `prompts` prompts, in the order of the draws.
 
-    advantages, valid (R,); denominators: algo.loss.denominators with its mode chosen, counted over
-    each mini-batch. A row is live, that is, can have a gradient, if it is valid and has an
+    advantages (M,), valid (R,); denominators: algo.loss.denominators with its mode chosen, counted
+    over each mini-batch. A row is live, that is, can have a gradient, if it is valid and has an
     advantage or gets a bonus.
     """
     logprobs, entropy = scored
-    live = valid & ((advantages != 0) | (entropy_bonus > 0))
+    moved = torch.bincount(tokens.row, weights=(advantages != 0).double(), minlength=len(valid)) > 0
+    live = valid & (moved | (entropy_bonus > 0))
     batches = []
     for index in range(-(-(int(tokens.group[-1]) + 1) // prompts)):
         rows = tokens.group // prompts == index
@@ -98,7 +103,7 @@ def minibatches(
                 group=group,
                 row=mine.row,
                 targets=mine.targets,
-                advantages=advantages[tokens.row[part]].float(),
+                advantages=advantages[part].float(),
                 old_logprobs=logprobs[part],
                 old_entropy=entropy[part],
                 weight=weight,

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there, and runs that go on as if never stopped.
 
 A checkpoint is a Hugging Face model folder (weights, tokenizer) plus `asymrl.json` (prompt,
-sampling and stop definitions), `trainer.json` (where the run is) and `trainer.safetensors` (named
-fp32 weights and AdamW moments, the same for every policy). Knows files, and no model.
+sampling and stop definitions), `trainer.json` (where the run is) and `trainer/state.safetensors`
+(named fp32 weights and AdamW moments, the same for every policy). Knows files, and no model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from asymrl import config as configs
 from asymrl.config import Config
@@ -26,7 +27,8 @@ from asymrl.engines.policy import Policy
 from asymrl.files import sync, sync_folder, write_atomically
 from asymrl.types import TrainerState, UserError, value
 
-FORMAT = 1
+FORMAT = 2
+STATE = "trainer/state.safetensors"  # not beside the model's: vLLM reads all that lie there
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
 
@@ -47,19 +49,25 @@ def save(
     tokenizer: Any,
     definitions: Mapping[str, Any],
     keep: int,
-) -> Path:
-    """Write checkpoints/step-N beside its place, rename it in, point `latest` at it, prune."""
+) -> None:
+    """Write checkpoints/step-N beside its place, rename it in, point `latest` at it, prune.
+
+    Collective, since a state is gathered from all ranks; the first one writes.
+    """
+    state = policy.state()
+    if state is None:
+        return
     folder = run / "checkpoints"
     final = folder / f"step-{position.step:06d}"
     temporary = folder / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    policy.save_pretrained(temporary)
+    policy.save_pretrained(temporary, state)
     tokenizer.save_pretrained(temporary)
-    state = policy.state()
+    (temporary / STATE).parent.mkdir()
     save_file(
         {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
-        temporary / "trainer.safetensors",
+        temporary / STATE,
     )
     trainer = {
         "format": FORMAT,
@@ -76,7 +84,6 @@ def save(
     point_latest(folder, final.name)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         remove(old)
-    return final
 
 
 def point_latest(folder: Path, name: str) -> None:
@@ -87,15 +94,30 @@ def point_latest(folder: Path, name: str) -> None:
     sync(folder)
 
 
+class Tensors(Mapping[str, Tensor]):
+    """One section of a state's file, a tensor read whenever it is asked for."""
+
+    def __init__(self, file: Any, section: str) -> None:
+        self.file, self.section = file, section
+        keys = (key.split("/", 1) for key in file.keys())  # noqa: SIM118, it is no mapping
+        self.names = [name for of, name in keys if of == section]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.file.get_tensor(f"{self.section}/{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 def load(folder: Path) -> tuple[Position, TrainerState]:
     """The state in a checkpoint folder. Raises UserError that names the missing or broken file."""
     position, updates = load_position(folder)
     try:
-        tensors = load_file(folder / "trainer.safetensors")
-        parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-        for key, tensor in tensors.items():
-            section, name = key.split("/", 1)
-            parts[section][name] = tensor
+        file = safe_open(folder / STATE, framework="pt")
+        parts = {section: Tensors(file, section) for section in SECTIONS}
         return position, TrainerState(**parts, updates=updates)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is not a checkpoint: {error.filename} is missing") from None

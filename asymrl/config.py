@@ -23,8 +23,18 @@ from asymrl.types import UserError
 from asymrl.verifiers import VERIFIERS
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
-# What may differ between a run and its continuation without changing a number of it.
-FREE_ON_RESUME = ("steps", "tracking", "checkpoint")
+# Which engines run it, and how they share the machine: a run may move to another machine.
+WHERE_IT_RUNS = (
+    "policy.backend",
+    "policy.offload_optimizer",
+    "policy.threads",
+    "rollout.engine",
+    "rollout.tensor_parallel",
+    "rollout.gpu_memory_utilization",
+    "rollout.enforce_eager",
+)
+# What may differ between a run and its continuation: it changes what comes, not what was.
+FREE_ON_RESUME = ("steps", "tracking", "checkpoint", *WHERE_IT_RUNS)
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -69,7 +79,7 @@ class Data(Section):
 
 
 class Rollout(Section):
-    engine: Literal["auto", "hf"] = "auto"
+    engine: Literal["auto", "hf", "vllm"] = "auto"
     prompts: Positive
     group_size: Annotated[int, Field(ge=2)]
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
@@ -78,8 +88,13 @@ class Rollout(Section):
     max_tokens: Positive
     stop: list[str] = []  # further stop tokens, beside those that the model names
     truncation: Literal["score", "zero", "mask"] = "score"
-    max_rows: Positive = 512  # hf: rows sampled at a time
+    max_rows: Positive = 512  # sampled at a time, on each engine
     sync_check_every: Positive = 50
+    # vLLM only
+    tensor_parallel: Positive = 1  # GPUs that share one engine
+    per_sample_seeds: bool = False  # tokens that do not depend on the batch; slower on GPU
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7  # while it generates
+    enforce_eager: bool = False  # no CUDA graphs
 
 
 class Verifier(Section):
@@ -108,6 +123,10 @@ class Advantage(Section):
     def params(self) -> dict[str, float]:
         return {name: float(number) for name, number in (self.model_extra or {}).items()}
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {f"advantage/{name}": number for name, number in self.params.items()}
+
 
 class Loss(Section):
     aggregation: Literal["token_mean", "prompt_mean", "seq_mean", "constant"] = "token_mean"
@@ -115,6 +134,9 @@ class Loss(Section):
     clip_high: Annotated[float, Field(gt=0)] = 0.2
     entropy_bonus: Rate = 0.0
     constant_length: Positive | None = None  # of `constant`; default rollout.max_tokens
+    # against what the engine's numerics differ from the policy's: algo/importance.py
+    importance_sampling: Literal["off", "token", "sequence"] = "off"
+    importance_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
 
 
 class Optim(Section):
@@ -128,8 +150,9 @@ class Optim(Section):
 
 
 class Policy(Section):
-    backend: Literal["auto", "local"] = "auto"
+    backend: Literal["auto", "local", "deepspeed"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; weights stay fp32
+    offload_optimizer: bool = False  # deepspeed: AdamW's states live and step on the CPU
     token_budget: Positive = 16384  # padded tokens in a micro-batch
     gradient_checkpointing: bool = False
     threads: NonNegative = 0  # CPU threads; 0 leaves torch's own choice
@@ -326,7 +349,8 @@ def differing_keys(one: Config, other: Config) -> list[str]:
     return sorted(
         key
         for key in flat_one.keys() | flat_other.keys()
-        if flat_one.get(key) != flat_other.get(key) and key.split(".")[0] not in FREE_ON_RESUME
+        if flat_one.get(key) != flat_other.get(key)
+        and not {key, key.split(".")[0]} & set(FREE_ON_RESUME)
     )
 
 

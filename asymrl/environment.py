@@ -28,7 +28,7 @@ PACKAGES = (
 )
 
 
-def write_environment(folder: Path) -> None:
+def write_environment(folder: Path, processes: int, chosen: str) -> None:
     """environment.json: a list, one entry each time that the run was started."""
     file = folder / "environment.json"
     before = json.loads(file.read_text()) if file.is_file() else []  # only ever written whole
@@ -39,6 +39,8 @@ def write_environment(folder: Path) -> None:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
+        "engines": chosen,
         "gpus": [torch.cuda.get_device_name(index) for index in gpus],
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": git_commit(),

@@ -16,6 +16,7 @@ from typing import Any
 from rich.table import Column, Table
 
 from asymrl.engines.rollout import RolloutEngine, derive_seed
+from asymrl.engines.world import World
 from asymrl.files import write_atomically
 from asymrl.tracking import Tracker
 from asymrl.types import Problem, Request, Rollout, Sampling, Verdict, value
@@ -25,24 +26,31 @@ Progress = Callable[[int, int], None]  # done, total
 
 
 def roll_out(
+    requests: Sequence[Request],
+    *,
     engine: RolloutEngine,
     verifier: Verifier,
-    requests: Sequence[Request],
     sampling: Sampling,
+    world: World,
     progress: Progress = lambda done, total: None,
 ) -> tuple[list[Rollout], list[Verdict]]:
     """Generate and verify; a response goes to the verifier as soon as it is finished.
 
-    Sorted by (draw, sample), so that nothing after this depends on the order of finishing.
+    Each rank does its share of the requests (and tells its own progress); all get all results,
+    sorted by (draw, sample), so that nothing after this depends on the order of finishing.
     """
     golds = {request.draw: request.problem.gold for request in requests}
-    total = sum(request.samples for request in requests)
+    mine = world.share(requests)
+    total = sum(request.samples for request in mine)
     pending = []
-    for rollout in engine.generate(requests, sampling):
-        pending.append((rollout, verifier.submit(golds[rollout.draw], rollout.text)))
-        progress(len(pending), total)
-    pending.sort(key=lambda pair: (pair[0].draw, pair[0].sample))
-    return [rollout for rollout, _ in pending], [verdict.result() for _, verdict in pending]
+    for rollout in engine.generate(mine, sampling):
+        if world.leads:
+            pending.append((rollout, verifier.submit(golds[rollout.draw], rollout.text)))
+            progress(len(pending), total)
+    judged = [(rollout, verdict.result()) for rollout, verdict in pending]
+    everyone = [pair for part in world.gather(judged) for pair in part]
+    everyone.sort(key=lambda pair: (pair[0].draw, pair[0].sample))
+    return [rollout for rollout, _ in everyone], [verdict for _, verdict in everyone]
 
 
 @value
@@ -98,6 +106,7 @@ def evaluate(
     sampling: Sampling,
     seed: int,
     folder: Path,
+    world: World,
     progress: Progress = lambda done, total: None,
 ) -> list[Scores]:
     """Score every benchmark; summary.json and <benchmark>.jsonl (every sample) go to `folder`.
@@ -113,8 +122,17 @@ def evaluate(
             )
             for n, problem in enumerate(problems)
         ]
-        rollouts, verdicts = roll_out(engine, verifier, requests, sampling, progress)
+        rollouts, verdicts = roll_out(
+            requests,
+            engine=engine,
+            verifier=verifier,
+            sampling=sampling,
+            world=world,
+            progress=progress,
+        )
         results.append(score(name, rollouts, verdicts, samples))
+        if not world.first:
+            continue
         lines = [json.dumps(row) for row in sample_rows(requests, rollouts, verdicts)]
         write_atomically(folder / f"{name}.jsonl", "".join(line + "\n" for line in lines))
     summary = {
@@ -122,7 +140,8 @@ def evaluate(
         "seed": seed,
         "benchmarks": {scores.benchmark: asdict(scores) for scores in results},
     }
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    if world.first:
+        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return results
 
 

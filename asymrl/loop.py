@@ -3,7 +3,9 @@
 take problems -> generate, verify as they finish -> rewards -> score -> advantages -> batch ->
 update over mini-batches -> sync weights, checked -> maybe evaluate -> log -> maybe save
 
-All collaborators come in as arguments. The loop knows no engine, no framework and no file.
+All collaborators come in as arguments. The loop knows no engine, no framework and no file. Every
+rank runs it: each generates and verifies its share of the prompts, all know all rollouts, and the
+policy gives each its share of the rows.
 """
 
 from __future__ import annotations
@@ -17,36 +19,37 @@ import torch
 from torch import Tensor
 
 from asymrl.algo.advantages import ADVANTAGES
+from asymrl.algo.importance import importance_weights
 from asymrl.algo.loss import denominators, ppo_clip
-from asymrl.batch import engine_values, make_groups, minibatches, tokenise
+from asymrl.batch import engine_logprobs, engine_values, make_groups, minibatches, tokenise
 from asymrl.checkpoint import Position
 from asymrl.config import Config
 from asymrl.data import draw
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, fingerprint
-from asymrl.evaluate import roll_out, sample_rows
+from asymrl.evaluate import sample_rows
 from asymrl.metrics import logprob_gain, rollout_metrics, update_metrics
 from asymrl.tracking import Clock, Tracker
-from asymrl.types import Problem, Rollout, Sampling, Verdict
-from asymrl.verifiers import Verifier
+from asymrl.types import Problem, Rollout, Scored, Tokens, Verdict
+
+RollOut = Callable[..., tuple[list[Rollout], list[Verdict]]]
 
 
 def train(
     config: Config,
     *,
     problems: Sequence[Problem],
-    sampling: Sampling,
     engine: RolloutEngine,
     policy: Policy,
-    verifier: Verifier,
+    roll_out: RollOut,
     evaluate: Callable[[int], Mapping[str, float]],
     save: Callable[[Position], object],
     tracker: Tracker,
     start: Position,
 ) -> None:
-    """Train from `start` to config.steps. evaluate(step) gives metrics; save(position) keeps it."""
-    take, estimate, cut, loss = methods(config, problems)
-    params = {f"advantage/{name}": number for name, number in config.advantage.params.items()}
+    """Train from `start` to config.steps. roll_out(requests) generates with the engine and
+    verifies; evaluate(step) gives metrics; save(position) keeps what there is."""
+    take, estimate, spread, cut, loss = methods(config, problems)
     sync(policy, engine, check=True)
     if start.step == 0:
         tracker.log(0, evaluate(0))
@@ -58,7 +61,7 @@ def train(
         with clock("generate"):
             requests = take(first_draw=draws, step=step)
             draws += len(requests)
-            rollouts, verdicts = roll_out(engine, verifier, requests, sampling, clock.progress)
+            rollouts, verdicts = roll_out(requests, progress=clock.tell)
             rewards, valid = judge(rollouts, verdicts, config.rollout.truncation)
 
         with clock("score"):
@@ -69,22 +72,23 @@ def train(
         with clock("update"):
             groups = make_groups(tokens, scored, rewards, valid)
             advantages = estimate(groups).flatten()
-            batches = cut(tokens, scored, advantages, valid) * config.optim.epochs
-            updates = [policy.update(minibatch, loss) for minibatch in batches]
+            batches = cut(tokens, scored, spread(advantages, tokens, scored, rollouts), valid)
+            updates = [policy.update(part, loss) for part in batches * config.optim.epochs]
 
-        with clock("sync"):
-            engine.wake()
-            first = step == start.step + 1
-            sync(policy, engine, check=first or step % config.rollout.sync_check_every == 0)
-
-        metrics = params | rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
+        metrics = rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
         if due(step, config.tracking.logprob_gain_every, config.steps):
             with clock("gain"):
                 metrics |= logprob_gain(policy, tokens, scored, rewards)
+
+        with clock("sync"):
+            first = step == start.step + 1
+            sync(policy, engine, check=first or step % config.rollout.sync_check_every == 0)
+
         if due(step, config.eval.every, config.steps):
             with clock("evaluate"):
                 metrics |= evaluate(step)
-        tracker.log(step, metrics | update_metrics(updates, clock.metrics(), len(tokens.targets)))
+        metrics |= update_metrics(updates, clock.metrics(), len(tokens.targets))
+        tracker.log(step, metrics | config.advantage.metrics)
         if step == 1 or due(step, config.tracking.rollouts_every, config.steps):
             rows = sample_rows(requests, rollouts, verdicts)
             tracker.rollouts(step, with_values(rows, rewards, valid, advantages))
@@ -95,8 +99,9 @@ def train(
 
 def methods(
     config: Config, problems: Sequence[Problem]
-) -> tuple[Callable, Callable, Callable, Callable]:
-    """What a config says of the draw, the estimator, the cut into mini-batches and the loss."""
+) -> tuple[Callable, Callable, Callable, Callable, Callable]:
+    """What a config says of the draw, the estimator, the spread of its advantages over tokens,
+    the cut into mini-batches and the loss."""
     take = partial(
         draw,
         problems,
@@ -105,6 +110,11 @@ def methods(
         seed=config.seed,
     )
     estimate = partial(ADVANTAGES[config.advantage.name], **config.advantage.params)
+    spread = partial(
+        per_token,
+        level=config.loss.importance_sampling,
+        cap=config.loss.importance_cap,
+    )
     cut = partial(
         minibatches,
         prompts=config.optim.minibatch_prompts,
@@ -121,7 +131,23 @@ def methods(
         clip_high=config.loss.clip_high,
         entropy_bonus=config.loss.entropy_bonus,
     )
-    return take, estimate, cut, loss
+    return take, estimate, spread, cut, loss
+
+
+def per_token(
+    advantages: Tensor,
+    tokens: Tokens,
+    scored: Scored,
+    rollouts: Sequence[Rollout],
+    *,
+    level: str,
+    cap: float,
+) -> Tensor:
+    """(M,): each token has its row's advantage (R,), weighed by truncated importance sampling."""
+    weights = importance_weights(
+        scored[0], engine_logprobs(rollouts), tokens.row, level=level, cap=cap
+    )
+    return advantages[tokens.row] * weights
 
 
 def judge(
@@ -150,7 +176,9 @@ def with_values(
 
 
 def sync(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:
-    """Hand the policy's weights to the engine; `check` compares what arrived, tensor by tensor."""
+    """Make room for the engine and hand it the policy's weights; `check` compares what arrived,
+    tensor by tensor."""
+    policy.sleep()
     engine.load_weights(policy.named_weights())
     if not check:
         return

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asymrl.algo import diagnostics
-from asymrl.batch import take
+from asymrl.batch import engine_logprobs, take
 from asymrl.engines.policy import Policy
 from asymrl.types import REASONS, Groups, Rollout, Scored, Tokens, UpdateStats, Verdict
 
@@ -32,8 +32,7 @@ def rollout_metrics(
     logprobs, entropy = scored
     rewards = groups.rewards.flatten()
     channel = rewards.masked_fill(~groups.valid.flatten(), torch.nan)
-    mismatch = torch.tensor([lp for rollout in rollouts for lp in rollout.engine_logprobs])
-    mismatch = (mismatch - logprobs).abs()
+    mismatch = engine_logprobs(rollouts) - logprobs
     ones = torch.ones_like(entropy)
     return {
         "reward/mean": rewards.mean().item(),
@@ -43,8 +42,9 @@ def rollout_metrics(
         **diagnostics.channel_mass(groups, advantages.reshape(groups.rewards.shape)),
         "rollout/length_mean": groups.lengths.double().mean().item(),
         "rollout/truncated": mean([rollout.truncated for rollout in rollouts]),
-        "rollout/logprob_mismatch_mean": mismatch.mean().item(),
-        "rollout/logprob_mismatch_max": mismatch.max().item(),
+        "rollout/logprob_mismatch_mean": mismatch.abs().mean().item(),
+        "rollout/logprob_mismatch_max": mismatch.abs().max().item(),
+        "rollout/mismatch_kl": mismatch.mean().item(),
         **{
             f"verdict/{reason}": mean([verdict.reason == reason for verdict in verdicts])
             for reason in REASONS

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from asymrl import pocket
@@ -87,9 +87,27 @@ def check_shape(shape: Shape, config: Any, path: str) -> None:
             raise UserError(f"model.shape.{name} = {stated}, but {path} has {actual}")
 
 
-def stop_ids(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:
+def refuse_too_long(model: Model, tokens: int) -> None:
+    """Beyond the positions that a model was made for its log-probs mean nothing."""
+    config = from_hub(AutoConfig.from_pretrained, model)
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and tokens > most:
+        raise UserError(
+            f"the longest prompt with rollout.max_tokens (or eval.max_tokens) needs {tokens} "
+            f"tokens, and {model.path} has positions for {most}: lower them, or "
+            "data.max_prompt_tokens"
+        )
+
+
+def stop_ids(model: Model, tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:
     """All ids that end a response: the model's, the tokenizer's, and the tokens named in `stop`."""
-    configured = model.generation_config.eos_token_id
+    config = from_hub(AutoConfig.from_pretrained, model)
+    revision = model.revision or "main"
+    try:
+        defaults = GenerationConfig.from_pretrained(locate(model.path), revision=revision)
+    except OSError:  # a model without a file of its own for them
+        defaults = GenerationConfig.from_model_config(config)
+    configured = defaults.eos_token_id
     ids = set(configured if isinstance(configured, list) else [configured])
     ids.add(tokenizer.eos_token_id)
     vocabulary = tokenizer.get_vocab()

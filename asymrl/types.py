@@ -203,6 +203,8 @@ class TrainerState:
     """Full, named fp32 tensors on the CPU, so that world size and backend may change.
 
     weights, exp_avg, exp_avg_sq: Hugging Face parameter name -> tensor; updates: optimizer steps.
+    The mappings may read a tensor only when it is asked for: a large model's would not fit into
+    memory once for every rank.
     """
 
     weights: Mapping[str, Tensor]

@@ -9,7 +9,7 @@ import pytest
 
 import eval as evaluation
 import train
-from asymrl import report
+from asymrl import checkpoint, report
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, program=train) -> str:
@@ -58,9 +58,10 @@ def test_a_missing_checkpoint_is_named(tiny, capsys) -> None:
     assert "no checkpoint there" in refused(capsys, *tiny, "--resume", "no/such")
 
 
-def test_several_processes_are_refused(tiny, capsys, monkeypatch) -> None:
+def test_what_two_processes_cannot_do_is_refused(tiny, capsys, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "--num_processes 1" in refused(capsys, *tiny)
+    assert "--num_processes 1" in refused(capsys, *tiny, "policy.backend=local")
+    assert "must divide" in refused(capsys, *tiny, "rollout.tensor_parallel=3")
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_a_run_folder_with_another_config_is_left_as_it_is(tiny, copy: Path, cap
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "garbage"])
 def test_a_damaged_checkpoint_is_refused_by_name(tiny, copy: Path, capsys, damage: str) -> None:
-    state = copy / "checkpoints" / "latest" / "trainer.safetensors"
+    state = copy / "checkpoints" / "latest" / checkpoint.STATE
     whole = state.read_bytes()
     match damage:
         case "cut":

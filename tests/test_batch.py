@@ -79,7 +79,7 @@ def cut(advantages: list[float], valid: list[bool] | None = None, bonus: float =
     return minibatches(
         tokens(),
         (torch.arange(12.0), torch.arange(12.0) + 50),
-        torch.tensor(advantages),
+        torch.tensor(advantages)[tokens().row],
         torch.tensor(valid or [True] * 6),
         prompts=prompts,
         entropy_bonus=bonus,

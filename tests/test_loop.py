@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asymrl import checkpoint
 from asymrl import config as configs
 from asymrl.engines.scripted import ScriptedEngine
+from asymrl.engines.world import World
 from asymrl.evaluate import roll_out
 from asymrl.loop import due, judge, sync
 from asymrl.types import Rollout, Verdict
@@ -35,7 +37,7 @@ def comparable(folder: Path) -> list[dict[str, Any]]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "checkpoints" / "latest" / "trainer.safetensors")
+    return load_file(folder / "checkpoints" / "latest" / checkpoint.STATE)
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -256,7 +258,9 @@ def test_rollouts_are_sorted_however_they_finish_and_judged_by_their_own_gold() 
         lambda request, sample: [request.draw, STOP], lambda ids: f"\\boxed{{{ids[0]}}}"
     )
     with make("exact") as verifier:
-        rollouts, verdicts = roll_out(engine, verifier, asked, SAMPLING)
+        rollouts, verdicts = roll_out(
+            asked, engine=engine, verifier=verifier, sampling=SAMPLING, world=World()
+        )
     keys = [(rollout.draw, rollout.sample) for rollout in rollouts]
     assert keys == sorted(keys) and len(keys) == 6
     assert [verdict.answer for verdict in verdicts] == [str(draw) for draw, _ in keys]

@@ -28,7 +28,12 @@ def test_rollout_metrics_by_hand() -> None:
     rewards = torch.tensor([v.reward for v in verdicts])
     groups = make_groups(tokens, (logprobs, entropy), rewards, torch.ones(4, dtype=torch.bool))
     found = rollout_metrics(
-        groups, torch.tensor([1.0, -2, -1, -1]), tokens, (logprobs, entropy), rollouts, verdicts
+        groups,
+        torch.tensor([1.0, -2, -1, -1]),
+        tokens,
+        (logprobs, entropy),
+        rollouts,
+        verdicts,
     )
     expected = {
         "reward/mean": 0.25,
@@ -44,6 +49,7 @@ def test_rollout_metrics_by_hand() -> None:
         "rollout/truncated": 0.0,
         "rollout/logprob_mismatch_mean": 19 / 7,  # the engine said 0 everywhere
         "rollout/logprob_mismatch_max": 4.0,
+        "rollout/mismatch_kl": 19 / 7,
         "verdict/correct": 0.25,
         "verdict/wrong": 0.25,
         "verdict/no_answer": 0.25,

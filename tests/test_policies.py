@@ -1,7 +1,11 @@
-"""The contract of every policy, on the one-process one."""
+"""The contract of every policy: of one process, and of ZeRO-3 on as many ranks as run this file.
+
+`make test` runs it alone, and tests/stack/test_ranks.py on two ranks that go through it in step.
+"""
 
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,8 @@ from transformers import (
 from asymrl.algo.loss import denominators, ppo_clip
 from asymrl.batch import minibatches, tokenise
 from asymrl.engines.local import LocalPolicy
-from asymrl.types import Batch, Problem, Request, Rollout, UserError
+from asymrl.engines.world import from_environment, join
+from asymrl.types import Batch, Problem, Request, Rollout, TrainerState, UserError
 from tests.conftest import tiny_model
 
 VOCABULARY, STOP = 20, 7
@@ -43,7 +48,33 @@ def policy(**settings) -> LocalPolicy:
     return LocalPolicy(tiny_model(VOCABULARY, STOP), **(DEFAULTS | settings))
 
 
-@pytest.fixture(params=[policy], ids=["local"])
+def sharded(offload_optimizer: bool = False, **settings):
+    """On fresh weights, the same on every rank."""
+    from asymrl.engines.deepspeed import DeepSpeedPolicy
+
+    world = from_environment()
+    join(world)
+    model: Any = tiny_model(VOCABULARY, STOP)
+    return DeepSpeedPolicy(
+        lambda dtype: model.to(dtype),
+        world=world,
+        offload_optimizer=offload_optimizer,
+        **(DEFAULTS | settings),
+    )
+
+
+def offloaded(**settings):
+    return sharded(offload_optimizer=True, **settings)
+
+
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: `make stack` installs it where there is no GPU",
+)
+SHARDED = [pytest.param(f, marks=needs_deepspeed, id=f.__name__) for f in (sharded, offloaded)]
+
+
+@pytest.fixture(params=[pytest.param(policy, id="local"), *SHARDED])
 def make(request):
     """Each policy in turn, for the tests that are the contract: those that ask for `make`."""
     return request.param
@@ -78,7 +109,7 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
             -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator),
             torch.ones(len(tokens.targets)),
         ),
-        torch.tensor(advantages, dtype=torch.float64),
+        torch.tensor(advantages, dtype=torch.float64)[tokens.row],
         torch.ones(12, dtype=torch.bool),
         prompts=3,
         entropy_bonus=bonus,
@@ -90,8 +121,19 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
 MIXED = [0.5, -1.0, 0, 2.0, 0, 0, 0, 0, 1.0, -0.3, -0.3, -0.3]
 
 
-def gradients(trained: LocalPolicy) -> torch.Tensor:
-    return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
+def gradients(trained: Any) -> torch.Tensor:
+    """Of the last update, before clipping where it is sharded."""
+    if isinstance(trained, LocalPolicy):
+        return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
+    import deepspeed.utils  # pyright: ignore[reportMissingImports]
+
+    full: Any = deepspeed.utils.safe_get_full_grad
+    return torch.cat([full(p).flatten() for p in trained.module.parameters()])
+
+
+def state_of(trained: Any) -> TrainerState:
+    """The first rank's, on every rank."""
+    return from_environment().gather(trained.state())[0]
 
 
 def dense_gradients(batch: Batch, bonus: float) -> torch.Tensor:
@@ -188,7 +230,7 @@ def test_a_state_moves_to_another_policy_bit_by_bit(make) -> None:
     one, other = make(), make()
     batch = rollout_batch(MIXED)
     one.update(batch, LOSS)
-    other.load_state(one.state())
+    other.load_state(state_of(one))
     one.update(batch, LOSS)
     other.update(batch, LOSS)
     weights, same = dict(one.named_weights()), dict(other.named_weights())
@@ -197,7 +239,7 @@ def test_a_state_moves_to_another_policy_bit_by_bit(make) -> None:
 
 def test_a_state_does_not_change_when_training_goes_on(make) -> None:
     trained = make()
-    state = trained.state()
+    state = state_of(trained)
     kept = {name: tensor.clone() for name, tensor in state.weights.items()}
     trained.update(rollout_batch(MIXED), LOSS)
     assert all(torch.equal(kept[name], state.weights[name]) for name in kept)
@@ -206,15 +248,17 @@ def test_a_state_does_not_change_when_training_goes_on(make) -> None:
 def test_a_saved_folder_holds_the_trained_weights(make, tmp_path: Path) -> None:
     trained = make()
     trained.update(rollout_batch(MIXED), LOSS)
-    trained.save_pretrained(tmp_path)
+    state, held = trained.state(), dict(trained.named_weights())
+    if state is None:
+        return  # the first rank writes
+    trained.save_pretrained(tmp_path, state)
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path).named_parameters())
-    for name, tensor in trained.named_weights():
-        assert torch.equal(loaded[name], tensor)
-    assert loaded.keys() == dict(trained.named_weights()).keys()
+    assert loaded.keys() == held.keys()
+    assert all(torch.equal(loaded[name], held[name]) for name in held)
 
 
 def test_a_state_of_another_model_is_refused_by_tensor(make) -> None:
-    state = make().state()
+    state = state_of(make())
     name = "model.norm.weight"
     with pytest.raises(UserError, match=name):
         make().load_state(replace(state, exp_avg={**state.exp_avg, name: torch.zeros(5)}))
@@ -264,3 +308,18 @@ def test_bf16_forward_passes_keep_fp32_weights_and_gradients() -> None:
     assert all(t.dtype == torch.float32 for _, t in half.named_weights())
     assert close(gradients(half), gradients(full), tolerance=0.1)
     assert not close(gradients(half), gradients(full), tolerance=1e-5)
+
+
+def test_sleeping_changes_nothing(make) -> None:
+    sleeper, other = make(), make()
+    batch = rollout_batch(MIXED)
+    for trained in (sleeper, other, sleeper, other):
+        trained.update(batch, LOSS)
+        if trained is sleeper:
+            trained.sleep()
+            trained.sleep()
+            assert len(list(trained.named_weights())) and trained.score(batch)
+    one, same = state_of(sleeper), state_of(other)
+    for section in ("weights", "exp_avg", "exp_avg_sq"):
+        mine, theirs = getattr(one, section), getattr(same, section)
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

@@ -121,9 +121,6 @@ class HFEngine:
     def sleep(self) -> None:
         """Nothing to give back: the engine is one copy of the weights."""
 
-    def wake(self) -> None:
-        """Nothing to take."""
-
 
 def sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """logits (R, V), uniform (R,) fp64 -> tokens (R,), and (R, 2): their logprob and the entropy.

@@ -24,6 +24,7 @@ from asymrl.engines.policy import (
     refuse_another_head,
     refuse_another_model,
     run,
+    save_model,
     without_dropout,
 )
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats, UserError
@@ -118,6 +119,9 @@ class LocalPolicy:
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, p.detach()) for name, p in self.module.named_hf_parameters())
 
+    def sleep(self) -> None:
+        """Nothing moves: an engine beside it has its own memory."""
+
     def state(self) -> TrainerState:
         """Copies, so that a state stays what it was while training goes on."""
         moments = {name: self.optimizer.state[p] for name, p in self.module.named_hf_parameters()}
@@ -130,7 +134,7 @@ class LocalPolicy:
 
     @torch.no_grad()
     def load_state(self, state: TrainerState) -> None:
-        refuse_another_model(state, dict(self.named_weights()))
+        refuse_another_model(state, {n: tuple(p.shape) for n, p in self.named_weights()})
         self.updates = state.updates
         for name, parameter in self.module.named_hf_parameters():
             parameter.copy_(state.weights[name])
@@ -139,8 +143,8 @@ class LocalPolicy:
             moments["exp_avg"].copy_(state.exp_avg[name])
             moments["exp_avg_sq"].copy_(state.exp_avg_sq[name])
 
-    def save_pretrained(self, folder: Path) -> None:
-        self.module.model.save_pretrained(folder)
+    def save_pretrained(self, folder: Path, state: TrainerState) -> None:
+        save_model(self.module.model, state.weights, torch.float32, folder)
 
     @property
     def _device(self) -> torch.device:

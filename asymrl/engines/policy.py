@@ -44,12 +44,20 @@ class Policy(Protocol):
         """All weights under their Hugging Face names, tied ones once."""
         ...
 
-    def state(self) -> TrainerState: ...
+    def sleep(self) -> None:
+        """Give memory back until the next update; scoring and `named_weights` go on."""
+        ...
 
-    def load_state(self, state: TrainerState) -> None: ...
+    def state(self) -> TrainerState | None:
+        """Whole on the first rank, None on the others."""
+        ...
 
-    def save_pretrained(self, folder: Path) -> None:
-        """The Hugging Face model folder, without the tokenizer."""
+    def load_state(self, state: TrainerState) -> None:
+        """The same state on every rank; it may be of another number of ranks or backend."""
+        ...
+
+    def save_pretrained(self, folder: Path, state: TrainerState) -> None:
+        """The Hugging Face model folder of a state, without the tokenizer. Not collective."""
         ...
 
 
@@ -158,12 +166,17 @@ def loss_inputs(batch: Batch, micro: MicroBatch, logprobs: Tensor, entropy: Tens
     )
 
 
-def refuse_another_model(state: TrainerState, own: Mapping[str, Any]) -> None:
+def save_model(model: Any, weights: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> None:
+    """A Hugging Face folder with these weights in this dtype; the model gives its configs."""
+    model.save_pretrained(folder, state_dict={n: t.to(dtype) for n, t in weights.items()})
+
+
+def refuse_another_model(state: TrainerState, own: Mapping[str, tuple[int, ...]]) -> None:
     """A state is of this model if every part has just its parameters, in their shapes."""
     for section in ("weights", "exp_avg", "exp_avg_sq"):
         held = getattr(state, section)
         for name in sorted(held.keys() | own.keys()):
-            mine = tuple(own[name].shape) if name in own else None
+            mine = own.get(name)
             theirs = tuple(held[name].shape) if name in held else None
             if mine != theirs:
                 raise UserError(
@@ -188,6 +201,20 @@ class Totals:
             pair[1] += count.item()
         for name, peak in outputs.maxima.items():
             self.maxima[name] = max(self.maxima.get(name, 0.0), peak.item())
+
+    @staticmethod
+    def merge(of_ranks: Sequence[Totals]) -> Totals:
+        """Exact means over the whole mini-batch: sums and counts add up over its parts."""
+        whole = Totals()
+        for part in of_ranks:
+            whole.loss += part.loss
+            for name, (total, count) in part.pairs.items():
+                pair = whole.pairs.setdefault(name, [0.0, 0.0])
+                pair[0] += total
+                pair[1] += count
+            for name, peak in part.maxima.items():
+                whole.maxima[name] = max(whole.maxima.get(name, 0.0), peak)
+        return whole
 
     def metrics(self, skipped_tokens: float) -> dict[str, float]:
         """Skipped rows have advantage 0: they add nothing to a sum, their tokens to its count."""
@@ -232,7 +259,8 @@ def refuse_another_head(module: PolicyModule) -> None:
     mine, _ = module(ids[:, :-1], torch.zeros_like(places), places, ids[0, 1:])
     logits = model(input_ids=ids[:, :-1]).logits[0].float() / module.head.temperature
     theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
-    if not torch.allclose(mine.float(), theirs, atol=1e-3, rtol=1e-3):
+    rounding = 0.1 if model.dtype == torch.bfloat16 else 1e-3  # their logits are rounded to it
+    if not torch.allclose(mine.float(), theirs, atol=rounding, rtol=rounding):
         raise UserError(
             f"{model.config.model_type} models do more to their logits than a linear head "
             "(soft-capping or scaling, say), which is not supported"

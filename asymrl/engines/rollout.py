@@ -16,9 +16,11 @@ from torch import Tensor
 
 from asymrl.types import Request, Rollout, Sampling
 
+FINGERPRINT_PART = 2**24
+
 
 class RolloutEngine(Protocol):
-    """Generates with the weights it was last given.
+    """Generates with the weights it was last given; without any, it refuses.
 
     exact_logprobs: its logprobs and entropy equal the policy's own forward pass to fp32 rounding,
     so that no score pass is needed. weight_dtype: what weights become when they are loaded.
@@ -35,18 +37,17 @@ class RolloutEngine(Protocol):
         ...
 
     def load_weights(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        """Take all of the policy's weights, under their Hugging Face names."""
+        """Take all of the policy's weights, under their Hugging Face names, and be ready to
+        generate: an engine that sleeps wakes here. Collective over the ranks, as `named` is."""
         ...
 
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
-        """`fingerprint` of the named weights, as the engine holds them now."""
+        """`fingerprint` of the named weights, as the engine computes with them now."""
         ...
 
     def sleep(self) -> None:
-        """Give memory back while the policy updates."""
+        """Give memory back while the policy updates; the weights may be lost."""
         ...
-
-    def wake(self) -> None: ...
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -63,6 +64,13 @@ def uniforms(seed: int, sample: int, count: int) -> Tensor:
 
 
 def fingerprint(tensor: Tensor) -> float:
-    """A number that a changed, moved or stale entry changes: a fixed random projection in fp64."""
-    flat = tensor.detach().double().cpu().flatten()
-    return float(flat @ torch.cos(torch.arange(len(flat), dtype=torch.float64)))
+    """A number that a changed, moved or stale entry changes: a fixed projection, in fp64.
+
+    Computed where the tensor is, a part at a time: the head of a large model has 4e8 entries.
+    """
+    flat, total = tensor.detach().flatten(), 0.0
+    for start in range(0, len(flat), FINGERPRINT_PART):
+        part = flat[start : start + FINGERPRINT_PART].double()
+        places = torch.arange(start, start + len(part), dtype=torch.float64, device=part.device)
+        total += float(part @ places.cos_())
+    return total

@@ -1,0 +1,101 @@
+"""The processes of a run: who is who, what each one takes, and what all know afterwards.
+
+Knows torch.distributed, and nothing of models. A run of one process has the same two verbs and
+needs no process group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import HashStore
+
+from asymrl.types import UserError, value
+
+Item = TypeVar("Item")
+# A rank may wait for another's longest response, or for a consolidated save.
+PATIENCE = timedelta(hours=2)
+
+
+@value
+class World:
+    """`rank` of `size` processes; each `tensor_parallel` neighbours share one rollout engine."""
+
+    rank: int = 0
+    size: int = 1
+    tensor_parallel: int = 1
+
+    @property
+    def first(self) -> bool:
+        """The process that writes files and speaks."""
+        return self.rank == 0
+
+    @property
+    def leads(self) -> bool:
+        """Of the processes behind one engine, which all make the same rollouts, the first."""
+        return self.rank % self.tensor_parallel == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """What this process's engine generates: every so-manieth, as its neighbours do."""
+        return items[self.rank // self.tensor_parallel :: self.size // self.tensor_parallel]
+
+    def gather(self, mine: Item) -> list[Item]:
+        """Every rank's, in rank order, on every rank. Collective; `mine` is pickled."""
+        if self.size == 1:
+            return [mine]
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, mine)
+        return parts
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first rank does it, then the others find it done: downloads, caches."""
+        if not self.first:
+            self.gather(None)
+        yield
+        if self.first:
+            self.gather(None)
+
+    def sum(self, mine: Tensor) -> Tensor:
+        """The sum of every rank's CPU tensor, on every rank. Collective."""
+        if self.size > 1:
+            dist.all_reduce(mine)
+        return mine
+
+
+def from_environment(tensor_parallel: int = 1) -> World:
+    """What torchrun, accelerate launch and the like say of this process; alone without them."""
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if size % tensor_parallel:
+        raise UserError(
+            f"rollout.tensor_parallel = {tensor_parallel} must divide the number of processes, "
+            f"which is {size}"
+        )
+    return World(rank=rank, size=size, tensor_parallel=tensor_parallel)
+
+
+def join(world: World) -> None:
+    """Take this process's GPU, if there are any, and make the process group, if there is none.
+
+    gloo carries what lies on CPUs (rollouts, log-probs), NCCL what lies on GPUs. Of one process a
+    group is made too: ZeRO-3 wants one. It lasts as long as the process: vLLM takes down its own
+    groups at exit and needs this one for it.
+    """
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if dist.is_initialized():
+        return
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it, of one process too
+    if world.size > 1:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    else:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=PATIENCE)

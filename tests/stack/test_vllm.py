@@ -1,0 +1,399 @@
+"""The real vLLM, on CPU: the contract of every rollout engine, and what this one promises beyond.
+
+Three engines in all, since they are slow to open. Not here: GPU kernels, of which only the order of
+calls and the arguments can be tested.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig, Qwen2Config, Qwen3Config
+from transformers import Qwen2ForCausalLM as Qwen2
+from transformers import Qwen3ForCausalLM as Qwen3
+
+from asymrl.engines.rollout import fingerprint
+from asymrl.engines.vllm import VLLMEngine, arguments, undisturbed
+from asymrl.engines.world import World
+from asymrl.types import UserError
+from tests import test_rollout_engines as contract
+from tests.conftest import tiny_model
+from tests.test_rollout_engines import SAMPLING, STOP, VOCABULARY, by_key, decode, requests
+
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("vllm") is None,
+        reason="vLLM is not installed: make test installs its CPU build on Linux x86-64",
+    ),
+    pytest.mark.filterwarnings("ignore:.*reduce_op.*:FutureWarning"),
+]
+
+MODEL = tiny_model(VOCABULARY, STOP)
+MAX_MODEL_LEN = 256
+OTHER = "model.layers.0.self_attn.k_proj.weight"
+
+
+def scrambled(model):
+    """Biases are made of zeros; here they must tell."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 313,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 1024,
+}
+UNTIED = scrambled(Qwen3(Qwen3Config(**SMALL, head_dim=32, tie_word_embeddings=False)))
+BIASED = scrambled(Qwen2(Qwen2Config(**SMALL, tie_word_embeddings=True)))
+
+
+def named(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def fingerprints(model, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    return {name: fingerprint(tensor.to(dtype)) for name, tensor in named(model).items()}
+
+
+def make(folder: Path, dtype: torch.dtype, world: World) -> VLLMEngine:
+    return VLLMEngine(
+        str(folder), decode, world=world, dtype=dtype, max_model_len=MAX_MODEL_LEN, max_rows=64
+    )
+
+
+def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Iterator[VLLMEngine]:
+    """An engine, which without weights generates nothing; taken down whole, lest its finalizer
+    destroys the process group of some later test."""
+    engine = make(folder, dtype, World())
+    assert refuses(engine)
+    yield engine
+    engine.llm.engine_core.shutdown()
+
+
+@pytest.fixture(scope="module")
+def main(tmp_path_factory) -> Iterator[VLLMEngine]:
+    """Of a folder whose own sampling defaults would be seen anywhere."""
+    folder = tmp_path_factory.mktemp("main")
+    MODEL.save_pretrained(folder)
+    own = GenerationConfig(
+        do_sample=True, top_k=1, temperature=0.01, repetition_penalty=9.0, eos_token_id=STOP
+    )
+    own.save_pretrained(folder)
+    yield from opened(folder)
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory) -> Iterator[VLLMEngine]:
+    folder = tmp_path_factory.mktemp("untied")
+    UNTIED.save_pretrained(folder)
+    yield from opened(folder)
+
+
+@pytest.fixture(scope="module")
+def biased(tmp_path_factory) -> Iterator[VLLMEngine]:
+    folder = tmp_path_factory.mktemp("biased")
+    BIASED.save_pretrained(folder)
+    yield from opened(folder, torch.bfloat16)
+
+
+@pytest.fixture
+def engine(main) -> VLLMEngine:
+    main.load_weights(iter(named(MODEL).items()))
+    return main
+
+
+@pytest.mark.parametrize("promise", [n for n in vars(contract.TestContract) if n[:5] == "test_"])
+def test_contract(engine, promise: str) -> None:
+    getattr(contract.TestContract(), promise)(engine)
+
+
+def assert_logprobs_are_of(model, rollouts, asked, temperature: float = 1.0) -> None:
+    for rollout in rollouts:
+        dense, _ = contract.dense_values(model, rollout, asked[rollout.draw - 40], temperature)
+        torch.testing.assert_close(torch.tensor(rollout.engine_logprobs), dense, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_logprobs_are_those_of_the_policy_at_the_temperature(engine, temperature: float) -> None:
+    sampling = replace(SAMPLING, temperature=temperature)
+    assert_logprobs_are_of(MODEL, engine.generate(requests(), sampling), requests(), temperature)
+
+
+def long_request(samples: int):
+    """Longer than a block of the prefix cache, 128 tokens."""
+    (request,) = requests(1, samples)
+    ids = tuple((7 * n * n + 3) % VOCABULARY for n in range(200))
+    return replace(request, problem=replace(request.problem, prompt_ids=ids))
+
+
+def test_a_cached_prefix_does_not_outlive_its_weights(engine) -> None:
+    asked, other = [long_request(8)], tiny_model(VOCABULARY, STOP, seed=5)
+    assert_logprobs_are_of(MODEL, engine.generate(asked, SAMPLING), asked)
+    engine.load_weights(iter(named(other).items()))
+    assert_logprobs_are_of(other, engine.generate(asked, SAMPLING), asked)
+
+
+def test_samples_share_their_prefill_and_nothing_with_what_came_before(engine, monkeypatch) -> None:
+    outputs, step = [], engine.llm.step
+    monkeypatch.setattr(engine.llm, "step", lambda: outputs.extend(got := step()) or got)
+    first = by_key(engine.generate([long_request(8)], SAMPLING))
+    torch.rand(3)
+    assert by_key(engine.generate([long_request(8)], SAMPLING)) == first
+    assert sorted(o.num_cached_tokens for o in outputs) == [0, 0] + 14 * [128]
+
+
+def test_tokens_depend_on_the_seeds(engine) -> None:
+    (request,) = requests(1, 30)
+    responses = {r.token_ids for r in engine.generate([request], SAMPLING)}
+    assert len(responses) > 20
+    other = replace(request, seed=1)
+    assert {r.token_ids for r in engine.generate([other], SAMPLING)} != responses
+
+
+def test_with_its_own_seed_a_sample_does_not_depend_on_others(engine, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "per_sample_seeds", True)
+    together = by_key(engine.generate(requests(), SAMPLING))
+    assert len({rollout.token_ids for rollout in together.values()}) > 20
+    for request in requests(samples=2):
+        for alone in engine.generate([request], SAMPLING):
+            assert alone.token_ids == together[alone.draw, alone.sample].token_ids
+
+
+def test_first_tokens_follow_the_distribution(engine) -> None:
+    asked = requests(1, 3000)
+    with torch.no_grad():
+        ids = torch.tensor([asked[0].problem.prompt_ids])
+        probs = (MODEL(input_ids=ids).logits[0, -1] / 2.0).softmax(-1)
+    sampling = replace(SAMPLING, temperature=2.0, max_tokens=1)
+    tokens = [rollout.token_ids[0] for rollout in engine.generate(asked, sampling)]
+    seen = torch.bincount(torch.tensor(tokens), minlength=VOCABULARY) / 3000
+    torch.testing.assert_close(seen, probs, atol=0.03, rtol=0)
+
+
+def test_greedy_takes_the_likeliest_token(engine) -> None:
+    for rollout in engine.generate(requests(3, 2), replace(SAMPLING, temperature=0.0)):
+        prompt = requests()[rollout.draw - 40].problem.prompt_ids
+        ids = torch.tensor([prompt + rollout.token_ids])
+        with torch.no_grad():
+            logits = MODEL(input_ids=ids).logits[0, :-1]
+        likeliest = logits[-len(rollout.token_ids) :].argmax(-1)
+        assert tuple(likeliest.tolist()) == rollout.token_ids
+
+
+def test_every_stop_token_ends_a_response(engine) -> None:
+    rollouts = list(engine.generate(requests(), SAMPLING))
+    assert {r.token_ids[-1] for r in rollouts if not r.truncated} == set(SAMPLING.stop_ids)
+    none = replace(SAMPLING, stop_ids=())  # not even the model's own
+    assert all(len(r.token_ids) == 12 for r in engine.generate(requests(), none))
+
+
+def test_rollouts_come_as_they_finish(engine) -> None:
+    lengths = []
+    for rollout in engine.generate(requests(), SAMPLING):
+        if not lengths:
+            assert engine.llm.has_unfinished_requests()
+        lengths.append(len(rollout.token_ids))
+    assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
+
+
+def test_nothing_is_asked_and_nothing_comes(engine) -> None:
+    assert list(engine.generate([], SAMPLING)) == []
+
+
+def test_a_generation_broken_off_leaves_nothing_behind(engine) -> None:
+    whole = by_key(engine.generate(requests(), SAMPLING))
+    rollouts = engine.generate(requests(), SAMPLING)
+    next(rollouts)
+    rollouts.close()
+    assert not engine.llm.has_unfinished_requests()
+    assert by_key(engine.generate(requests(), SAMPLING)) == whole
+
+
+def refuses(engine: VLLMEngine) -> bool:
+    for ask in (
+        lambda: next(engine.generate(requests(), SAMPLING)),
+        lambda: engine.fingerprint([]),
+    ):
+        with pytest.raises(RuntimeError, match="no weights"):
+            ask()
+    return True
+
+
+def test_an_engine_that_sleeps_refuses_until_a_sync(engine) -> None:
+    engine.sleep()
+    assert refuses(engine)
+    engine.load_weights(iter(named(MODEL).items()))
+    assert len(list(engine.generate(requests(), SAMPLING))) == 30
+
+
+@pytest.mark.parametrize("after", [1, 3, 8])
+def test_a_load_that_breaks_off_is_no_load(engine, after: int) -> None:
+    def breaks_off():
+        yield from list(named(tiny_model(VOCABULARY, STOP, seed=5)).items())[:after]
+        raise OSError("the policy is gone")
+
+    with pytest.raises(OSError, match="is gone"):
+        engine.load_weights(breaks_off())
+    assert refuses(engine)
+    model = tiny_model(VOCABULARY, STOP, seed=6)
+    engine.load_weights(iter(named(model).items()))
+    assert engine.fingerprint(list(named(model))) == fingerprints(model)
+    assert_logprobs_are_of(model, engine.generate(requests(), SAMPLING), requests())
+
+
+@pytest.mark.parametrize("fault", ["missing", "unknown", "twice"])
+def test_a_load_takes_every_tensor_once(engine, fault: str) -> None:
+    tensors = list(named(MODEL).items())
+    sent = {
+        "missing": [pair for pair in tensors if pair[0] != OTHER],
+        "unknown": [*tensors, ("model.layers.9.mlp.up_proj.weight", torch.zeros(48, 32))],
+        "twice": [*tensors, (OTHER, named(MODEL)[OTHER])],
+    }
+    name = "layers.9" if fault == "unknown" else OTHER
+    with pytest.raises(RuntimeError, match=name):
+        engine.load_weights(iter(sent[fault]))
+    assert refuses(engine)
+
+
+def test_parameters_may_be_emptied_once_they_were_sent(engine) -> None:
+    """As ZeRO-3 does with what it gathered."""
+
+    def gathered():
+        for name, parameter in tiny_model(VOCABULARY, STOP, seed=5).named_parameters():
+            yield name, parameter
+            parameter.data = torch.empty(0)
+
+    engine.load_weights(gathered())
+    expected = fingerprints(tiny_model(VOCABULARY, STOP, seed=5))
+    assert engine.fingerprint(list(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("fixture", "model"), [("main", MODEL), ("untied", UNTIED), ("biased", BIASED)]
+)
+def test_a_changed_tensor_changes_its_own_fingerprint(request, fixture: str, model) -> None:
+    engine, tensors = request.getfixturevalue(fixture), named(model)
+    engine.load_weights(iter(tensors.items()))
+    right = fingerprints(model, engine.weight_dtype)
+    assert engine.fingerprint(list(tensors)) == right
+    for name, tensor in tensors.items():
+        changed = tensor.clone()
+        changed[-1] += 1
+        engine.load_weights(iter((tensors | {name: changed}).items()))
+        found = engine.fingerprint(list(tensors))
+        assert {n for n in tensors if found[n] != right[n]} == {name}
+        assert found[name] == fingerprint(changed.to(engine.weight_dtype))
+
+
+def test_what_cannot_be_read_back_as_one_is_named(engine) -> None:
+    def move_the_embedding(model):
+        model.model.embed_tokens.weight.data[3, 5] += 0.5
+
+    engine.llm.apply_model(move_the_embedding)
+    for name in ("model.embed_tokens.weight", "model.layers.9.norm.weight"):  # and one it lacks
+        with pytest.raises(RuntimeError, match=re.escape(name)):
+            engine.fingerprint([name])
+
+
+class Recorder:
+    """Notes what is asked of vLLM's engine."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(("sleep", level))
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(("wake_up", *tags))
+
+    def apply_model(self, function) -> list[list[str]]:
+        return [["a", "b"]]
+
+    def collective_rpc(self, method: str, kwargs) -> None:
+        self.calls.append((method, [name for name, _ in kwargs["weights_iterator"]]))
+
+    def reset_prefix_cache(self) -> bool:
+        self.calls.append("reset_prefix_cache")
+        return True
+
+
+def test_on_gpu_memory_is_given_back_and_taken_in_stages(engine, monkeypatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(engine, "llm", recorder)
+    monkeypatch.setattr(engine, "sleeps", True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: recorder.calls.append("empty_cache"))
+    engine.sleep()
+    engine.sleep()  # once is enough
+    assert recorder.calls == [("sleep", 2), "empty_cache"]
+    recorder.calls.clear()
+    engine.load_weights((name, torch.zeros(2)) for name in "ab")
+    assert recorder.calls == [
+        "empty_cache",
+        ("wake_up", "weights"),
+        ("reload_weights", ["a", "b"]),
+        "reset_prefix_cache",
+        "empty_cache",
+        ("wake_up", "kv_cache"),
+    ]
+    assert engine.ready
+
+
+def asked_for(path: Path, world: World, gpu: bool) -> dict:
+    model: dict[str, Any] = {"max_model_len": 256, "revision": None, "trust_remote_code": False}
+    given: dict[str, Any] = {"dtype": torch.bfloat16, "max_rows": 64, "enforce_eager": False}
+    return arguments(str(path), world=world, gpu=gpu, gpu_memory_utilization=0.6, **model, **given)
+
+
+def test_arguments_are_vllms_own(main, model_folder) -> None:
+    from vllm import EngineArgs  # pyright: ignore[reportMissingImports]
+
+    gpu = EngineArgs(**asked_for(model_folder, World(rank=1, size=4, tensor_parallel=2), gpu=True))
+    assert (gpu.enable_sleep_mode, gpu.gpu_memory_utilization, gpu.enforce_eager) == (1, 0.6, 0)
+    assert (gpu.distributed_executor_backend, gpu.tensor_parallel_size) == ("external_launcher", 2)
+    cpu = EngineArgs(**asked_for(model_folder, World(), gpu=False))
+    with undisturbed():
+        config = cpu.create_engine_config()
+    assert config.model_config.dtype == torch.bfloat16 and config.model_config.enforce_eager
+    assert config.cache_config.kv_cache_memory_bytes == 2**30
+    assert config.parallel_config.distributed_executor_backend == "uni"
+    assert not config.model_config.enable_sleep_mode
+
+
+def test_the_process_is_left_as_it_was(main, untied, biased) -> None:
+    assert {"LOCAL_WORLD_SIZE", "LD_PRELOAD"}.isdisjoint(os.environ)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    assert torch.get_num_threads() == before + 1
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "ranks", "sentence"),
+    [
+        ({"head_dim": 16}, 1, "heads of size 16"),
+        ({}, 3, "must be divisible by tensor parallel size"),
+        ({"architectures": ["NoSuchForCausalLM"]}, 1, "NoSuchForCausalLM.* not supported"),
+        ({"max_position_embeddings": 100}, 1, "max_model_len"),
+    ],
+)
+def test_a_model_that_vllm_cannot_open_is_the_users_news(
+    tmp_path, change: dict, ranks: int, sentence: str
+) -> None:
+    settings = SMALL | {"head_dim": 32, "architectures": ["Qwen3ForCausalLM"]} | change
+    Qwen3Config(**settings).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"cannot be opened by vLLM: .*{sentence}"):
+        make(tmp_path, torch.float32, World(size=ranks, tensor_parallel=ranks))

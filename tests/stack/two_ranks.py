@@ -1,0 +1,210 @@
+"""What two ranks with one vLLM each and one ZeRO-3 policy promise. Not run alone: test_ranks.py
+launches two processes, and each goes through these tests in step with the other.
+
+Engines are slow to open, so there is one, of the tiny model of every run here.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import train
+from asymrl.engines.hf import HFEngine
+from asymrl.engines.rollout import fingerprint
+from asymrl.engines.vllm import VLLMEngine
+from asymrl.engines.world import World, from_environment, join
+from asymrl.evaluate import roll_out
+from asymrl.loop import sync
+from asymrl.types import Sampling, UserError
+from asymrl.verifiers import make as make_verifier
+from tests.conftest import tiny_model
+from tests.test_policies import LOSS, MIXED, rollout_batch, sharded
+from tests.test_rollout_engines import by_key, dense_values, requests
+
+VOCABULARY, STOP = 20, 7  # of test_policies
+SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
+pytestmark = pytest.mark.filterwarnings("ignore:.*reduce_op.*:FutureWarning")
+
+
+def decode(ids) -> str:
+    return " ".join(map(str, ids))
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    world = from_environment()
+    assert world.size == 2
+    join(world)
+    return world
+
+
+@pytest.fixture(scope="session")
+def engine(world, tmp_path_factory) -> VLLMEngine:
+    folder = tmp_path_factory.mktemp("tiny")
+    if world.first:
+        tiny_model(VOCABULARY, STOP).save_pretrained(folder)
+    folder = world.gather(folder)[0]
+    settings: dict[str, Any] = {"max_model_len": 256, "max_rows": 64, "dtype": torch.float32}
+    return VLLMEngine(str(folder), decode, world=world, **settings)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return sharded(token_budget=40)
+
+
+class Corrupting:
+    """A policy that sends one tensor with one entry changed."""
+
+    def __init__(self, policy: Any, name: str) -> None:
+        self.policy, self.name, self.sent = policy, name, 0
+
+    def sleep(self) -> None:
+        self.policy.sleep()
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        self.sent += 1
+        for name, tensor in self.policy.named_weights():
+            if name == self.name and self.sent == 1:  # on its way; not when it is compared
+                tensor = tensor.clone()
+                tensor.view(-1)[3] += 1e-3
+            yield name, tensor
+
+
+NAMES = ["model.embed_tokens.weight", "model.layers.1.self_attn.v_proj.weight", "model.norm.weight"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tensor_that_changed_on_the_way_stops_the_run_by_name(policy, engine, name) -> None:
+    with pytest.raises(RuntimeError, match=name.replace(".", r"\.")):
+        sync(Corrupting(policy, name), engine, check=True)  # pyright: ignore[reportArgumentType]
+    sync(policy, engine, check=True)
+
+
+def test_a_sync_that_breaks_off_leaves_an_engine_that_refuses(policy, engine) -> None:
+    def broken():
+        for place, pair in enumerate(policy.named_weights()):
+            if place == 5:
+                raise KeyError("the link broke")
+            yield pair
+
+    with pytest.raises(KeyError):
+        engine.load_weights(broken())
+    with pytest.raises(RuntimeError, match="no weights"):
+        list(engine.generate(requests(), SAMPLING))
+    sync(policy, engine, check=True)
+    assert len(list(engine.generate(requests(), SAMPLING))) == 30
+
+
+def test_after_an_update_and_a_sync_all_three_agree_on_logprobs(policy, engine, world) -> None:
+    """The policy on two ranks, vLLM on each, and transformers."""
+    policy.update(rollout_batch(MIXED), LOSS)
+    sync(policy, engine, check=True)
+    weights = {name: tensor.clone() for name, tensor in policy.named_weights()}
+    model = tiny_model(VOCABULARY, STOP)
+    HFEngine(model, decode, 64).load_weights(iter(weights.items()))
+    asked = requests()
+    for rollout in engine.generate(asked, SAMPLING):
+        dense, _ = dense_values(model, rollout, asked[rollout.draw - 40], 0.8)
+        torch.testing.assert_close(torch.tensor(rollout.engine_logprobs), dense, atol=1e-4, rtol=0)
+    batch = rollout_batch(MIXED)
+    for r, sequence in enumerate(batch.sequences):
+        ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
+        with torch.no_grad():
+            dense = (model(input_ids=ids).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
+        chosen = dense.gather(1, ids[0, start:, None])[:, 0]
+        torch.testing.assert_close(
+            policy.score(batch)[0][batch.row == r], chosen, atol=1e-4, rtol=0
+        )
+
+
+def test_gathered_weights_are_streamed_whole_whatever_the_bucket(
+    policy, world, monkeypatch
+) -> None:
+    from asymrl.engines import deepspeed
+
+    whole = {name: tensor.clone() for name, tensor in policy.named_weights()}
+    for size in (1, 1500):
+        monkeypatch.setattr(deepspeed, "GATHERED", size)
+        kept = dict(policy.named_weights())  # longer than their bucket, as vLLM does
+        assert list(kept) == list(whole)
+        assert all(torch.equal(kept[name], whole[name]) for name in whole)
+    prints = world.gather({name: fingerprint(tensor) for name, tensor in whole.items()})
+    assert prints[0] == prints[1]
+
+
+def test_ranks_share_the_requests_and_all_know_all_rollouts(engine, policy, world) -> None:
+    sync(policy, engine, check=False)
+    asked = requests(count=5)
+    with make_verifier("exact") as verifier:
+        rollouts, verdicts = roll_out(
+            asked, engine=engine, verifier=verifier, sampling=SAMPLING, world=world
+        )
+    assert [(r.draw, r.sample) for r in rollouts] == [
+        (40 + n, i) for n in range(5) for i in range(6)
+    ]
+    assert len(verdicts) == 30
+    first, second = world.gather((rollouts, verdicts))
+    assert first == second
+    mine = by_key(engine.generate(world.share(asked), SAMPLING))
+    assert {r.draw for r in mine.values()} == {40 + n for n in range(5) if n % 2 == world.rank}
+
+
+def test_an_engine_with_nothing_to_do_keeps_step(engine, policy, world) -> None:
+    with make_verifier("exact") as verifier:
+        rollouts, _ = roll_out(
+            requests(count=1), engine=engine, verifier=verifier, sampling=SAMPLING, world=world
+        )
+    assert len(rollouts) == 6
+
+
+def run(config_file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]]:
+    """A whole run on two ranks, its metrics known to both."""
+    world = from_environment()
+    shared = world.gather((str(config_file), str(folder)))[0]
+    arguments = ["--config", shared[0], "--output-dir", shared[1], *overrides]
+    assert train.main(arguments) == 0
+    world.gather(None)
+    lines = (Path(shared[1]) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def close(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    names = [n for n in theirs if n.split("/")[0] not in ("time", "perf")]
+    return all(mine[n] == pytest.approx(theirs[n], rel=1e-3, abs=1e-4) for n in names)
+
+
+def test_two_ranks_train_as_one_process_does(config_file, tmp_path, world, monkeypatch) -> None:
+    """hf samples by its own streams, so the same rollouts are drawn as long as weights agree."""
+    ours = run(config_file, tmp_path / "two", "steps=3")
+    theirs = None
+    if world.first:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name)
+        alone = ["--config", str(config_file), "--output-dir", str(tmp_path / "one"), "steps=3"]
+        assert train.main(alone) == 0
+        lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
+        theirs = [json.loads(line) for line in lines]
+    theirs = world.gather(theirs)[0]
+    assert theirs and len(ours) == len(theirs) == 4
+    assert all(close(mine, one) for mine, one in zip(ours, theirs, strict=True))
+
+
+def test_the_first_rank_alone_says_what_was_wrong(config_file, tmp_path, world, capsys) -> None:
+    folder = world.gather(str(tmp_path))[0]
+    if world.first:
+        (Path(folder) / "run").write_text("a file")
+    world.gather(None)
+    arguments = ["--config", str(config_file), "--output-dir", f"{folder}/run"]
+    assert train.main(arguments) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_a_world_that_tensor_parallel_does_not_divide_is_refused() -> None:
+    with pytest.raises(UserError, match="tensor_parallel = 3"):
+        from_environment(3)
