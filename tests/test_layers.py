@@ -40,11 +40,11 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(("package", "home"), [("vllm", "vllm.py"), ("deepspeed", "deepspeed.py")])
-def test_only_its_engine_imports_a_framework(package: str, home: str) -> None:
+@pytest.mark.parametrize("package", ["vllm", "deepspeed"])
+def test_only_its_engine_imports_a_framework(package: str) -> None:
     files = [*ROOT.glob("asymrl/**/*.py"), ROOT / "train.py", ROOT / "eval.py"]
     users = {f.name for f in files if any(n.split(".")[0] == package for n in imports(f))}
-    assert users <= {home}
+    assert users == {name for name in users if name.startswith(package)}
 
 
 def test_algo_knows_no_io_no_config_and_no_distribution() -> None:

@@ -299,3 +299,17 @@ def test_real_problems_take_whole_steps(shared_data: Path, model_folder: Path, t
     before = load_file(model_folder / "model.safetensors")
     after = load_file(folder / "checkpoints" / "latest" / "model.safetensors")
     assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_importance_weights_reach_the_loss_where_the_engine_is_not_exact(
+    config_file: Path, tmp_path: Path, level: str
+) -> None:
+    """In bf16 the engine's log-probs are not the policy's."""
+    settings = ["policy.dtype=bfloat16", "steps=1"]
+    plain = metrics(run(config_file, tmp_path / "plain", *settings))[1]
+    settings.append(f"loss.importance_sampling={level}")
+    weighed = metrics(run(config_file, tmp_path / "weighed", *settings))[1]
+    assert plain["rollout/logprob_mismatch_max"] == weighed["rollout/logprob_mismatch_max"] > 0
+    assert plain["optim/grad_norm"] == pytest.approx(weighed["optim/grad_norm"], rel=0.2)
+    assert plain["optim/grad_norm"] != weighed["optim/grad_norm"]
