@@ -57,6 +57,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
+    if os.environ.get("RANK", "0") == "0":
+        return attempt(arguments, first=True)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the first process speaks
+        return attempt(arguments, first=False)
+
+
+def attempt(arguments: argparse.Namespace, first: bool) -> int:
+    """The exit code."""
     try:
         config = configs.load(arguments.config, arguments.overrides)
         if arguments.dry_run:
@@ -65,12 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = Path(arguments.config).name.removesuffix(".yaml")
             run(config, arguments.output_dir or Path("runs") / name, arguments.resume)
     except UserError as error:
-        if os.environ.get("RANK", "0") != "0":  # ranks mostly meet the same mistake: let the
-            time.sleep(5)  # first one say it; the launcher then ends this one
+        if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
+            time.sleep(5)  # then ends this one
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; --resume auto goes on from the last checkpoint", file=sys.stderr)
+        if first:
+            print("stopped; --resume auto goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 
@@ -86,13 +95,10 @@ def run(config: Config, folder: Path, resume: str) -> None:
     found = checkpoint.find(folder, config, resume)
     start, state = checkpoint.load(found) if found else (checkpoint.Position(), None)
     if start.step >= config.steps:
-        if world.first:
-            print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
+        print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
         return
     models.set_threads(config.policy.threads)
     with ExitStack() as stack:
-        if not world.first:
-            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         print(why, flush=True)
         if world.size > 1 or chosen.policy.backend == "deepspeed":
             worlds.join(world)
@@ -170,7 +176,7 @@ def load_problems(
     }
     for loaded in (training, *benchmarks.values()):
         for note in loaded.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {note}", flush=True)
     return training.problems, {name: loaded.problems for name, loaded in benchmarks.items()}
 
 
