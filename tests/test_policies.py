@@ -125,7 +125,7 @@ def gradients(trained: Any) -> torch.Tensor:
     """Of the last update, before clipping where it is sharded."""
     if isinstance(trained, LocalPolicy):
         return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
-    import deepspeed.utils  # pyright: ignore[reportMissingImports]
+    import deepspeed.utils  # pyright: ignore
 
     full: Any = deepspeed.utils.safe_get_full_grad
     return torch.cat([full(p).flatten() for p in trained.module.parameters()])

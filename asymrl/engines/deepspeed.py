@@ -42,12 +42,11 @@ if not torch.cuda.is_available():
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # what DeepSpeed 0.19 calls has new names in torch 2.13, and says so at every call
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-import deepspeed  # noqa: E402  # pyright: ignore[reportMissingImports]
-from deepspeed.runtime.zero.offload_config import (  # noqa: E402  # pyright: ignore[reportMissingImports]
-    OffloadStateTypeEnum as Kind,
-)
+import deepspeed as framework  # noqa: E402  # pyright: ignore
+from deepspeed.runtime.zero import offload_config  # noqa: E402  # pyright: ignore
 
-safe: Any = deepspeed.utils
+deepspeed: Any = framework
+Kind: Any = offload_config.OffloadStateTypeEnum
 MOMENTS = ("exp_avg", "exp_avg_sq")
 GATHERED = 2**28  # entries of a bucket of gathered weights: 512 MiB in bf16
 
@@ -202,10 +201,10 @@ class DeepSpeedPolicy:
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 if self.world.first:
                     parameter.copy_(weights)
-            safe.safe_set_local_fp32_param(parameter, self._slice(parameter, weights))
+            deepspeed.utils.safe_set_local_fp32_param(parameter, self._slice(parameter, weights))
             for moment in MOMENTS:
                 mine = self._slice(parameter, getattr(state, moment)[name])
-                safe.safe_set_local_optimizer_state(parameter, mine, moment)
+                deepspeed.utils.safe_set_local_optimizer_state(parameter, mine, moment)
         for flat in self._master_weights:
             self._adamw.state[flat]["step"].fill_(state.updates)
 
@@ -250,9 +249,9 @@ class DeepSpeedPolicy:
     def _gather(self, parameter: Any, section: str) -> Tensor | None:
         """The whole fp32 tensor on the CPU of the first rank; on the others, nothing."""
         if section == "weights":
-            mine = safe.safe_get_local_fp32_param(parameter)
+            mine = deepspeed.utils.safe_get_local_fp32_param(parameter)
         else:
-            mine = safe.safe_get_local_optimizer_state(parameter, section)
+            mine = deepspeed.utils.safe_get_local_optimizer_state(parameter, section)
         mine = mine.cpu().contiguous()
         parts = [torch.empty_like(mine) for _ in range(self.world.size)]
         dist.gather(mine, parts if self.world.first else None)

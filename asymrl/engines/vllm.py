@@ -207,8 +207,8 @@ def open_engine(wanted: dict[str, Any]) -> Any:
         os.environ.setdefault(name, setting)
     with undisturbed(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of names in torch.distributed
-        from vllm import EngineArgs, LLMEngine  # pyright: ignore[reportMissingImports]
-        from vllm.usage.usage_lib import UsageContext  # pyright: ignore[reportMissingImports]
+        from vllm import EngineArgs, LLMEngine  # pyright: ignore
+        from vllm.usage.usage_lib import UsageContext  # pyright: ignore
 
         context = UsageContext.LLM_CLASS  # the batch sizes of offline generation
         try:
@@ -226,7 +226,7 @@ def open_engine(wanted: dict[str, Any]) -> Any:
 
 def refuse_head_size(size: int) -> None:
     """vLLM's GPU attention does so itself; on CPU only the first response would fail."""
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend  # pyright: ignore[reportMissingImports]
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend  # pyright: ignore
 
     if not CPUAttentionBackend.supports_head_size(size):
         raise ValueError(f"its CPU attention takes no heads of size {size}")
@@ -252,8 +252,8 @@ def undisturbed() -> Iterator[None]:
 
 def sampling_params(sampling: Sampling, seed: int | None) -> Any:
     """vLLM's SamplingParams of one sample, every field that touches sampling explicit."""
-    from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
-    from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+    from vllm import SamplingParams  # pyright: ignore
+    from vllm.sampling_params import RequestOutputKind  # pyright: ignore
 
     return SamplingParams(
         n=1,

@@ -26,8 +26,8 @@ def hf_names(model: Any) -> list[str]:
 
 def layer_classes() -> tuple[Any, Any]:
     """The modules of vLLM's linear layers, and of its embedding and head."""
-    import vllm.model_executor.layers.linear as linear  # pyright: ignore[reportMissingImports]
-    import vllm.model_executor.layers.vocab_parallel_embedding as vocab  # pyright: ignore[reportMissingImports]
+    import vllm.model_executor.layers.linear as linear  # pyright: ignore
+    import vllm.model_executor.layers.vocab_parallel_embedding as vocab  # pyright: ignore
 
     return linear, vocab
 
@@ -109,6 +109,6 @@ def gathered(layer: Any, shard: Tensor, dim: int) -> Tensor:
     """The shards of all ranks of a tensor-parallel engine, laid end to end."""
     if layer.tp_size == 1:
         return shard
-    from vllm import distributed  # pyright: ignore[reportMissingImports]
+    from vllm import distributed  # pyright: ignore
 
     return distributed.tensor_model_parallel_all_gather(shard.contiguous(), dim)

@@ -359,7 +359,7 @@ def asked_for(path: Path, world: World, gpu: bool) -> dict:
 
 
 def test_arguments_are_vllms_own(main, model_folder) -> None:
-    from vllm import EngineArgs  # pyright: ignore[reportMissingImports]
+    from vllm import EngineArgs  # pyright: ignore
 
     gpu = EngineArgs(**asked_for(model_folder, World(rank=1, size=4, tensor_parallel=2), gpu=True))
     assert (gpu.enable_sleep_mode, gpu.gpu_memory_utilization, gpu.enforce_eager) == (1, 0.6, 0)
