@@ -114,14 +114,16 @@ def run(config: Config, folder: Path, resume: str) -> None:
         shared = {"engine": engine, "verifier": verifier, "world": world}
         saved = {"policy": policy, "tokenizer": tokenizer, "keep": config.checkpoint.keep}
         save = partial(checkpoint.save, folder, definitions=definitions(config, sampling), **saved)
-        if world.first:
-            stack.enter_context(checkpoint.opened(folder, found, start))
+        with world.in_turn():
+            if world.first:
+                stack.enter_context(checkpoint.opened(folder, found, start))
         if found and found.parent.parent != folder.resolve():
             save(start)  # a run that begins from another's checkpoint has its own before all else
-        if world.first:
-            checkpoint.write_config(folder, config)
-            environment.write_environment(folder, world.size, why)
-        tracker = stack.enter_context(closing(make_tracker(config, folder, start.step, world)))
+        with world.in_turn():
+            if world.first:
+                checkpoint.write_config(folder, config)
+                environment.write_environment(folder, world.size, why)
+            tracker = stack.enter_context(closing(make_tracker(config, folder, start.step, world)))
         loop.train(
             config,
             problems=problems,

@@ -215,7 +215,7 @@ def kv_cache(config: Config, gib: float) -> tuple[int, int]:
 
 def generating(config: Config, gpus: int, room: int) -> dict[str, int]:
     shape, width = shape_of(config), width_of(config)
-    parameters, offloaded = count_parameters(shape), config.policy.offload_optimizer
+    parameters = count_parameters(shape)
     gathered = min(parameters, max(SYNC_BUCKET, shape.vocab * shape.hidden))
     return {
         "vLLM: weights": width * ceil(parameters / config.rollout.tensor_parallel),
@@ -223,19 +223,17 @@ def generating(config: Config, gpus: int, room: int) -> dict[str, int]:
         "vLLM: activations, graphs (assumed)": int(WORKSPACE * GIB),
         "policy: weights, 1/N": width * ceil(parameters / gpus),
         "policy: gathered for the engine": width * gathered,
-        # DeepSpeed keeps it where there are no states to move
-        "policy: reduce bucket": FP32 * REDUCE_BUCKET if offloaded else 0,
         "CUDA and NCCL (assumed)": int(CONTEXT * GIB),
     }
 
 
 def throughout(config: Config, gpus: int) -> dict[str, int]:
-    """What is there throughout an update. fp32 parameters are their own master weights."""
+    """What is there throughout an update. fp32 parameters have fp32 master weights beside them."""
     mine, width = ceil(count_parameters(shape_of(config)) / gpus), width_of(config)
     on_gpu = 0 if config.policy.offload_optimizer else FP32 * mine
     return {
         "weights, 1/N": width * mine,
-        "master weights, fp32, 1/N": on_gpu if width < FP32 else 0,
+        "master weights, fp32, 1/N": on_gpu,
         "AdamW's moments, fp32, 1/N": 2 * on_gpu,
         "gradients, fp32, 1/N": on_gpu,
         "reduce bucket, fp32": FP32 * REDUCE_BUCKET,

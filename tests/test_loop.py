@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from asymrl import checkpoint
 from asymrl import config as configs
+from asymrl.engines.hf import HFEngine
+from asymrl.engines.local import LocalPolicy
 from asymrl.engines.scripted import ScriptedEngine
 from asymrl.engines.world import World
 from asymrl.evaluate import roll_out
@@ -282,6 +284,63 @@ def test_a_checked_sync_stops_at_a_corrupted_tensor() -> None:
     sync(policy(), engine, check=False)
     with pytest.raises(RuntimeError, match=r"model\.norm\.weight"):
         sync(policy(), engine, check=True)
+
+
+def corrupting(monkeypatch, at: int) -> None:
+    """The engine's weights differ in one entry after its load number `at`."""
+    load, loads = HFEngine.load_weights, []
+
+    def damaged(engine: HFEngine, named: Any) -> None:
+        load(engine, named)
+        loads.append(engine)
+        if len(loads) == at:
+            with torch.no_grad():
+                engine.model.get_parameter("model.norm.weight")[0] += 1e-3
+
+    monkeypatch.setattr(HFEngine, "load_weights", damaged)
+
+
+@pytest.mark.parametrize(("at", "every"), [(1, 1000), (2, 1000), (3, 2), (5, 4)])
+def test_syncs_are_checked_at_the_start_the_first_step_and_every_so_often(
+    config_file: Path, tmp_path: Path, monkeypatch, at: int, every: int
+) -> None:
+    corrupting(monkeypatch, at)
+    with pytest.raises(RuntimeError, match=r"model\.norm\.weight"):
+        run(config_file, tmp_path / "run", f"rollout.sync_check_every={every}")
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_resumed_run_checks_its_first_syncs(
+    config_file: Path, tmp_path: Path, monkeypatch, at: int
+) -> None:
+    every = "rollout.sync_check_every=1000"
+    run(config_file, tmp_path / "run", every, "steps=2")
+    corrupting(monkeypatch, at)
+    with pytest.raises(RuntimeError, match=r"model\.norm\.weight"):
+        run(config_file, tmp_path / "run", every, "steps=4")
+
+
+def test_engine_and_policy_take_turns(config_file: Path, tmp_path: Path, monkeypatch) -> None:
+    """On a GPU the memory of the one is the memory of the other."""
+    calls: list[str] = []
+
+    def record(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+
+        def recorded(self, *args):
+            calls.append(f"{owner.__name__}.{name}")
+            return method(self, *args)
+
+        monkeypatch.setattr(owner, name, recorded)
+
+    for engine_method in ("sleep", "load_weights"):
+        record(HFEngine, engine_method)
+    for policy_method in ("update", "sleep"):
+        record(LocalPolicy, policy_method)
+    run(config_file, tmp_path / "run", "steps=2")
+    handed_over = ["LocalPolicy.sleep", "HFEngine.load_weights"]
+    step = ["HFEngine.sleep", "LocalPolicy.update", "LocalPolicy.update", *handed_over]
+    assert calls == handed_over + step + step
 
 
 def test_due() -> None:

@@ -165,10 +165,10 @@ def test_a_row_longer_than_the_budget_is_reckoned_in_full() -> None:
     assert backward["activations"] == activation_bytes(TINY, 2, 24, True)
 
 
-def test_fp32_parameters_are_their_own_master_weights() -> None:
+def test_fp32_parameters_have_master_weights_beside_them() -> None:
     backward = per_gpu(tiny(dtype="float32"), 4, 80.0).phases[BACKWARD]
     assert backward["weights, 1/N"] == TINY_PARAMETERS
-    assert backward["master weights, fp32, 1/N"] == 0
+    assert backward["master weights, fp32, 1/N"] == TINY_PARAMETERS
 
 
 @pytest.mark.parametrize("name", TYPES)

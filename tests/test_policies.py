@@ -44,17 +44,15 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def policy(**settings) -> LocalPolicy:
-    return LocalPolicy(tiny_model(VOCABULARY, STOP), **(DEFAULTS | settings))
+def policy(model: Any = None, **settings) -> LocalPolicy:
+    return LocalPolicy(model or tiny_model(VOCABULARY, STOP), **(DEFAULTS | settings))
 
 
-def sharded(offload_optimizer: bool = False, **settings):
-    """On fresh weights, the same on every rank."""
+def zero3_policy(model: Any, offload_optimizer: bool = False, **settings):
     from asymrl.engines.deepspeed import DeepSpeedPolicy
 
     world = from_environment()
     join(world)
-    model: Any = tiny_model(VOCABULARY, STOP)
     return DeepSpeedPolicy(
         lambda dtype: model.to(dtype),
         world=world,
@@ -63,8 +61,26 @@ def sharded(offload_optimizer: bool = False, **settings):
     )
 
 
-def offloaded(**settings):
-    return sharded(offload_optimizer=True, **settings)
+def sharded(model: Any = None, **settings):
+    """On fresh weights, the same on every rank. DeepSpeed keeps parameters as small as these
+    gathered; here all are given up after use, as a large model's are."""
+    from asymrl.engines import deepspeed
+
+    config = deepspeed.zero3
+
+    def nothing_persists(**given: Any) -> dict[str, Any]:
+        made = config(**given)
+        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deepspeed, "zero3", nothing_persists)
+        return zero3_policy(model or tiny_model(VOCABULARY, STOP), **settings)
+
+
+def offloaded(model: Any = None, **settings):
+    """The optimizer on the CPU; small parameters as DeepSpeed has them."""
+    return zero3_policy(model or tiny_model(VOCABULARY, STOP), offload_optimizer=True, **settings)
 
 
 needs_deepspeed = pytest.mark.skipif(
@@ -211,8 +227,8 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
     assert gradients(trained).norm().item() == pytest.approx(0.01, rel=1e-4)
 
 
-def test_warmup_rises_linearly() -> None:
-    trained = policy(warmup_updates=4)
+def test_warmup_rises_linearly(make) -> None:
+    trained = make(warmup_updates=4)
     rates = [trained.update(rollout_batch(MIXED), LOSS).lr for _ in range(5)]
     assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
 
@@ -285,19 +301,24 @@ def test_a_minibatch_without_a_live_row_has_every_metric(make) -> None:
     }
 
 
-def test_dropout_is_off() -> None:
+def test_dropout_is_off(make) -> None:
     sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": VOCABULARY}
-    trained = LocalPolicy(GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.5)), **DEFAULTS)
+    trained = make(model=GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.5)))
     batch = rollout_batch(MIXED)
     assert torch.equal(trained.score(batch)[0], trained.score(batch)[0])
 
 
-def test_a_head_that_is_not_linear_is_refused() -> None:
+def test_layer_checkpointing_is_what_was_asked_for(make) -> None:
+    for asked in (False, True):
+        assert make(gradient_checkpointing=asked).module.model.is_gradient_checkpointing == asked
+
+
+def test_a_head_that_is_not_linear_is_refused(make) -> None:
     sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
     config = Gemma2Config(**sizes, vocab_size=VOCABULARY, final_logit_softcapping=0.1)
     with pytest.raises(UserError, match="gemma2"):
-        LocalPolicy(Gemma2ForCausalLM(config), **DEFAULTS)
+        make(model=Gemma2ForCausalLM(config))
 
 
 def test_bf16_forward_passes_keep_fp32_weights_and_gradients() -> None:

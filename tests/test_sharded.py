@@ -102,3 +102,46 @@ def test_fewer_rows_than_ranks_are_no_matter(sharding) -> None:
     only_one = [0.0] * 11 + [1.0]
     trained.update(rollout_batch(only_one), LOSS)
     assert close(gradients(trained), dense_gradients(rollout_batch(only_one), 0.0))
+
+
+def test_gradients_are_reduced_and_added_up_in_fp32_under_bf16_too(sharding) -> None:
+    trained = sharding(bf16=True, token_budget=1)
+    zero = trained.engine.optimizer
+    assert zero.communication_data_type == zero.gradient_accumulation_dtype == torch.float32
+    assert all(flat.dtype == torch.float32 for flat in zero.fp32_partitioned_groups_flat)
+    trained.update(rollout_batch(MIXED), LOSS)
+    gradient = gradients(trained)
+    assert not torch.equal(gradient, gradient.bfloat16().float())  # sums that bf16 cannot hold
+
+
+def test_a_parameter_is_whole_only_while_it_is_used(sharding) -> None:
+    trained = sharding()
+    trained.update(rollout_batch(MIXED), LOSS)
+    small = trained.engine.zero_optimization_stage() == 3 and sharding.__name__ == "offloaded"
+    for parameter in trained.module.parameters():  # DeepSpeed's own choice keeps small ones whole
+        assert parameter.ds_status.name == ("AVAILABLE" if small else "NOT_AVAILABLE")
+
+
+def test_states_that_really_move_while_asleep_come_back_bit_by_bit(sharding, monkeypatch) -> None:
+    """As on a GPU, where the CPU's copies are other memory."""
+    mover, other = sharding(), sharding()
+    move = mover._move_optimizer
+
+    def to_other_memory(device) -> None:
+        move(device)
+        for flat in mover._master_weights:
+            flat.data = flat.data.clone()
+            state = mover._adamw.state[flat]
+            state |= {name: state[name].clone() for name in ("exp_avg", "exp_avg_sq")}
+
+    monkeypatch.setattr(mover, "_move_optimizer", to_other_memory)
+    batch = rollout_batch(MIXED)
+    for _ in range(3):
+        mover.sleep()
+        mover.update(batch, LOSS)
+        other.update(batch, LOSS)
+    mover.sleep()
+    one, same = state_of(mover), state_of(other)
+    for section in ("weights", "exp_avg", "exp_avg_sq"):
+        mine, theirs = getattr(one, section), getattr(same, section)
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

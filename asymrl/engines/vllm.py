@@ -190,6 +190,7 @@ def arguments(
         "logprobs_mode": "processed_logprobs",  # at the sampling temperature
         "skip_tokenizer_init": True,
         "seed": 0,  # `generate` seeds; equal on the ranks of one engine
+        "async_scheduling": False,  # nothing is under way when `generate` ends; CPUs have no other
         **same,
     }
     if not gpu:
@@ -217,7 +218,8 @@ def open_engine(wanted: dict[str, Any]) -> Any:
                 refuse_head_size(config.model_config.get_head_size())
             llm = LLMEngine.from_vllm_config(config, context, disable_log_stats=True)
         except (ValueError, OSError, NotImplementedError) as error:
-            cause = " ".join(str(error).split()).rpartition("Value error, ")[2][:200]
+            cause = " ".join(str(error).split()).rpartition("Value error, ")[2]
+            cause = cause.partition(" [type=")[0][:200]  # pydantic's own addition
             raise UserError(f"model {wanted['model']} cannot be opened by vLLM: {cause}") from error
     # it calls the tied head and the rotary embedding, which have nothing to load, failures
     getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(ERROR)

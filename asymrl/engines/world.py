@@ -56,12 +56,25 @@ class World:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first rank does it, then the others find it done: downloads, caches."""
+        """The first rank does it, then the others find it done: downloads, caches, files.
+
+        A UserError that the first one meets is raised on every rank, so that none waits for it.
+        """
         if not self.first:
-            self.gather(None)
-        yield
-        if self.first:
-            self.gather(None)
+            self._agree(None)
+            yield
+            return
+        error = None
+        try:
+            yield
+        except UserError as met:
+            error = met
+        self._agree(error)
+
+    def _agree(self, error: UserError | None) -> None:
+        for met in self.gather(error):
+            if met is not None:
+                raise met
 
     def sum(self, mine: Tensor) -> Tensor:
         """The sum of every rank's CPU tensor, on every rank. Collective."""

@@ -4,6 +4,7 @@ launches two processes, and each goes through these tests in step with the other
 Engines are slow to open, so there is one, of the tiny model of every run here.
 """
 
+import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,6 +204,21 @@ def test_the_first_rank_alone_says_what_was_wrong(config_file, tmp_path, world, 
     arguments = ["--config", str(config_file), "--output-dir", f"{folder}/run"]
     assert train.main(arguments) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_what_the_first_rank_alone_meets_is_every_ranks_mistake(
+    config_file, tmp_path, world, capsys
+) -> None:
+    config, parent = world.gather((str(config_file), tmp_path))[0]
+    folder = parent / "run"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        if world.first:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        world.gather(None)
+        assert train.main(["--config", config, "--output-dir", str(folder)]) == 2
+        world.gather(None)
+    assert "another process is training" in capsys.readouterr().err
 
 
 def test_a_world_that_tensor_parallel_does_not_divide_is_refused() -> None:
