@@ -22,7 +22,7 @@ BACKBONES := qwen3_4b qwen2.5_math_1.5b qwen2.5_7b
 POCKET_TARGETS := $(ROWS:%=pocket-%)
 BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(model)-grpo $(model)-asym)
 
-.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler $(POCKET_TARGETS) $(BACKBONE_TARGETS)
+.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler bench-verifier $(POCKET_TARGETS) $(BACKBONE_TARGETS)
 
 help: ## this list
 	@grep -hE '^[a-z$$().A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(POCKET_TARGETS\)/pocket-<row>/; s/^\$$\(BACKBONE_TARGETS\)/<model>-<row>/' | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -100,7 +100,7 @@ endif
 test: test-setup ## every test that this machine can run; what it skips is named
 	$(BIN)/python -m pytest -m 'not long'
 
-test-all: test-setup ## with the tests marked long (none so far)
+test-all: test-setup ## with the tests marked long (minutes)
 	$(BIN)/python -m pytest
 
 check: $(VENV)/test ## ruff, format, pyright; changes nothing
@@ -111,6 +111,9 @@ check: $(VENV)/test ## ruff, format, pyright; changes nothing
 fix: $(VENV)/test ## let ruff mend and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-verifier: $(VENV)/core ## our math verifier against math-verify, as a ratio (DATA=folder of problem files)
+	$(BIN)/python benchmarks/verifier.py speed $(or $(DATA),../shared/data)
 
 bench-sampler: $(VENV)/core ## our sampler against transformers' generate, as a ratio
 	$(BIN)/python benchmarks/sampler.py

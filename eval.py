@@ -72,7 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
         stop_ids, max_tokens = models.stop_ids(model, tokenizer, ()), 4096
     console = Console()
     with (
-        verifiers.make(defined.verifier if defined else "math") as verifier,
+        verifiers.make(
+            **(defined.verifier if defined else config.Verifier()).model_dump()
+        ) as verifier,
         console.status("evaluate") as status,
     ):
         prompt = defined.prompt.model_dump() if defined else PLAIN_PROMPT

@@ -149,7 +149,7 @@ def definitions(config: Config, sampling: Sampling) -> dict[str, Any]:
     return {
         "prompt": prompt_definition(config),
         "sampling": asdict(eval_settings(config, sampling)["sampling"]),
-        "verifier": config.verifier.name,
+        "verifier": config.verifier.model_dump(),
     }
 
 

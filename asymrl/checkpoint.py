@@ -158,7 +158,7 @@ class Definitions(configs.Section):
 
     prompt: Prompt
     sampling: Drawn
-    verifier: str
+    verifier: configs.Verifier
 
 
 def definitions(folder: Path) -> Definitions | None:

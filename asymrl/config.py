@@ -98,9 +98,15 @@ class Rollout(Section):
 
 
 class Verifier(Section):
+    """What judges responses. The defaults are those for training: strict about what is an answer,
+    so that the policy learns to give one, and exact about what it is worth."""
+
     name: str = "math"
-    workers: Positive = 1
-    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds a response
+    workers: Positive = 1  # processes, on each rank; one keeps up with generation
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds a response; most take 1 ms
+    unboxed: bool = False  # whether "the answer is 7" counts where there is no box
+    thinking: bool = False  # whether text before the last </think> counts
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0  # relative, where the gold is a decimal
 
 
 class Advantage(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,17 +28,19 @@ Progress = Callable[[int, int], None]  # done, total
 
 def roll_out(
     requests: Sequence[Request],
+    progress: Progress = lambda done, total: None,
+    waiting: AbstractContextManager[None] = nullcontext(),  # noqa: B008, it does nothing
     *,
     engine: RolloutEngine,
     verifier: Verifier,
     sampling: Sampling,
     world: World,
-    progress: Progress = lambda done, total: None,
 ) -> tuple[list[Rollout], list[Verdict]]:
     """Generate and verify; a response goes to the verifier as soon as it is finished.
 
     Each rank does its share of the requests (and tells its own progress); all get all results,
     sorted by (draw, sample), so that nothing after this depends on the order of finishing.
+    `waiting` is entered when all is generated and verdicts are still to come.
     """
     golds = {request.draw: request.problem.gold for request in requests}
     mine = world.share(requests)
@@ -47,7 +50,8 @@ def roll_out(
         if world.leads:
             pending.append((rollout, verifier.submit(golds[rollout.draw], rollout.text)))
             progress(len(pending), total)
-    judged = [(rollout, verdict.result()) for rollout, verdict in pending]
+    with waiting:
+        judged = [(rollout, verdict.result()) for rollout, verdict in pending]
     everyone = [pair for part in world.gather(judged) for pair in part]
     everyone.sort(key=lambda pair: (pair[0].draw, pair[0].sample))
     return [rollout for rollout, _ in everyone], [verdict for _, verdict in everyone]

@@ -61,7 +61,7 @@ def train(
         with clock("generate"):
             requests = take(first_draw=draws, step=step)
             draws += len(requests)
-            rollouts, verdicts = roll_out(requests, progress=clock.tell)
+            rollouts, verdicts = roll_out(requests, clock.tell, clock("verify_wait"))
             rewards, valid = judge(rollouts, verdicts, config.rollout.truncation)
 
         with clock("score"):

@@ -44,7 +44,7 @@ def test_the_content_of_the_last_box_comes_back_as_it_was_put(before, content, a
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{\}}", r"\}"),
         (r"a \\\boxed{7}", "7"),  # a line break before the box
-        (r"\boxed{x=\boxed{5}}", "5"),
+        (r"\boxed{x=\boxed{5}}", r"x=\boxed{5}"),
         (r"\boxed{3} and \boxed{\frac{1}{2}", "3"),
         (r"}}} {{{ \boxed{3}", "3"),
         (r"\boxed{}", ""),
@@ -69,7 +69,8 @@ def test_long_hostile_text_takes_time_linear_in_its_length(unit):
     def seconds(length: int) -> float:
         text = unit * (length // len(unit)) + r"\boxed{7}"
         start = time.process_time()
-        assert last_box(text) == "7" or unit == "\\"
+        expected = None if unit == "<think>" else "7"
+        assert last_box(text) == expected or unit == "\\"
         return time.process_time() - start
 
     assert seconds(300_000) < 60  # hours, were it quadratic
@@ -195,7 +196,7 @@ def test_other_mathematics_is_wrong(gold, answer):
 def test_a_gold_that_does_not_parse_counts_only_when_written_alike():
     gold = r"\begin{pmatrix} 1 & \phantom"
     assert not math.parses(gold)
-    assert math._compare(gold, gold) == "unparseable"  # what math-verify itself would say
+    assert math.trees(gold) == ()
     assert reason(math, gold, r"\begin{pmatrix} 1") == "unparseable"
     assert math.verify(r"\frac{1}{", boxed("7"))[0] == "unparseable"
     assert reason(math, r"\oint!", r"\oint !") == "correct"

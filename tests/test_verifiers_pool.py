@@ -307,11 +307,9 @@ def test_every_real_case_gets_a_verdict_in_order_hostile_ones_too(shared_data, t
     cases = [json.loads(line) for line in lines if line]
     chosen = [case for i, case in enumerate(cases) if case["tier"] == "hostile" or i % 20 == 0]
     file, out = write(tmp_path / "cases.jsonl", *chosen), tmp_path / "out.jsonl"
-    arguments = [str(file), "--out", str(out), "--workers", "2", "--timeout", "0.5"]
+    arguments = [str(file), "--out", str(out), "--workers", "2", "--timeout", "10"]
     assert main(arguments) == 0
     verdicts = [json.loads(line) for line in out.read_text().splitlines()]
     assert [verdict["id"] for verdict in verdicts] == [case["id"] for case in chosen]
     pairs = list(zip(verdicts, chosen, strict=True))
-    assert sum(v["reward"] for v, case in pairs if not case["expected"]) <= 2  # math-verify's own
-    assert sum(v["reward"] for v, case in pairs if case["expected"]) >= 10
-    assert any(verdict["reason"] == "timeout" for verdict in verdicts)
+    assert all(v["reward"] == case["expected"] for v, case in pairs)

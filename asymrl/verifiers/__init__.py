@@ -1,15 +1,17 @@
 """Verifiers: a gold answer and a response's text in, a Verdict out.
 
 Knows text, mathematics and processes. Does not know torch, tokens, problems or rollouts; imported
-by data loading, the loop and the command line. To add a verifier, write a module with
-`verify(gold, text) -> (reason, answer)` and `parses(gold) -> bool` and add a line to VERIFIERS.
+by data loading, the loop and the command line. `verify` is the whole of it for a notebook. To add a
+verifier, write a module with `verify(gold, text) -> (reason, answer)` and `parses(gold) -> bool`
+(and the keywords of `make`, if it is to take them) and add a line to VERIFIERS.
 """
 
 import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Protocol, Self
+from functools import cache
+from typing import Any, Protocol, Self
 
 from asymrl.types import UserError, Verdict, value
 from asymrl.verifiers.pool import Pool
@@ -46,12 +48,12 @@ class Verifier(Protocol):
 class Inline:
     """A verifier that answers within microseconds and is simply called."""
 
-    def __init__(self, module: str) -> None:
-        self._module = importlib.import_module(module)
+    def __init__(self, module: str, settings: Mapping[str, Any]) -> None:
+        self._module, self._settings = importlib.import_module(module), settings
 
     def submit(self, gold: str, text: str) -> Future[Verdict]:
         start = time.perf_counter()
-        reason, answer = self._module.verify(gold, text)
+        reason, answer = self._module.verify(gold, text, **self._settings)
         seconds = time.perf_counter() - start
         future: Future[Verdict] = Future()
         future.set_result(Verdict(reason=reason, answer=answer, seconds=seconds))
@@ -72,12 +74,63 @@ class Inline:
         self.close()
 
 
-def make(name: str, workers: int = 2, timeout: float = 5.0) -> Verifier:
-    """The verifier of that name, ready to take work. UserError for an unknown name."""
+def make(
+    name: str,
+    workers: int = 2,
+    timeout: float = 5.0,
+    unboxed: bool = False,
+    thinking: bool = False,
+    tolerance: float = 0.0,
+) -> Verifier:
+    """The verifier of that name, ready to take work. UserError for an unknown name.
+
+    unboxed: an explicit closing sentence counts where no box is. thinking: text before the last
+    `</think>` counts too. tolerance: relative, of answers to a gold that is a decimal.
+    """
     if name not in VERIFIERS:
         raise UserError(f"verifier {name!r} is unknown; valid are: {', '.join(VERIFIERS)}")
     entry = VERIFIERS[name]
-    return Pool(entry.module, workers, timeout) if entry.pooled else Inline(entry.module)
+    asked = {"unboxed": unboxed, "thinking": thinking, "tolerance": tolerance}
+    settings = {key: given for key, given in asked.items() if given}
+    if entry.pooled:
+        return Pool(entry.module, workers, timeout, settings)
+    return Inline(entry.module, settings)
+
+
+@cache
+def _shared(name: str, timeout: float, **settings: Any) -> Verifier:
+    """One worker that lasts as long as this process."""
+    return make(name, 1, timeout, **settings)
+
+
+def verify(
+    gold: str, response: str, name: str = "math", timeout: float = 5.0, **settings: Any
+) -> Verdict:
+    r"""Whether a response gives the gold answer: `verify("1/2", r"so \boxed{0.5}").reward == 1`.
+
+    The answer is what the last box after the last `</think>` holds; boxes side by side are a list.
+    Without a box: `no_answer`, unless unboxed=True ("the answer is 7"). The cases people ask about:
+
+    | gold | accepted | not accepted |
+    | --- | --- | --- |
+    | `\frac{1}{3}` | `1/3`, `\dfrac13`, `x = 1/3`, `1/3 \text{ cm}` | `0.333` |
+    | `0.5` | `1/2`, `.50` | `0.51`, unless tolerance=0.05 |
+    | `10\%` | `10`, `0.1`, `10 percent` | `0.01` |
+    | `1000` | `1,000`, `1{,}000`, `10^3`, `1e3`, `\$1000` | `1,00` |
+    | `1\frac12` | `3/2`, `1.5`, `1 1/2` | `1/2` |
+    | `90^\circ` | `90`, `\pi/2` | `\pi` |
+    | `1, 2` | `2, 1`, `\{1, 2\}`, `x=1 \text{ or } x=2` | `1`, `(1, 2)`, `1, 2, 3` |
+    | `(1, 2)` | `(1, 2.0)`, `(x, y) = (1, 2)` | `(2, 1)` |
+    | `x < 1` | `(-\infty, 1)`, `1 > x` | `x \le 1` |
+    | `x^2 - 1` | `(x-1)(x+1)`, `x**2 - 1`, `y = x^2 - 1` | `1 - x^2` |
+    | `x + y = 1` | `y = 1 - x`, `2x + 2y = 2` | `1` |
+    | `\text{(B)}` | `B`, `(B)`, `\textbf{(B)}\ 17` | `A or B`, `b` |
+    | `101_2` | `(101)_2` | `5`, `101`, `101_3` |
+
+    Runs in a process of its own, so that no answer can hang, crash or run anything here; call it
+    from any thread. For many answers at once, use `make`: it takes workers and gives futures.
+    """
+    return _shared(name, timeout, **settings).submit(gold, response).result()
 
 
 def unreadable(verifier: Verifier, golds: Sequence[str]) -> list[int]:

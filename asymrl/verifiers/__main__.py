@@ -2,7 +2,7 @@
 
 Knows rows (JSON Lines with `gold` and `response` or `model_output`) and how to count verdicts; does
 not know how they come about. Verdict rows, in the order of the file, go to stdout or to --out;
-progress and a summary go to stderr.
+progress and a summary go to stderr: a table by tier and kind where rows carry `expected`.
 """
 
 import argparse
@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
+from rich.table import Column, Table
 
 from asymrl.types import UserError, Verdict
 from asymrl.verifiers import VERIFIERS, Verifier, make
@@ -30,6 +32,8 @@ READERS: dict[str, Callable[[str], str | None]] = {
     "counts an <answer> tag": answer_tag,
     "counts an unboxed answer in an explicit closing sentence": closing_answer,
 }
+
+COLUMNS = ("tier", Column("kind", no_wrap=True), "right", "share", "wrongly accepted", "rejected")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -109,22 +113,46 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         draft.unlink(missing_ok=True)
 
 
-def summarise(rows: list[dict[str, Any]], verdicts: list[Verdict]) -> list[str]:
-    """Counts by reason, and agreement with `expected` by tier where rows carry it."""
+def summarise(rows: list[dict[str, Any]], verdicts: list[Verdict], console: Console) -> None:
+    """Counts by reason; where rows carry `expected`, agreement by tier and kind, and each miss."""
     reasons = Counter(verdict.reason for verdict in verdicts)
-    summary = [f"{len(verdicts)} verdicts: {', '.join(f'{n} {r}' for r, n in reasons.items())}"]
-    tiers: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for row, verdict in zip(rows, verdicts, strict=True):
-        if isinstance(row.get("expected"), bool):
-            tiers[str(row.get("tier", "all"))].append((row["expected"], verdict.reward == 1))
-    for tier, pairs in sorted(tiers.items()):
-        agree = sum(expected == got for expected, got in pairs)
-        wrongly = sum(got and not expected for expected, got in pairs)
-        summary.append(
-            f"{tier}: {agree} of {len(pairs)} as expected ({agree / len(pairs):.1%}), "
-            f"{wrongly} accepted wrongly"
-        )
-    return summary
+    counted = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+    console.print(f"{len(verdicts)} verdicts: {counted}", highlight=False, soft_wrap=True)
+    judged = [
+        (row, verdict, row["expected"], verdict.reward == 1)
+        for row, verdict in zip(rows, verdicts, strict=True)
+        if isinstance(row.get("expected"), bool)
+    ]
+    if not judged:
+        return
+    table = Table(*COLUMNS, box=SIMPLE)
+    groups: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: defaultdict(list))
+    for row, _, expected, got in judged:
+        groups[str(row.get("tier", "all"))][str(row.get("kind", ""))].append((expected, got))
+    for tier, kinds in sorted(groups.items()):
+        for kind, pairs in sorted(kinds.items()):
+            table.add_row(tier, kind, *tally(pairs))
+        table.add_section()
+    console.print(table)
+    for tier, kinds in sorted(groups.items()):
+        pairs = [pair for kind in kinds.values() for pair in kind]
+        right, share, wrongly, _ = tally(pairs)
+        line = f"{tier}: {right} of {len(pairs)} as expected ({share}), {wrongly} accepted wrongly"
+        console.print(line, highlight=False, soft_wrap=True)
+    for row, verdict, expected, got in judged:
+        if expected != got:
+            what = "accepted wrongly" if got else "not accepted"
+            name = f"{row['id']}: " if "id" in row else ""
+            line = f"{name}{what} ({verdict.reason}): {verdict.answer!r} for {row['gold']!r}"
+            console.print(line[:300], highlight=False, markup=False, soft_wrap=True)
+
+
+def tally(pairs: list[tuple[bool, bool]]) -> list[str]:
+    """Of (expected, got): how many agree, their share, how many wrongly accepted and rejected."""
+    agree = sum(expected == got for expected, got in pairs)
+    accepted = sum(got and not expected for expected, got in pairs)
+    counts = [str(agree), f"{agree / len(pairs):.1%}", str(accepted)]
+    return [*counts, str(len(pairs) - agree - accepted)]
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
@@ -134,10 +162,15 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--verifier", default="math", help=f"one of: {', '.join(VERIFIERS)}")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds a response (5)")
+    parser.add_argument("--unboxed", action="store_true", help='"the answer is 7" counts, unboxed')
+    parser.add_argument("--thinking", action="store_true", help="text before </think> counts")
+    parser.add_argument("--tolerance", type=float, default=0.0, help="relative, of decimal golds")
     chosen = parser.parse_args(arguments)
     for name, valid in (("workers", chosen.workers >= 1), ("timeout", 0 < chosen.timeout <= 3600)):
         if not valid:
             raise UserError(f"--{name} {getattr(chosen, name)} must be more than 0")
+    if not 0 <= chosen.tolerance < 1:
+        raise UserError(f"--tolerance {chosen.tolerance} must be from 0 to 1")
     return chosen
 
 
@@ -147,7 +180,14 @@ def main(arguments: list[str] | None = None) -> int:
         rows = read_rows(chosen.file)
         verdicts: list[Verdict] = []
         with (
-            make(chosen.verifier, chosen.workers, chosen.timeout) as verifier,
+            make(
+                chosen.verifier,
+                chosen.workers,
+                chosen.timeout,
+                unboxed=chosen.unboxed,
+                thinking=chosen.thinking,
+                tolerance=chosen.tolerance,
+            ) as verifier,
             whole_file(chosen.out) if chosen.out else contextlib.nullcontext(sys.stdout) as file,
         ):
             found = judge(rows, verifier)
@@ -161,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    print("\n".join(summarise(rows, verdicts)), file=sys.stderr)
+    summarise(rows, verdicts, Console(stderr=True))
     return 0
 
 

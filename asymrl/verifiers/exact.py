@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 
 from asymrl.types import Reason
-from asymrl.verifiers.extract import last_box
+from asymrl.verifiers.extract import final_answer
 
 MAX_NUMBER_CHARS = 200  # a longer one is compared as text only, so that it costs nothing
 
@@ -79,12 +79,15 @@ def parses(gold: str) -> bool:
     return normalise(gold) != ""
 
 
-def verify(gold: str, text: str) -> tuple[Reason, str | None]:
+def verify(
+    gold: str, text: str, unboxed: bool = False, thinking: bool = False, tolerance: float = 0.0
+) -> tuple[Reason, str | None]:
     """The verdict on a response and the answer that it was given for.
 
-    An empty box is no answer. An answer is never unparseable here, only wrong.
+    unboxed, thinking: see extract.final_answer. An empty box is no answer. An answer is never
+    unparseable here, only wrong; nor is there a tolerance, whatever is asked for.
     """
-    answer = last_box(text)
+    answer = final_answer(text, unboxed, thinking)
     if answer is None or not normalise(answer):
         return "no_answer", answer
     return ("correct" if equal(gold, answer) else "wrong"), answer

@@ -1,62 +1,103 @@
-r"""The `math` verifier: exact match first, then math-verify on what is left.
+r"""The `math` verifier: is the response's final answer the same mathematics as the gold?
 
-Knows that math-verify may run for ever: its own timeouts, which need signals and the main thread,
-are off, and the deadline of the pool that this runs in is what bounds it. Only LaTeX is read; the
-reader of math-verify that hands text to Python's parser is left out.
+Knows the order in which two answers are compared, cheapest first: written alike, the same number,
+the same choice or words, then as trees (`grammar`, `answers`), and what no tree can be made of by
+math-verify (`last_resort`). Golds and verdicts are cached. Runs in the workers of a pool, whose
+deadline bounds what is left that may take long.
 """
 
-import logging
+import re
 from functools import lru_cache
-from typing import Any
-
-from math_verify import LatexExtractionConfig
-from math_verify import parse as read
-from math_verify import verify as same
 
 from asymrl.types import Reason
-from asymrl.verifiers import exact
+from asymrl.verifiers import exact, last_resort
+from asymrl.verifiers.answers import same
+from asymrl.verifiers.expressions import Node
+from asymrl.verifiers.extract import final_answer
+from asymrl.verifiers.grammar import read
+from asymrl.verifiers.notation import plain, unwrapped, words
+from asymrl.verifiers.tokens import Unreadable, has_thousands
+from asymrl.verifiers.values import Beyond
 
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
+FENCED = True  # in a worker it may run no code, and open and reach nothing
 
-MAX_CHARS = 1_000  # no final answer is longer, and longer ones only cost a deadline
-_LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
-
-
-def _parse(latex: str) -> list[Any]:
-    """The answer as sympy objects; empty where it cannot be read as mathematics."""
-    if len(latex) > MAX_CHARS:
-        return []
-    boxed = f"\\boxed{{{exact.tidy(latex)}}}"  # bare LaTeX is read badly
-    # 0 is no timeout.
-    return read(boxed, _LATEX, fallback_mode="no_fallback", parsing_timeout=0)
+_CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?|\(([A-Z])\)[\s.:].*|([A-Z])[.:)]\s.*", re.DOTALL)
+_OTHER_CHOICE = re.compile(
+    r"\b[B-Z]\b|\bA\b(?!\s+[a-z])|\b(?:or|and|no|not|but|wrong|incorrect|actually)\b"
+)
+_TEXT = re.compile(r"\s*\\(?:text\w*|mbox)\s*\{[^{}]*[A-Za-z][^{}]*[A-Za-z][^{}]*\}\s*")
+_PROSE = re.compile(r"[A-Za-z][A-Za-z\s.,'-]*[A-Za-z][A-Za-z\d\s.,'-]*")
 
 
-_parse_gold = lru_cache(maxsize=20_000)(_parse)
+def verify(
+    gold: str, text: str, unboxed: bool = False, thinking: bool = False, tolerance: float = 0.0
+) -> tuple[Reason, str | None]:
+    """The verdict on a response and the answer that it was given for.
+
+    unboxed, thinking: see extract.final_answer. tolerance: relative, where the gold is a decimal.
+    `unparseable`: the gold or the answer could not be read, and they are not written alike.
+    """
+    answer = final_answer(text, unboxed, thinking)
+    if answer is None or not exact.normalise(answer):
+        return "no_answer", answer
+    return compare(gold, answer, tolerance if "." in gold else 0.0), answer
 
 
-@lru_cache(maxsize=20_000)
-def _compare(gold: str, answer: str) -> Reason:
-    if not (expected := _parse_gold(gold)) or not (found := _parse(answer)):
+@lru_cache(maxsize=50_000)
+def compare(gold: str, answer: str, tolerance: float = 0.0) -> Reason:
+    """The verdict on a bare answer."""
+    if exact.equal(gold, answer):
+        return "correct"
+    if not tolerance and exact.number(gold) is not None and exact.number(answer) is not None:
+        return "wrong"
+    if letter := choice(gold):
+        return "correct" if letter == choice(answer) else "wrong"
+    golds, answers = trees(gold), trees(answer)
+    try:
+        if any(same(one, other, tolerance) for one in golds for other in answers):
+            return "correct"
+    except (Beyond, RecursionError):
         return "unparseable"
-    # An interval equals the inequality that describes it; 0 is no timeout.
-    right = same(expected, found, allow_set_relation_comp=True, timeout_seconds=0)
-    return "correct" if right else "wrong"
+    # words alone drop signs and case: never where the gold could be a formula
+    if (not golds or _TEXT.fullmatch(gold)) and is_prose(gold) and words(gold) == words(answer):
+        return "correct"
+    if golds:  # a gold that we can read is never left to math-verify, which guesses
+        return "wrong" if answers else "unparseable"
+    return last_resort.compare(gold, answer)
+
+
+def choice(latex: str) -> str | None:
+    r"""The letter of a choice: `C`, `(C)`, `\text{(C)}`, `\textbf{(C)}\ 17`, `C: a reason`."""
+    text = unwrapped(latex) if len(latex) <= 1000 else ""
+    match = _CHOICE.fullmatch(text)
+    if match is None or _OTHER_CHOICE.search(text, match.end(match.lastindex or 0) + 1):
+        return None
+    return match[match.lastindex or 0]
+
+
+def is_prose(latex: str) -> bool:
+    r"""Whether an answer is words, bare or all of it in a `\text{}`: compared as such."""
+    return len(latex) <= 1000 and bool(_PROSE.fullmatch(unwrapped(latex)) or _TEXT.fullmatch(latex))
+
+
+@lru_cache(maxsize=50_000)
+def trees(latex: str) -> tuple[Node, ...]:
+    """The readings of an answer, none where the grammar has none: 1,234 is a number or a list."""
+    readings: dict[Node, None] = {}
+    for thousands in (True, False) if has_thousands(plain(latex[:2000])) else (True,):
+        try:
+            readings[read(latex, thousands)] = None
+        except (Unreadable, RecursionError):
+            continue
+    return tuple(readings)
 
 
 def parses(gold: str) -> bool:
-    """Whether math-verify can read the gold. One that does not is judged by exact match alone."""
-    return exact.number(gold) is not None or bool(_parse_gold(gold))
-
-
-def verify(gold: str, text: str) -> tuple[Reason, str | None]:
-    """The verdict on a response and the answer that it was given for.
-
-    `unparseable`: the gold or the answer could not be read, and they are not written alike. Plain
-    numbers are decided exactly, without math-verify and its rounding.
-    """
-    reason, answer = exact.verify(gold, text)
-    if reason != "wrong" or answer is None:
-        return reason, answer
-    if exact.number(gold) is not None and exact.number(answer) is not None:
-        return "wrong", answer
-    return _compare(gold, answer), answer
+    """Whether the gold can be read as mathematics, a choice or words."""
+    return (
+        exact.number(gold) is not None
+        or bool(trees(gold))
+        or choice(gold) is not None
+        or is_prose(gold)
+        or last_resort.parses(gold)
+    )

@@ -8,7 +8,9 @@ what the verifier does.
 A job's deadline starts when a worker that has finished its imports takes it. Past it the worker is
 killed (`timeout`); a worker that dies costs the job it had (`crashed`), and no other. Workers end
 with their parent, however that ends: idle ones see the channel close, and each arms a timer in the
-kernel before it starts a job, which ends it even in a loop that never returns to Python.
+kernel before it starts a job, which ends it even in a loop that never returns to Python. Their
+memory and processor time are limited where the platform can, and a verifier that says FENCED can
+run no code and open nothing once it is up.
 """
 
 import contextlib
@@ -23,38 +25,53 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from asymrl.types import Verdict
+from asymrl.types import Verdict, value
+from asymrl.verifiers import fence
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 120.0  # a cold disk may take long to import sympy
 GRACE_SECONDS = 2.0  # past the deadline, before a worker that nobody killed ends itself
 IDLE_CHECK_SECONDS = 5.0
-MEMORY_BYTES = 4 << 30
+MEMORY_BYTES = 2 << 30  # of address space; a worker with sympy takes some 300 MiB
 WARM_UP = ("x+1", r"\boxed{1+x}")
 START = "import sys; from asymrl.verifiers.pool import work; work(*sys.argv[1:])"
 
 Job = tuple[Future[Any], Callable[[Verdict], Any], list[str]]  # future, what it is given, request
 
 
+@value
+class Command:
+    """What a worker runs: a module's verify with these keyword arguments, so long a job."""
+
+    module: str
+    timeout: float
+    settings: dict[str, Any]
+
+
 class Pool:
     """`workers` processes that run `module`'s verify(gold, text), `timeout` seconds a job.
+
+    `settings` are keyword arguments of verify.
 
     Starts at once and in the background; may be used from any thread. Every future gets a result,
     or RuntimeError where no worker can be started.
     """
 
-    def __init__(self, module: str, workers: int, timeout: float) -> None:
+    def __init__(
+        self, module: str, workers: int, timeout: float, settings: Mapping[str, Any] | None = None
+    ) -> None:
         assert workers >= 1 and timeout > 0, (workers, timeout)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
+        command = Command(module=module, timeout=timeout, settings=dict(settings or {}))
         self._threads = [
-            threading.Thread(target=_serve, args=(self._jobs, module, timeout), daemon=True)
+            threading.Thread(target=_serve, args=(self._jobs, command), daemon=True)
             for _ in range(workers)
         ]
         for thread in self._threads:
@@ -94,13 +111,13 @@ class Pool:
         self.close()
 
 
-def _serve(jobs: queue.SimpleQueue[Job | None], module: str, timeout: float) -> None:
+def _serve(jobs: queue.SimpleQueue[Job | None], command: Command) -> None:
     """One thread's life: takes jobs until it is given None, and keeps a live worker at hand."""
     worker: _Worker | None = None
     while True:
         if worker is None or not worker.alive():
             with contextlib.suppress(OSError):  # if it lasts, the next job is told
-                worker = _Worker(module, timeout)
+                worker = _Worker(command)
         if (job := jobs.get()) is None:
             break
         future, give, request = job
@@ -108,7 +125,7 @@ def _serve(jobs: queue.SimpleQueue[Job | None], module: str, timeout: float) -> 
             continue
         try:
             if worker is None or not worker.alive():  # died between jobs
-                worker = _Worker(module, timeout)
+                worker = _Worker(command)
             worker.wait_until_ready()
             verdict = worker.judge(request)
         except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
@@ -122,12 +139,22 @@ def _serve(jobs: queue.SimpleQueue[Job | None], module: str, timeout: float) -> 
 class _Worker:
     """A worker process, seen from the thread that owns it."""
 
-    def __init__(self, module: str, timeout: float) -> None:
-        self._module, self._timeout, self._ready = module, timeout, False
+    def __init__(self, command: Command) -> None:
+        self._module, self._timeout, self._ready = command.module, command.timeout, False
         self._link, theirs = multiprocessing.Pipe()
+        arguments = [command.module, str(command.timeout), json.dumps(command.settings)]
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, str(theirs.fileno()), module, str(timeout)],
+                [
+                    sys.executable,
+                    "-P",
+                    "-W",
+                    "ignore",
+                    "-c",
+                    START,
+                    str(theirs.fileno()),
+                    *arguments,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a library prints belongs to stderr
                 pass_fds=[theirs.fileno()],
@@ -177,15 +204,18 @@ class _Worker:
         self._link.close()
 
 
-def work(fd: str, module: str, timeout: str) -> None:
+def work(fd: str, module: str, timeout: str, settings: str) -> None:
     """The worker process: imports the verifier, says so, and answers until the channel closes."""
     parent = os.getppid()
     with contextlib.suppress(ImportError, ValueError, OSError):  # a platform without the limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    verifier = importlib.import_module(module)
-    verifier.verify(*WARM_UP)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    verifier, keywords = importlib.import_module(module), json.loads(settings)
+    verifier.verify(*WARM_UP, **keywords)
+    if getattr(verifier, "FENCED", False):
+        fence.put_up()
     with Connection(int(fd)) as link, contextlib.suppress(EOFError, OSError):
         link.send_bytes(b"ready")
         while os.getppid() == parent:
@@ -193,17 +223,30 @@ def work(fd: str, module: str, timeout: str) -> None:
                 continue
             request = json.loads(link.recv_bytes())
             signal.setitimer(signal.ITIMER_REAL, float(timeout) + GRACE_SECONDS)
-            reply = _answer(verifier, request)
+            _limit_cpu(float(timeout) + GRACE_SECONDS)
+            reply = _answer(verifier, request, keywords)
             signal.setitimer(signal.ITIMER_REAL, 0)
             link.send_bytes(json.dumps(reply).encode())
 
 
-def _answer(verifier: Any, request: list[str]) -> tuple[str, str | None, str | None]:
+def _limit_cpu(seconds: float) -> None:
+    """So much more processor time for this process, where the platform can limit it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 1, hard))
+
+
+def _answer(
+    verifier: Any, request: list[str], keywords: dict[str, Any]
+) -> tuple[str, str | None, str | None]:
     """(reason, answer, error). The one broad except of the package: a verifier runs model text."""
     try:
         kind, *texts = request
         if kind == "parses":
             return ("correct" if verifier.parses(*texts) else "unparseable"), None, None
-        return *verifier.verify(*texts), None
+        return *verifier.verify(*texts, **keywords), None
     except Exception as error:
         return "crashed", None, f"{type(error).__name__}: {error}"[:300]
