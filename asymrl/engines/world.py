@@ -43,7 +43,7 @@ class World:
         return self.rank % self.tensor_parallel == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """What this process's engine generates: every so-manieth, as its neighbours do."""
+        """What this process's engine generates: of n engines, it takes every n-th item."""
         return items[self.rank // self.tensor_parallel :: self.size // self.tensor_parallel]
 
     def gather(self, mine: Item) -> list[Item]:
