@@ -17,17 +17,22 @@ HAS_VLLM_CPU := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && echo yes)
 # On a GPU machine a process a GPU; without one, two processes. torchrun does the same.
 RANKS := $(BIN)/accelerate launch $(if $(GPU),,--use_deepspeed --zero_stage 3 --num_processes 2)
 
-ROWS := reinforce grpo grpo_ent grpo_clip_higher pos_only neg_only asym_sym asym ent_increase ent_decrease
+ROWS := reinforce reinforce_ent grpo grpo_ent grpo_clip_higher dr_grpo pos_only neg_only asym_sym asym asym_clip_higher \
+	ent_increase ent_decrease cw_grpo eapo quad_phr quad_plr quad_nhr quad_nlr
 BACKBONES := qwen3_4b qwen2.5_math_1.5b qwen2.5_7b
 POCKET_TARGETS := $(ROWS:%=pocket-%)
-BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(model)-grpo $(model)-asym)
+BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
+# Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
+EVALUATE := $(BIN)/python eval.py --avg-at paper --temperature 0.4
 
-.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler bench-verifier $(POCKET_TARGETS) $(BACKBONE_TARGETS)
+.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler bench-verifier $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
+	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%) table2-pocket claims-pocket grid-pocket
+.NOTPARALLEL: # every run takes the whole machine
 
 help: ## this list
-	@grep -hE '^[a-z$$().A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(POCKET_TARGETS\)/pocket-<row>/; s/^\$$\(BACKBONE_TARGETS\)/<model>-<row>/' | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9$$():%=.A-Z_-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(POCKET_TARGETS\)/pocket-<row>/; s/^\$$\(BACKBONE_TARGETS\)/<model>-<row>/; s/^\$$\(BACKBONES:%=(%-base|table2-%)\)/\1/; s/%/<model>/' | awk -F ': .*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 	@echo "  rows:   $(ROWS)"
-	@echo "  models: $(BACKBONES) (rows grpo and asym)"
+	@echo "  models: $(BACKBONES)"
 
 $(VENV)/core: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AsymRL needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -86,8 +91,31 @@ $(POCKET_TARGETS): pocket-%: $(VENV)/core ## train that row on the pocket task -
 	$(BIN)/python train.py --config pocket_$*.yaml
 	$(BIN)/python -m asymrl.report runs/pocket_$* --out runs/pocket_$*/report.html
 
-$(BACKBONE_TARGETS): $(VENV)/core ## train that row of a real backbone on a GPU machine -> runs/<model>_<row>
+table2-pocket: $(VENV)/core ## the paper's table on the pocket task, 8 seeds -> docs/table2-pocket.md
+	$(BIN)/python -m asymrl.study table2
+
+claims-pocket: $(VENV)/core ## the paper's six claims on two pocket mixes, 8 seeds -> docs/claims.md
+	$(BIN)/python -m asymrl.study claims
+
+grid-pocket: $(VENV)/core ## accuracy over beta_pos x beta_neg on the pocket task -> docs/grid-pocket.png
+	$(BIN)/python -m asymrl.study grid
+
+$(BACKBONE_TARGETS): $(VENV)/core ## on a GPU machine: train that row, evaluate it, add it to runs/table2_<model>.md
 	$(BIN)/accelerate launch train.py --config $(subst -,_,$@).yaml
+	@cd runs/$(subst -,_,$@); [ table2/summary.json -nt checkpoints/latest/trainer.json ] || \
+	{ cd ../..; set -x; $(EVALUATE) --ckpt runs/$(subst -,_,$@)/checkpoints/latest --output runs/$(subst -,_,$@)/table2; }
+	$(BIN)/python -m asymrl.study paper-table $(firstword $(subst -, ,$@))
+
+$(BACKBONES:%=%-base): %-base: $(VENV)/core ## evaluate the untrained model, add it to the table
+	@[ -f runs/$*_base/table2/summary.json ] || \
+	{ set -x; $(EVALUATE) --config $* --output runs/$*_base/table2; }
+	$(BIN)/python -m asymrl.study paper-table $*
+
+define TABLE2
+table2-$(1): $(1)-base $(ROWS:%=$(1)-%)
+endef
+$(foreach model,$(BACKBONES),$(eval $(call TABLE2,$(model))))
+$(BACKBONES:%=table2-%): ## every row of the model and its base, one after another; resumes
 
 # Where vLLM and DeepSpeed cannot be had, the tests that need them say so and the others run.
 test-setup: $(VENV)/test

@@ -1,7 +1,7 @@
 """Score a checkpoint on benchmarks: avg@k and pass@k with standard errors. Wiring only.
 
-    python eval.py --ckpt DIR_OR_HF_ID [--benchmarks math500,aime24,...] [--avg-at K]
-        [--temperature 0.4] [--max-tokens N] [--data-dir DIR] [--output DIR]
+    python eval.py --ckpt DIR_OR_HF_ID | --config CONFIG [--benchmarks math500,aime24,...]
+        [--avg-at K|paper] [--temperature 0.4] [--max-tokens N] [--data-dir DIR] [--output DIR]
 
 Prompt, stop and length definitions come from the checkpoint (asymrl.json); a plain Hugging Face
 model gets its chat template around the problem and the usual sentence about the box.
@@ -20,14 +20,23 @@ from asymrl.types import Sampling, UserError
 
 BENCHMARKS = "math500,aime24,aime25,amc23,olympiadbench"
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
+PAPER = "paper"
 PLAIN_PROMPT = {"system": None, "user": BOXED, "template_kwargs": {"enable_thinking": False}}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--ckpt", required=True, help="a checkpoint, a model folder or a hub id")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--ckpt", help="a checkpoint, a model folder or a hub id")
+    asked.add_argument("--config", help="the untrained model of that config, asked as it asks")
     parser.add_argument("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
-    parser.add_argument("--avg-at", type=int, default=10, metavar="K", help="samples a problem")
+    parser.add_argument(
+        "--avg-at",
+        type=samples_of,
+        default=10,
+        metavar="K|paper",
+        help="samples a problem; paper: 5 on MATH-500 and OlympiadBench, 10 on the others",
+    )
     parser.add_argument("--temperature", type=float, default=0.4)
     parser.add_argument("--max-tokens", type=int, help="default: the checkpoint's, else 4096")
     parser.add_argument("--data-dir", type=Path, help="read NAME.jsonl there, not from the hub")
@@ -54,15 +63,17 @@ def run(arguments: argparse.Namespace) -> None:
     refuse_numbers(arguments)
     from rich.console import Console
 
-    from asymrl import checkpoint, config, evaluate, models, verifiers
+    from asymrl import checkpoint, evaluate, models, schema, verifiers
+    from asymrl import config as configs
     from asymrl.engines.hf import HFEngine
     from asymrl.engines.world import World
 
-    model = config.Model(path=arguments.ckpt)
+    config = configs.load(arguments.config) if arguments.config else None
+    model = config.model if config else schema.Model(path=arguments.ckpt)
     models.set_threads(arguments.threads)
     tokenizer = models.load_tokenizer(model)
     where = Path(models.locate(model.path)).resolve()
-    defined = checkpoint.definitions(where)
+    defined = definitions(model, config, tokenizer) or checkpoint.definitions(where)
     folder = arguments.output or Path("runs") / "eval" / name_of(where)
     make_folder(folder)
     causal_lm = models.load_model(model, models.default_dtype())
@@ -73,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console()
     with (
         verifiers.make(
-            **(defined.verifier if defined else config.Verifier()).model_dump()
+            **(defined.verifier if defined else schema.Verifier()).model_dump()
         ) as verifier,
         console.status("evaluate") as status,
     ):
@@ -82,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
             HFEngine(causal_lm, tokenizer.decode, max_rows=512),
             verifier,
             load_benchmarks(arguments, tokenizer, prompt, verifier),
-            samples=arguments.avg_at,
+            samples=lambda name: samples_at(arguments.avg_at, name),
             sampling=Sampling(
                 temperature=arguments.temperature,
                 top_p=1.0,
@@ -97,6 +108,24 @@ def run(arguments: argparse.Namespace) -> None:
         )
     console.print(evaluate.table(results))
     print(f"every sample, and summary.json: {folder}")
+
+
+def definitions(model: Any, config: Any, tokenizer: Any) -> Any:
+    """What a checkpoint of this config would say, or None without one."""
+    from asymrl import checkpoint, models
+
+    if config is None:
+        return None
+    sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    stop_ids = models.stop_ids(model, tokenizer, config.rollout.stop)
+    return checkpoint.Definitions.model_validate(
+        {
+            "prompt": config.data.prompt,
+            "sampling": sampling
+            | {"max_tokens": config.rollout.max_tokens, "stop_ids": list(stop_ids)},
+            "verifier": config.verifier.model_dump(),
+        }
+    )
 
 
 def name_of(checkpoint: Path) -> str:
@@ -121,6 +150,18 @@ def show(console: Any, status: Any, done: int, total: int) -> None:
         print(f"{done}/{total} responses", flush=True)
 
 
+def samples_of(text: str) -> int | str:
+    """What --avg-at may be: argparse says so where this raises."""
+    return text if text == PAPER else int(text)
+
+
+def samples_at(avg_at: int | str, benchmark: str) -> int:
+    """The paper's protocol takes fewer of the two large benchmarks (arXiv 2604.04894, App. H)."""
+    if isinstance(avg_at, int):
+        return avg_at
+    return 5 if benchmark in ("math500", "olympiadbench") else 10
+
+
 BOUNDS = {
     "avg_at": (1, 10_000),
     "temperature": (0, 100),
@@ -133,7 +174,7 @@ BOUNDS = {
 def refuse_numbers(arguments: argparse.Namespace) -> None:
     for name, (least, most) in BOUNDS.items():
         given = getattr(arguments, name)
-        if given is not None and not least <= given <= most:
+        if given not in (None, PAPER) and not least <= given <= most:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {given} must be from {least} to {most}")
     if arguments.data_dir and not arguments.data_dir.is_dir():

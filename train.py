@@ -11,7 +11,7 @@ Left out on purpose: a critic, a KL penalty, a reward model, dual clip, dynamic 
 turns. The story is asymrl/loop.py; the mathematics is asymrl/algo/.
 
     accelerate launch train.py --config qwen3_4b_asym.yaml [key.sub=value ...]
-        [--dry-run] [--resume auto|never|DIR] [--output-dir DIR]
+        [--row ROW] [--dry-run] [--resume auto|never|DIR] [--output-dir DIR]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from asymrl import config as configs
 from asymrl import memory
-from asymrl.config import Config
+from asymrl.schema import Config
 from asymrl.types import Problem, Sampling, UserError
 
 if TYPE_CHECKING:  # heavy imports wait until the config is known to be right
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # heavy imports wait until the config is known to be right
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", required=True, help="a path, or a bare name in configs/")
+    parser.add_argument("--row", help="a row over that config: a path, or a name in configs/rows/")
     parser.add_argument("--dry-run", action="store_true", help="config, batches, memory; no model")
     parser.add_argument(
         "--resume",
@@ -50,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="auto (default): go on with the run in the output folder; never: refuse such a "
         "folder; DIR: begin a new run from that checkpoint",
     )
-    parser.add_argument("--output-dir", type=Path, help="default: runs/<name of the config>")
+    parser.add_argument("--output-dir", type=Path, help="default: runs/<config>[_<row>]")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
     return parser.parse_intermixed_args(argv)
 
@@ -66,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def attempt(arguments: argparse.Namespace, first: bool) -> int:
     """The exit code."""
     try:
-        config = configs.load(arguments.config, arguments.overrides)
+        config = configs.load(arguments.config, arguments.overrides, arguments.row)
         if arguments.dry_run:
             print(configs.dump(config), memory.describe(config, *memory.cards()), sep="\n")
         else:
-            name = Path(arguments.config).name.removesuffix(".yaml")
+            parts = [arguments.config, *([arguments.row] if arguments.row else [])]
+            name = "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
             run(config, arguments.output_dir or Path("runs") / name, arguments.resume)
     except UserError as error:
         if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
@@ -93,7 +95,7 @@ def run(config: Config, folder: Path, resume: str) -> None:
     world = worlds.from_environment(config.rollout.tensor_parallel)
     chosen, why = choice.choose(config, choice.machine(world))
     found = checkpoint.find(folder, config, resume)
-    start, state = checkpoint.load(found) if found else (checkpoint.Position(), None)
+    start, state, another = checkpoint.begin(folder, found)
     if start.step >= config.steps:
         print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
         return
@@ -117,7 +119,7 @@ def run(config: Config, folder: Path, resume: str) -> None:
         with world.in_turn():
             if world.first:
                 stack.enter_context(checkpoint.opened(folder, found, start))
-        if found and found.parent.parent != folder.resolve():
+        if another:
             save(start)  # a run that begins from another's checkpoint has its own before all else
         with world.in_turn():
             if world.first:
@@ -147,7 +149,7 @@ def run(config: Config, folder: Path, resume: str) -> None:
 def definitions(config: Config, sampling: Sampling) -> dict[str, Any]:
     """asymrl.json of a checkpoint: how this policy is to be asked, and by whom judged."""
     return {
-        "prompt": prompt_definition(config),
+        "prompt": config.data.prompt,
         "sampling": asdict(eval_settings(config, sampling)["sampling"]),
         "verifier": config.verifier.model_dump(),
     }
@@ -162,7 +164,7 @@ def load_problems(
     load = partial(
         data.load_problems,
         tokenizer=tokenizer,
-        prompt=prompt_definition(config),
+        prompt=config.data.prompt,
         max_prompt_tokens=config.data.max_prompt_tokens,
         problem_field=config.data.problem_field,
         answer_field=config.data.answer_field,
@@ -277,18 +279,10 @@ def make_tracker(config: Config, folder: Path, first_step: int, world: World) ->
     return tracking.Trackers(*trackers, console)
 
 
-def prompt_definition(config: Config) -> dict[str, Any]:
-    return {
-        "system": config.data.system,
-        "user": config.data.user,
-        "template_kwargs": config.data.chat_template_kwargs,
-    }
-
-
 def eval_settings(config: Config, sampling: Sampling) -> dict[str, Any]:
     max_tokens = config.eval.max_tokens or config.rollout.max_tokens
     return {
-        "samples": config.eval.samples,
+        "samples": lambda name: config.eval.samples,
         "sampling": replace(sampling, temperature=config.eval.temperature, max_tokens=max_tokens),
         "seed": config.seed,
     }

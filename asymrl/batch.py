@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from asymrl.algo.diagnostics import cells
 from asymrl.types import Batch, Groups, Request, Rollout, Scored, Tokens
 
 
@@ -75,7 +76,7 @@ def minibatches(
     tokens: Tokens,
     scored: Scored,
     advantages: Tensor,
-    valid: Tensor,
+    groups: Groups,
     *,
     prompts: int,
     entropy_bonus: float,
@@ -83,11 +84,12 @@ def minibatches(
 ) -> list[Batch]:
     """Cut a rollout batch into mini-batches of `prompts` prompts, in the order of the draws.
 
-    advantages (M,), valid (R,); denominators: algo.loss.denominators with its mode chosen, counted
-    over each mini-batch. A row is live, that is, can have a gradient, if it is valid and has an
-    advantage or gets a bonus.
+    advantages (M,); denominators: algo.loss.denominators with its mode chosen, counted over each
+    mini-batch. A row is live, that is, can have a gradient, if it is valid and has an advantage or
+    gets a bonus.
     """
     logprobs, entropy = scored
+    valid, cell = groups.valid.flatten(), cells(groups).flatten()
     moved = torch.bincount(tokens.row, weights=(advantages != 0).double(), minlength=len(valid)) > 0
     live = valid & (moved | (entropy_bonus > 0))
     batches = []
@@ -109,6 +111,7 @@ def minibatches(
                 weight=weight,
                 denominators=denominators(weight, mine.row, group),
                 live=live[rows],
+                cell=cell[rows],
             )
         )
     return batches

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from asymrl import config as configs
-from asymrl.config import Config
 from asymrl.engines.policy import Policy
 from asymrl.files import sync, sync_folder, write_atomically
+from asymrl.schema import Config, Positive, Section, Verifier
 from asymrl.types import TrainerState, UserError, value
 
-FORMAT = 2
+FORMAT = 3
 STATE = "trainer/state.safetensors"  # not beside the model's: vLLM reads all that lie there
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
@@ -35,10 +36,11 @@ SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
 
 @value
 class Position:
-    """Where a run is: steps done, and prompt draws taken."""
+    """Where a run is: steps done, prompt draws taken, and what its schedule keeps."""
 
     step: int = 0
     draws: int = 0
+    schedule: Mapping[str, float] = field(default_factory=dict)
 
 
 def save(
@@ -73,6 +75,7 @@ def save(
         "format": FORMAT,
         "step": position.step,
         "draws": position.draws,
+        "schedule": dict(position.schedule),
         "updates": state.updates,
     }
     write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
@@ -112,6 +115,16 @@ class Tensors(Mapping[str, Tensor]):
         return len(self.names)
 
 
+def begin(run: Path, found: Path | None) -> tuple[Position, TrainerState | None, bool]:
+    """What a run starts from, and whether that is another run's checkpoint: then the run goes on
+    from its steps and weights, but its schedule begins anew."""
+    if found is None:
+        return Position(), None, False
+    position, state = load(found)
+    another = found.parent.parent != run.resolve()
+    return (replace(position, schedule={}) if another else position), state, another
+
+
 def load(folder: Path) -> tuple[Position, TrainerState]:
     """The state in a checkpoint folder. Raises UserError that names the missing or broken file."""
     position, updates = load_position(folder)
@@ -130,7 +143,9 @@ def load_position(folder: Path) -> tuple[Position, int]:
     file = folder / "trainer.json"
     try:
         trainer = json.loads(file.read_text())
-        position = Position(step=trainer["step"], draws=trainer["draws"])
+        position = Position(
+            step=trainer["step"], draws=trainer["draws"], schedule=trainer["schedule"]
+        )
         found, updates = trainer["format"], trainer["updates"]
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
@@ -141,24 +156,24 @@ def load_position(folder: Path) -> tuple[Position, int]:
     return position, updates
 
 
-class Definitions(configs.Section):
+class Definitions(Section):
     """asymrl.json of a checkpoint: how its policy is to be asked, and by whom judged."""
 
-    class Prompt(configs.Section):
+    class Prompt(Section):
         system: str | None
         user: str
         template_kwargs: dict[str, Any]
 
-    class Drawn(configs.Section):
+    class Drawn(Section):
         temperature: float
         top_p: float
         top_k: int
-        max_tokens: configs.Positive
+        max_tokens: Positive
         stop_ids: list[int]
 
     prompt: Prompt
     sampling: Drawn
-    verifier: configs.Verifier
+    verifier: Verifier
 
 
 def definitions(folder: Path) -> Definitions | None:

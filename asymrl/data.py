@@ -112,6 +112,18 @@ SOURCES: Mapping[str, Source] = {
         problems=1319,
         licence="MIT",
     ),
+    "open_rs": Source(
+        id="knoveleng/open-rs",
+        split="train",
+        problems=7000,
+        licence="see its card",
+    ),
+    "deepscaler": Source(
+        id="agentica-org/DeepScaleR-Preview-Dataset",
+        split="train",
+        problems=None,  # 40,315 in the EAPO paper
+        licence="MIT",
+    ),
 }
 READERS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
 

@@ -106,7 +106,7 @@ def evaluate(
     verifier: Verifier,
     benchmarks: Mapping[str, Sequence[Problem]],
     *,
-    samples: int,
+    samples: Callable[[str], int],
     sampling: Sampling,
     seed: int,
     folder: Path,
@@ -115,6 +115,7 @@ def evaluate(
 ) -> list[Scores]:
     """Score every benchmark; summary.json and <benchmark>.jsonl (every sample) go to `folder`.
 
+    samples: how many a problem, by the benchmark's name.
     The samples' seeds do not depend on the training step, so that two evaluations differ by the
     weights alone.
     """
@@ -122,7 +123,10 @@ def evaluate(
     for name, problems in benchmarks.items():
         requests = [
             Request(
-                problem=problem, draw=n, samples=samples, seed=derive_seed(seed, "eval", name, n)
+                problem=problem,
+                draw=n,
+                samples=samples(name),
+                seed=derive_seed(seed, "eval", name, n),
             )
             for n, problem in enumerate(problems)
         ]
@@ -134,7 +138,7 @@ def evaluate(
             world=world,
             progress=progress,
         )
-        results.append(score(name, rollouts, verdicts, samples))
+        results.append(score(name, rollouts, verdicts, samples(name)))
         if not world.first:
             continue
         lines = [json.dumps(row) for row in sample_rows(requests, rollouts, verdicts)]

@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asymrl.algo.advantages import ADVANTAGES
-from asymrl.algo.importance import importance_weights
-from asymrl.algo.loss import denominators, ppo_clip
-from asymrl.batch import engine_logprobs, engine_values, make_groups, minibatches, tokenise
+from asymrl.batch import engine_values, make_groups, tokenise
 from asymrl.checkpoint import Position
-from asymrl.config import Config
-from asymrl.data import draw
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, fingerprint
 from asymrl.evaluate import sample_rows
+from asymrl.methods import coefficient_metrics, methods, observe
 from asymrl.metrics import logprob_gain, rollout_metrics, update_metrics
+from asymrl.schema import Config
 from asymrl.tracking import Clock, Tracker
-from asymrl.types import Problem, Rollout, Scored, Tokens, Verdict
+from asymrl.types import Problem, Rollout, Verdict
 
 RollOut = Callable[..., tuple[list[Rollout], list[Verdict]]]
 
@@ -47,19 +43,18 @@ def train(
     tracker: Tracker,
     start: Position,
 ) -> None:
-    """Train from `start` to config.steps. roll_out(requests) generates with the engine and
-    verifies; evaluate(step) gives metrics; save(position) keeps what there is."""
-    take, estimate, spread, cut, loss = methods(config, problems)
+    """Train from `start` to config.steps. evaluate(step) gives metrics."""
+    method = methods(config, problems)
+    draws, coefficients = start.draws, start.schedule or method.begin
     sync(policy, engine, check=True)
     if start.step == 0:
         tracker.log(0, evaluate(0))
 
-    draws = start.draws
     for step in range(start.step + 1, config.steps + 1):
         clock = Clock(tracker)
 
         with clock("generate"):
-            requests = take(first_draw=draws, step=step)
+            requests = method.take(first_draw=draws, step=step)
             draws += len(requests)
             rollouts, verdicts = roll_out(requests, clock.tell, clock("verify_wait"))
             rewards, valid = judge(rollouts, verdicts, config.rollout.truncation)
@@ -71,83 +66,31 @@ def train(
 
         with clock("update"):
             groups = make_groups(tokens, scored, rewards, valid)
-            advantages = estimate(groups).flatten()
-            batches = cut(tokens, scored, spread(advantages, tokens, scored, rollouts), valid)
-            updates = [policy.update(part, loss) for part in batches * config.optim.epochs]
+            advantages = method.estimate(groups, coefficients)
+            of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
+            batches = method.cut(tokens, scored, of_tokens, groups)
+            updates = [policy.update(part, method.loss) for part in batches * config.optim.epochs]
 
         metrics = rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
+        metrics |= coefficient_metrics(config.advantage.params, coefficients)
+        coefficients = method.move(coefficients, observe(step, config.steps, groups, metrics))
         if due(step, config.tracking.logprob_gain_every, config.steps):
             with clock("gain"):
                 metrics |= logprob_gain(policy, tokens, scored, rewards)
 
         with clock("sync"):
-            first = step == start.step + 1
-            sync(policy, engine, check=first or step % config.rollout.sync_check_every == 0)
+            sync(policy, engine, check=due(step - start.step, config.rollout.sync_check_every, 1))
 
         if due(step, config.eval.every, config.steps):
             with clock("evaluate"):
                 metrics |= evaluate(step)
-        metrics |= update_metrics(updates, clock.metrics(), len(tokens.targets))
-        tracker.log(step, metrics | config.advantage.metrics)
+        tracker.log(step, metrics | update_metrics(updates, clock.metrics(), len(tokens.targets)))
         if step == 1 or due(step, config.tracking.rollouts_every, config.steps):
             rows = sample_rows(requests, rollouts, verdicts)
             tracker.rollouts(step, with_values(rows, rewards, valid, advantages))
         if due(step, config.checkpoint.every, config.steps):
             tracker.phase("save")
-            save(Position(step=step, draws=draws))
-
-
-def methods(
-    config: Config, problems: Sequence[Problem]
-) -> tuple[Callable, Callable, Callable, Callable, Callable]:
-    """What a config says of the draw, the estimator, the spread of its advantages over tokens,
-    the cut into mini-batches and the loss."""
-    take = partial(
-        draw,
-        problems,
-        config.rollout.prompts,
-        samples=config.rollout.group_size,
-        seed=config.seed,
-    )
-    estimate = partial(ADVANTAGES[config.advantage.name], **config.advantage.params)
-    spread = partial(
-        per_token,
-        level=config.loss.importance_sampling,
-        cap=config.loss.importance_cap,
-    )
-    cut = partial(
-        minibatches,
-        prompts=config.optim.minibatch_prompts,
-        entropy_bonus=config.loss.entropy_bonus,
-        denominators=partial(
-            denominators,
-            aggregation=config.loss.aggregation,
-            constant_length=config.loss.constant_length or config.rollout.max_tokens,
-        ),
-    )
-    loss = partial(
-        ppo_clip,
-        clip_low=config.loss.clip_low,
-        clip_high=config.loss.clip_high,
-        entropy_bonus=config.loss.entropy_bonus,
-    )
-    return take, estimate, spread, cut, loss
-
-
-def per_token(
-    advantages: Tensor,
-    tokens: Tokens,
-    scored: Scored,
-    rollouts: Sequence[Rollout],
-    *,
-    level: str,
-    cap: float,
-) -> Tensor:
-    """(M,): each token has its row's advantage (R,), weighed by truncated importance sampling."""
-    weights = importance_weights(
-        scored[0], engine_logprobs(rollouts), tokens.row, level=level, cap=cap
-    )
-    return advantages[tokens.row] * weights
+            save(Position(step=step, draws=draws, schedule=coefficients))
 
 
 def judge(
@@ -191,6 +134,6 @@ def sync(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:
             )
 
 
-def due(step: int, every: int, last: int) -> bool:
-    """On each multiple of `every` and at the last step; never when `every` is 0."""
-    return every > 0 and (step % every == 0 or step == last)
+def due(step: int, every: int, also: int) -> bool:
+    """On each multiple of `every` and at step `also`; never when `every` is 0."""
+    return every > 0 and (step % every == 0 or step == also)

@@ -12,7 +12,7 @@ from math import ceil
 import torch
 
 from asymrl.algo.logprobs import CHUNK_ELEMENTS
-from asymrl.config import Config, Shape
+from asymrl.schema import Config, Shape
 from asymrl.types import UserError, value
 
 GIB = 2**30

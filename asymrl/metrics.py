@@ -30,7 +30,7 @@ def rollout_metrics(
     the diagnostics and the channels over valid rollouts.
     """
     logprobs, entropy = scored
-    rewards = groups.rewards.flatten()
+    rewards, by_rollout = groups.rewards.flatten(), advantages.reshape(groups.rewards.shape)
     channel = rewards.masked_fill(~groups.valid.flatten(), torch.nan)
     mismatch = engine_logprobs(rollouts) - logprobs
     ones = torch.ones_like(entropy)
@@ -39,7 +39,8 @@ def rollout_metrics(
         **diagnostics.entropy_by_channel(entropy, ones, channel[tokens.row].float()),
         **diagnostics.solved_fractions(groups),
         "diag/kappa": diagnostics.kappa(groups),
-        **diagnostics.channel_mass(groups, advantages.reshape(groups.rewards.shape)),
+        **diagnostics.channel_mass(groups, by_rollout),
+        **diagnostics.by_accuracy(groups, by_rollout),
         "rollout/length_mean": groups.lengths.double().mean().item(),
         "rollout/truncated": mean([rollout.truncated for rollout in rollouts]),
         "rollout/logprob_mismatch_mean": mismatch.abs().mean().item(),
@@ -77,6 +78,8 @@ def update_metrics(
         name: mean([update.metrics[name] for update in updates if name in update.metrics])
         for name in sorted({name for update in updates for name in update.metrics})
     }
+    cells = [update.by_cell["pressure"] for update in updates]
+    means |= diagnostics.pressure([mean(of_cell) for of_cell in zip(*cells, strict=True)])
     peaks = [u.metrics["loss/ratio_max"] for u in updates if "loss/ratio_max" in u.metrics]
     if peaks:
         means["loss/ratio_max"] = max(peaks)

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging as transformers_logging
 
 from asymrl import pocket
-from asymrl.config import Model, Shape
+from asymrl.schema import Model, Shape
 from asymrl.types import UserError
 
 POCKET = "pocket"

@@ -119,6 +119,23 @@ class Groups:
 
 
 @value
+class TokenGroups:
+    """All that a reweighter may see of M response tokens.
+
+    advantages, logprobs, entropy, weight (M,) float: log-probs and entropy are of the generating
+    policy, in nats; weight 0: not in the loss. row, group (M,) int from 0: the rollout and the
+    prompt draw that a token is in.
+    """
+
+    advantages: Tensor
+    logprobs: Tensor
+    entropy: Tensor
+    weight: Tensor
+    row: Tensor
+    group: Tensor
+
+
+@value
 class Tokens:
     """R rows of prompt + response, their response tokens laid end to end: what can be scored.
 
@@ -140,6 +157,7 @@ class Batch(Tokens):
     advantages, old_logprobs, old_entropy, weight (M,) float; weight 0: not in the loss.
     denominators (M,): what a token's loss is divided by, counted over the whole mini-batch on all
     ranks before any split. live (R,) bool: rows that can have a gradient; the rest is skipped.
+    cell (R,) int: the channel and group accuracy that a row counts under (diagnostics.cells).
     Physical layout (padding, packing, placement) is the policy's business.
     """
 
@@ -149,11 +167,12 @@ class Batch(Tokens):
     weight: Tensor
     denominators: Tensor
     live: Tensor
+    cell: Tensor
 
 
 @value
 class LossInputs:
-    """What a loss sees of one micro-batch. All (M,) but `group`, which is (R,)."""
+    """What a loss sees of one micro-batch. All (M,) but `group` and `cell`, which are (R,)."""
 
     logprobs: Tensor
     old_logprobs: Tensor
@@ -162,6 +181,7 @@ class LossInputs:
     weight: Tensor
     row: Tensor
     group: Tensor
+    cell: Tensor
     denominators: Tensor
 
 
@@ -170,12 +190,14 @@ class LossOutputs:
     """A micro-batch's share of the mini-batch loss (a scalar: the shares add up to the loss).
 
     metrics: name -> (sum, count), so that means over micro-batches and ranks are exact; every
-    count is in tokens of weight 1. maxima: name -> the largest value seen.
+    count is in tokens of weight 1. maxima: name -> the largest value seen. by_cell: name -> sums
+    by channel and group accuracy (diagnostics.cells), which add up over micro-batches.
     """
 
     loss: Tensor
     metrics: Mapping[str, tuple[Tensor, Tensor]]
     maxima: Mapping[str, Tensor]
+    by_cell: Mapping[str, Tensor]
 
 
 Scored = tuple["Tensor", "Tensor"]
@@ -188,10 +210,12 @@ LossFn = Callable[[LossInputs], LossOutputs]
 class UpdateStats:
     """One optimizer step: means over the whole mini-batch, skipped rows counted in.
 
-    updates: optimizer steps so far, this one included.
+    by_cell: sums by channel and group accuracy (diagnostics.cells). updates: optimizer steps so
+    far, this one included.
     """
 
     metrics: Mapping[str, float]
+    by_cell: Mapping[str, Sequence[float]]
     grad_norm: float
     lr: float
     updates: int

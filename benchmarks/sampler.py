@@ -15,8 +15,8 @@ import time
 import torch
 
 from asymrl import data, models, verifiers
-from asymrl.config import Model
 from asymrl.engines.hf import HFEngine
+from asymrl.schema import Model
 from asymrl.types import Request, Sampling
 
 PROMPTS, SAMPLES = 32, 8

@@ -9,25 +9,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asymrl.algo.advantages import ADVANTAGES, asym, ent_decrease, ent_increase, grpo_sample_std
+from asymrl.algo.advantages import (
+    ADVANTAGES,
+    a_grae,
+    asym,
+    dr_grpo,
+    ent_decrease,
+    ent_increase,
+    grpo_sample_std,
+    maxrl,
+    ngrpo,
+    qae,
+    rloo,
+    w_reinforce,
+)
 from asymrl.types import Groups
 
 SETTINGS = {
     "asym": {"beta_pos": 0.9, "beta_neg": 0.4},
     "ent_increase": {"beta_pos": 0.5, "beta_neg": 0.5},
     "ent_decrease": {"beta_pos": 0.5, "beta_neg": 0.5},
-    "grpo_sample_std": {},
+    "w_reinforce": {"positive_weight": 0.1, "negative_weight": 1.0},
+    "qae": {"quantile": 0.4},
+    "a_grae": {"alpha": 1.0},
+    "unlikeliness": {"beta": 0.25},
 }
 every_estimator = pytest.mark.parametrize("name", ADVANTAGES)
 betas = st.floats(0, 2)
+EXACT = {"rtol": 0, "atol": 1e-10}
 
 
-def make_groups(rewards: Tensor, valid: Tensor | None = None) -> Groups:
+def make_groups(
+    rewards: Tensor, valid: Tensor | None = None, mean_logprobs: Tensor | None = None
+) -> Groups:
+    """By default every rollout of a group has a log-prob of its own."""
+    if mean_logprobs is None:
+        order = torch.arange(rewards.shape[1]).to(rewards) - rewards.shape[1]
+        mean_logprobs = (order / 8).expand_as(rewards)
     return Groups(
         rewards=rewards,
         valid=torch.ones_like(rewards, dtype=torch.bool) if valid is None else valid,
         lengths=torch.ones_like(rewards, dtype=torch.long),
-        mean_logprobs=torch.zeros_like(rewards),
+        mean_logprobs=mean_logprobs,
     )
 
 
@@ -64,9 +87,18 @@ def random_groups(draw, *, mixed: bool = False) -> Groups:
             "7/1 3/1 1/1 0.333/1 0.143/1",
         ),
         (grpo_sample_std, "2.475/0.354 1.620/0.540 0.935/0.935 0.540/1.620 0.354/2.475"),
+        (dr_grpo, "0.875/0.125 0.750/0.250 0.5/0.5 0.250/0.750 0.125/0.875"),
+        (rloo, "1.000/0.143 0.857/0.286 0.571/0.571 0.286/0.857 0.143/1.000"),
+        (maxrl, "7/1 3/1 1/1 0.333/1 0.143/1"),
+        (ngrpo, "1.764/0.504 1.333/0.667 0.843/1.054 0.504/1.764 0.333/2.667"),
+        (qae, "3.024/0 2.309/0 2.000/0 0/2.309 0/3.024"),
+        (w_reinforce, "0.1/1 0.1/1 0.1/1 0.1/1 0.1/1"),
+        # a_grae of that group alone, so w = p: by hand from grpo_sample_std above, times
+        # (sqrt(p) + sqrt(1 - p)) / 2, and on the positive side times p
+        (a_grae, "0.199/0.228 0.277/0.369 0.331/0.661 0.277/1.107 0.199/1.595"),
     ],
 )
-def test_published_vectors_at_group_size_eight(estimator, expected):
+def test_vectors_at_group_size_eight(estimator, expected):
     for num_correct, pair in zip((1, 2, 4, 6, 7), expected.split(), strict=True):
         positive, negative = map(float, pair.split("/"))
         row = estimator(with_correct(num_correct))[0]
@@ -80,7 +112,7 @@ def test_half_half_is_the_group_standardised_reward(groups):
     std = groups.rewards.std(1, keepdim=True, correction=0)
     expected = (groups.rewards - mean) / std
     got = asym(groups, beta_pos=0.5, beta_neg=0.5)
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(got, expected, **EXACT)
 
 
 @given(groups=random_groups())
@@ -96,6 +128,21 @@ def test_one_zero_is_maxrl_on_mixed_groups(groups):
     p = groups.rewards.mean(1, keepdim=True)
     got = asym(groups, beta_pos=1.0, beta_neg=0.0)
     torch.testing.assert_close(got, (groups.rewards - p) / p, rtol=0, atol=1e-10)
+    torch.testing.assert_close(maxrl(groups), got * p / (p + 1e-6), rtol=0, atol=1e-10)
+
+
+@given(groups=random_groups(mixed=True))
+def test_the_sample_std_makes_grpo_smaller_by_a_known_factor(groups):
+    size = groups.rewards.shape[1]
+    got, half = grpo_sample_std(groups), asym(groups, beta_pos=0.5, beta_neg=0.5)
+    torch.testing.assert_close(got, half * math.sqrt((size - 1) / size), rtol=1e-5, atol=0)
+
+
+@every_estimator
+def test_a_group_of_two_has_both_signs_the_right_way_round(name):
+    row = estimate(name, with_correct(1, size=2))[0]
+    assert row[0] >= 0 >= row[1]
+    assert row.any()
 
 
 @given(groups=random_groups(mixed=True), beta_pos=st.floats(0, 1))
@@ -177,8 +224,8 @@ def test_flips_reflect_one_channel_and_leave_the_other(groups, beta_pos, beta_ne
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0])
-@pytest.mark.parametrize("name", ["ent_increase", "ent_decrease", "grpo_sample_std"])
-def test_a_lone_valid_rollout_has_no_line_to_extend(name, reward):
+@pytest.mark.parametrize("name", sorted(ADVANTAGES.keys() - {"asym", "w_reinforce", "ngrpo"}))
+def test_a_lone_valid_rollout_has_nothing_to_be_compared_with(name, reward):
     groups = make_groups(torch.full((1, 4), reward).double(), torch.arange(4)[None] == 2)
     assert not estimate(name, groups).any()
 
@@ -190,19 +237,28 @@ def test_invalid_rollouts_leave_p_and_size_and_get_zero(name, groups, data):
         st.booleans(), min_size=groups.rewards.numel(), max_size=groups.rewards.numel()
     )
     valid = torch.tensor(data.draw(flags)).view_as(groups.rewards)
-    got = estimate(name, make_groups(groups.rewards, valid))
-    assert not got[~valid].any()
-    for rewards, kept, advantages in zip(groups.rewards, valid, got, strict=True):
+    for rewards, kept, logprobs in zip(groups.rewards, valid, groups.mean_logprobs, strict=True):
+        got = estimate(name, make_groups(rewards[None], kept[None], logprobs[None]))[0]
+        assert not got[~kept].any()
         if kept.any():
-            alone = estimate(name, make_groups(rewards[kept][None]))
-            assert torch.equal(advantages[kept], alone[0])
+            alone = make_groups(rewards[kept][None], mean_logprobs=logprobs[kept][None])
+            torch.testing.assert_close(got[kept], estimate(name, alone)[0], **EXACT)
+
+
+@pytest.mark.parametrize("name", sorted(ADVANTAGES.keys() - {"a_grae"}))
+@given(groups=random_groups())
+def test_a_group_does_not_see_the_others(name, groups):
+    """`a_grae` alone looks at the whole batch."""
+    alone = [estimate(name, make_groups(rewards[None])) for rewards in groups.rewards]
+    assert torch.equal(estimate(name, groups), torch.cat(alone))
 
 
 @every_estimator
 def test_what_an_invalid_rollout_holds_is_not_read(name):
     rewards = torch.tensor([[1.0, 0.0, math.nan, 7.0], [math.nan] * 4]).double()
-    got = estimate(name, make_groups(rewards, rewards <= 1))
-    assert torch.equal(got[0, :2], estimate(name, with_correct(1, size=2))[0])
+    logprobs = torch.tensor([[-2.0, -1.0, math.nan, math.inf], [math.nan] * 4]).double()
+    got = estimate(name, make_groups(rewards, rewards <= 1, logprobs))
+    torch.testing.assert_close(got[0, :2], estimate(name, with_correct(1, size=2))[0], **EXACT)
     assert not got[0, 2:].any()
     assert not got[1].any()
 
@@ -214,15 +270,19 @@ def test_order_of_rollouts_and_prompts_does_not_matter(name, groups, seed):
     generator = torch.Generator().manual_seed(seed)
     prompts = torch.randperm(num_prompts, generator=generator)
     rollouts = torch.rand(num_prompts, size, generator=generator).argsort(1)
-    shuffled = make_groups(groups.rewards[prompts].gather(1, rollouts))
+    shuffled = make_groups(
+        groups.rewards[prompts].gather(1, rollouts),
+        mean_logprobs=groups.mean_logprobs[prompts].gather(1, rollouts),
+    )
     expected = estimate(name, groups)[prompts].gather(1, rollouts)
-    assert torch.equal(estimate(name, shuffled), expected)
+    torch.testing.assert_close(estimate(name, shuffled), expected, **EXACT)
 
 
 @every_estimator
 def test_arguments_are_not_mutated(name):
     groups = with_correct(0, 3, 8)
-    before = {field: getattr(groups, field).clone() for field in ("rewards", "valid", "lengths")}
+    fields = ("rewards", "valid", "lengths", "mean_logprobs")
+    before = {field: getattr(groups, field).clone() for field in fields}
     estimate(name, groups)
     assert all(torch.equal(getattr(groups, field), value) for field, value in before.items())
 
@@ -233,7 +293,7 @@ def test_the_dtype_of_the_rewards_is_kept(name, dtype):
     groups = with_correct(0, 3, 8)
     got = estimate(name, make_groups(groups.rewards.to(dtype)))
     assert got.dtype == dtype
-    torch.testing.assert_close(got.double(), estimate(name, groups), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(got.double(), estimate(name, groups), rtol=1e-5, atol=1e-6)
 
 
 @every_estimator

@@ -10,6 +10,7 @@ import pytest
 import eval as evaluation
 import train
 from asymrl import checkpoint, report
+from asymrl import config as configs
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, program=train) -> str:
@@ -192,6 +193,35 @@ def test_evaluation_of_a_checkpoint_takes_its_definitions(
     assert summary["sampling"]["max_tokens"] == 6 and summary["sampling"]["temperature"] == 0.4
     assert summary["benchmarks"]["mine"]["samples"] == 3
     assert len((tmp_path / "out" / "mine.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
+    finished: Path, tmp_path: Path
+) -> None:
+    data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
+    for name in ("math500", "aime24"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(data) + "\n")
+    arguments = ["--ckpt", str(finished / "checkpoints" / "latest"), "--data-dir", str(tmp_path)]
+    arguments += ["--benchmarks", "math500,aime24", "--output", str(tmp_path / "out")]
+    assert evaluation.main([*arguments, "--avg-at", "paper"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())["benchmarks"]
+    assert {name: scores["samples"] for name, scores in summary.items()} == {
+        "math500": 5,
+        "aime24": 10,
+    }
+
+
+def test_an_untrained_model_is_asked_as_its_config_asks(tiny, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(configs.dump(configs.load(tiny[1], ["data.user=Hear {problem}"])))
+    data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
+    (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
+    arguments = ["--config", str(config), "--data-dir", str(tmp_path), "--benchmarks", "some"]
+    assert evaluation.main([*arguments, "--avg-at", "1", "--output", str(tmp_path / "out")]) == 0
+    (row,) = (tmp_path / "out" / "some.jsonl").read_text().splitlines()
+    assert "Hear What is 1 + 1" in json.loads(row)["prompt"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["sampling"]["max_tokens"] == 6
 
 
 def test_a_report_of_no_run_is_refused(tmp_path: Path, capsys) -> None:

@@ -76,11 +76,13 @@ def test_taking_rows_renumbers_them() -> None:
 
 
 def cut(advantages: list[float], valid: list[bool] | None = None, bonus: float = 0.0, prompts=2):
+    scored = torch.arange(12.0), torch.arange(12.0) + 50
+    rewards = torch.tensor([1.0, 0, 1, 1, 0, 0])
     return minibatches(
         tokens(),
-        (torch.arange(12.0), torch.arange(12.0) + 50),
+        scored,
         torch.tensor(advantages)[tokens().row],
-        torch.tensor(valid or [True] * 6),
+        make_groups(tokens(), scored, rewards, torch.tensor(valid or [True] * 6)),
         prompts=prompts,
         entropy_bonus=bonus,
         denominators=partial(denominators, aggregation="token_mean", constant_length=8),
@@ -93,6 +95,7 @@ def test_minibatches_hold_whole_groups_in_order() -> None:
     assert second.advantages.tolist() == [5, 6]
     assert second.old_logprobs.tolist() == [10, 11] and second.old_entropy.tolist() == [60, 61]
     assert first.group.tolist() == [0, 0, 1, 1] and second.group.tolist() == [0, 0]
+    assert first.cell.tolist() == [17 + 8, 8, 17 + 16, 17 + 16] and second.cell.tolist() == [0, 0]
 
 
 def test_denominators_count_the_whole_minibatch_skipped_rows_too() -> None:

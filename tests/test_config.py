@@ -38,6 +38,13 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("advantage.beta_pos=high", ["advantage.beta_pos = 'high'", "from 0 to 40"]),
         ("advantage.gamma=1", ["advantage.gamma", "beta_pos, beta_neg"]),
         ("advantage.name=gpro", ["advantage.name = 'gpro'", "asym", "grpo_sample_std"]),
+        ("advantage={name: qae, quantile: 2}", ["'qae'", "quantile is 2.0", "from 0 to 1"]),
+        ("reweight.name=quadrant", ["reweight.which is missing"]),
+        ("reweight={name: quadrant, which: up}", ["reweight.which = 'up'", "nhr, nlr, phr, plr"]),
+        ("reweight.scope=group", ["reweight.scope", "none takes no parameters"]),
+        ("reweight={name: entropy_aware, phi: 0}", ["'entropy_aware'", "phi is 0.0", "above 0"]),
+        ("schedule.name=linear", ["schedule.end_beta_pos is missing"]),
+        ("schedule.name=spiral", ["schedule.name = 'spiral'", "cosine", "peak_tracking"]),
         ("verifier.name=llm", ["verifier.name = 'llm'", "exact", "math"]),
         ("loss.aggregation=mean", ["loss.aggregation = 'mean'", "token_mean"]),
         ("data.user=hello", ["data.user = 'hello'", "{problem}"]),
@@ -105,6 +112,19 @@ def test_an_estimator_is_one_function_and_one_dict_line(monkeypatch) -> None:
     chosen = configs.load("pocket_asym", ["advantage.name=maxrl", "advantage.epsilon=0.5"])
     assert chosen.advantage.params == {"epsilon": 0.5}
     assert "maxrl takes epsilon" in message("advantage.name=maxrl", "advantage.beta_pos=0.5")
+
+
+def test_a_schedule_needs_betas_to_move() -> None:
+    overrides = ("advantage.name=rloo", "schedule.name=peak_tracking")
+    assert "moves beta_pos and beta_neg, which advantage.name = 'rloo'" in message(*overrides)
+
+
+def test_a_row_goes_over_a_config_and_under_the_overrides() -> None:
+    config = configs.load("pocket", ["loss.clip_high=0.5"], row="ngrpo")
+    assert (config.advantage.name, config.advantage.params) == ("ngrpo", {})
+    assert (config.loss.clip_low, config.loss.clip_high) == (0.16, 0.5)
+    with pytest.raises(UserError, match="'rlo' is neither a file nor a name in configs/rows/"):
+        configs.load("pocket", row="rlo")
 
 
 def test_differing_keys_leaves_out_what_a_continuation_may_change() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from asymrl.algo.diagnostics import BINS, NUM_CELLS
 from asymrl.algo.loss import AGGREGATIONS, denominators, ppo_clip
 from asymrl.types import LossInputs, LossOutputs
 
@@ -30,6 +31,7 @@ def tokens(ratio: Tensor, advantages: Tensor, **changes: Tensor) -> LossInputs:
         weight=ones,
         row=row,
         group=row[:1],
+        cell=row[:1],
         denominators=ones,
     )
     return dataclasses.replace(inputs, **changes)
@@ -129,6 +131,20 @@ def test_metrics_by_hand_and_under_the_mask():
     assert output.maxima["loss/ratio_max"].item() == pytest.approx(1.5)
 
 
+def test_pressure_is_the_size_of_the_gradient_by_cell():
+    """|d loss / d logprob| a token, added up over the tokens of each cell: clipped tokens none."""
+    ratio, advantages = tensor(0.5, 1.1, 1.5, 0.5, 1.5), tensor(2, 2, 2, -3, -3)
+    rows = torch.tensor([0, 0, 1, 2, 2])
+    inputs = tokens(ratio, advantages, row=rows, cell=torch.tensor([20, 20, 3]))
+    inputs = dataclasses.replace(inputs, denominators=tensor(1, 2, 1, 1, 4))
+    output = ppo_clip(inputs, **CLIP)
+    cells = output.by_cell["pressure"]
+    assert cells[20].item() == pytest.approx(0.5 * 2 + 1.1 * 2 / 2)  # the third is clipped
+    assert cells[3].item() == pytest.approx(1.5 * 3 / 4)  # the fourth is clipped
+    assert cells.sum() == gradient(output, inputs).abs().sum()
+    assert len(cells) == NUM_CELLS == 2 * (BINS + 1)
+
+
 def test_metrics_carry_no_graph():
     output = ppo_clip(tokens(tensor(0.5, 1.5), tensor(-1.0, 1.0)), **CLIP)
     assert output.loss.requires_grad
@@ -213,6 +229,7 @@ class MiniBatch:
         self.advantages = torch.randn(size, generator=generator, dtype=torch.float64)
         self.weight = (torch.rand(size, generator=generator) < 0.8).double()
         self.policy = tensor(0.3, -0.4).requires_grad_()
+        self.cell = torch.randint(NUM_CELLS, (len(lengths),), generator=generator)
         self.denominators = denominators(
             self.weight, self.row, self.group, aggregation=aggregation, constant_length=7
         )
@@ -229,11 +246,12 @@ class MiniBatch:
             weight=self.weight[kept],
             row=torch.tensor([rows.index(r) for r in self.row[kept].tolist()]),
             group=self.group[rows],
+            cell=self.cell[rows],
             denominators=self.denominators[kept],
         )
 
     def results(self, split: list[list[int]]) -> Tensor:
-        """Loss, gradient, metrics (sum / count) and the maximum, added up over micro-batches."""
+        """Loss, gradient, metrics (sum, count), maximum and cells, added up over micro-batches."""
         outputs = [
             ppo_clip(self.inputs(rows), clip_low=0.2, clip_high=0.28, entropy_bonus=0.1)
             for rows in split
@@ -245,7 +263,8 @@ class MiniBatch:
         ).double()
         maximum = max(output.maxima["loss/ratio_max"] for output in outputs)
         by_name = metrics.view(len(outputs), -1, 2).sum(0)
-        return torch.cat([loss[None], slope, by_name.flatten(), maximum[None]]).detach()
+        cells = torch.stack([output.by_cell["pressure"] for output in outputs]).sum(0)
+        return torch.cat([loss[None], slope, by_name.flatten(), maximum[None], cells]).detach()
 
 
 @every_aggregation

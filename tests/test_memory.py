@@ -9,7 +9,6 @@ from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
 from asymrl import config as configs
-from asymrl.config import Config, Shape
 from asymrl.memory import (
     CARD_80GB,
     GIB,
@@ -23,6 +22,7 @@ from asymrl.memory import (
     per_gpu,
     saved_by_layer,
 )
+from asymrl.schema import Config, Shape
 
 TYPES = {"qwen3_4b": "qwen3", "qwen2.5_math_1.5b": "qwen2", "qwen2.5_7b": "qwen2"}
 MODULES: dict[str, tuple[Any, Any, Any]] = {

@@ -45,6 +45,12 @@ def test_rollout_metrics_by_hand() -> None:
         "diag/kappa": 0.0,  # log(p / (1 - p)) = 0 at p = 1/2
         "diag/mass_positive": 0.25,
         "diag/mass_negative": 1.0,
+        "groups/accuracy/0.0": 0.5,
+        "groups/accuracy/0.5": 0.5,
+        "pressure/positive_defined/0.0": 0.0,
+        "pressure/positive_defined/0.5": 0.25,
+        "pressure/negative_defined/0.0": 0.5,
+        "pressure/negative_defined/0.5": 0.5,
         "rollout/length_mean": 7 / 4,
         "rollout/truncated": 0.0,
         "rollout/logprob_mismatch_mean": 19 / 7,  # the engine said 0 everywhere
@@ -76,6 +82,7 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
     updates = [
         UpdateStats(
             metrics={"loss/total": loss, "loss/ratio_max": ratio},
+            by_cell={"pressure": [0.0] * 4 + [loss] + [0.0] * 24 + [3.0] + [0.0] * 4},
             grad_norm=loss,
             lr=0.1 * number,
             updates=number,
@@ -88,6 +95,10 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
         {
             "loss/total": 2.0,
             "loss/ratio_max": 2.0,
+            "diag/gradient_negative": 2.0,
+            "diag/gradient_positive": 3.0,
+            "pressure/negative/0.25": 2.0,
+            "pressure/positive/0.75": 3.0,
             "optim/grad_norm": 2.0,
             "optim/lr": 0.2,
             "optim/updates": 2,

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from asymrl.algo.loss import denominators, ppo_clip
-from asymrl.batch import minibatches, tokenise
+from asymrl.batch import make_groups, minibatches, tokenise
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.world import from_environment, join
 from asymrl.types import Batch, Problem, Request, Rollout, TrainerState, UserError
@@ -119,14 +119,13 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
                 )
             )
     tokens = tokenise(requests, rollouts)
+    old = -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator)
+    scored, every = (old, torch.ones_like(old)), torch.ones(12, dtype=torch.bool)
     (batch,) = minibatches(
         tokens,
-        (
-            -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator),
-            torch.ones(len(tokens.targets)),
-        ),
+        scored,
         torch.tensor(advantages, dtype=torch.float64)[tokens.row],
-        torch.ones(12, dtype=torch.bool),
+        make_groups(tokens, scored, torch.tensor([1.0, 0, 0, 1] * 3), every),
         prompts=3,
         entropy_bonus=bonus,
         denominators=partial(denominators, aggregation="token_mean", constant_length=9),

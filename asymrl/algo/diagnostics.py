@@ -5,12 +5,17 @@ Each function counts only what its mask selects and returns plain floats. A mean
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asymrl.types import Groups
+
+BINS = 16
+"""Group accuracies are counted to the nearest sixteenth: exactly, for G = 2, 4, 8 and 16."""
+NUM_CELLS = 2 * (BINS + 1)
 
 
 def kappa(groups: Groups) -> float:
@@ -49,6 +54,54 @@ def channel_mass(groups: Groups, advantages: Float[Tensor, "N G"]) -> dict[str, 
         return _mean(total / size, size > 0)
 
     return {"diag/mass_positive": mass(correct), "diag/mass_negative": mass(wrong)}
+
+
+def cells(groups: Groups) -> Int[Tensor, "N G"]:
+    """Which cell a rollout counts under: round(16 p) for reward 0, and 17 more for reward 1."""
+    correct, _ = _channels(groups)
+    size = groups.valid.sum(1).clamp(min=1)
+    accuracy = (BINS * correct.sum(1) / size).round().long()
+    return accuracy[:, None] + (BINS + 1) * correct
+
+
+def by_accuracy(groups: Groups, advantages: Float[Tensor, "N G"]) -> dict[str, float]:
+    """Where the groups are, and where the estimator puts its weight, by group accuracy p.
+
+    groups/accuracy/<p>           fraction of the groups with accuracy p (valid rollouts only)
+    pressure/positive_defined/<p> their share in diag/mass_positive: sums to it over p
+    pressure/negative_defined/<p> likewise
+
+    p in sixteenths; where no group is, there is no metric.
+    """
+    cell = cells(groups)[groups.valid]
+    counted = groups.valid.any(1)
+    size = groups.valid.sum(1, keepdim=True).expand_as(groups.valid)[groups.valid]
+    zeros = advantages.new_zeros(NUM_CELLS)
+    share = 1 / (size * counted.sum())
+    mass = zeros.index_add(0, cell, (advantages[groups.valid].abs() * share).to(zeros.dtype))
+    fraction = zeros.index_add(0, cell, share.to(zeros.dtype)).reshape(2, BINS + 1).sum(0)
+    present = {p: value for p, value in enumerate(fraction.tolist()) if value > 0}
+    return {f"groups/accuracy/{p / BINS}": value for p, value in present.items()} | {
+        f"pressure/{channel}_defined/{p / BINS}": mass[p + row * (BINS + 1)].item()
+        for row, channel in enumerate(("negative", "positive"))
+        for p in present
+    }
+
+
+def pressure(by_cell: Sequence[float]) -> dict[str, float]:
+    """The policy gradient's mass by channel and group accuracy, as measured in a mini-batch.
+
+    pressure/positive/<p>, pressure/negative/<p>: the sum of |d loss / d logprob| over the tokens
+    of that channel in groups of accuracy p: after clipping, with real lengths and reweighting
+    (Proposition 2, measured). diag/gradient_<channel>: the sum over p. Cells without mass are left
+    out.
+    """
+    metrics: dict[str, float] = {}
+    for row, channel in enumerate(("negative", "positive")):
+        of_channel = by_cell[row * (BINS + 1) : (row + 1) * (BINS + 1)]
+        metrics[f"diag/gradient_{channel}"] = sum(of_channel)
+        metrics |= {f"pressure/{channel}/{p / BINS}": m for p, m in enumerate(of_channel) if m}
+    return metrics
 
 
 def solved_fractions(groups: Groups) -> dict[str, float]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asymrl.algo.diagnostics import NUM_CELLS
 from asymrl.types import LossInputs, LossOutputs
 
 AGGREGATIONS = ("token_mean", "prompt_mean", "seq_mean", "constant")
@@ -73,7 +74,8 @@ def ppo_clip(
     Metrics, as (sum, count) over tokens with weight > 0, detached:
     loss/clip_fraction_low (A < 0 and rho < 1 - clip_low), loss/clip_fraction_high (A > 0 and
     rho > 1 + clip_high): tokens whose policy gradient the clip removes. Both are 0 where A = 0, so
-    that rows without an advantage add nothing to a sum. Maxima: loss/ratio_max.
+    that rows without an advantage add nothing to a sum. Maxima: loss/ratio_max. By cell: pressure,
+    the sum of |d loss / d logprob| of the policy term: |A| rho / denominator where not clipped.
     A micro-batch without tokens gives a loss of 0 with a graph, counts of 0 and a maximum of 0.
     """
     log_ratio = (inputs.logprobs - inputs.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
@@ -93,8 +95,12 @@ def ppo_clip(
         }
         sums = {name: torch.where(counted, x, 0.0).sum() for name, x in of_tokens.items()}
         ratio_max = F.pad(torch.where(counted, ratio, 0.0), (0, 1)).max()
+        moves = torch.where(advantages > 0, ratio <= 1 + clip_high, ratio >= 1 - clip_low)
+        pressure = inputs.weight * advantages.abs() * ratio * moves / inputs.denominators
+        cells = pressure.new_zeros(NUM_CELLS).index_add(0, inputs.cell[inputs.row], pressure)
     return LossOutputs(
         loss=loss,
         metrics={name: (total, count) for name, total in sums.items()},
         maxima={"loss/ratio_max": ratio_max},
+        by_cell={"pressure": cells},
     )

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 import torch
 
-from asymrl.config import Config
 from asymrl.engines.world import World
+from asymrl.schema import Config
 from asymrl.types import UserError, value
 
 

@@ -160,8 +160,10 @@ class DeepSpeedPolicy:
             )
         self.updates += 1
         skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
+        totals = Totals.merge(self.world.gather(totals))
         return UpdateStats(
-            metrics=Totals.merge(self.world.gather(totals)).metrics(skipped),
+            metrics=totals.metrics(skipped),
+            by_cell=totals.by_cell,
             grad_norm=float(self.engine.get_global_grad_norm()),
             lr=lr,
             updates=self.updates,

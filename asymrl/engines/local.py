@@ -83,7 +83,8 @@ class LocalPolicy:
             entropy[micro.tokens] = new_entropy.float().cpu()
         return logprobs, entropy
 
-    def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
+    def backward(self, minibatch: Batch, loss: LossFn) -> Totals:
+        """The gradient of the mini-batch's loss, into the parameters' `grad`; nothing moves."""
         self.optimizer.zero_grad(set_to_none=False)
         for parameter in self.module.parameters():  # AdamW moves on even when nothing survives
             if parameter.grad is None:
@@ -97,6 +98,10 @@ class LocalPolicy:
             outputs = loss(loss_inputs(minibatch, micro, logprobs, entropy))
             outputs.loss.backward()
             totals.add(outputs)
+        return totals
+
+    def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
+        totals = self.backward(minibatch, loss)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
         if not torch.isfinite(grad_norm):
             raise UserError(
@@ -110,10 +115,11 @@ class LocalPolicy:
         skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
         return UpdateStats(
             metrics=totals.metrics(skipped),
+            by_cell=totals.by_cell,
             grad_norm=grad_norm.item(),
             lr=self.optimizer.param_groups[0]["lr"],
             updates=self.updates,
-            skipped_rows=len(minibatch.sequences) - len(live),
+            skipped_rows=int((~minibatch.live).sum()),
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:

@@ -162,6 +162,7 @@ def loss_inputs(batch: Batch, micro: MicroBatch, logprobs: Tensor, entropy: Tens
         weight=batch.weight[tokens].to(device),
         row=batch.row[tokens].to(device),
         group=batch.group.to(device),
+        cell=batch.cell.to(device),
         denominators=batch.denominators[tokens].to(device),
     )
 
@@ -192,6 +193,7 @@ class Totals:
         self.loss = 0.0
         self.pairs: dict[str, list[float]] = {}
         self.maxima: dict[str, float] = {}
+        self.by_cell: dict[str, list[float]] = {}
 
     def add(self, outputs: LossOutputs) -> None:
         self.loss += outputs.loss.item()
@@ -201,6 +203,12 @@ class Totals:
             pair[1] += count.item()
         for name, peak in outputs.maxima.items():
             self.maxima[name] = max(self.maxima.get(name, 0.0), peak.item())
+        self._add_cells({name: sums.tolist() for name, sums in outputs.by_cell.items()})
+
+    def _add_cells(self, by_cell: Mapping[str, Sequence[float]]) -> None:
+        for name, sums in by_cell.items():
+            before = self.by_cell.get(name, [0.0] * len(sums))
+            self.by_cell[name] = [a + b for a, b in zip(before, sums, strict=True)]
 
     @staticmethod
     def merge(of_ranks: Sequence[Totals]) -> Totals:
@@ -214,6 +222,7 @@ class Totals:
                 pair[1] += count
             for name, peak in part.maxima.items():
                 whole.maxima[name] = max(whole.maxima.get(name, 0.0), peak)
+            whole._add_cells(part.by_cell)
         return whole
 
     def metrics(self, skipped_tokens: float) -> dict[str, float]:
@@ -237,6 +246,7 @@ def no_tokens(batch: Batch, device: Any) -> LossInputs:
         weight=empty,
         row=rows,
         group=batch.group.to(device),
+        cell=batch.cell.to(device),
         denominators=empty,
     )
 

@@ -1,0 +1,364 @@
+"""Properties of the reweighters: hand-computed tokens, then what holds for all of them."""
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args, get_origin
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from asymrl.algo.reweight import (
+    REWEIGHT,
+    Quadrant,
+    covariance_kernel,
+    entropy_advantage,
+    entropy_aware,
+    high_entropy,
+    none,
+    quadrant,
+)
+from asymrl.types import TokenGroups
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+CASES = [
+    ("none", {}),
+    ("covariance_kernel", {"scope": "group"}),
+    ("covariance_kernel", {"scope": "batch", "std": "sample"}),
+    ("entropy_aware", {}),
+    ("entropy_aware", {"alpha": 1.5, "std": "sample"}),
+    *(("quadrant", {"which": which}) for which in get_args(Quadrant)),
+    ("entropy_advantage", {}),
+    ("high_entropy", {}),
+]
+every_case = pytest.mark.parametrize(
+    ("name", "settings"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x))
+)
+FIELDS = ("advantages", "logprobs", "entropy", "weight", "row", "group")
+
+
+def make(advantages, *, logprobs=None, entropy=None, weight=None, group=None) -> TokenGroups:
+    """fp64 tokens; by default of one group, all in the loss."""
+    given_advantages = torch.as_tensor(advantages, dtype=torch.float64)
+    zeros = torch.zeros_like(given_advantages)
+
+    def floats(values) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float64)
+
+    indices = torch.zeros(len(zeros)).long() if group is None else torch.as_tensor(group)
+    return TokenGroups(
+        advantages=given_advantages,
+        logprobs=zeros if logprobs is None else floats(logprobs),
+        entropy=zeros if entropy is None else floats(entropy),
+        weight=zeros + 1 if weight is None else floats(weight),
+        row=indices,
+        group=indices,
+    )
+
+
+def picked(tokens: TokenGroups, index: Tensor) -> TokenGroups:
+    return TokenGroups(**{field: getattr(tokens, field)[index] for field in FIELDS})
+
+
+@st.composite
+def random_tokens(draw, *, masked: bool = True) -> TokenGroups:
+    """Up to 4 groups of up to 5 rollouts, each with one advantage, of either sign or 0."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    num_rows = draw(st.integers(1, 12))
+    group_of_row = torch.randint(0, 4, (num_rows,), generator=generator)
+    advantage = torch.randn(num_rows, generator=generator).double()
+    advantage = torch.where(torch.rand(num_rows, generator=generator) < 0.15, 0.0, advantage)
+    row = torch.arange(num_rows).repeat_interleave(
+        torch.randint(1, 9, (num_rows,), generator=generator)
+    )
+    kept = torch.rand(num_rows, generator=generator) < 0.8
+    entropy = 2 * torch.rand(len(row), generator=generator).double()
+    return TokenGroups(
+        advantages=advantage[row],
+        logprobs=-entropy * torch.rand(len(row), generator=generator),
+        entropy=entropy,
+        weight=(kept[row] if masked else torch.ones_like(row)).double(),
+        row=row,
+        group=group_of_row[row],
+    )
+
+
+def close(got: Tensor, expected: Sequence[float]) -> None:
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=got.dtype), **EXACT)
+
+
+def test_none_is_the_identity():
+    tokens = make([0.3, -2.0, 0.0])
+    assert torch.equal(none(tokens), tokens.advantages)
+
+
+def test_covariance_kernel_by_hand():
+    """c = 1, -1, 0, 0; sigma^2 = 1/2, so w = 1/e, 1/e, 1, 1 with mean (1 + 1/e) / 2."""
+    tokens = make([1, 1, -1, -1], logprobs=[-1, -3, -2, -2])
+    got = covariance_kernel(tokens)
+    assert got.tolist() == pytest.approx([0.537883, 0.537883, -1.462117, -1.462117], abs=1e-6)
+    # N - 1: sigma^2 = 2/3, so w = exp(-3/4), which is 0.472367
+    got = covariance_kernel(tokens, std="sample")
+    assert got.tolist() == pytest.approx([0.641643, 0.641643, -1.358357, -1.358357], abs=1e-6)
+
+
+def test_covariance_kernel_centres_both_factors_and_sigma():
+    """log pi - mean: 1, -2, 1; A - mean: 1, 1, -2; c = 1, -2, -2 with mean -1 and variance 2."""
+    tokens = make([2, 2, -1], logprobs=[-1, -4, -1])
+    w = [math.exp(-1 / 4), math.exp(-1), math.exp(-1)]
+    close(covariance_kernel(tokens), [3 * x / sum(w) for x in (2 * w[0], 2 * w[1], -w[2])])
+
+
+def test_the_scope_of_the_covariance_kernel_is_what_its_means_are_over():
+    """Two groups in which all advantages are equal: no covariance within, some between."""
+    tokens = make([1, 1, -1, -1], logprobs=[-1, -3, -2, -2], group=[0, 0, 1, 1])
+    assert torch.equal(covariance_kernel(tokens, scope="group"), tokens.advantages)
+    together = make(tokens.advantages, logprobs=tokens.logprobs)
+    assert torch.equal(covariance_kernel(tokens, scope="batch"), covariance_kernel(together))
+    assert not torch.equal(covariance_kernel(tokens, scope="batch"), tokens.advantages)
+
+
+@given(tokens=random_tokens(), scope=st.sampled_from(["group", "batch"]))
+def test_covariance_weights_average_one_over_their_scope(tokens, scope):
+    nonzero = picked(tokens, tokens.advantages != 0)
+    weights = covariance_kernel(nonzero, scope=scope) / nonzero.advantages
+    part = nonzero.group if scope == "group" else torch.zeros_like(nonzero.group)
+    assert bool((weights >= 0).all())
+    for index in part[nonzero.weight > 0].unique():
+        counted = (part == index) & (nonzero.weight > 0)
+        torch.testing.assert_close(weights[counted].mean().item(), 1.0, **EXACT)
+
+
+@given(tokens=random_tokens(masked=False))
+def test_a_larger_covariance_of_either_sign_weighs_less(tokens):
+    tokens = picked(tokens, tokens.advantages != 0)
+    centred = tokens.logprobs - tokens.logprobs.mean()
+    size = (centred * (tokens.advantages - tokens.advantages.mean())).abs()
+    weights = covariance_kernel(tokens, scope="batch") / tokens.advantages
+    assert bool((weights[size.argsort()].diff() <= 1e-9).all())
+
+
+@pytest.mark.parametrize("advantage", [0.1, -0.7, 0.0])
+def test_where_all_advantages_are_equal_the_covariance_weights_are_one(advantage):
+    tokens = make([advantage] * 7, logprobs=[-0.1, -0.2, -0.3, -1.7, -0.7, -2.9, -4])
+    assert torch.equal(covariance_kernel(tokens), tokens.advantages)
+    same = make([0.1, 0.7, -0.3, 0.1, 0.9], logprobs=[-0.1] * 5)
+    assert torch.equal(covariance_kernel(same), same.advantages)
+
+
+def test_covariances_that_are_all_alike_give_weights_of_one():
+    """Two tokens always have equal c, here up to rounding: sigma is 0."""
+    tokens = make([-0.3, -1.0], logprobs=[-3.4, -3.0])
+    close(covariance_kernel(tokens), [-0.3, -1.0])
+
+
+def test_covariances_that_hardly_vary_give_no_nan():
+    """exp(-c^2 / (2 sigma^2)) is 0 in fp64 for all of these; their ratios are not."""
+    tokens = make([1, 1, -1, -1], logprobs=[-1, -1 - 1e-3, -3, -3 - 1e-3])
+    got = covariance_kernel(tokens)
+    assert bool(got.isfinite().all())
+    assert (got / tokens.advantages).mean().item() == pytest.approx(1)
+
+
+def test_entropy_aware_by_hand():
+    """z = -1, 1, -1, 1 in both groups; the bound is 1/2 in the first and 2 in the second."""
+    tokens = make([1, 1, -1, -1, 4, 4, -4, -4], entropy=[1, 3] * 4, group=[0, 0, 0, 0, 1, 1, 1, 1])
+    close(entropy_aware(tokens), [0.9, 1.1, -0.9, -1.1, 3.8, 4.2, -3.8, -4.2])
+    close(entropy_aware(tokens, phi=8.0)[:4], [0.975, 1.025, -0.975, -1.025])
+    close(entropy_aware(tokens, alpha=0.5)[4:], [3.5, 4.5, -3.5, -4.5])
+    z = math.sqrt(3) / 2  # with N - 1 = 3: std 2 / sqrt(3)
+    close(entropy_aware(tokens, std="sample")[4:6], [4 - 0.2 * z, 4 + 0.2 * z])
+
+
+@given(tokens=random_tokens(), alpha=st.floats(0, 1.9), phi=st.floats(0.5, 4))
+def test_entropy_aware_is_a_multiplier_within_its_bounds(tokens, alpha, phi):
+    kept = (tokens.advantages != 0) & (tokens.weight > 0)
+    multiplier = (entropy_aware(tokens, alpha=alpha, phi=phi) / tokens.advantages)[kept]
+    assert bool((multiplier >= 1 - alpha / phi - 1e-12).all())
+    assert bool((multiplier <= 1 + alpha / phi + 1e-12).all())
+    by_default = (entropy_aware(tokens) / tokens.advantages)[kept]
+    assert bool(((by_default >= 0.9 - 1e-12) & (by_default <= 1.1 + 1e-12)).all())
+
+
+@given(tokens=random_tokens(masked=False))
+def test_entropy_aware_saturates_exactly_where_z_passes_half_the_advantage(tokens):
+    tokens = picked(tokens, tokens.advantages != 0)
+    got = entropy_aware(tokens)
+    for index in tokens.group.unique():
+        mine = tokens.group == index
+        entropy, advantages = tokens.entropy[mine], tokens.advantages[mine]
+        std = entropy.std(correction=0)
+        z = (entropy - entropy.mean()) / std if std > 0 else torch.zeros_like(entropy)
+        saturated = ((got[mine] / advantages - 1).abs() - 0.1).abs() < 1e-12
+        beyond = z.abs() - advantages.abs() / 2
+        assert bool((saturated == (beyond >= 0))[beyond.abs() > 1e-9].all())
+
+
+def test_entropy_aware_leaves_groups_of_one_entropy_alone():
+    tokens = make([1, -1, 2, -3], entropy=[0.1] * 3 + [0.7], group=[0, 0, 0, 1])
+    for std in ("population", "sample"):
+        assert torch.equal(entropy_aware(tokens, std=std), tokens.advantages)
+
+
+def test_quadrants_by_hand():
+    """The mean is over tokens, 3 and 2, and a token at the mean is high; A = 0 is in none."""
+    tokens = make(
+        [1, 1, -1, 1, -2, -2, 0], entropy=[1, 2, 6, 2, 1, 3, 2], group=[0, 0, 0, 1, 1, 1, 1]
+    )
+    close(quadrant(tokens, which="phr"), [0, 0, 0, 1, 0, 0, 0])
+    close(quadrant(tokens, which="plr"), [1, 1, 0, 0, 0, 0, 0])
+    close(quadrant(tokens, which="nhr"), [0, 0, -1, 0, 0, -2, 0])
+    close(quadrant(tokens, which="nlr"), [0, 0, 0, 0, -2, 0, 0])
+
+
+@given(tokens=random_tokens())
+def test_the_four_quadrants_add_up_to_the_whole(tokens):
+    parts = torch.stack([quadrant(tokens, which=which) for which in get_args(Quadrant)])
+    assert torch.equal(parts.sum(0), none(tokens))
+    assert bool(((parts != 0).sum(0) <= 1).all())
+
+
+@pytest.mark.parametrize("entropy", [0.1, 0.7, 1 / 3])
+def test_where_all_entropies_are_equal_all_tokens_are_high(entropy):
+    tokens = make([1.0] * 4 + [-1.0] * 3, entropy=[entropy] * 7)
+    whole = quadrant(tokens, which="phr") + quadrant(tokens, which="nhr")
+    assert torch.equal(whole, tokens.advantages)
+
+
+def test_entropy_advantage_by_hand():
+    """alpha H is 0.2 or 0.8, the cap |A| / 2 is 0.5, and 0 without an advantage."""
+    tokens = make([1, 1, -1, -1, 0], entropy=[0.5, 2, 0.5, 2, 2])
+    close(entropy_advantage(tokens), [1.2, 1.5, -0.8, -0.5, 0])
+    close(entropy_advantage(tokens, alpha=0.1, kappa=1.0), [1.05, 1.2, -0.95, -0.8, 0])
+
+
+def test_high_entropy_by_hand():
+    """0.8 * 9 = 7.2: two of ten; 0.8 * 10 = 8: three of eleven; ties at the end all stay."""
+    ten = make([1.0, -1.0] * 5, entropy=[9, 0, 3, 8, 4, 5, 1, 2, 7, 6])
+    close(high_entropy(ten), [1, 0, 0, -1, 0, 0, 0, 0, 0, 0])
+    eleven = make([1.0] * 11, entropy=range(11))
+    close(high_entropy(eleven), [0] * 8 + [1] * 3)
+    # 0.3 * 10 is 3 and a rounding error: eight of eleven
+    close(high_entropy(eleven, rho=0.7), [0] * 3 + [1] * 8)
+    ties = make([1.0, -1, 1, -1, 1], entropy=[2, 2, 0, 2, 1])
+    close(high_entropy(ties), [1, -1, 0, -1, 0])
+    assert torch.equal(high_entropy(ten, rho=1.0), ten.advantages)
+
+
+@given(tokens=random_tokens(), rho=st.sampled_from([0.05, 0.2, 0.3, 0.5, 0.9, 1.0]))
+def test_high_entropy_keeps_what_reaches_the_interpolated_quantile(tokens, rho):
+    counted = tokens.weight > 0
+    if counted.any():
+        threshold = tokens.entropy[counted].quantile(1 - rho)
+        margin = (tokens.entropy - threshold).abs() > 1e-9
+        kept = counted & (tokens.entropy >= threshold)
+        expected = torch.where(kept, tokens.advantages, 0.0)
+        assert torch.equal(high_entropy(tokens, rho=rho)[margin], expected[margin])
+
+
+@every_case
+@given(tokens=random_tokens())
+def test_tokens_outside_the_loss_are_not_read_and_get_zero(name, settings, tokens):
+    counted = tokens.weight > 0
+    poisoned = {
+        field: torch.where(counted, getattr(tokens, field), math.nan)
+        for field in ("advantages", "logprobs", "entropy")
+    }
+    got = REWEIGHT[name](
+        TokenGroups(**poisoned, weight=tokens.weight, row=tokens.row, group=tokens.group),
+        **settings,
+    )
+    assert torch.equal(got[~counted], torch.zeros_like(got[~counted]))
+    without = REWEIGHT[name](picked(tokens, counted), **settings)
+    torch.testing.assert_close(got[counted], without, **EXACT)
+
+
+@every_case
+@given(tokens=random_tokens())
+def test_no_advantage_changes_its_sign(name, settings, tokens):
+    got = REWEIGHT[name](tokens, **settings)
+    assert bool(got.isfinite().all())
+    assert bool((got * tokens.advantages >= 0).all())
+    assert not got[tokens.advantages == 0].any()
+
+
+@every_case
+@given(tokens=random_tokens(), seed=st.integers(0, 99))
+def test_the_order_of_tokens_does_not_matter(name, settings, tokens, seed):
+    order = torch.randperm(len(tokens.row), generator=torch.Generator().manual_seed(seed))
+    got = REWEIGHT[name](picked(tokens, order), **settings)
+    torch.testing.assert_close(got, REWEIGHT[name](tokens, **settings)[order], **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [c for c in CASES if c[0] != "high_entropy" and "batch" not in str(c)]
+)
+@given(tokens=random_tokens())
+def test_a_group_does_not_see_the_others(name, settings, tokens):
+    whole = REWEIGHT[name](tokens, **settings)
+    for index in tokens.group.unique():
+        mine = tokens.group == index
+        alone = REWEIGHT[name](picked(tokens, mine), **settings)
+        torch.testing.assert_close(whole[mine], alone, **EXACT)
+
+
+@every_case
+def test_nothing_in_the_loss_gives_zeros(name, settings):
+    tokens = make([1, -1], logprobs=[-1, -2], entropy=[1, 2], weight=[0, 0])
+    assert REWEIGHT[name](tokens, **settings).tolist() == [0, 0]
+    assert REWEIGHT[name](make([]), **settings).tolist() == []
+
+
+@every_case
+@given(tokens=random_tokens())
+def test_arguments_are_not_mutated_and_the_result_is_new(name, settings, tokens):
+    before = {field: getattr(tokens, field).clone() for field in FIELDS}
+    REWEIGHT[name](tokens, **settings).add_(1)
+    assert all(torch.equal(getattr(tokens, field), value) for field, value in before.items())
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_result_has_the_dtype_of_the_advantages_and_no_gradient(name, settings, dtype):
+    numbers = torch.tensor([0.5, -1.25, 0.75]).to(dtype).requires_grad_()
+    index = torch.zeros(3).long()
+    tokens = TokenGroups(
+        advantages=numbers,
+        logprobs=numbers - 2,
+        entropy=numbers.abs(),
+        weight=torch.ones(3),
+        row=index,
+        group=index,
+    )
+    got = REWEIGHT[name](tokens, **settings)
+    assert got.dtype == dtype
+    assert not got.requires_grad
+
+
+@pytest.mark.parametrize("name", REWEIGHT)
+def test_a_reweighter_has_its_own_name_and_typed_keyword_settings(name):
+    assert REWEIGHT[name].__name__ == name
+    first, *others = inspect.signature(REWEIGHT[name]).parameters.values()
+    assert first.name == "tokens"
+    for parameter in others:
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.annotation in (float, bool) or get_origin(parameter.annotation) is Literal
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("entropy_aware", {"alpha": -0.1}),
+        ("entropy_aware", {"phi": 0.0}),
+        ("entropy_advantage", {"alpha": -0.1}),
+        ("entropy_advantage", {"kappa": 0.0}),
+        ("high_entropy", {"rho": 0.0}),
+        ("high_entropy", {"rho": 1.1}),
+    ],
+)
+def test_numbers_out_of_range_are_refused(name, settings):
+    with pytest.raises(AssertionError, match=next(iter(settings))):
+        REWEIGHT[name](make([1, -1], entropy=[1, 2]), **settings)
