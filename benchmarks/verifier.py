@@ -1,14 +1,19 @@
 """Our math verifier against math-verify's own `parse` and `verify` in sequence, side by side.
 
-Two questions, each in one process, our caches empty at the start:
+Three questions, the first two each in one process, our caches empty at the start:
 
     python benchmarks/verifier.py speed DATA_DIR [--rows 600]   answers a second, and agreement
     python benchmarks/verifier.py cases FILE.jsonl              right and wrong by tier and kind
+    python benchmarks/verifier.py hostile DATA_DIR [--rows 10000]   time and memory of the pool
 
 `speed` takes MATH solutions as responses, each after two others (whose boxes are opened), about
 half of them with a wrong answer in the box: a digit changed, or another problem's. The two take
 turns on blocks of rows, and processor time is what counts. math-verify is called as TRL's accuracy
 reward calls it, with its own timeouts, on a gold in dollars. The last line is the ratio.
+
+`hostile` gives a pool of 2 workers the hostile cases, mutations of real golds, and answers made to
+take long or much memory. It ends with code 1 if a verdict came past its deadline, if a worker took
+more than its cap, or if the answers after them were judged wrongly.
 """
 
 from __future__ import annotations
@@ -19,21 +24,28 @@ import logging
 import random
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
-from asymrl.verifiers import math
+from asymrl.verifiers import Verifier, make, math
 from asymrl.verifiers.__main__ import READERS
 from asymrl.verifiers.extract import boxes
+from asymrl.verifiers.pool import MEMORY_BYTES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.answer_pairs import changes
+from tests.answer_pairs import changes, golds, mutated
+from tests.process_memory import Watch, resident
 
 BLOCK = 50
+DEADLINE = 5.0
+UNITS = (
+    r"( { [ | \{ \frac{ \sqrt{ x^{ 9^ 9! - +1 ,1 x+ \sin \text{a 1,000 \boxed{ \left( \pm \mathbb"
+)
+LATE = 1.0  # what killing a worker may take on top, on a busy machine
 Row = dict[str, Any]
 TRL = LatexExtractionConfig(
     boxed_match_priority=0,
@@ -82,8 +94,7 @@ def speed(folder: Path, number: int) -> None:
     rows = responses(folder, number)
     for judge in (ours, theirs):
         judge("x+1", r"\boxed{1+x}")
-    math.compare.cache_clear()
-    math.trees.cache_clear()
+    math.forget()
     seconds = {ours: 0.0, theirs: 0.0}
     verdicts: dict[Any, list[bool]] = {ours: [], theirs: []}
     for first in range(0, len(rows), BLOCK):
@@ -133,15 +144,78 @@ def cases(file: Path) -> None:
     print(f"math-verify took more than 5 s on {slow} of {len(rows)} cases")
 
 
+def heavy(source: random.Random) -> list[tuple[str, str]]:
+    """Answers that are long, deep or costly: (gold, response)."""
+    units = UNITS.split()
+    towers = ["9" * 100_000, "9^{9^{9^{9}}}", "(10^{5000})!", "(" * 5000 + "x" + ")" * 5000]
+    texts = [
+        unit * (length // len(unit))
+        for unit in units
+        for length in (200, 9_999, 100_000, 1_000_000)
+    ]
+    texts += towers + [f"{text}={text}" for text in towers]
+    for term in ("{}!+{}", r"\sin(\cos(x+{}))+\sqrt{{{}}}", r"\binom{{{}}}{{x}}+{}"):
+        texts.append(",".join(term.format(source.randrange(4999), i) for i in range(60)))
+    texts.append("+".join(f"x^{{{6000 + i}}}" for i in range(900)))  # past the deadline
+    known = ["7", "x^2+1", "(1,2)", r"\text{(B)}", "0<x<1", r"\text{Sunday}", "1!, 2!, x"]
+    return [(gold, f"\\boxed{{{text}}}") for gold in known for text in texts]
+
+
+def hostile(folder: Path, number: int) -> bool:
+    """Whether all went well; what happened is printed, a line a group."""
+    source = random.Random(11)
+    with (folder / "verifier_cases.jsonl").open(encoding="utf-8") as lines:
+        rows = [row for row in map(json.loads, lines) if row["tier"] == "hostile"]
+    originals = [gold for _, gold in golds(folder) if len(gold) < 300]
+    chosen = [source.choice(originals) for _ in range(number)]
+    groups = {
+        "hostile cases": [(row["gold"], row["model_output"]) for row in rows],
+        "mutations": [(g, f"\\boxed{{{mutated(g, originals, source)}}}") for g in chosen],
+        "heavy answers": heavy(source),
+    }
+    with make("math", workers=2, timeout=DEADLINE) as verifier:
+        verifier.submit("x+1", r"\boxed{1+x}").result()
+        fine = [judged(name, pairs, verifier) for name, pairs in groups.items()]
+        after = [("1/2", "0.5"), ("x+1", "x-1"), ("(1,2)", "(1,2)"), ("7", "8")] * 25
+        reasons = [verifier.submit(gold, f"\\boxed{{{text}}}") for gold, text in after]
+        right = [f.result().reason for f in reasons] == [
+            "correct",
+            "wrong",
+            "correct",
+            "wrong",
+        ] * 25
+    print(
+        f"100 plain answers after them: {'all judged rightly' if right else 'NOT judged rightly'}"
+    )
+    return all(fine) and right
+
+
+def judged(name: str, pairs: list[tuple[str, str]], verifier: Verifier) -> bool:
+    """One group: its verdicts, the slowest, and what it took of memory."""
+    before, start = resident("self"), time.perf_counter()
+    with Watch() as watch:
+        verdicts = [future.result() for future in [verifier.submit(*pair) for pair in pairs]]
+    seconds, slowest = time.perf_counter() - start, max(v.seconds for v in verdicts)
+    counted = ", ".join(f"{n} {r}" for r, n in Counter(v.reason for v in verdicts).most_common())
+    print(f"{name}: {len(pairs)} in {seconds:.1f} s, the slowest {slowest:.2f} s; {counted}")
+    print(
+        f"  largest worker {watch.largest >> 20} MiB of {MEMORY_BYTES >> 20} allowed, "
+        f"{len(watch.seen)} workers; this process grew by {resident('self') - before >> 20} MiB"
+    )
+    return slowest <= DEADLINE + LATE and watch.largest <= MEMORY_BYTES
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=["speed", "cases"])
+    parser.add_argument("what", choices=["speed", "cases", "hostile"])
     parser.add_argument("path", type=Path)
-    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--rows", type=int, help="default: 600 of speed, 10,000 of hostile")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     if arguments.what == "speed":
-        speed(arguments.path, arguments.rows)
+        speed(arguments.path, arguments.rows or 600)
+    elif arguments.what == "hostile":
+        sys.exit(not hostile(arguments.path, arguments.rows or 10_000))
     else:
         cases(arguments.path)
 

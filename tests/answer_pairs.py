@@ -3,9 +3,11 @@ r"""Pairs made by rule from real golds: ways to write the same answer, and near 
 Knows notation and no verifier. `rewrites(gold)` are the same answer; `changes(gold)` are another:
 one digit, the sign, or the order where order matters. Golds of which a rule cannot know what it
 does to them (words, percentages beside digits, powers of 1) are left out of that rule.
+`mutated(gold, ...)` is mostly rubbish.
 """
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -95,3 +97,26 @@ def changes(gold: str) -> list[str]:
 
 def _with_digit(gold: str, at: int, digit: int) -> str:
     return f"{gold[:at]}{digit}{gold[at + 1 :]}"
+
+
+PIECES = r"""
+^ ^{9} ^{99999} ! ( ) [ ] { } \frac \sqrt \{ \} , = < \cup \pm % _ | \text{or} x e i \infty \binom
+\begin{pmatrix} \\ & \sin \log \int \sum \lim ' \pi 10^{10} e999 ∞ ² \in \mathbb{R} - ^\circ \lfloor
+__import__('os') lambda:0 {0.__class__} \rfloor !! 99999999999999999999
+"""
+
+
+def mutated(text: str, others: list[str], source: random.Random) -> str:
+    """Cut, doubled, spliced or with something stuck in, a few times."""
+    for _ in range(source.randint(1, 6)):
+        at = source.randrange(len(text) + 1)
+        end = min(len(text), at + source.randint(1, 8))
+        match source.randrange(4):
+            case 0 | 1:
+                text = text[:at] + source.choice(PIECES.split()) + text[at:]
+            case 2:
+                text = text[:at] + text[end:]
+            case _:
+                other = source.choice(others)
+                text = text[:end] + text[at:end] * source.randint(0, 6) + other[:15] + text[end:]
+    return text

@@ -136,7 +136,7 @@ def test_workers_load_no_torch_whatever_the_parent_has(stub):
 def test_the_math_verifier_loads_no_torch():
     code = "import asymrl.verifiers.math, sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "math_verify" in run.stdout.split()
+    assert "mpmath" in run.stdout.split()
     assert not {"torch", "transformers"} & set(run.stdout.split())
 
 
@@ -247,6 +247,10 @@ def test_the_command_gives_a_verdict_a_row_in_order(tmp_path, capsys):
         ('{"gold": "1"}', "line 1: field 'response'"),
         ("\n[1]", "line 2: a row must be an object"),
         ("{", "line 1: not JSON"),
+        ('{"gold": "1", "response": "x"}\n{"gold": nan}', "line 2: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ('{"gold": 1' + "0" * 5_000 + "}", "line 1: not JSON"),
+        ("\n \n", "no rows"),
         ("", "no rows"),
     ],
 )
@@ -269,6 +273,9 @@ def test_a_malformed_row_is_named_and_nothing_is_written(tmp_path, capsys, conte
         ["{file}", "--verifier", "maths"],
         ["{file}", "--out", "/no/such/folder/out.jsonl"],
         ["{file}", "--workers", "0"],
+        ["{file}", "--timeout", "nan"],
+        ["{file}", "--tolerance", "2"],
+        ["{file}", "--out", "{file}/out.jsonl"],
         ["{file}", "--timeout", "-1"],
     ],
 )
@@ -280,6 +287,65 @@ def test_a_bad_argument_is_one_sentence_and_exit_code_2(tmp_path, arguments):
         text=True,
     )
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run.stderr
+
+
+def test_a_file_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_none_of_it(tmp_path, capsys):
+    row = json.dumps({"gold": "1", "response": r"\boxed{1}"})
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(row.encode() + b"\n\xff\xfe\n")
+    assert main([str(file), "--verifier", "exact"]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: it is not UTF-8" in error
+    assert error.count("\n") == 1
+    file.write_bytes(row.encode("utf-8-sig"))
+    assert main([str(file), "--verifier", "exact"]) == 0
+
+
+def test_names_in_a_file_are_printed_as_they_are_and_never_read_as_markup(tmp_path, capsys):
+    row = {"gold": "1", "response": r"\boxed{2}", "expected": True}
+    file = write(tmp_path / "rows.jsonl", row | {"id": "[/a]", "tier": "[b]x[/c]", "kind": "[/d]"})
+    assert main([str(file), "--verifier", "exact"]) == 0
+    error = capsys.readouterr().err
+    assert "[b]x[/c]: 0 of 1 as expected" in error
+    assert "[/d]" in error
+    assert "[/a]: not accepted (wrong): '2' for '1'" in error
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
+    file = write(tmp_path / "rows.jsonl", {"gold": "1", "response": r"\boxed{1}"})
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert main([str(file), "--out", str(pipe), "--verifier", "exact"]) == 0
+    reader.join()
+    assert pipe.is_fifo()
+    assert json.loads(read[0])["reason"] == "correct"
+
+
+def test_a_link_is_written_through(tmp_path):
+    file = write(tmp_path / "rows.jsonl", {"gold": "1", "response": r"\boxed{1}"})
+    (tmp_path / "there").mkdir()
+    real, link = tmp_path / "there" / "out.jsonl", tmp_path / "link"
+    link.symlink_to(real)
+    assert main([str(file), "--out", str(link), "--verifier", "exact"]) == 0
+    assert link.is_symlink()
+    assert json.loads(real.read_text())["reason"] == "correct"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the platform has no full device")
+@pytest.mark.parametrize("to_stdout", [True, False])
+def test_a_full_disk_is_one_sentence(tmp_path, to_stdout):
+    file = write(tmp_path / "rows.jsonl", {"gold": "1", "response": r"\boxed{1}"})
+    command = [sys.executable, "-m", "asymrl.verifiers", str(file), "--verifier", "exact"]
+    (tmp_path / "full").symlink_to("/dev/full")
+    out = [] if to_stdout else ["--out", str(tmp_path / "full")]
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run([*command, *out], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 2
+    assert run.stderr.count("error: cannot write") == 1
+    assert "Traceback" not in run.stderr
+    assert Path("/dev/full").is_char_device()
 
 
 def test_out_holds_every_verdict_and_no_draft_stays(tmp_path):

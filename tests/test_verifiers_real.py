@@ -7,7 +7,8 @@ import pytest
 
 from asymrl.verifiers import Verifier, make, unreadable
 from asymrl.verifiers.__main__ import judge
-from tests.answer_pairs import SETS, changes, golds, rewrites
+from tests.answer_pairs import SETS, changes, golds, mutated, rewrites
+from tests.process_memory import Watch, resident
 
 DEADLINE = 10.0
 
@@ -70,35 +71,19 @@ def test_golds_accept_their_rewrites_and_reject_what_is_not_them(shared_data, ve
     assert len(refused) <= 0.0005 * len(alike), refused
 
 
-PIECES = r"""
-^ ^{9} ^{99999} ! ( ) [ ] { } \frac \sqrt \{ \} , = < \cup \pm % _ | \text{or} x e i \infty \binom
-\begin{pmatrix} \\ & \sin \log \int \sum \lim ' \pi 10^{10} e999 ∞ ² \in \mathbb{R} - ^\circ \lfloor
-__import__('os') lambda:0 {0.__class__} \rfloor !! 99999999999999999999
-"""
-
-
-def mutated(text: str, others: list[str], source: random.Random) -> str:
-    """Cut, doubled, spliced or with something stuck in, a few times."""
-    for _ in range(source.randint(1, 6)):
-        at = source.randrange(len(text) + 1)
-        end = min(len(text), at + source.randint(1, 8))
-        match source.randrange(4):
-            case 0 | 1:
-                text = text[:at] + source.choice(PIECES.split()) + text[at:]
-            case 2:
-                text = text[:at] + text[end:]
-            case _:
-                other = source.choice(others)
-                text = text[:end] + text[at:end] * source.randint(0, 6) + other[:15] + text[end:]
-    return text
-
-
 def test_ten_thousand_mutations_all_get_a_verdict_and_harm_none_after_them(shared_data, verifier):
     source = random.Random(11)
     originals = [gold for _, gold in golds(shared_data) if len(gold) < 300]
     chosen = [source.choice(originals) for _ in range(10_000)]
-    reasons = judged(verifier, [(gold, mutated(gold, originals, source)) for gold in chosen])
+    judged(verifier, [("x+1", "1+x")] * 10)
+    before = resident("self")
+    with Watch() as watch:
+        pairs = [(gold, mutated(gold, originals, source)) for gold in chosen]
+        reasons = judged(verifier, pairs)
     assert len(reasons) == 10_000
     assert sum(reason in ("timeout", "crashed") for reason in reasons) == 0
     batch = [("1/2", "0.5"), ("x+1", "x-1"), ("(1,2)", "(1,2)")]
     assert judged(verifier, batch) == ["correct", "wrong", "correct"]
+    if watch.measures:
+        assert 0 < watch.largest < 400 << 20  # the cap is 2 GiB
+        assert resident("self") - before < 100 << 20

@@ -1,12 +1,19 @@
 """No answer runs code, takes the machine's memory or stops the next answer: real processes."""
 
 import builtins
+import importlib
+import subprocess
 import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from asymrl.verifiers import make, verify
+from asymrl.verifiers import exact, make, math, verify
+from asymrl.verifiers.extract import answer_tag, box_list, closing_answer
+from asymrl.verifiers.notation import MAX_CHARS, plain
 from asymrl.verifiers.pool import MEMORY_BYTES, Pool
 
 # A verifier as careless as a library might be: what the gold says is done with the model's text.
@@ -104,6 +111,131 @@ def test_the_grammar_and_what_it_needs_call_no_evaluator():
         called = {name for name in forbidden if f" {name}(" in source or f".{name}(" in source}
         assert called <= {"compile"}, path  # re.compile
         assert "compile(" not in source.replace("re.compile(", ""), path
+
+
+# What the grammar does not read (or may come not to): calculus, logic, words with signs.
+REFUSED_GOLDS = [
+    r"\int_0^1 x^2 dx", r"\sum_{k=1}^{n} k", r"\lim_{x\to 0} \frac{\sin x}{x}", r"\oint_C f",
+    r"\int_a^N f dx",
+    r"P \implies Q", r"A \oplus B", r"\begin{cases} x & x>0 \\ -x & x<0\end{cases}",
+    r"\begin{pmatrix} 1 & \phantom", r"$f(x)=a x+b$, where $\mho(a)=0$", "np.arcsin(10/13)",
+]  # fmt: skip
+OTHERS = [
+    "7", "0.333333", r"\frac{1}{2}", "x", r"\int_0^1 x^3 dx", r"\frac{n(n-1)}{2}", "2", "\\oint g",
+    r"\int_a^n f dx",
+    r"Q \implies P", r"A \oplus C", r"\begin{cases} x & x>0 \\ x & x<0\end{cases}", "a x+b",
+    r"\begin{pmatrix} 1", "np.arccos(10/13)", r"\text{yes}", "",
+]  # fmt: skip
+
+
+def test_no_answer_to_a_gold_that_is_not_read_is_guessed_at():
+    with make("math", 1, 60.0) as verifier:
+        for gold in REFUSED_GOLDS:
+            spaced = gold.replace(" ", "  ").replace("$", "")
+            assert verifier.submit(gold, f"\\boxed{{ {spaced} }}").result().reason == "correct"
+            futures = [verifier.submit(gold, f"\\boxed{{{other}}}") for other in OTHERS]
+            assert "correct" not in [future.result().reason for future in futures], gold
+
+
+def test_comparing_needs_no_evaluator_whatever_is_compared(monkeypatch):
+    parser = importlib.import_module("sympy.parsing.sympy_parser")
+    sympify = importlib.import_module("sympy.core.sympify")
+    known = ["7", "x_1", "x^2-1", "(1,2)", "0<x<1", r"\{1,2\}", r"\text{(B)}", *REFUSED_GOLDS]
+    pairs = [
+        (gold, answer)
+        for gold in known
+        for answer in (*known, *OTHERS, *ATTACKS, "(x-1)(x+1)", "2^{64}", "1.50", r"\sqrt{8}")
+    ]
+    for pair in pairs:  # sympy imports as it goes, and importing is executing
+        math.compare(*pair)
+    math.forget()
+    reasons, reached = set(), []
+
+    def evaluator(*given: object, **_: object) -> None:
+        reached.append(given)  # a library may catch what is raised here
+        raise AssertionError("an evaluator was reached")
+
+    with monkeypatch.context() as patch:
+        for place, name in (
+            *((builtins, name) for name in ("eval", "exec", "compile")),
+            *((parser, name) for name in ("parse_expr", "eval_expr", "stringify_expr")),
+            (sympify, "parse_expr"),
+        ):
+            patch.setattr(place, name, evaluator, raising=False)
+        for pair in pairs:
+            reasons.add(math.compare(*pair))
+    assert reached == []
+    assert reasons == {"correct", "wrong", "unparseable"}
+
+
+def test_neither_the_workers_nor_their_parent_load_a_parser_that_evaluates():
+    code = "import sys; from asymrl.verifiers.math import verify; verify('x+1', r'\\boxed{1+x}')"
+    code += "; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "mpmath" in run.stdout.split()
+    assert not {"math_verify", "latex2sympy2_extended", "antlr4"} & set(run.stdout.split())
+
+
+def test_what_is_cached_is_short():
+    math.forget()
+    math.compare("7", "8" * 100_000 + "x")
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for i in range(8):
+        math.compare("7", f"{i}" + "+x" * 2000)  # a tree of some 200 kB
+        math.compare("7", f"{i}" + "y" * 200_000)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert (
+        math._kept_verdict.cache_info().currsize == math._kept_trees.cache_info().currsize - 1 == 0
+    )
+    assert grown < 1 << 20
+
+
+def test_what_is_short_is_cached():
+    math.forget()
+    for _ in range(3):
+        math.compare("x+1", "1+x")
+    assert math._kept_verdict.cache_info().hits == 2
+
+
+def test_the_caches_full_of_the_worst_trees_fit_in_a_worker():
+    tracemalloc.start()
+    kept = [math._trees(f"{i}" + "*2" * ((math.KEPT_CHARS - 3) // 2)) for i in range(50)]
+    each = tracemalloc.get_traced_memory()[0] / len(kept)
+    tracemalloc.stop()
+    assert all(kept)
+    assert each * math.KEPT < MEMORY_BYTES / 4
+
+
+UNITS = r"""
+a A 1 , . ( { \ $ ^ _ - 1, 1,000 \text{ \text{a \mathbb~ \frac{ \frac~ ^~{ ^~ \left~ ,\! a. A~B~ (A)
+x_1~ x~:~ |~x~ \begin{a \boxed~ \boxed~1, <answer> answer~is $a \(a 0.1\overline 1~000 ~000 (1,2)U
+~ ½ ² answer:1 ' {,} \underline~ \deg~ 1e (a, A.
+"""
+
+
+def long_texts(length: int) -> Iterator[str]:
+    for unit in (*(unit.replace("~", " ") for unit in UNITS.split()), "\n", "\u2060"):
+        for start in ("", "\\text{a", "^", "\\mathbb"):
+            yield start + unit * (length // len(unit))
+            yield start + unit * (length // len(unit)) + "\x01"
+
+
+def test_no_pattern_takes_long_on_what_it_may_be_given():
+    """Each pattern on the longest text that reaches it; a square of the length would show."""
+    responses = [box_list, answer_tag, closing_answer, exact.number]
+    for functions, length in (
+        (responses, 100_000),
+        ([plain, math.trees], MAX_CHARS),
+        ([math.choice, math.is_prose, lambda t: math.same_words(t, t)], math.PROSE_CHARS),
+    ):
+        for text in long_texts(length):
+            for function in functions:
+                start = time.process_time()
+                function(text)
+                seconds = time.process_time() - start
+                assert seconds < 0.5, (function, text[:20], seconds)
 
 
 def test_settings_reach_the_worker():

@@ -126,36 +126,27 @@ def entropy_steering(
 ) -> dict[str, float]:
     """Move both betas, in opposite senses, so that entropy goes to a band and rests there.
 
-    Proposition 1 (arXiv 2604.04894): to first order around (0, 0) the betas shift the entropy
-    change of a step by eta (beta_pos - beta_neg) kappa. So the sign of kappa says which way to
-    move, and a move changes entropy's *pace*, not entropy. With H the step's entropy and D the
-    running mean of its change from step to step,
+    Proposition 1 (arXiv 2604.04894): to first order around (0, 0) the betas shift a step's entropy
+    change by eta (beta_pos - beta_neg) kappa: the sign of kappa says which way to move, and a move
+    changes entropy's *pace*. With H the step's entropy, D the running mean of its changes,
 
         width  = entropy_high - entropy_low
-        aim    = clip(H, entropy_low + width / 4, entropy_high - width / 4)
-        wanted = (aim - H) / horizon                                     [nats a step]
+        wanted = (clip(H, entropy_low + width / 4, entropy_high - width / 4) - H) / horizon
         push   = clip((wanted - D) horizon / width, -1, 1)
-        move   = max_move push trust sign(running kappa)
+        move   = max_move push trust sign(running kappa),   trust = max(0, 1 - (clear / z)^2)
         beta_pos <- beta_pos + move,    beta_neg <- beta_neg - move,    each within [0, max_beta]
 
     The aim lies a quarter of the band within its edges, so that noise does not carry entropy out
-    again. D damps: without it the betas would go on moving until entropy comes back, and overshoot.
-    Where entropy has the wanted pace nothing moves, inside the band too.
+    again. D damps: without it the betas would move on until entropy comes back, and overshoot.
+    z is the running kappa over its standard error, from its own running spread, batches taken as
+    independent: within `clear` standard errors of 0 nothing moves. Running means give the n-th
+    value the weight max(rate, 1/n). Units: nats a token; max_move, max_beta in beta; horizon in
+    steps. The rule and its defaults are ours; the paper leaves schedules to future work.
 
-    trust = max(0, 1 - (clear / z)^2), z the running kappa over its standard error, so nothing moves
-    while the running kappa lies within `clear` standard errors of 0, and full moves need a kappa
-    far from it. Running means give the n-th value the weight max(rate, 1/n): a plain mean of the
-    first 1/rate steps, an exponential one afterwards. The standard error is from the running
-    spread of kappa itself, batches taken as independent.
-
-    Units: entropies in nats a token; max_move, max_beta in beta; horizon in steps. The rule and its
-    defaults are ours.
-
-    Degenerate cases: a nan kappa (no mixed group) leaves the running kappa as it is, and the move
-    is made with that; after the first kappa there is no spread yet and nothing moves; kappas that
-    are all the same have no spread and are trusted fully, unless they are 0. At a bound one beta
-    stays and the other still moves; a pace that betas within their bounds cannot reach is not
-    reached. An entropy that is nan changes nothing.
+    Degenerate cases: a nan kappa leaves the running kappa as it is, and the move is made with that;
+    after one kappa there is no spread and nothing moves; kappas that are all the same, but not 0,
+    are trusted fully. At a bound one beta stays and the other moves; a pace that the bounds do not
+    allow is not reached. An entropy that is nan changes nothing.
     """
     assert 0 <= entropy_low < entropy_high, "entropy_low is at least 0 and below entropy_high"
     assert max_move >= 0 and max_beta >= 0 and horizon > 0 and clear >= 0, "a setting is negative"

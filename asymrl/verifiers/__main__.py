@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
@@ -33,19 +34,21 @@ READERS: dict[str, Callable[[str], str | None]] = {
     "counts an unboxed answer in an explicit closing sentence": closing_answer,
 }
 
-COLUMNS = ("tier", Column("kind", no_wrap=True), "right", "share", "wrongly accepted", "rejected")
+COUNTED = ("cases", "as expected", "share", "wrongly accepted", "wrongly refused")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows, each with its text under `response`. UserError names file, line and field."""
     rows = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     rows.append(_row(line, f"{path}, line {number}"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 ({error.reason})") from error
     if not rows:
         raise UserError(f"{path} has no rows")
     return rows
@@ -54,8 +57,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
+        raise UserError(f"{where}: not JSON that can be read: {error}") from error
     if not isinstance(row, dict):
         raise UserError(f"{where}: a row must be an object with 'gold' and 'response'")
     text = "response" if "response" in row else "model_output"
@@ -93,24 +98,34 @@ def as_line(row: dict[str, Any], verdict: Verdict) -> str:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """A file to write that appears under its name when all is written, or not at all."""
+    """A file to write that appears under its name when all is written, or not at all.
+
+    What is there and is no plain file (a device, a pipe) is written to as it is. Through a link.
+    """
     if path.is_dir() or not path.name:
         raise UserError(f"cannot write {path}: it is a folder")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if path.exists() and not path.is_file():
+            with path.open("w", encoding="utf-8") as file:
+                yield file
+            return
+        path = path.resolve()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".verdicts.")
         os.close(handle)
+        draft = Path(name)
+        try:
+            umask = os.umask(0)
+            os.umask(umask)
+            draft.chmod(0o666 & ~umask)  # mkstemp's own mode is private
+            with draft.open("w", encoding="utf-8") as file:
+                yield file
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    draft = Path(name)
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        draft.chmod(0o666 & ~umask)  # mkstemp's own mode is private
-        with draft.open("w", encoding="utf-8") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def summarise(rows: list[dict[str, Any]], verdicts: list[Verdict], console: Console) -> None:
@@ -125,20 +140,21 @@ def summarise(rows: list[dict[str, Any]], verdicts: list[Verdict], console: Cons
     ]
     if not judged:
         return
-    table = Table(*COLUMNS, box=SIMPLE)
+    numbers = [Column(name, justify="right") for name in COUNTED]
+    table = Table("tier", Column("kind", no_wrap=True), *numbers, box=SIMPLE)
     groups: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: defaultdict(list))
     for row, _, expected, got in judged:
         groups[str(row.get("tier", "all"))][str(row.get("kind", ""))].append((expected, got))
     for tier, kinds in sorted(groups.items()):
         for kind, pairs in sorted(kinds.items()):
-            table.add_row(tier, kind, *tally(pairs))
+            table.add_row(escape(tier), escape(kind), str(len(pairs)), *tally(pairs))
         table.add_section()
     console.print(table)
     for tier, kinds in sorted(groups.items()):
         pairs = [pair for kind in kinds.values() for pair in kind]
         right, share, wrongly, _ = tally(pairs)
         line = f"{tier}: {right} of {len(pairs)} as expected ({share}), {wrongly} accepted wrongly"
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for row, verdict, expected, got in judged:
         if expected != got:
             what = "accepted wrongly" if got else "not accepted"
@@ -166,11 +182,13 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--thinking", action="store_true", help="text before </think> counts")
     parser.add_argument("--tolerance", type=float, default=0.0, help="relative, of decimal golds")
     chosen = parser.parse_args(arguments)
-    for name, valid in (("workers", chosen.workers >= 1), ("timeout", 0 < chosen.timeout <= 3600)):
+    for name, valid, bounds in (
+        ("workers", 1 <= chosen.workers <= 1024, "from 1 to 1024"),
+        ("timeout", 0 < chosen.timeout <= 3600, "more than 0 and at most 3600"),
+        ("tolerance", 0 <= chosen.tolerance < 1, "from 0 to 1"),
+    ):
         if not valid:
-            raise UserError(f"--{name} {getattr(chosen, name)} must be more than 0")
-    if not 0 <= chosen.tolerance < 1:
-        raise UserError(f"--tolerance {chosen.tolerance} must be from 0 to 1")
+            raise UserError(f"--{name} {getattr(chosen, name)} must be {bounds}")
     return chosen
 
 
@@ -195,12 +213,16 @@ def main(arguments: list[str] | None = None) -> int:
             for row, verdict in zip(rows, shown, strict=True):
                 verdicts.append(verdict)
                 print(as_line(row, verdict), file=file)
+            file.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            return 0
+        print(f"error: cannot write the verdicts: {error.strerror}", file=sys.stderr)
+        return 2
     summarise(rows, verdicts, Console(stderr=True))
     return 0
 

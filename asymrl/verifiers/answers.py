@@ -6,51 +6,79 @@ inequality that describes it; 10\% is 10 and 0.1; 90 degrees is 90 and pi/2; mem
 or missing make a list wrong. `same(gold, answer)` is not symmetric: the gold says what is asked.
 """
 
+import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 import mpmath
 
 from asymrl.verifiers.equations import assigned, expand_tuples, same_equation, solves
 from asymrl.verifiers.expressions import Node
+from asymrl.verifiers.families import WHOLE, builder, renamed, same_progression
+from asymrl.verifiers.linear import ZERO
 from asymrl.verifiers.matrices import entries
-from asymrl.verifiers.regions import is_region, same_region
+from asymrl.verifiers.regions import is_region, same_region, symbolic_interval
+from asymrl.verifiers.units import RADIAN, in_common
 from asymrl.verifiers.values import (
     Beyond,
-    children,
-    close,
     constant,
     folded,
     has,
     identical,
     number,
+    same_constants,
     symbols,
 )
 
 MAX_MEMBERS = 60  # of a collection whose members are compared one by one
+_NAMING = (("=",), ("in",))
 _UNORDERED = ("list", "braces", "empty")
-_COUNTERS = frozenset("kmnlt")  # what families of solutions are numbered by
+_INDEXED = re.compile(r"([a-zA-Z])(?:_(\d+))?")
 
 
 def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
     """Whether the answer is the gold. tolerance: relative, of decimals."""
     if gold == answer:
         return not _undefined(gold)
-    gold, answer = spread(gold), spread(answer)
+    if gold[0] == "given" or answer[0] == "given":
+        return _same_under_conditions(gold, answer, tolerance)
+    if (measured := in_common(gold, answer)) is None:
+        return False
+    gold, answer = map(spread, renamed(*measured))
     if is_region(gold) or is_region(answer):
-        known = same_region(assigned(gold) or gold, assigned(answer) or answer)
+        known = same_region(_unnamed_set(gold), _unnamed_set(answer))
         if known is not None:
             return known
-    if gold[0] in _UNORDERED or answer[0] in _UNORDERED:
+        if "tuple" in (gold[0], answer[0]):
+            gold, answer = symbolic_interval(gold), symbolic_interval(answer)
+    if "or" in (gold[0], answer[0]) and gold[0] != answer[0]:
+        return False
+    if gold[0] in (*_UNORDERED, "or") or answer[0] in _UNORDERED:
         return _same_members(gold, answer, tolerance)
     if gold[0] == "rel" or answer[0] == "rel":
         return _same_relations(gold, answer, tolerance)
     if gold[0] == "tuple" or answer[0] == "tuple":
         return _same_tuples(gold, answer, tolerance)
+    if gold[0] == answer[0] == "such":
+        return all(map(same, builder(gold), builder(answer)))
     if gold[0] == "ratio" and answer[0] == "ratio" and len(gold) == len(answer) > 3:
         return _proportional(gold[1:], answer[1:])
     if has(gold, "matrix") or has(answer, "matrix"):
         return _same_matrices(gold, answer)
     return same_value(gold, answer, tolerance)
+
+
+def _same_under_conditions(gold: Node, answer: Node, tolerance: float) -> bool:
+    """`x^2 for x > 0`: both say so, or only the answer does, in words without numbers."""
+    if gold[0] == answer[0]:
+        parts = zip(gold[1:], answer[1:], strict=True)
+        return all(a == b or (a[0] != "words" and same(a, b, tolerance)) for a, b in parts)
+    return gold[0] != "given" and answer[2][0] == "words" and same(gold, answer[1], tolerance)
+
+
+def _unnamed_set(node: Node) -> Node:
+    """The set behind `S =`; x in (0, 1) keeps the name of its unknown."""
+    return node if node[:2] == ("rel", ("in",)) else assigned(node) or node
 
 
 def _undefined(node: Node) -> bool:
@@ -88,23 +116,40 @@ def _signed(node: Node, plus: bool) -> Node:
 
 
 def _members(node: Node) -> list[Node]:
-    if node[0] in ("list", "braces"):
-        return list(node[1:])
+    if node[0] in ("list", "braces", "or"):
+        return _all_named(node[1:])
     if node[0] == "empty":
         return []
-    if node[0] == "rel" and node[1] == ("=",) and node[2][1][0] in _UNORDERED and node[3][0]:
+    if node[0] == "rel" and node[1] in _NAMING and node[2][1][0] in _UNORDERED and node[3][0]:
         return list(node[2][1][1:])
     return expand_tuples(node)
+
+
+def _all_named(members: Sequence[Node]) -> list[Node]:
+    """x = 1, 2 as x = 1, x = 2: a value after a named one has its name."""
+    found: list[Node] = []
+    before: Node | None = None
+    for member in members:
+        before = member if _name(member) and len(member[2]) == 2 else before
+        bare = before and member[0] not in ("rel", "tuple", "list", "braces")
+        found.append(
+            (*before[:2], (before[2][0], member), before[3]) if before and bare else member
+        )
+    return found
 
 
 def _same_members(gold: Node, answer: Node, tolerance: float) -> bool:
     """Lists and sets: the same members in any order, each as often as the gold has it.
 
-    An answer may repeat a member that the gold has once. Labelled members may answer a tuple.
+    An answer may repeat a member that the gold has once. Values that the gold names differently
+    (a = 2, b = 3) are asked for in its order where an answer does not name them.
     """
     if gold[0] == "tuple" or answer[0] == "tuple":
-        return _names_a_tuple(gold, answer) and _itemwise(gold, answer, tolerance)
+        return _same_point(gold, answer, tolerance)
     expected, found = _members(gold), _members(answer)
+    names = {name for member in expected if (name := _name(member))}
+    if len(names) > 1 and not any(map(_name, found)):
+        return len(expected) == len(found) and _pairwise(expected, found, tolerance)
     one, two = _numbers(expected), _numbers(found)
     if one is not None and two is not None:
         return one == two or (len(set(one)) == len(one) and one == sorted(set(two)))
@@ -117,18 +162,46 @@ def _same_members(gold: Node, answer: Node, tolerance: float) -> bool:
         return False
     left = list(found)
     for member in expected:
-        match = next((i for i, other in enumerate(left) if same(member, other, tolerance)), None)
+        match = next(
+            (i for i, other in enumerate(left) if _same_member(member, other, tolerance)), None
+        )
         if match is None:
             return False
         del left[match]
     return True
 
 
-def _names_a_tuple(gold: Node, answer: Node) -> bool:
-    """Whether one is (a, b) and the other names each part: x = a, y = b."""
-    ordered, other = (gold, answer) if gold[0] == "tuple" else (answer, gold)
-    named = all(member[0] == "rel" and assigned(member) for member in other[1:])
-    return ordered[1:3] == ("(", ")") and other[0] == "list" and named
+def _same_member(gold: Node, answer: Node, tolerance: float) -> bool:
+    """{1} may be written for 1, but as a member it is another one."""
+    return (gold[0] == "braces") == (answer[0] == "braces") and same(gold, answer, tolerance)
+
+
+def _name(member: Node) -> Node | None:
+    """x of x = 5."""
+    return member[2][0] if member[0] == "rel" and member[1] == ("=",) and member[3][0] else None
+
+
+def _same_point(gold: Node, answer: Node, tolerance: float) -> bool:
+    """(a, b) and x = a, y = b, the names in the order of the alphabet, which is that of points."""
+    point, named = (gold, answer) if gold[0] == "tuple" else (answer, gold)
+    if point[1:3] != ("(", ")") or named[0] != "list":
+        return False
+    places = []
+    for member in named[1:]:
+        name = _name(member)
+        match = _INDEXED.fullmatch(name[1]) if name and name[0] == "sym" else None
+        if match is None or not assigned(member):
+            return False
+        places.append((match[1], int((match[2] or "0")[:9])))
+    if len(set(places)) < len(places):
+        return False
+    values = [member for _, member in sorted(zip(places, named[1:], strict=True))]
+    pair = (point[3:], values) if point is gold else (values, point[3:])
+    return len(values) == len(point[3:]) and _pairwise(*pair, tolerance)
+
+
+def _pairwise(golds: Sequence[Node], answers: Sequence[Node], tolerance: float) -> bool:
+    return all(same(a, b, tolerance) for a, b in zip(golds, answers, strict=True))
 
 
 def _numbers(members: list[Node]) -> list[Fraction] | None:
@@ -150,20 +223,16 @@ def _distinct(members: list[Node], tolerance: float) -> list[Node]:
     return kept
 
 
-def _itemwise(gold: Node, answer: Node, tolerance: float) -> bool:
-    """In order, whatever the brackets."""
-    expected, found = (n[3:] if n[0] == "tuple" else n[1:] for n in (gold, answer))
-    return len(expected) == len(found) and all(
-        same(one, other, tolerance) for one, other in zip(expected, found, strict=True)
-    )
-
-
 def _same_tuples(gold: Node, answer: Node, tolerance: float) -> bool:
     if gold[0] != answer[0]:
         return False
     round_ = {"langle": "(", "rangle": ")"}
     brackets = [[round_.get(sign, sign) for sign in node[1:3]] for node in (gold, answer)]
-    return brackets[0] == brackets[1] and _itemwise(gold, answer, tolerance)
+    return (
+        brackets[0] == brackets[1]
+        and len(gold) == len(answer)
+        and _pairwise(gold[3:], answer[3:], tolerance)
+    )
 
 
 def _same_relations(gold: Node, answer: Node, tolerance: float) -> bool:
@@ -178,10 +247,13 @@ def _same_relations(gold: Node, answer: Node, tolerance: float) -> bool:
 
 
 def _proportional(gold: tuple[Node, ...], answer: tuple[Node, ...]) -> bool:
-    """a : b : c up to a common factor."""
+    """a : b : c up to a common factor, which is not 0."""
+    at = next((i for i, part in enumerate(gold) if not identical(part, ZERO)), None)
+    if at is None or identical(answer[at], ZERO):
+        return False
     return all(
-        identical(("mul", gold[0], there), ("mul", answer[0], here))
-        for here, there in zip(gold[1:], answer[1:], strict=True)
+        identical(("mul", gold[at], there), ("mul", answer[at], here))
+        for here, there in zip(gold, answer, strict=True)
     )
 
 
@@ -200,7 +272,7 @@ def same_value(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
     try:
         if _close(gold, answer, tolerance):
             return True
-        for mark, factor in (("pct", ("num", Fraction(1, 100))), ("deg", _RADIAN)):
+        for mark, factor in (("pct", ("num", Fraction(1, 100))), ("deg", RADIAN)):
             marked = has(gold, mark), has(answer, mark)
             if marked == (True, False) and _close(("mul", gold, factor), answer, tolerance):
                 return True
@@ -211,34 +283,13 @@ def same_value(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
     return False
 
 
-_RADIAN = ("div", ("sym", "pi"), ("num", Fraction(180)))
-
-
 def _close(gold: Node, answer: Node, tolerance: float) -> bool:
     names = symbols(gold), symbols(answer)
-    if names[0] != names[1] and (renamed := _renumbered(answer, *names)):
-        return identical(gold, renamed)
+    if WHOLE in names[0] & names[1] and same_progression(gold, answer):
+        return True
     if tolerance and not names[0] and not names[1]:
         expected, found = number(constant(gold)), number(constant(answer))
         return bool(mpmath.fabs(expected - found) <= tolerance * mpmath.fabs(expected))
     if not names[0] and not names[1]:
-        return close(constant(gold), constant(answer))
+        return same_constants(gold, answer)
     return identical(gold, answer)
-
-
-def _renumbered(answer: Node, golds: frozenset[str], answers: frozenset[str]) -> Node | None:
-    """A family of solutions with its counter named as the gold names it: n pi as k pi."""
-    old, new = answers - golds, golds - answers
-    if len(old) == len(new) == 1 and old | new <= _COUNTERS and _has_pi(answer):
-        return _with(answer, *old, *new)
-    return None
-
-
-def _has_pi(node: Node) -> bool:
-    return node == ("sym", "pi") or any(map(_has_pi, children(node)))
-
-
-def _with(node: Node, old: str, new: str) -> Node:
-    if node == ("sym", old):
-        return ("sym", new)
-    return tuple(_with(part, old, new) if isinstance(part, tuple) else part for part in node)

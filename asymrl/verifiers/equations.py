@@ -5,10 +5,12 @@ Knows `rel` trees. `x = 5`, `f(x) = x + 1`, `AB = 4`, `x = 3 + 4 = 7` and `3 + 4
 """
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 
 import mpmath
 
 from asymrl.verifiers.expressions import Node
+from asymrl.verifiers.linear import ZERO, line
 from asymrl.verifiers.values import (
     Beyond,
     Value,
@@ -32,10 +34,12 @@ def assigned(node: Node, whole: bool = True) -> Node | None:
     """
     if node[0] != "rel" or not set(node[1]) <= {"=", "~", "in"}:
         return None
-    operators, operands, labels = node[1:]
+    operators, operands, labels = _name_first(node)[1:]
     if "in" in operators:
         return operands[-1] if operators == ("in",) and labels[0] else None
     values = [o for o, label in zip(operands[:-1], labels, strict=False) if not label]
+    if labels[0] and len(operands) > 2 and not symbols(operands[-2]):
+        values += operands[-2:-1] if labels[-2] else ()  # pi of x = pi = 3.14
     if not labels[0] and (symbols(operands[0]) or (whole and "~" not in operators)):
         return None
     values.append(operands[-1])
@@ -46,6 +50,15 @@ def assigned(node: Node, whole: bool = True) -> Node | None:
     if operators[-1] == "~" and len(values) > 1:
         return values[-2]
     return values[-1] if exact or values else None
+
+
+def _name_first(node: Node) -> Node:
+    """5 = x turned round; nothing else is."""
+    operators, operands, labels = node[1:]
+    named = set(operators) == {"="} and labels[-1] and symbols(operands[-1])
+    if not named or any(map(symbols, operands[:-1])):
+        return node
+    return ("rel", operators, operands[::-1], labels[::-1])
 
 
 def _agree(one: Node, other: Node, rough: bool) -> bool:
@@ -76,8 +89,7 @@ def same_equation(gold: Node, answer: Node, same: Callable[[Node, Node], bool]) 
     """Two relations: the same assignment, multiples of each other, or alike part by part."""
     values = assigned(gold), assigned(answer)
     if values[0] and values[1]:
-        names = [[o for o, label in zip(n[2], n[3], strict=True) if label] for n in (gold, answer)]
-        if _share_a_name(names[0], names[1]) and same(values[0], values[1]):
+        if _names(gold) & _names(answer) and same(values[0], values[1]):
             return True
         if len(expand_tuples(gold)) == 1 < len(expand_tuples(answer)):
             return False
@@ -89,8 +101,10 @@ def same_equation(gold: Node, answer: Node, same: Callable[[Node, Node], bool]) 
     return len(gold[2]) == len(answer[2]) and all(map(same, gold[2], answer[2]))
 
 
-def _share_a_name(golds: list[Node], answers: list[Node]) -> bool:
-    return any(gold == answer for gold in golds for answer in answers)
+def _names(node: Node) -> set[Node]:
+    """What is written like a name before the value: x and y of x = y = 5, y alone of y = x."""
+    operands, labels = _name_first(node)[2:]
+    return {o for o, label in zip(operands[:-1], labels, strict=False) if label}
 
 
 def _ascending(node: Node) -> Node:
@@ -109,8 +123,8 @@ def _difference(node: Node) -> Node:
 def _multiples(gold: Node, answer: Node, operator: str) -> bool:
     """Whether left minus right of both differ by a factor that loses and adds no solution.
 
-    A constant one (positive, for inequalities), or powers of unknowns that neither side has as a
-    solution: xy = 6 and y = 6/x.
+    A constant one (positive, for inequalities), or powers of unknowns that cannot be 0 in either:
+    xy = 6 and y = 6/x. An equation that holds everywhere is a multiple of none.
     """
     one, other = _difference(gold), _difference(answer)
     names = symbols(one) | symbols(other)
@@ -125,6 +139,8 @@ def _multiples(gold: Node, answer: Node, operator: str) -> bool:
     if len(ratios) < 3 or any(abs(mpmath.im(ratio)) > 1e-20 for _, ratio in ratios):
         return False
     first = ratios[0][1]
+    if first == 0:
+        return False
     if all(close(first, ratio) for _, ratio in ratios):
         return operator in ("=", "!=", "~") or mpmath.re(first) > 0
     if operator != "=":
@@ -145,11 +161,12 @@ def _monomial(at: Mapping[str, Value], powers: Mapping[str, int]) -> Value:
 
 
 def _may_vanish(one: Node, other: Node, name: str, names: frozenset[str]) -> bool:
-    """Whether an equation can hold where the unknown is 0."""
+    """Whether an equation holds where the unknown is 0 and all others are what they may be: then
+    multiplying by the unknown adds such solutions. PV = nRT is P = nRT/V, x = 4 not x^2 = 4x."""
     for at in points(names)[:3]:
         for side in (one, other):
             try:
-                if close(evaluate(side, at | {name: mpmath.mpf(0)}), mpmath.mpf(0)):
+                if close(evaluate(side, at | {name: Fraction(0)}), Fraction(0)):
                     return True
             except Beyond:
                 continue
@@ -157,19 +174,13 @@ def _may_vanish(one: Node, other: Node, name: str, names: frozenset[str]) -> boo
 
 
 def solves(expression: Node, equation: Node) -> bool:
-    """Whether y = expression solves an equation in y identically: the answer as a function of x."""
+    """Whether an equation in y, linear by a fixed factor, says y = expression: a function of x.
+
+    Where y stands squared or under a root, one expression is one branch and no answer.
+    """
     if equation[1] != ("=",) or "y" in symbols(expression) or not symbols(expression):
         return False
-    names = symbols(equation) | symbols(expression)
-    if "y" not in names:
+    parts = line(_difference(equation), "y")
+    if parts is None or parts[0] == ZERO or symbols(parts[0]):
         return False
-    difference, checked = _difference(equation), 0
-    for at in points(names - {"y"}):
-        try:
-            value = evaluate(expression, at)
-            if not close(evaluate(difference, at | {"y": value}), mpmath.mpf(0)):
-                return False
-        except Beyond:
-            continue
-        checked += 1
-    return checked >= 3
+    return identical(expression, ("neg", ("div", parts[1], parts[0])))

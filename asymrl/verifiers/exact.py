@@ -14,6 +14,8 @@ MAX_NUMBER_CHARS = 200  # a longer one is compared as text only, so that it cost
 
 # What \frac takes: a group, or one symbol.
 _ARGUMENT = r"(?:\{([^{}]*)\}|(\d|[a-zA-Z]|\\pi(?![a-zA-Z])))"
+_DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])|°")
+_CIRCULAR = re.compile("sin|cos|tan|cot|sec|csc")
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -21,7 +23,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:left|right)(?![a-zA-Z])", ""),
         (r",\\!\s*|\{,\}\s*", ""),  # a thousands comma, and never that of a list
         (r"(?<!\\)\\[!,;:]|\\(?:quad|qquad)(?![a-zA-Z])", ""),
-        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])|°", ""),
+        (_DEGREES.pattern, ""),
         (r"(?<!\\)\\ |~", " "),
         (r"\\[dtc]frac", r"\\frac"),
         (rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}", r"\\frac{\1\2}{\3\4}"),
@@ -31,6 +33,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 _WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf)\s*\{([^{}]*)\}")
 _SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # between digits a space means something
+_LISTED = re.compile(r",\s")  # 1, 000 is a list and no number
 _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
     rf"([+-]?)(?:({_DECIMAL})|([+-]?\d+)/(\d+)|\\frac\{{([+-]?\d+)\}}\{{([+-]?\d+)\}})", re.ASCII
@@ -46,12 +49,19 @@ def tidy(latex: str) -> str:
 
 def normalise(latex: str) -> str:
     r"""tidy() without spaces and `\text{}`: two answers written alike come out equal."""
-    return _SPACES.sub("", _WORDS.sub(r"\1", tidy(latex)))
+    return _unspaced(tidy(latex))
+
+
+def _unspaced(tidied: str) -> str:
+    return _SPACES.sub("", _WORDS.sub(r"\1", tidied))
 
 
 def number(latex: str) -> Fraction | None:
     r"""The value of an integer, a decimal, `a/b` or `\frac{a}{b}`, exactly; else None."""
-    text = normalise(latex)
+    text = tidy(latex)
+    if _LISTED.search(text):
+        return None
+    text = _unspaced(text)
     match = _NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_CHARS else None
     if match is None:
         return None
@@ -68,10 +78,16 @@ def number(latex: str) -> Fraction | None:
 
 def equal(gold: str, answer: str) -> bool:
     """Written alike, or the same number."""
-    if normalise(gold) == normalise(answer) != "":
+    if normalise(gold) == normalise(answer) != "" and _same_degrees(gold, answer):
         return True
     value = number(gold)
     return value is not None and value == number(answer)
+
+
+def _same_degrees(gold: str, answer: str) -> bool:
+    r"""A degree sign is a unit, but in an answer with a sine or its like a part of the value."""
+    marks = [len(_DEGREES.findall(latex)) for latex in (gold, answer)]
+    return marks[0] == marks[1] or not _CIRCULAR.search(gold)
 
 
 def parses(gold: str) -> bool:

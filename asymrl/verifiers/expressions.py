@@ -8,31 +8,24 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+from asymrl.verifiers.matrices import matrix
+from asymrl.verifiers.operators import OPERATORS, operation, quotient
 from asymrl.verifiers.tokens import Token, Unreadable, fraction, numeral, repeating
+from asymrl.verifiers.units import RADIAN, measured, residue
 
 Node = tuple[Any, ...]
 
 MAX_DEPTH = 60
 
-_SKIPPED = frozenset({"angle", "triangle", "overline", "widehat", "hat"})
-_ACCENTS = frozenset({"dot", "ddot", "tilde"})
+# What makes another thing of what it stands over or before; a bar over a number is its conjugate.
+_MARKS = frozenset({"overline", "hat", "vec", "dot", "ddot", "tilde", "angle", "triangle"})
+_CURRENCIES = ("dollar", "euro", "sterling", "yen")
 _OPENING = {"(": ")", "[": "]", "langle": "rangle", "lfloor": "rfloor", "lceil": "rceil"}
 _STARTS = frozenset({"number", "repeating", "name", "function", "(", "[", "{", "begin", "|"})
-_STARTING_MACROS = frozenset(
-    {
-        "frac",
-        "sqrt",
-        "binom",
-        "pi",
-        "infty",
-        "lfloor",
-        "lceil",
-        "langle",
-        "emptyset",
-        *_SKIPPED,
-        *_ACCENTS,
-    }
-)
+_STARTING_MACROS = _MARKS | OPERATORS | {
+    "frac", "sqrt", "binom", "pi", "infty", "lfloor", "lceil", "langle", "emptyset"
+}  # fmt: skip
+_CIRCULAR = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 
 
 class Reader:
@@ -42,6 +35,7 @@ class Reader:
         self.tokens, self.inside = given, inside
         self.at = self.depth = self.bars = 0
         self.in_braces = False
+        self.in_circular = False  # inside the argument of a sine and its like
 
     def kind(self, ahead: int = 0) -> str:
         at = self.at + ahead
@@ -63,32 +57,50 @@ class Reader:
             raise Unreadable(f"{kind} is missing")
 
     def sum(self) -> Node:
+        node = self._terms()
+        if self.take("choose"):
+            return ("call", "binom", node, self._terms())
+        if opening := self._modulus_ahead():
+            self.at += 2 if opening == "(" else 1
+            node = residue(node, self.power())
+            if opening == "(":
+                self.need(")")
+        return node
+
+    def _modulus_ahead(self) -> str:
+        r"""`(` before `(mod 7)`, the macro before `\pmod{7}` and `\mod 7`; else empty."""
+        if self.kind() == "(" and self.kind(1) == "macro" and self.text(1) in ("mod", "bmod"):
+            return "("
+        return self.text() if self.kind() == "macro" and self.text() in ("pmod", "mod") else ""
+
+    def _terms(self) -> Node:
         terms = [self.signed()]
-        while True:
-            if self.take("+"):
-                terms.append(self.signed())
-            elif self.take("-"):
-                terms.append(("neg", self.signed()))
-            elif self.take("pm", "mp"):
-                terms.append(("pm", self.product()))
-            else:
-                return terms[0] if len(terms) == 1 else ("add", *terms)
+        while self.kind() in ("+", "-") or (self.kind() == "macro" and self.text() in ("pm", "mp")):
+            terms.append(self.signed())
+        if self.take("bmod"):
+            if len(terms) > 1:
+                raise Unreadable("a sum before mod")
+            return ("call", "mod", terms[0], self.power())
+        return terms[0] if len(terms) == 1 else ("add", *terms)
 
     def signed(self) -> Node:
         if self.take("+"):
             return self.signed()
         if self.take("-"):
             return ("neg", self.signed())
-        if self.take("pm", "mp"):
+        if self.take("pm"):
             return ("pm", self.product())
+        if self.take("mp"):  # where the other sign is plus, this one is minus
+            return ("neg", ("pm", self.product()))
         return self.product()
 
     def product(self) -> Node:
         node = self.power()
         while True:
+            if self._modulus_ahead():
+                return node
             if self.kind() in ("*", "/") and self.kind(1) == "word":
-                self.at += 1
-                self._skip_units()
+                node = self._with_unit(node)
             elif self.take("*"):
                 node = ("mul", node, self._factor())
             elif self.take("/"):
@@ -140,33 +152,29 @@ class Reader:
         """A primary with what follows it: !, ^, primes, %, degrees, units."""
         while True:
             if self.take("^"):
-                node = self._raised(node)
+                node = ("pow", node, self.exponent())
             elif self.take("!"):
-                node = ("fact", node)
+                node = ("call", "double", node) if self.take("!") else ("fact", node)
             elif self.take("%"):
                 node = ("pct", node)
             elif self.take("deg"):
-                node = ("deg", node)
+                node = self._degrees(node)
             elif self.take("'"):
                 node = _decorated("'", node)
-            elif self.take("pmod", "bmod", "mod"):
-                self.primary()
+            elif unit := self.take(*_CURRENCIES):
+                node = measured(node, unit)
             elif self.kind() == "_" and node[0] == "num":
                 node = self._based(node)
             elif self.kind() in ("word", "leading"):
-                self._skip_units()
+                node = self._with_unit(node)
             else:
                 return node
 
-    def _raised(self, node: Node) -> Node:
-        start = self.at
-        if self.take("{") and self.take("prime") and self.take("}"):
-            return _decorated("'", node)
-        self.at = start
-        if self.take("{") and self.take("word", "leading") and self.take("}"):
-            return node  # 12^{th}
-        self.at = start
-        return ("pow", node, self.exponent())
+    def _degrees(self, node: Node) -> Node:
+        """An angle of so many degrees; in a sine its value, at the top a mark on the answer."""
+        if self.text() in ("C", "F") and self.kind() in ("word", "name"):
+            return measured(node, {"C": "celsius", "F": "fahrenheit"}[self.take("word", "name")])
+        return ("mul", node, RADIAN) if self.in_circular else ("deg", node)
 
     def exponent(self) -> Node:
         if self.take("-"):
@@ -177,19 +185,24 @@ class Reader:
         node = self.primary()
         return ("pow", node, self.exponent()) if self.take("^") else node
 
-    def _skip_units(self) -> None:
-        while self.take("word", "leading"):
-            if self.take("^") and not self.take("number"):
-                self.take("{")
-                self.take("-")
-                self.take("number", "word")
-                self.take("}")
+    def _with_unit(self, node: Node) -> Node:
+        """A value and the words behind it: what they measure is kept, other words are not."""
+        phrase = self.take("*", "/")
+        while word := self.take("word", "leading"):
+            phrase += f" {word}"
+            if self.take("^"):
+                braces = self.take("{")
+                phrase += f"^{self.take('-')}{self.take('number', 'word')}"
+                if braces:
+                    self.need("}")
             if self.kind() in ("/", "*") and self.kind(1) == "word":
-                self.at += 1
+                phrase += self.take("/", "*")
+        if self.kind() in ("number", "repeating"):
+            raise Unreadable("a number after words")
+        return measured(node, phrase)
 
     def _based(self, node: Node) -> Node:
         base = self._subscript()
-        base = {"two": "2", "three": "3", "eight": "8", "ten": "10"}.get(base, base)
         if not base.isdigit():
             raise Unreadable("a subscript on a number")
         return node if base == "10" else ("base", str(node[1]), base)
@@ -241,7 +254,7 @@ class Reader:
                 return self._matrix()
             case "set":
                 return ("field", text)
-            case "word" if len(text) == 1:
+            case "word" if len(text) == 1 or self.kind() == "=":
                 return ("sym", text)
             case "macro":
                 return self._command(text)
@@ -255,8 +268,7 @@ class Reader:
     def _command(self, name: str) -> Node:
         match name:
             case "frac":
-                over = self.argument()
-                return ("div", over, self.argument())
+                return quotient(self.argument(), self.argument())
             case "binom":
                 over = self.argument()
                 return ("call", "binom", over, self.argument())
@@ -268,10 +280,12 @@ class Reader:
                 return ("empty",)
             case "langle" | "lfloor" | "lceil":
                 return self._bracketed(name)
-        if name in _ACCENTS:
+        if name in OPERATORS:
+            return operation(self, name)
+        if name in _CURRENCIES:
+            return measured(self.power(), name, before=True)
+        if name in _MARKS:
             return _decorated(name, self.argument())
-        if name in _SKIPPED:
-            return self.primary()
         raise Unreadable(f"\\{name} is not known")
 
     def argument(self) -> Node:
@@ -329,11 +343,13 @@ class Reader:
         exponent = self.exponent() if self.take("^") else None
         if exponent == ("neg", ("num", Fraction(1))) and name in ("sin", "cos", "tan"):
             name, exponent = f"arc{name}", None
+        outer, self.in_circular = self.in_circular, name in _CIRCULAR
         if self.kind() in ("(", "{", "["):
             inner = self.primary()
             arguments = inner[3:] if inner[0] == "tuple" else (inner,)
         else:
             arguments = (self._bare_argument(),)
+        self.in_circular = outer
         node: Node = ("call", name, *arguments, *(() if base is None else (base,)))
         if name in ("factorial", "exp"):
             node = (
@@ -374,15 +390,9 @@ class Reader:
                 row.append(self.sum())
         if row:
             rows.append(tuple(row))
-        if "matrix" not in name and name != "array":
-            raise Unreadable(f"{name} is no matrix")
-        if not rows or len({len(row) for row in rows}) > 1:
-            raise Unreadable("rows of unequal length")
-        return ("matrix", *rows)
+        return matrix(name, rows)
 
 
 def _decorated(mark: str, node: Node) -> Node:
-    """A symbol with a prime or an accent is another symbol."""
-    if node[0] != "sym":
-        raise Unreadable(f"{mark} on what is no symbol")
-    return ("sym", f"{node[1]} {mark}")
+    """A symbol with a prime or an accent is another symbol; over more it is an unknown function."""
+    return ("sym", f"{node[1]} {mark}") if node[0] == "sym" else ("call", mark, node)

@@ -9,9 +9,10 @@ import re
 
 # A run of backslashes with what it starts (a box, an escaped brace), or a bare brace.
 _TOKEN = re.compile(r"(?P<slashes>\\+)(?P<after>(?:boxed|fbox)\s*+\{|[{}])?|(?P<brace>[{}])")
-# What may stand between two boxes that read as one list.
+# What may stand between two boxes that read as one list: no other words than such as end in "and".
 _GLUE = re.compile(
-    r"(?:[\s,;$]|\\[()\[\],; ]|\\(?:quad|qquad|text\{[^{}]*\})|and\b|or\b)*+", re.ASCII
+    r"(?:[\s,;$]|\\[()\[\],; ]|\\q?quad|\\text\{(?:[^{}]*\b(?:and|or))?[\s,;]*\}|and\b|or\b)*+",
+    re.ASCII,
 )
 _BARE_BOX = re.compile(r"\\boxed\s+([-+]?\d+(?:[.,]\d+)*|[A-Za-z])(?![\w{])")
 _ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)

@@ -1,8 +1,7 @@
 """A fence around code that reads text a model wrote: it can run no code and reach nothing.
 
-Knows Python's audit events. The grammar hands text to no evaluator. math-verify's LaTeX reader
-hands runs of digits to sympy's parser, which compiles them: that is refused here like any other
-compiling, and the answer costs itself.
+Knows Python's audit events. The grammar hands text to no evaluator; should a library that it calls
+come to, the evaluating is refused and the answer costs itself.
 Imports that a library puts off until it needs them still work.
 """
 
@@ -17,6 +16,8 @@ REFUSED = frozenset(
         "os.truncate", "os.chmod", "os.listdir", "os.scandir", "os.startfile", "subprocess.Popen",
         "socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo", "ctypes.dlopen",
         "shutil.rmtree", "shutil.move", "shutil.copyfile", "pickle.find_class", "webbrowser.open",
+        "os.kill", "os.killpg", "os.chdir", "os.chown", "os.utime", "os.putenv", "os.unsetenv",
+        "socket.sendto", "ctypes.dlsym", "marshal.loads", "code.__new__", "sqlite3.connect",
     }
 )  # fmt: skip
 

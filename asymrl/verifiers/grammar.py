@@ -10,6 +10,10 @@ whose first item is its kind:
     tuple open close *items              (a, b), [a, b), <a, b>
     braces *items | list *items          {a, b} and a, b: unordered
     cup *sets | cap *sets | without a b | such variable condition
+    unit a words                         a number of what the words name
+    det *rows                            as of a matrix
+    sum a name low high | prod ... | int ... | lim a name to
+    given a condition                    a relation that a holds under, or ("words", prose)
     ratio *items | rel operators operands labels | or *items
 
 A rel keeps for each operand whether it is written like the name of something (`x_1`, `f(x)`,
@@ -17,7 +21,6 @@ A rel keeps for each operand whether it is written like the name of something (`
 """
 
 import re
-from functools import lru_cache
 
 from asymrl.verifiers.expressions import MAX_DEPTH, Node, Reader
 from asymrl.verifiers.notation import MAX_CHARS, plain
@@ -29,13 +32,17 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", 
 _NAME = r"(?:[a-z]\w*|[A-Z](?: ?[A-Z])*|[A-Z][a-z]\w*)(?: _ (?:\w+|\{ [\w ]+ \}))?(?: ')*"
 _SIMPLE = rf"(?:{_NAME}(?: \( [^()=]* \))?)"
 _LABEL = re.compile(
-    rf"(?:(?:angle|triangle|overline|Delta) )?{_SIMPLE}|\| {_SIMPLE} \|"
+    rf"(?:(?:angle|triangle|Delta) )?{_SIMPLE}|\| {_SIMPLE} \|"
+    rf"|(?:overline|vec|hat|tilde|d?dot) (?:{_NAME}|\{{ {_NAME} \}})(?: \( [^()=]* \))?"
     rf"|frac \{{ {_SIMPLE} \}} \{{ {_SIMPLE} \}}|{_SIMPLE}(?: [:/] {_SIMPLE})+"
     rf"|\( {_SIMPLE}(?: , {_SIMPLE})+ \)"
 )
 
 
-@lru_cache(maxsize=50_000)
+_SAYING = frozenset({"number", "=", "<", ">", "until", "repeating"})
+_QUANTIFIER = re.compile(r"for (?:all|any|every|each)\b")
+
+
 def read(latex: str, thousands: bool = True) -> Node:
     """The tree of an answer. thousands: 1,000 is a number and no list. Unreadable if it is none."""
     if len(latex) > MAX_CHARS:
@@ -57,8 +64,7 @@ def items(reader: Reader) -> Node:
     kinds = set()
     while True:
         _skip_label(reader)
-        groups[-1].append(relation(reader))
-        _skip_until(reader)
+        groups[-1].append(_under_condition(reader, relation(reader)))
         separator = _separator(reader)
         if not separator:
             break
@@ -86,23 +92,28 @@ def _separator(reader: Reader) -> str:
 
 
 def _skip_label(reader: Reader) -> None:
-    """`Minimum:` or `Sequence 1:` before an item."""
+    """`Minimum:` before an item, and `Sequence 1:` where there is another (`ratio 3:4` is none)."""
     ahead = 0
     while reader.kind(ahead) == "word":
         ahead += 1
     if ahead and reader.kind(ahead) == "number":
-        ahead += 1
+        word = reader.tokens[reader.at]
+        ahead += reader.tokens.count(word) > 1
     if ahead and reader.kind(ahead) == ":":
         reader.at += ahead + 1
     while reader.take("leading", "=", "approx"):
         pass
 
 
-def _skip_until(reader: Reader) -> None:
-    """`for all x > 0`, up to what ends the item."""
-    if reader.depth > 1 or not reader.take("until"):
-        return
-    depth = 0
+def _under_condition(reader: Reader, node: Node) -> Node:
+    """`for all x > 0`, up to what ends the item. A quantifier alone ("for all x") says nothing."""
+    if reader.depth > 1:
+        return node
+    if reader.kind() == "," and reader.kind(1) == "until":
+        reader.at += 1
+    if not (opening := reader.take("until")):
+        return node
+    start, depth = reader.at, 0
     while kind := reader.kind():
         if kind in ("(", "{", "[", "\\{"):
             depth += 1
@@ -111,6 +122,21 @@ def _skip_until(reader: Reader) -> None:
         if depth < 0 or (depth == 0 and kind in (",", ";", "and", "or")):
             break
         reader.at += 1
+    said = reader.tokens[start : reader.at]
+    every = _QUANTIFIER.match(opening)
+    member = [kind for kind, _ in said[1:3]] == ["macro", "set"] and said[1][1] == "in"
+    if member and (every or said[2][1] == "Z"):  # the whole domain, or what it counts with
+        return node
+    if any(kind in _SAYING or (kind == "macro" and text in _RELATIONS) for kind, text in said):
+        while said and said[0][0] == "word":
+            said = said[1:]
+        inner = Reader(said, items)
+        condition = relation(inner)
+        if inner.kind():
+            raise Unreadable(f"{inner.text()!r} in a condition")
+        return ("given", node, condition)
+    prose = re.sub(r"\W", "", "".join([opening, *(text for _, text in said)]))
+    return node if every else ("given", node, ("words", prose.casefold()))
 
 
 def relation(reader: Reader) -> Node:
@@ -120,8 +146,8 @@ def relation(reader: Reader) -> Node:
     while True:
         start = reader.at
         operands.append(sets(reader))
-        written = " ".join(text for _, text in reader.tokens[start : reader.at])
-        labels.append(_LABEL.fullmatch(written) is not None and operands[-1][0] != "num")
+        written = " ".join(text.replace(" ", "_") for _, text in reader.tokens[start : reader.at])
+        labels.append(_LABEL.fullmatch(written) is not None and _is_name(operands[-1]))
         kind = reader.kind()
         operator = _RELATIONS.get(reader.text() if kind == "macro" else kind)
         if operator is None:
@@ -132,6 +158,16 @@ def relation(reader: Reader) -> Node:
     if not operators:
         return operands[0]
     return ("rel", tuple(operators), tuple(operands), tuple(labels))
+
+
+def _is_name(operand: Node) -> bool:
+    """f(x + 1) is a value of f; x(x - 4) and a(b + c) are products, and 5 is a number."""
+    if operand[0] != "mul" or operand[1][0] != "sym" or operand[2][0] != "add":
+        return operand[0] != "num"
+    name = operand[1][1]
+    return repr(operand[1]) not in repr(operand[2]) and (
+        name in ("f", "g", "h") or name[0].isupper()
+    )
 
 
 def sets(reader: Reader) -> Node:

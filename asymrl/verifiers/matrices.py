@@ -1,10 +1,24 @@
-"""Matrices: sums, products and multiples of them as rows of entries. Knows nothing of answers."""
+"""Matrices: their brackets, their sums, products and multiples. Knows nothing of answers."""
 
-from asymrl.verifiers.expressions import Node
+from typing import Any
+
+from asymrl.verifiers.tokens import Unreadable
 
 MAX_ENTRIES = 400
 
+Node = tuple[Any, ...]  # as `grammar` lists them
 Rows = list[list[Node]]
+
+
+def matrix(environment: str, rows: list[tuple[Node, ...]]) -> Node:
+    """A matrix, whatever its brackets; between single bars its determinant."""
+    if not rows or len({len(row) for row in rows}) > 1:
+        raise Unreadable("rows of unequal length")
+    if environment == "vmatrix":
+        return ("det", *rows)
+    if environment not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"):
+        raise Unreadable(f"{environment} is no matrix")
+    return ("matrix", *rows)
 
 
 def entries(node: Node) -> Rows | None:

@@ -25,7 +25,8 @@ _UNICODE = str.maketrans(
         "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
         "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∈": r"\in ", "∖": r"\setminus ",
         "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "°": r"^\circ ", "º": r"^\circ ", "∠": r"\angle ",
-        "′": "'", "’": "'", "“": "", "”": "", "…": r"\ldots ", "€": "", "£": "", "¥": "",
+        "′": "'", "’": "'", "“": "", "”": "", "…": r"\ldots ",
+        "€": r"\euro ", "£": r"\sterling ", "¥": r"\yen ",
         "⟨": r"\langle ", "⟩": r"\rangle ", "\ufeff": "", "\u200b": "",
         **{char: rf"\{name} " for char, name in _GREEK.items()},
     }
@@ -40,15 +41,19 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits){_END}", " "),
         (rf"\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it){_END}", " "),
         (rf"\\(?:underline|mathbf|boldsymbol|bm|pmb|mathit|mathsf|mathcal|mathop){_END}\s*", ""),
-        (rf"\\(?:boxed|fbox|ensuremath|rm|mathnormal|emph|vec|overrightarrow|bar){_END}\s*", ""),
+        (rf"\\(?:boxed|fbox|ensuremath|rm|mathnormal|emph){_END}\s*", ""),
         (r",\\!\s*|\{,\}\s*|(?<=\d)\\,(?=\d{3}(?!\d))", "\N{WORD JOINER}"),
         (rf"\\(?:quad|qquad|enspace|thinspace|space|hfill){_END}", " "),
         (r"(?<!\\)\\[!,;:> ]|~", " "),
-        (rf"\^\s*\{{?\s*\\(?:circ|degree){_END}\s*\}}?", r" \\deg "),
+        (rf"\^\s*(?:\\(?:circ|degree){_END}|\{{\s*\\(?:circ|degree)\s*\}})", r" \\deg "),
+        (rf"\^\s*(?:\\prime{_END}|\{{\s*\\prime\s*\}})", "'"),
         (rf"\\(?:text)?degree{_END}", r" \\deg "),
         (rf"\\[dtc]frac{_END}", r"\\frac"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
+        (rf"\\(?:bar|widebar){_END}", r"\\overline "),
+        (rf"\\wide(hat|tilde){_END}", r"\\\1 "),
+        (rf"\\overrightarrow{_END}", r"\\vec "),
         (rf"\\(?:le|leq|leqslant){_END}|<=|=<", r"\\le "),
         (rf"\\(?:ge|geq|geqslant){_END}|>=", r"\\ge "),
         (rf"\\(?:ne|neq){_END}|!=", r"\\ne "),
@@ -67,13 +72,18 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:vert|lvert|rvert){_END}", "|"),
         (r"(,[^,()\[\]]*[)\]])\s*U\s*(?=[(\[])", r"\1\\cup "),  # (1,2)U(3,4), not f(x)U(t)
         (rf"\\(?:colon|ratio){_END}", ":"),
-        (r"\\?\$|(?<!\\)\\[()\[\]]", " "),
+        (r"\\\$", r"\\dollar "),
+        (r"\$|(?<!\\)\\[()\[\]]", " "),
         (r"(?<=\d)\.(?=\s*$)", ""),
     )
 )  # fmt: skip
 _WORDS = re.compile(rf"\\(?:{_WORD_MACROS})\s*\{{([^{{}}]*)\}}")
 # A comma that is written as of thousands, and not as of a list, is marked so.
 _JOINED = re.compile("(?<=\\d)\N{WORD JOINER}(?=\\d)")
+_ORDINAL = re.compile(
+    rf"(?<![\d.])(\d+)\s*\^?\s*(\{{)?\s*(?:\\(?:{_WORD_MACROS})\s*\{{\s*(st|nd|rd|th)\s*\}}"
+    r"|(st|nd|rd|th)(?![a-zA-Z]))\s*(?(2)\})"
+)
 _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d/])")
 
 
@@ -93,7 +103,15 @@ def plain(latex: str) -> str:
         text = pattern.sub(replacement, text)
     text = _JOINED.sub("", text).replace("\N{WORD JOINER}", ",")
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
+    text = _ORDINAL.sub(_counted, text)
     return text.strip().rstrip(".,;").strip()
+
+
+def _counted(match: re.Match[str]) -> str:
+    """The number of an ordinal; what is none (3st) as it stands."""
+    number, suffix = match[1], match[3] or match[4]
+    last = "0" if number[-2:-1] == "1" else number[-1]
+    return number if {"1": "st", "2": "nd", "3": "rd"}.get(last, "th") == suffix else match[0]
 
 
 def words(latex: str) -> str:

@@ -39,7 +39,8 @@ START_SECONDS = 120.0  # a cold disk may take long to import sympy
 GRACE_SECONDS = 2.0  # past the deadline, before a worker that nobody killed ends itself
 IDLE_CHECK_SECONDS = 5.0
 MEMORY_BYTES = 2 << 30  # of address space; a worker with sympy takes some 300 MiB
-WARM_UP = ("x+1", r"\boxed{1+x}")
+# Makes sympy build the tables that it compiles, which it could not behind the fence.
+WARM_UP = (r"\sum_{k=0}^{\infty} 2^{-k}, \int_0^{\infty} e^{-x^2} dx", r"\boxed{2, \sqrt{\pi}/2}")
 START = "import sys; from asymrl.verifiers.pool import work; work(*sys.argv[1:])"
 
 Job = tuple[Future[Any], Callable[[Verdict], Any], list[str]]  # future, what it is given, request
@@ -128,7 +129,9 @@ def _serve(jobs: queue.SimpleQueue[Job | None], command: Command) -> None:
                 worker = _Worker(command)
             worker.wait_until_ready()
             verdict = worker.judge(request)
-        except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
+        except OSError as error:
+            future.set_exception(RuntimeError(f"a worker cannot be started: {error}"))
+        except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             future.set_exception(error)
         else:
             future.set_result(give(verdict))

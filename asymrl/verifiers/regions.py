@@ -1,22 +1,29 @@
 r"""Sets of real numbers: intervals, unions, inequalities, finite sets, as one sorted list.
 
 Knows that (0, 1), 0 < x < 1 and {x : 0 < x < 1} are the same set. A region is a list of intervals
-(low, high, low is in it, high is in it), apart from each other; None where the tree is none.
+(low, high, low is in it, high is in it), apart from each other. Inequalities are read where they
+can be solved surely: both sides linear in one unknown, or the absolute value of such beside a
+number. What is no such set is None, and is compared by its parts elsewhere.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import mpmath
 
 from asymrl.verifiers.expressions import Node
-from asymrl.verifiers.values import Beyond, Value, close, constant, evaluate, number, symbols
+from asymrl.verifiers.linear import line
+from asymrl.verifiers.values import Beyond, Value, close, constant, number, symbols
 
 Interval = tuple[Value, Value, bool, bool]
 Region = list[Interval]
 
 INFINITY = mpmath.inf
+MAX_CONDITIONS = 60  # that are put together one by one
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
 _ORDERS = frozenset(_FLIPPED)
+_LINE: Region = [(-INFINITY, INFINITY, False, False)]
+_SETS = ("cup", "cap", "without")
 
 
 def is_region(node: Node) -> bool:
@@ -35,53 +42,110 @@ def is_region(node: Node) -> bool:
 
 
 def same_region(one: Node, other: Node) -> bool | None:
-    """Whether both are the same set; None where one cannot be read as a set of numbers."""
+    """Whether both are the same set, or the same sets of the same unknowns; None: not known."""
     try:
-        first, second = region(one), region(other)
+        first, second = regions(one), regions(other)
     except Beyond:
         return None
-    if first is None or second is None:
+    if not first or not second:
         return None
-    return len(first) == len(second) and all(
-        a[2:] == b[2:] and _level(a[0], b[0]) and _level(a[1], b[1])
-        for a, b in zip(first, second, strict=True)
+    if len(first) == len(second) == 1 and ("" in first or "" in second):
+        return all(map(_alike, first.values(), second.values()))
+    return first.keys() == second.keys() and all(
+        _alike(first[name], second[name]) for name in first
     )
 
 
+def _alike(one: Region, other: Region) -> bool:
+    return len(one) == len(other) and all(
+        a[2:] == b[2:] and _level(a[0], b[0]) and _level(a[1], b[1])
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def regions(node: Node) -> dict[str, Region] | None:
+    """What each unknown may be, under its name; under "" a set that names no unknown."""
+    match node[0]:
+        case "rel":
+            found = _relation(node)
+            return found and {found[0]: found[1]}
+        case "or":
+            return _alternatives([regions(child) for child in node[1:]])
+        case "list":
+            return _conditions(node)
+    alone = region(node)
+    return None if alone is None else {"": alone}
+
+
 def region(node: Node) -> Region | None:
-    """The set as intervals. Beyond where an endpoint has no value."""
+    """A set of numbers as intervals. Beyond where an endpoint has no value."""
     match node[0]:
         case "empty":
             return []
         case "field":
-            return [(-INFINITY, INFINITY, False, False)] if node[1] == "R" else None
+            return _LINE if node[1] == "R" else None
         case "braces":
             values = [constant(child) for child in node[1:]]
             return merged([(value, value, True, True) for value in values])
         case "tuple":
             return _interval(node)
         case "such":
-            return region(node[2])
-        case "rel":
-            return _relation(node)
-    parts = [region(child) for child in node[1:]] if node[0] in _COMBINED else [None]
+            return _such(*node[1:])
+    parts = [region(child) for child in node[1:]] if node[0] in _SETS else [None]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
-    match node[0]:
-        case "cup" | "or":
-            return merged([interval for part in known for interval in part])
-        case "without":
-            return intersection(known[0], complement(known[1]))
-    meeting = known[0]
-    for part in known[1:]:
-        meeting = intersection(meeting, part)
-    if node[0] == "list" and not meeting:  # x < 2, x > 3: meant as alternatives
-        return merged([interval for part in known for interval in part])
-    return meeting
+    if node[0] == "cup":
+        return _union(known)
+    return intersection(known[0], complement(known[1]) if node[0] == "without" else known[1])
 
 
-_COMBINED = ("cup", "or", "cap", "without", "list")
+def _union(parts: Sequence[Region]) -> Region:
+    return merged([interval for part in parts for interval in part])
+
+
+def _such(head: Node, condition: Node) -> Region | None:
+    """{x : ...} or {x in a set : ...}, the condition one on x alone."""
+    domain: Region | None = _LINE
+    if head[0] == "rel" and head[1] == ("in",):
+        head, domain = head[2][0], region(head[2][1])
+    found = regions(condition)
+    if domain is None or head[0] != "sym" or not found or found.keys() != {head[1]}:
+        return None
+    return intersection(domain, found[head[1]])
+
+
+def _alternatives(parts: list[dict[str, Region] | None]) -> dict[str, Region] | None:
+    known = [part for part in parts if part]
+    names = {name for part in known for name in part}
+    if len(known) < len(parts) or len(names) != 1:
+        return None
+    return {name: _union([part[name] for part in known]) for name in names}
+
+
+def _conditions(node: Node) -> dict[str, Region] | None:
+    """x > 0, x < 5, y > 1: what holds at once, for each unknown.
+
+    Conditions on one unknown that exclude each other are alternatives (x < 2, x > 3), as are sets.
+    """
+    if len(node) > MAX_CONDITIONS:
+        return None
+    found: dict[str, list[Region]] = {}
+    for child in node[1:]:
+        part = regions(child) if is_region(child) else None
+        if part is None:
+            return None
+        for name, values in part.items():
+            found.setdefault(name, []).append(values)
+    joined: dict[str, Region] = {}
+    for name, parts in found.items():
+        meeting = _LINE
+        for part in parts:
+            meeting = intersection(meeting, part)
+        if meeting and not name:
+            return None
+        joined[name] = meeting or _union(parts)
+    return joined if "" not in joined or len(joined) == 1 else None
 
 
 def _end(node: Node) -> int:
@@ -92,67 +156,102 @@ def _end(node: Node) -> int:
 
 
 def _interval(node: Node) -> Region | None:
+    """None too where it holds nothing: (2, 1) is a point of the plane and no empty interval."""
     opening, closing, *ends = node[1:]
     if len(ends) != 2 or opening == "langle":
         return None
     low, high = (constant(end) if not _end(end) else _end(end) * INFINITY for end in ends)
     if not _real(low) or not _real(high):
         return None
-    return merged([(low, high, opening == "[", closing == "]")])
+    return merged([(low, high, opening == "[", closing == "]")]) or None
 
 
 def _real(value: Value) -> bool:
     return not isinstance(value, mpmath.mpc)
 
 
-def _relation(node: Node) -> Region | None:
-    """The values that the unknown of a chain of inequalities may take."""
-    operators, operands = node[1], node[2]
+def _relation(node: Node) -> tuple[str, Region] | None:
+    """The unknown of a chain of inequalities, and the values that it may take."""
+    operators = node[1]
+    operands = [_unknown(*given) for given in zip(node[2], node[3], strict=True)]
     if operators == ("in",):
-        return region(operands[1])
+        values = region(operands[1])
+        return None if operands[0][0] != "sym" or values is None else (operands[0][1], values)
     if not set(operators) <= _ORDERS:
         return None
-    found: Region = [(-INFINITY, INFINITY, False, False)]
+    names = frozenset().union(*map(symbols, operands))
+    if len(names) != 1 or len(operands) > MAX_CONDITIONS:
+        return None
+    (name,) = names
+    found: Region = _LINE
     for operator, (left, right) in zip(operators, pairwise(operands), strict=True):
-        part = _inequality(left, operator, right)
+        part = _inequality(left, operator, right, name)
         if part is None:
             return None
         found = intersection(found, part)
-    names = {symbols(operand) for operand in operands} - {frozenset()}
-    return found if len(names) == 1 else None
+    return (name, found) if found else None  # 2 < x < 1 is a slip and not the empty set
 
 
-def _inequality(left: Node, operator: str, right: Node) -> Region | None:
-    if not symbols(left):
+def symbolic_interval(node: Node) -> Node:
+    """a < x <= b as (a, b], whose ends need no value; anything else as it is."""
+    if node[0] != "rel" or len(node[1]) != 2 or node[2][1][0] != "sym":
+        return node
+    ends, operators = node[2][::2], node[1]
+    if set(operators) <= {">", ">="}:
+        ends, operators = ends[::-1], [_FLIPPED[operator] for operator in reversed(operators)]
+    if not set(operators) <= {"<", "<="} or symbols(node[2][1]) & frozenset().union(
+        *map(symbols, ends)
+    ):
+        return node
+    opening, closing = (
+        pair[operator == "<="] for pair, operator in zip(("([", ")]"), operators, strict=True)
+    )
+    return ("tuple", opening, closing, *ends)
+
+
+def _unknown(operand: Node, label: bool) -> Node:
+    """What is written like a name, as f(x) or |AB|, is one unknown; |x| is what is done to one."""
+    modulus = operand[:2] == ("call", "abs") and operand[2][0] == "sym"
+    if not label or modulus or not symbols(operand):
+        return operand
+    return operand if operand[0] == "sym" else ("sym", repr(operand))
+
+
+def _inequality(left: Node, operator: str, right: Node, name: str) -> Region | None:
+    """The solutions of one inequality in one unknown."""
+    if _end(left) or left[:2] != ("call", "abs") == right[:2]:
         left, operator, right = right, _FLIPPED[operator], left
     if _end(right):
-        bound, operator = _end(right) * INFINITY, operator
-    elif symbols(right) or not symbols(left):
+        return _half(operator, _end(right) * INFINITY) if left[0] == "sym" else None
+    if left[:2] != ("call", "abs"):
+        return _solved(("add", left, ("neg", right)), operator, name)
+    if operator == "!=" or symbols(right):
         return None
-    else:
-        bound = number(constant(right))
-        names = symbols(left)
-        if len(names) == 1 and (line := _line(left, *names)):
-            slope, start = line
-            bound = (bound - start) / slope if slope else bound
-            operator = _FLIPPED[operator] if slope < 0 else operator
-    if not _real(bound):
+    above = _solved(("add", left[2], ("neg", right)), operator, name)
+    below = _solved(("add", left[2], right), _FLIPPED[operator], name)
+    if above is None or below is None:
         return None
+    return intersection(above, below) if operator in ("<", "<=") else _union([above, below])
+
+
+def _solved(difference: Node, operator: str, name: str) -> Region | None:
+    """Where m x + b is less (more) than 0."""
+    parts = line(difference, name)
+    slope = constant(parts[0]) if parts else 0
+    if parts is None or not _real(slope) or slope == 0:
+        return None
+    bound = constant(("neg", ("div", parts[1], parts[0])))
+    return _half(_FLIPPED[operator] if slope < 0 else operator, bound) if _real(bound) else None
+
+
+def _half(operator: str, bound: Value) -> Region:
+    """The numbers less (more) than a bound, or all but it."""
     match operator:
         case "<" | "<=":
             return merged([(-INFINITY, bound, False, operator == "<=")])
         case ">" | ">=":
             return merged([(bound, INFINITY, operator == ">=", False)])
     return [(-INFINITY, bound, False, False), (bound, INFINITY, False, False)]
-
-
-def _line(node: Node, name: str) -> tuple[Value, Value] | None:
-    """(m, b) of an expression m x + b; None if it is no such thing."""
-    at = [number(evaluate(node, {name: mpmath.mpf(x)})) for x in (1, 2, 5)]
-    slope = at[1] - at[0]
-    if not all(map(_real, at)) or not close(at[2], at[0] + 4 * slope) or close(slope, 0 * slope):
-        return None
-    return slope, at[0] - slope
 
 
 def _level(a: Value, b: Value) -> bool:

@@ -1,13 +1,15 @@
 r"""Answers -> tokens: numbers, names, words, signs.
 
 Knows which runs of letters are functions, constants, units or prose. A token is (kind, text):
-`number`, `name` (a symbol), `function`, `macro`, `word` (a unit or prose, skipped), `and`,
-`or`, `until` (prose that ends an item: "for all ..."), or a sign that is its own kind. Text that
+`number`, `name` (a symbol), `function`, `macro`, `word` (a unit or prose), `and`, `or`, `until`
+(what opens a condition: "for all ..."), or a sign that is its own kind. Text that
 hedges ("or any", "not") is no answer: Unreadable.
 """
 
 import re
 from fractions import Fraction
+
+from asymrl.verifiers.units import NAMES
 
 Token = tuple[str, str]
 
@@ -20,18 +22,13 @@ _GREEK = """
     varrho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon
     Phi Psi Omega hbar ell nabla partial"""
 CONSTANTS = frozenset({"pi", "infty", "emptyset"})
-_UNITS = """
-    cm mm km m ft inch inches foot feet yard yards mile miles meter meters metre metres centimeters
-    kilometers gram grams kg mg lb lbs pound pounds ounce ounces oz ton tons second seconds sec
-    minute minutes hour hours day days week weeks month months year years hr hrs mph kmh dollar
-    dollars cent cents euro euros yuan usd unit units square cubic cu sq degree degrees radian
-    radians percent gallon gallons liter liters litre litres ml pint pints quart quarts cup cups
-    people person ways way times pages items coins marbles students point points old per joules
-    watts volts newtons hz khz mhz kpa pa mol kj st nd rd th"""
-FUNCTIONS, GREEK, UNITS = (frozenset(names.split()) for names in (_FUNCTIONS, _GREEK, _UNITS))
+FUNCTIONS, GREEK = (frozenset(names.split()) for names in (_FUNCTIONS, _GREEK))
+# In a run of bare letters: what else may stand between symbols, as in `xln` or `2pir`.
+_IN_RUNS = re.compile("|".join([*sorted(FUNCTIONS, key=len, reverse=True), "pi|theta", "[a-zA-Z]"]))
+MAX_RUN = 8  # letters of a product that is written without a space
 MAX_EXPONENT = 5_000  # of a number in scientific notation
 MAX_DIGITS = 5_000
-_SEPARATORS = {"and": "and", "or": "or", "&": "and", "und": "and"}
+_SEPARATORS = {"and": "and", "or": "or", "&": "and"}
 _HEDGES = re.compile(
     r"\b(?:or|not|any|either|maybe|perhaps|unless|if|wrong|depends?|cannot|unknown|between|"
     r"none|neither|undefined|no|but|incorrect|alternatively|actually)\b"
@@ -42,13 +39,16 @@ _ARITHMETIC = re.compile(
     r"hundred|thousand|million|billion|trillion|squared|cubed|plus|minus|times|less|more|base|"
     r"power|half|twice|double|absolute)s?\b"
 )
-_UNTIL = re.compile(r"(?:,\s*)?(?:for|where|when|whenever|with|as|such that|with respect|since)\b")
-_LEADING = re.compile(r"(?:only|exactly|rs|usd|is|are|the|angle|area|triangle|equals?)\b\.?")
+_UNTIL = re.compile(r"(?:,\s*)?(?:for|where|when|whenever|with|as|such that|since)\b")
+_EVERY = re.compile(r"\b(?:all|any|each|every)\b")
+# What may stand before a value: a word that adds nothing, or a sentence that says what is.
+_LEADING = re.compile(r"(?:only|exactly|the)\b\.?|(?:.*\s)?(?:is|are|equals?):?")
 _TOKEN = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname\*?)"
+    r"\\(?P<wrapper>text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|"
+    r"operatorname\*?)"
     r"\s*\{(?P<words>[^{}]*)\}"
     r"|\\(?:begin|end)\s*\{(?P<environment>[a-z]+\*?)\}(?:\s*\{[clr|]+\})?"
-    r"|\\mathbb\s*\{?\s*(?P<set>[A-Z])\s*\}?"
+    r"|\\mathbb\s*(?:\{\s*)?(?P<set>[A-Z])\s*\}?"
     r"|(?P<repeating>\d*\.\d*)\\overline\s*\{?(?P<cycle>\d+)\}?"
     r"|(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![a-zA-Z]))?)"
     r"|(?P<macro>\\[a-zA-Z]+)"
@@ -65,7 +65,10 @@ class Unreadable(Exception):
 
 
 def has_thousands(text: str) -> bool:
-    return _THOUSANDS.search(text) is not None
+    """Whether commas may be of thousands or of a list: 1,234 is either, 1,000 and 1,050 are none
+    since no number in a list is written 000."""
+    found = _THOUSANDS.findall(text)
+    return bool(found) and not any(",0" in number for number in found)
 
 
 def join_thousands(text: str) -> str:
@@ -84,9 +87,11 @@ def tokens(text: str) -> list[Token]:
         position = match.end()
         kind = match.lastgroup or ""
         if kind == "words":
-            found += _prose(match["words"])
+            operator = match["wrapper"].startswith("op") and match["words"] in FUNCTIONS
+            found += [_macro(match["words"])] if operator else _prose(match["words"])
         elif kind == "letters":
-            found += _letters(match["letters"])
+            apart = not text[match.start() - 1 : match.start()].strip()
+            found += _letters(match["letters"], apart)
         elif kind == "cycle":
             found.append(("repeating", f"{match['repeating']}|{match['cycle']}"))
         elif kind == "environment":
@@ -130,14 +135,18 @@ def _prose(content: str) -> list[Token]:
         return []
     if re.fullmatch(r"[\d.,/()\s+-]*\d[\d.,/()\s+-]*|[eipx]|-?\d+\s*/\s*\d+", content):
         return tokens(content)
-    if content in FUNCTIONS - {"min", "max"} or content == "pi":
+    if content in FUNCTIONS - {"min", "max", "sec"} or content == "pi":
         return [_macro(content)]
-    if _UNTIL.match(lowered):
-        return [("until", lowered)]
-    if _HEDGES.search(lowered) or _ARITHMETIC.search(lowered):
+    if lowered == "mod":
+        return [("macro", "mod")]
+    condition = _UNTIL.match(lowered)
+    doubtful = _EVERY.sub("", lowered) if condition else lowered
+    if _HEDGES.search(doubtful) or _ARITHMETIC.search(lowered):
         raise Unreadable(f"{content!r} hedges, or counts")
     if re.search(r"(?<![\^a-z])\d", lowered):
         raise Unreadable(f"{content!r} holds another number")
+    if condition:
+        return [("until", lowered)]
     if lowered in ("percent", "degrees", "degree", "%"):
         return [("%", "%")] if lowered[0] in "p%" else [("macro", "deg")]
     if _LEADING.fullmatch(lowered):
@@ -145,8 +154,11 @@ def _prose(content: str) -> list[Token]:
     return [("word", content)]
 
 
-def _letters(run: str) -> list[Token]:
-    """What a run of bare letters stands for: a function, a word, or a product of symbols."""
+def _letters(run: str, apart: bool) -> list[Token]:
+    """What a run of bare letters stands for: a function, a word, or a product of symbols.
+
+    apart: a space or nothing stands before it. What is stuck to a number is no prose.
+    """
     lowered = run.casefold()
     if run in FUNCTIONS or run in CONSTANTS or (run in GREEK and len(run) > 2):
         return [_macro(run)]
@@ -156,21 +168,19 @@ def _letters(run: str) -> list[Token]:
         return [("macro", "cup")]
     if lowered in _SEPARATORS:
         return [(_SEPARATORS[lowered], lowered)]
-    if lowered in ("percent", "degrees", "degree") or (len(run) > 1 and lowered in UNITS):
+    if lowered in ("percent", "degrees", "degree", "mod") or lowered in NAMES:
         return _prose(run)
     if _UNTIL.fullmatch(lowered) and len(run) > 1:
         return [("until", lowered)]
     counts = len(run) > 2 and _ARITHMETIC.fullmatch(lowered)
     if counts or _HEDGES.fullmatch(run) or lowered in {"true", "false", "yes"}:
         raise Unreadable(f"{run!r} is a word")
-    for name in ("pi", "sqrt", "theta"):
-        if run.endswith(name) and len(run) <= len(name) + 2:
-            return [*(("name", letter) for letter in run[: -len(name)]), _macro(name)]
-    if len(run) > 3 and lowered == run and re.search("[aeiouy]", run):
+    if apart and len(run) > 3 and re.search("[aeiouy]", lowered):
         return [("word", run)]
-    if len(run) > 4:
-        return [("word", run)]
-    return [("name", letter) for letter in run]
+    if len(run) > MAX_RUN:
+        raise Unreadable(f"{run!r} is no word and no product")
+    parts = _IN_RUNS.findall(run)
+    return [("name", part) if len(part) == 1 else _macro(part) for part in parts]
 
 
 def numeral(text: str) -> Fraction:
