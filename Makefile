@@ -100,15 +100,15 @@ claims-pocket: $(VENV)/core ## the paper's six claims on two pocket mixes, 8 see
 grid-pocket: $(VENV)/core ## accuracy over beta_pos x beta_neg on the pocket task -> docs/grid-pocket.png
 	$(BIN)/python -m asymrl.study grid
 
-$(BACKBONE_TARGETS): $(VENV)/core ## on a GPU machine: train that row, evaluate it, add it to runs/table2_<model>.md
+$(BACKBONE_TARGETS): $(VENV)/core ## on a GPU machine: train that row, evaluate it, add it to runs/table2-<model>.md
 	$(BIN)/accelerate launch train.py --config $(subst -,_,$@).yaml
-	@cd runs/$(subst -,_,$@); [ table2/summary.json -nt checkpoints/latest/trainer.json ] || \
-	{ cd ../..; set -x; $(EVALUATE) --ckpt runs/$(subst -,_,$@)/checkpoints/latest --output runs/$(subst -,_,$@)/table2; }
+	@cd runs/$(subst -,_,$@); [ eval/paper/summary.json -nt checkpoints/latest/trainer.json ] || \
+	{ cd ../..; set -x; $(EVALUATE) --ckpt runs/$(subst -,_,$@)/checkpoints/latest --output runs/$(subst -,_,$@)/eval/paper; }
 	$(BIN)/python -m asymrl.study paper-table $(firstword $(subst -, ,$@))
 
 $(BACKBONES:%=%-base): %-base: $(VENV)/core ## evaluate the untrained model, add it to the table
-	@[ -f runs/$*_base/table2/summary.json ] || \
-	{ set -x; $(EVALUATE) --config $* --output runs/$*_base/table2; }
+	@[ -f runs/$*_base/eval/paper/summary.json ] || \
+	{ set -x; $(EVALUATE) --config $* --output runs/$*_base/eval/paper; }
 	$(BIN)/python -m asymrl.study paper-table $*
 
 define TABLE2

@@ -222,8 +222,10 @@ def test_without_steering_the_toy_leaves_the_band():
 
 def test_a_kappa_that_is_only_noise_hardly_moves_the_betas():
     _, clear = toy(0.1, 0.0, 2.0, eta=0.0, noise=0.0)
+    _, other = toy(-0.1, 0.0, 2.0, eta=0.0, noise=0.0)
     _, unclear = toy(0.0, 0.0, 2.0, eta=0.0, noise=0.0)
     assert betas(clear)[60] == 0 and betas(clear, "beta_neg")[60] == 1
+    assert betas(other)[60] == 1 and betas(other, "beta_neg")[60] == 0
     assert abs(betas(unclear)[60] - 0.5) < 0.1
 
 
@@ -235,9 +237,15 @@ def test_a_move_by_hand():
     state = entropy_steering(state, seen(2, kappa=0.3), **BAND, clear=1.0)
     assert state["beta_pos"] == pytest.approx(0.5 - 0.05 * 0.75, abs=1e-12)
     assert state["beta_neg"] == pytest.approx(0.5 + 0.05 * 0.75, abs=1e-12)
-    # at 0.65, inside, after changes of 0 and -.35: the mean change is -.35/2, and is answered
-    state = entropy_steering(state, seen(3, kappa=nan, entropy=0.65), **BAND, clear=1.0)
-    assert state["beta_pos"] == pytest.approx(0.5, abs=1e-12)
+
+
+def test_a_pace_inside_the_band_is_answered_by_hand():
+    """Trust 3/4 as above; changes 0 and -.002, mean -.001: push .001 x 10 / .2 = .05."""
+    state: Any = START
+    for kappa, entropy in ((0.1, 0.6), (0.3, 0.6), (nan, 0.598)):
+        state = entropy_steering(state, seen(kappa=kappa, entropy=entropy), **BAND, clear=1.0)
+    assert state["beta_pos"] == pytest.approx(0.5 + 0.05 * 0.05 * 0.75, abs=1e-12)
+    assert state["beta_neg"] == pytest.approx(0.5 - 0.05 * 0.05 * 0.75, abs=1e-12)
 
 
 def test_a_negative_kappa_turns_the_moves_round():

@@ -181,9 +181,7 @@ def _toward(
     ratio = share((seen.steps - seen.step - 1) / whole) / share((seen.steps - seen.step) / whole)
     for name, end in (("beta_pos", end_beta_pos), ("beta_neg", end_beta_neg)):
         assert end >= 0, f"end_{name} is {end}, and is at least 0"
-        beta = state[name]
-        # rounding must not carry it past the end, nor back behind where it was
-        new[name] = _within(end + (beta - end) * ratio, min(beta, end), max(beta, end))
+        new[name] = end + (state[name] - end) * ratio
     return new
 
 

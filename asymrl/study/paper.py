@@ -1,7 +1,7 @@
 """The paper's table of a backbone: what eval.py found of runs/<model>_<row>, beside what it prints.
 
-Knows the printed numbers and where evaluations lie: runs/<model>_<row>/eval/paper*/summary.json,
-written by `eval.py --output`; there may be several, since benchmarks differ in their samples.
+Knows the printed numbers and where evaluations lie: runs/<model>_<row>/eval/paper/summary.json,
+written by `eval.py --avg-at paper --output`.
 """
 
 from __future__ import annotations
@@ -72,10 +72,8 @@ def table(model: str, runs: Path) -> str:
 
 
 def scores(run: Path) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for summary in sorted(run.glob("eval/paper*/summary.json")):
-        found |= scored(summary)
-    return found
+    summary = run / "eval" / "paper" / "summary.json"
+    return scored(summary) if summary.is_file() else {}
 
 
 def ours(found: Mapping[str, Mapping[str, float]]) -> list[str]:
