@@ -114,8 +114,8 @@ def run(config: Config, folder: Path, resume: str) -> None:
         if state is not None:
             policy.load_state(state)
         shared = {"engine": engine, "verifier": verifier, "world": world}
-        saved = {"policy": policy, "tokenizer": tokenizer, "keep": config.checkpoint.keep}
-        save = partial(checkpoint.save, folder, definitions=definitions(config, sampling), **saved)
+        saved = {"policy": policy, "tokenizer": tokenizer, **kept(config, folder, sampling)}
+        save = partial(checkpoint.save, folder, **saved)
         with world.in_turn():
             if world.first:
                 stack.enter_context(checkpoint.opened(folder, found, start))
@@ -144,6 +144,19 @@ def run(config: Config, folder: Path, resume: str) -> None:
             tracker=tracker,
             start=start,
         )
+
+
+def kept(config: Config, folder: Path, sampling: Sampling) -> dict[str, Any]:
+    """What a checkpoint holds beside a policy and its tokenizer, and which ones stay."""
+    from asymrl.card import card
+
+    select = config.checkpoint.select
+    return {
+        "definitions": definitions(config, sampling),
+        "card": partial(card, config, folder),
+        "keep": config.checkpoint.keep,
+        "best_on": None if select == "last" else select.best_on,
+    }
 
 
 def definitions(config: Config, sampling: Sampling) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field, replace
 from pathlib import Path
@@ -50,11 +50,14 @@ def save(
     policy: Policy,
     tokenizer: Any,
     definitions: Mapping[str, Any],
+    card: Callable[[int], str],
     keep: int,
+    best_on: str | None,
 ) -> None:
     """Write checkpoints/step-N beside its place, rename it in, point `latest` at it, prune.
 
-    Collective, since a state is gathered from all ranks; the first one writes.
+    Collective, since a state is gathered from all ranks; the first one writes. card(step): its
+    README.md. best_on: the benchmark by which `best` is chosen, if there is to be one.
     """
     state = policy.state()
     if state is None:
@@ -80,21 +83,40 @@ def save(
     }
     write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
     write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
+    write_atomically(temporary / "README.md", card(position.step))
     sync_folder(temporary)
     if final.exists():
         remove(final)
     os.replace(temporary, final)
-    point_latest(folder, final.name)
+    point(folder, "latest", final.name)
+    best = best_step(run, best_on) if best_on else None
+    if best:
+        point(folder, "best", best)
     for old in sorted(folder.glob("step-*"))[:-keep]:
-        remove(old)
+        if old.name != best:
+            remove(old)
 
 
-def point_latest(folder: Path, name: str) -> None:
-    temporary = folder / ".latest.tmp"
+def point(folder: Path, link: str, name: str) -> None:
+    temporary = folder / f".{link}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(name)
-    os.replace(temporary, folder / "latest")
+    os.replace(temporary, folder / link)
     sync(folder)
+
+
+def best_step(run: Path, benchmark: str) -> str | None:
+    """The saved checkpoint with the highest eval/<benchmark>/avg in metrics.jsonl, the earliest of
+    equals; None where none of them was evaluated."""
+    metrics = run / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    scores = {
+        f"step-{row['step']:06d}": row[f"eval/{benchmark}/avg"]
+        for row in map(json.loads, lines)
+        if f"eval/{benchmark}/avg" in row
+    }
+    saved = [path.name for path in sorted((run / "checkpoints").glob("step-*"))]
+    return max((name for name in saved if name in scores), key=scores.__getitem__, default=None)
 
 
 class Tensors(Mapping[str, Tensor]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
@@ -200,10 +201,14 @@ class Eval(Section):
     limit: Positive | None = None
 
 
+class BestOn(Section):
+    best_on: str  # a benchmark of eval.benchmarks
+
+
 class Checkpoint(Section):
     every: Positive = 50
-    keep: Positive = 1
-    select: Literal["last"] = "last"
+    keep: Positive = 1  # the newest so many, and the selected one
+    select: Literal["last"] | BestOn = "last"
 
 
 class Tracking(Section):
@@ -236,6 +241,7 @@ class Config(Section):
         for key in METHOD_SECTIONS:
             check_params(key, getattr(self, key))
         check_schedule(self)
+        check_selection(self)
         if self.rollout.top_p != 1 or self.rollout.top_k != 0:
             raise ValueError(
                 f"rollout.top_p = {self.rollout.top_p}, rollout.top_k = {self.rollout.top_k}: "
@@ -293,6 +299,20 @@ def check_param(key: str, given: Any, choices: Sequence[str]) -> None:
         check_choice(key, given, choices)
     elif isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 40:
         raise ValueError(f"{key} = {given!r} must be a number from 0 to 40")
+
+
+def check_selection(config: Config) -> None:
+    """The best checkpoint is one that was evaluated: each saved one must be."""
+    select = config.checkpoint.select
+    if select == "last":
+        return
+    names = [PurePath(benchmark).stem for benchmark in config.eval.benchmarks]
+    check_choice("checkpoint.select.best_on", select.best_on, names)
+    if config.checkpoint.every % config.eval.every:
+        raise ValueError(
+            f"checkpoint.every = {config.checkpoint.every} must be a multiple of eval.every = "
+            f"{config.eval.every}, so that best_on has a score of every checkpoint"
+        )
 
 
 def check_schedule(config: Config) -> None:

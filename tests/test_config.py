@@ -45,6 +45,12 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("reweight={name: entropy_aware, phi: 0}", ["'entropy_aware'", "phi is 0.0", "above 0"]),
         ("schedule.name=linear", ["schedule.end_beta_pos is missing"]),
         ("schedule.name=spiral", ["schedule.name = 'spiral'", "cosine", "peak_tracking"]),
+        ("checkpoint.select=best", ["checkpoint.select"]),
+        ("checkpoint.select={best_on: gsm8k}", ["select.best_on = 'gsm8k'", "pocket_heldout"]),
+        (
+            "checkpoint={select: {best_on: pocket_heldout}, every: 15}",
+            ["checkpoint.every = 15", "multiple of eval.every = 10"],
+        ),
         ("verifier.name=llm", ["verifier.name = 'llm'", "exact", "math"]),
         ("loss.aggregation=mean", ["loss.aggregation = 'mean'", "token_mean"]),
         ("data.user=hello", ["data.user = 'hello'", "{problem}"]),

@@ -1,0 +1,71 @@
+"""The model card of a checkpoint, and which checkpoint is the one that counts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+
+from asymrl import config as configs
+from asymrl.card import card, rule
+from asymrl.checkpoint import best_step
+from tests.conftest import run
+from tests.test_loop import metrics
+
+EACH = "checkpoint={every: 1, keep: 5, select: {best_on: problems}}"
+
+
+def test_a_checkpoint_has_a_card_with_its_results_and_settings(finished: Path) -> None:
+    text = (finished / "checkpoints" / "latest" / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["library_name"] == "transformers"
+    assert "step 5" in body and "| advantage.beta_pos | " in body
+    scores = json.loads((finished / "eval" / "step-000005" / "summary.json").read_text())
+    (problems,) = scores["benchmarks"].values()
+    half = 196 * problems["stderr"]
+    assert f"| problems | {100 * problems['avg']:.2f} ± {half:.2f} | " in body
+
+
+def test_a_card_names_sources_with_their_licences(tmp_path: Path) -> None:
+    select = ["checkpoint={select: {best_on: math500}}"]
+    config = configs.load("qwen3_4b_asym", select)
+    text = card(config, tmp_path / "mine", 20)
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == "Qwen/Qwen3-4B"
+    assert "trained on math: DigitalLearningGmbH/MATH-lighteval, MIT" in text
+    assert "evaluated on olympiadbench: Hothan/OlympiadBench, CC BY-NC 4.0" in text
+    assert "Results" not in text  # nothing was evaluated
+    assert "best on math500" in rule(config)
+
+
+def test_the_best_step_is_the_highest_score_that_was_saved_and_the_earliest_of_equals(
+    tmp_path: Path,
+) -> None:
+    scores = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.7}
+    rows = [{"step": n, "eval/b/avg": score} for n, score in scores.items()] + [{"step": 5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step in (1, 3, 4, 5):
+        (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    assert best_step(tmp_path, "b") == "step-000003"
+    assert best_step(tmp_path, "other") is None
+
+
+def test_the_best_checkpoint_stays_and_is_named(config_file: Path, tmp_path: Path) -> None:
+    select = EACH.replace("keep: 5", "keep: 1")
+    folder = run(config_file, tmp_path / "run", select, "eval.every=1", "optim.lr=0.05")
+    scores = {row["step"]: row["eval/problems/avg"] for row in metrics(folder)}
+    best = max(range(1, 6), key=lambda step: (scores[step], -step))
+    found = folder / "checkpoints" / "best"
+    assert found.resolve().name == f"step-{best:06d}"
+    names = {path.name for path in (folder / "checkpoints").glob("step-*")}
+    assert names == {f"step-{best:06d}", "step-000005"}
+
+
+def test_a_run_that_goes_on_finds_the_same_best(config_file: Path, tmp_path: Path) -> None:
+    folder = run(config_file, tmp_path / "run", EACH, "eval.every=1")
+    best = (folder / "checkpoints" / "best").resolve().name
+    for later in (3, 4, 5):
+        shutil.rmtree(folder / "checkpoints" / f"step-{later:06d}")
+    (folder / "checkpoints" / "latest").unlink()
+    (folder / "checkpoints" / "latest").symlink_to("step-000002")
+    run(config_file, folder, EACH, "eval.every=1")
+    assert (folder / "checkpoints" / "best").resolve().name == best
