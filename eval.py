@@ -152,6 +152,8 @@ def show(console: Any, status: Any, done: int, total: int) -> None:
 
 def samples_of(text: str) -> int | str:
     """What --avg-at may be: argparse says so where this raises."""
+    if text != PAPER and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of samples nor paper")
     return text if text == PAPER else int(text)
 
 

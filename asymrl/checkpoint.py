@@ -165,16 +165,15 @@ def load_position(folder: Path) -> tuple[Position, int]:
     file = folder / "trainer.json"
     try:
         trainer = json.loads(file.read_text())
-        position = Position(
-            step=trainer["step"], draws=trainer["draws"], schedule=trainer["schedule"]
-        )
-        found, updates = trainer["format"], trainer["updates"]
+        if (found := trainer["format"]) != FORMAT:
+            raise UserError(f"checkpoint {folder} has format {found}; this version reads {FORMAT}")
+        schedule = {str(name): float(number) for name, number in trainer["schedule"].items()}
+        position = Position(step=trainer["step"], draws=trainer["draws"], schedule=schedule)
+        updates = trainer["updates"]
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged and cannot be read: {error!r}") from None
-    if found != FORMAT:
-        raise UserError(f"checkpoint {folder} has format {found}; this version reads {FORMAT}")
     return position, updates
 
 
@@ -298,7 +297,7 @@ def cut_back(run: Path, step: int) -> None:
         write_atomically(metrics, "".join(lines_until(metrics, step)))
     logged = [*run.glob("rollouts/step-*.jsonl"), *run.glob("eval/step-*")]
     for path in [*logged, *run.glob("checkpoints/step-*")]:
-        number = path.stem.removeprefix("step-")
+        number = path.stem.removeprefix("step-").partition("-")[0]
         if number.isdecimal() and int(number) > step:
             remove(path)
     for folder in ("", "rollouts/", "eval/", "eval/*/", "checkpoints/"):

@@ -39,23 +39,30 @@ def load(config: str, overrides: Sequence[str] = (), row: str | None = None) -> 
     """The config of a path or a bare name in configs/, with a row of configs/rows/ and then
     `key.sub=value` overrides on top."""
     path = find(config)
-    merged = read(path)
-    if "base" in merged:
-        base = read(path.parent / str(merged.pop("base")))
-        if "base" in base:
-            raise UserError(f"{path}: its base has a base itself; one level is all there is")
-        merged = merge(base, merged)
-    if row is not None:
-        merged = merge(merged, read(find(row, ROW_DIR)))
+    where = str(path) if row is None else f"{path} with {find(row, ROW_DIR)}"
     for override in overrides:
         if not re.match(r"[A-Za-z_][\w.]*=", override):
             raise UserError(f"override {override!r} is not of the form key.sub=value")
     try:
+        merged = with_base(path)
+        if row is not None:
+            merged = merge(merged, read(find(row, ROW_DIR)))
         merged = merge(merged, OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(f"{path}: {first_line(error)}") from None
-    return validate(plain, str(path))
+        raise UserError(f"{where}: {first_line(error)}") from None
+    return validate(plain, where)
+
+
+def with_base(path: Path) -> Any:
+    """A config file over the one that its `base:` names, if it names one."""
+    own = read(path)
+    if "base" not in own:
+        return own
+    base = read(path.parent / str(own.pop("base")))
+    if "base" in base:
+        raise UserError(f"{path}: its base has a base itself; one level is all there is")
+    return merge(base, own)
 
 
 def merge(base: Any, top: Any) -> Any:

@@ -137,6 +137,11 @@ def test_pressure_is_the_size_of_the_gradient_by_cell():
     rows = torch.tensor([0, 0, 1, 2, 2])
     inputs = tokens(ratio, advantages, row=rows, cell=torch.tensor([20, 20, 3]))
     inputs = dataclasses.replace(inputs, denominators=tensor(1, 2, 1, 1, 4))
+    masked = dataclasses.replace(inputs, weight=tensor(0, 1, 1, 1, 1))
+    assert ppo_clip(masked, **CLIP).by_cell["pressure"][20].item() == pytest.approx(1.1)
+    far = tokens(tensor(1.0), tensor(-1), cell=torch.tensor([3]))
+    far = dataclasses.replace(far, logprobs=far.old_logprobs + 25)
+    assert ppo_clip(far, **CLIP).by_cell["pressure"].sum() == 0  # beyond the clamp
     output = ppo_clip(inputs, **CLIP)
     cells = output.by_cell["pressure"]
     assert cells[20].item() == pytest.approx(0.5 * 2 + 1.1 * 2 / 2)  # the third is clipped

@@ -17,6 +17,7 @@ from tests.test_batch import requests_and_rollouts
 from tests.test_loop import comparable, metrics
 
 PARAMS = {"beta_pos": 0.9, "beta_neg": 0.4}
+PHR = "reweight={name: quadrant, which: phr}"
 
 
 def groups_of(rewards: list[list[float]], valid: list[list[bool]] | None = None) -> Groups:
@@ -45,17 +46,53 @@ def test_an_estimator_without_betas_is_left_alone() -> None:
 
 
 def test_a_reweighter_sees_every_token_with_its_row_and_group() -> None:
-    config = configs.load("pocket_grpo", ["reweight.name=quadrant", "reweight.which=phr"])
+    config = configs.load("pocket_grpo", [PHR])
     requests, rollouts = requests_and_rollouts([[2, 1], [1, 3]])
     tokens = tokenise(requests, rollouts)
-    scored = torch.zeros(7), torch.tensor([1.0, 5, 1, 9, 1, 1, 8])
-    rewards, valid = torch.tensor([1.0, 0, 0, 1]), torch.ones(4, dtype=torch.bool)
-    groups = make_groups(tokens, scored, rewards, valid)
+    scored = torch.zeros(7), torch.tensor([1.0, 5, 3, 9, 1, 1, 8])
+    rewards, every = torch.tensor([1.0, 0, 0, 1]), torch.ones(4, dtype=torch.bool)
+    groups = make_groups(tokens, scored, rewards, every)
     method = methods(config, ())
     advantages = method.estimate(groups, method.begin)
     found = method.spread(advantages, groups, tokens, scored, rollouts)
-    # group means are 7/3 and 19/4; of the correct rows' tokens 5 and 8 are above them
+    # group means are 3 and 19/4; of the correct rows' tokens 5 and 8 are above them
     assert found.tolist() == [0, 1, 0, 0, 0, 0, 1]
+    low = methods(configs.load("pocket_grpo", [PHR.replace("phr", "plr")]), ())
+    kept = low.spread(advantages, groups, tokens, scored, rollouts)
+    assert kept.tolist() == [1, 0, 0, 0, 1, 1, 0]  # by row means it would be the same but for these
+
+
+def test_a_row_that_left_is_in_no_mean_of_a_reweighter() -> None:
+    method = methods(configs.load("pocket_grpo", [PHR]), ())
+    requests, rollouts = requests_and_rollouts([[1, 1, 1]])
+    tokens = tokenise(requests, rollouts)
+    scored = torch.zeros(3), torch.tensor([2.0, 1.0, 90.0])
+    rewards, valid = torch.tensor([1.0, 0, 0]), torch.tensor([True, True, False])
+    groups = make_groups(tokens, scored, rewards, valid)
+    found = method.spread(method.estimate(groups, method.begin), groups, tokens, scored, rollouts)
+    assert found.tolist() == [1, 0, 0]  # 2 is above the mean of 2 and 1, not of all three
+
+
+def test_importance_weights_come_after_the_reweighter() -> None:
+    """A quadrant's polarity and an entropy-aware bound are those of the advantage alone."""
+    config = configs.load(
+        "pocket_grpo",
+        ["reweight={name: entropy_aware, alpha: 1.0, phi: 1.0}", "loss.importance_sampling=token"],
+    )
+    requests, rollouts = requests_and_rollouts([[2, 1]])
+    tokens = tokenise(requests, rollouts)
+    logprobs = torch.tensor([-1.0, -2.0, -0.5])  # the engine said 0 everywhere
+    scored = logprobs, torch.tensor([1.0, 2.0, 4.0])
+    groups = make_groups(tokens, scored, torch.tensor([1.0, 0]), torch.ones(2, dtype=torch.bool))
+    plain, method = methods(configs.load("pocket_grpo", config_of(config)), ()), methods(config, ())
+    advantages = method.estimate(groups, method.begin)
+    given = advantages, groups, tokens, scored, rollouts
+    assert torch.allclose(method.spread(*given), plain.spread(*given) * logprobs.exp())
+
+
+def config_of(config) -> list[str]:
+    """The same reweighter without importance weights."""
+    return [f"reweight={{name: {config.reweight.name}, alpha: 1.0, phi: 1.0}}"]
 
 
 def test_observations_leave_out_groups_without_a_valid_rollout() -> None:
@@ -87,6 +124,12 @@ def test_cells_are_sixteenths_of_the_accuracy_over_valid_rollouts() -> None:
         [17 + 16] * 4,
         [17 + third, third, third, third],
     ]
+
+
+def test_a_mixed_group_is_never_counted_as_all_or_none_solved() -> None:
+    one_of_40 = groups_of([[1.0] + [0.0] * 39, [1.0] * 39 + [0.0]])
+    assert set(cells(one_of_40)[0].tolist()) == {1, 17 + 1}
+    assert set(cells(one_of_40)[1].tolist()) == {15, 17 + 15}
 
 
 def test_defined_pressures_add_up_to_the_channel_masses() -> None:
@@ -141,6 +184,13 @@ def test_a_schedule_moves_the_betas_and_goes_on_where_it_was(
     branch = ["--resume", str(whole / "checkpoints" / "step-000003"), "advantage.beta_pos=0.5"]
     other = run(config_file, tmp_path / "other", *branch)
     assert [row["advantage/beta_pos"] for row in metrics(other)] == [0.5, 0.5]
+
+
+def test_each_epoch_passes_over_every_minibatch_again(config_file: Path, tmp_path: Path) -> None:
+    once = run(config_file, tmp_path / "once", "steps=1")
+    twice = run(config_file, tmp_path / "twice", "steps=1", "optim.epochs=2")
+    updates = [metrics(folder)[1]["optim/updates"] for folder in (once, twice)]
+    assert updates[1] == 2 * updates[0] > 0
 
 
 def test_a_reweighter_changes_what_is_learned(

@@ -23,6 +23,7 @@ from asymrl.algo.loss import denominators, ppo_clip
 from asymrl.batch import make_groups, minibatches, tokenise
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.world import from_environment, join
+from asymrl.metrics import logprob_gain
 from asymrl.types import Batch, Problem, Request, Rollout, TrainerState, UserError
 from tests.conftest import tiny_model
 
@@ -343,3 +344,24 @@ def test_sleeping_changes_nothing(make) -> None:
     for section in ("weights", "exp_avg", "exp_avg_sq"):
         mine, theirs = getattr(one, section), getattr(same, section)
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_the_log_prob_gain_is_of_correct_rollouts_alone():
+    trained, batch = policy(), rollout_batch(MIXED)
+    rewards = torch.tensor([1.0, 0, 0, 1] * 3)
+    new, _ = trained.score(batch)
+    found = logprob_gain(trained, batch, (batch.old_logprobs, batch.old_entropy), rewards)
+    change = (new - batch.old_logprobs)[(rewards == 1)[batch.row]].double()
+    assert found["diag/logprob_gain_positive"] == pytest.approx(change.mean().item(), rel=1e-5)
+
+
+def test_pressure_by_cell_is_the_gradient_of_the_loss_by_its_log_probs(make):
+    """Over micro-batches, and ranks where there are some, as one pass over all rows has it."""
+    trained, batch = make(token_budget=40), rollout_batch(MIXED)
+    logprobs, _ = trained.score(batch)
+    ratio = (logprobs - batch.old_logprobs).exp()
+    moves = torch.where(batch.advantages > 0, ratio <= 1.2, ratio >= 0.8)
+    size = batch.advantages.abs() * ratio * moves / batch.denominators
+    expected = torch.zeros(34).index_add(0, batch.cell[batch.row], size)
+    found = trained.update(batch, LOSS).by_cell["pressure"]
+    assert found == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-7)

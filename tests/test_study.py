@@ -25,6 +25,7 @@ from asymrl.study.arms import (
 )
 from asymrl.study.hypotheses import HYPOTHESES
 from asymrl.study.results import Result, by_seed, read
+from asymrl.study.runs import eval_arguments
 from asymrl.study.studies import STUDIES
 from asymrl.types import UserError
 from tests.study_folders import write
@@ -96,6 +97,25 @@ def test_measures_of_a_run_worked_by_hand() -> None:
     assert measures.gain(run) == pytest.approx(1.0)  # 0.5 and 1.5
     assert measures.accuracy(run) == 0.625
     assert measures.slope([0, 0.25, 0.5], [1.0, 2.0, 6.0]) == pytest.approx(10.0)
+
+
+def test_slopes_over_a_beta_read_the_arms_of_that_beta() -> None:
+    points = (0.0, 0.25, 0.5)
+    seed = {betas(beta, 0.0).name: result(accuracy=3 * beta) for beta in points}
+    seed |= {betas(0.0, beta).name: result(accuracy=-2 * beta) for beta in points}
+    along = {"of": measures.accuracy, "points": points}
+    assert measures.over_beta_pos(seed, **along) == pytest.approx(3)
+    assert measures.over_beta_neg(seed, **along) == pytest.approx(-2)
+
+
+def test_arms_of_one_seed_are_scored_with_the_same_noise_and_seeds_with_another(
+    tmp_path: Path,
+) -> None:
+    asked = [
+        eval_arguments(job, 1.0) for job in jobs([row("asym"), row("grpo")], ["easy"], 2, tmp_path)
+    ]
+    seeds = [arguments[arguments.index("--seed") + 1] for arguments in asked]
+    assert seeds == ["0", "0", "1", "1"]
 
 
 def test_kappa_hat_is_over_the_first_twenty_steps() -> None:

@@ -35,9 +35,11 @@ def test_pairs_that_could_not_be_measured_are_left_out() -> None:
     assert verdict(one, 1, one.p) == "not measured"
 
 
-@pytest.mark.parametrize(("number", "p"), [(0.25, 0.0), (0.0, 1.0)])
-def test_equal_differences_are_a_point_and_p_is_its_limit(number: float, p: float) -> None:
-    found = paired([number] * 8)
+@pytest.mark.parametrize(
+    ("number", "pairs", "p"), [(0.25, 8, 2 / 256), (0.25, 2, 0.5), (0.0, 8, 1)]
+)
+def test_equal_differences_are_a_point_and_only_signs_speak(number, pairs, p) -> None:
+    found = paired([number] * pairs)
     assert (found.low, found.mean, found.high, found.p) == (number, number, number, p)
 
 

@@ -57,10 +57,15 @@ def channel_mass(groups: Groups, advantages: Float[Tensor, "N G"]) -> dict[str, 
 
 
 def cells(groups: Groups) -> Int[Tensor, "N G"]:
-    """Which cell a rollout counts under: round(16 p) for reward 0, and 17 more for reward 1."""
-    correct, _ = _channels(groups)
+    """Which cell a rollout counts under: round(16 p) for reward 0, and 17 more for reward 1.
+
+    Mixed groups are never rounded to 0 or 1.
+    """
+    correct, wrong = _channels(groups)
     size = groups.valid.sum(1).clamp(min=1)
     accuracy = (BINS * correct.sum(1) / size).round().long()
+    mixed = correct.any(1) & wrong.any(1)
+    accuracy = torch.where(mixed, accuracy.clamp(1, BINS - 1), accuracy)
     return accuracy[:, None] + (BINS + 1) * correct
 
 

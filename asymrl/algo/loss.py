@@ -78,7 +78,8 @@ def ppo_clip(
     the sum of |d loss / d logprob| of the policy term: |A| rho / denominator where not clipped.
     A micro-batch without tokens gives a loss of 0 with a graph, counts of 0 and a maximum of 0.
     """
-    log_ratio = (inputs.logprobs - inputs.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    raw = inputs.logprobs - inputs.old_logprobs
+    log_ratio = raw.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio, advantages = log_ratio.exp(), inputs.advantages
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     token_loss = -torch.minimum(ratio * advantages, clipped * advantages)
@@ -96,6 +97,7 @@ def ppo_clip(
         sums = {name: torch.where(counted, x, 0.0).sum() for name, x in of_tokens.items()}
         ratio_max = F.pad(torch.where(counted, ratio, 0.0), (0, 1)).max()
         moves = torch.where(advantages > 0, ratio <= 1 + clip_high, ratio >= 1 - clip_low)
+        moves &= raw.abs() <= MAX_LOG_RATIO
         pressure = inputs.weight * advantages.abs() * ratio * moves / inputs.denominators
         cells = pressure.new_zeros(NUM_CELLS).index_add(0, inputs.cell[inputs.row], pressure)
     return LossOutputs(

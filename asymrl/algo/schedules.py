@@ -149,7 +149,7 @@ def entropy_steering(
     allow is not reached. An entropy that is nan changes nothing.
     """
     assert 0 <= entropy_low < entropy_high, "entropy_low is at least 0 and below entropy_high"
-    assert max_move >= 0 and max_beta >= 0 and horizon > 0 and clear >= 0, "a setting is negative"
+    assert horizon > 0, f"the horizon is {horizon}, and is above 0"
     assert 0 < rate <= 1, f"the rate is {rate}, and is above 0 and at most 1"
     if math.isnan(seen.entropy):
         return dict(state)

@@ -51,11 +51,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def make_folder(flag: str, folder: Path) -> None:
+    """Before any run, so that hours of them end in a document."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {folder} cannot be made a folder: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{flag} {folder} cannot be written to")
+
+
 def run(arguments: argparse.Namespace) -> int:
     from asymrl.study import paper, studies
 
     if arguments.command == "paper-table":
         out = arguments.out or arguments.runs / f"table2-{arguments.model}.md"
+        make_folder("--out", out.parent)
+        if out.is_dir():
+            raise UserError(f"--out {out} is a folder; valid is a file")
         print(paper.write(arguments.model, arguments.runs, out))
         return 0
     for name in ("seeds", "jobs", "steps"):
@@ -65,6 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"--{name} {given} must be from 1 to {most}")
     name = arguments.study if arguments.command == "plan" else arguments.command
     study = studies.STUDIES[name]
+    if arguments.command != "plan":
+        for flag, folder in (("--out", arguments.out), ("--docs", arguments.docs)):
+            make_folder(flag, folder)
     jobs = study.jobs(arguments.seeds or study.seeds, arguments.out, arguments.steps)
     if arguments.command == "plan":
         print(studies.plan(study, jobs))

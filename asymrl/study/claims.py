@@ -122,16 +122,25 @@ held-out problems; the policy is small and the runs short, so nothing here speak
 
 
 def summary(found: Sequence[Finding]) -> list[str]:
-    """One line a claim: how many of its hypotheses are shown, on each mix."""
+    """One line a claim: what may be said of it on each mix, and how many hypotheses that is from.
+
+    A claim is shown if all its hypotheses are, not shown if the opposite of one is, else undecided.
+    """
     lines = ["| claim | " + " | ".join(MIXES) + " |", "|---" * (1 + len(MIXES)) + "|"]
     for claim, sentence in CLAIMS.items():
         cells = []
         for mix in MIXES:
             said = [f.verdict for f in found if f.hypothesis.claim == claim and f.mix == mix]
             counted = [f"{said.count(word)} {word}" for word in dict.fromkeys(sorted(said))]
-            cells.append(", ".join(counted))
+            cells.append(f"**{of_claim(said)}** ({', '.join(counted)})")
         lines.append(f"| {claim}. {sentence} | " + " | ".join(cells) + " |")
     return lines
+
+
+def of_claim(said: Sequence[str]) -> str:
+    if any(word == "not shown: the opposite" for word in said):
+        return "not shown"
+    return "shown" if all(word == "shown" for word in said) else "undecided"
 
 
 def results_of(mix: str, found: Sequence[Finding]) -> list[str]:

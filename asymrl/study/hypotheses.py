@@ -44,7 +44,7 @@ CLAIMS = {
     3: "The none-solved fraction falls as beta_pos rises",
     4: "Log-prob gain of successes: rises with beta_neg to 0.5, at 0.75 is below REINFORCE's",
     5: "kappa_hat is positive",
-    6: "Gradient pressure by group accuracy peaks near 1 - beta_pos and beta_neg",
+    6: "The peak of gradient pressure over group accuracy moves with 1 - beta_pos and beta_neg",
 }
 ENTROPY, ACCURACY = "nats a token", "fraction right"
 

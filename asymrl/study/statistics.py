@@ -35,8 +35,7 @@ def paired(differences: Sequence[float]) -> Contrast:
     """The t interval, mean -+ t(.975, n - 1) s / sqrt(n), s with n - 1, and both tests of mean 0.
 
     nan differences (a pair that could not be measured) are left out. Degenerate: where all are the
-    same number the interval is that number, and p is its limit, 0 (1 for the number 0); `p_flip`
-    has no such limit.
+    same number the interval is that number, the t test says nothing, and p is `p_flip`.
     """
     known = np.array([d for d in differences if math.isfinite(d)], dtype=float)
     n = len(known)
@@ -45,9 +44,9 @@ def paired(differences: Sequence[float]) -> Contrast:
         return Contrast(mean=mean, low=math.nan, high=math.nan, p=1.0, p_flip=1.0, n=n)
     mean, error = float(known.mean()), standard_error(known)
     half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
-    limit = 0.0 if mean else 1.0
-    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else limit
-    return Contrast(mean=mean, low=mean - half, high=mean + half, p=p, p_flip=sign_flip(known), n=n)
+    flip = sign_flip(known)
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else flip
+    return Contrast(mean=mean, low=mean - half, high=mean + half, p=p, p_flip=flip, n=n)
 
 
 def standard_error(numbers: Sequence[float] | np.ndarray) -> float:

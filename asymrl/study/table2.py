@@ -74,7 +74,7 @@ def like_the_best(seeds: Sequence[Seed], table: Sequence[Line]) -> list[str]:
     """
     ranked = sorted(table, key=lambda line: -line.values[HOT][0])
     best = ranked[0].arm
-    near = [line.arm for line in ranked[1:] if differences(seeds, line.arm, best).high >= 0]
+    near = [line.arm for line in ranked[1:] if not differences(seeds, line.arm, best).high < 0]
     return [best, *near]
 
 
