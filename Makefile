@@ -23,7 +23,7 @@ BACKBONES := qwen3_4b qwen2.5_math_1.5b qwen2.5_7b
 POCKET_TARGETS := $(ROWS:%=pocket-%)
 BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
 # Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
-EVALUATE := $(BIN)/python eval.py --avg-at paper --temperature 0.4
+EVALUATE := $(BIN)/accelerate launch eval.py --avg-at paper --temperature 0.4 --replace
 
 .PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler bench-verifier $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%) table2-pocket claims-pocket grid-pocket
@@ -128,7 +128,7 @@ endif
 test: test-setup ## every test that this machine can run; what it skips is named
 	$(BIN)/python -m pytest -m 'not long'
 
-test-all: test-setup ## with the tests marked long (minutes)
+test-all: test-setup ## with the tests marked long (minutes), and a headless browser if one is installed
 	$(BIN)/python -m pytest
 
 check: $(VENV)/test ## ruff, format, pyright; changes nothing

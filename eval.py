@@ -1,27 +1,34 @@
-"""Score a checkpoint on benchmarks: avg@k and pass@k with standard errors. Wiring only.
+"""Score a checkpoint on benchmarks: avg@k, pass@k, majority@k, with standard errors. Wiring only.
 
     python eval.py --ckpt DIR_OR_HF_ID | --config CONFIG [--benchmarks math500,aime24,...]
         [--avg-at K|paper] [--temperature 0.4] [--max-tokens N] [--data-dir DIR] [--output DIR]
+    accelerate launch eval.py ...     # one process a GPU, each with a share of the problems
 
-Prompt, stop and length definitions come from the checkpoint (asymrl.json); a plain Hugging Face
-model gets its chat template around the problem and the usual sentence about the box.
+Prompt, stop, length and verifier definitions come from the checkpoint (asymrl.json); a plain
+Hugging Face model gets its chat template around the problem and the usual sentence about the box.
+Samples are kept as they come: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asymrl.types import Sampling, UserError
+from asymrl.types import UserError
 
 BENCHMARKS = "math500,aime24,aime25,amc23,olympiadbench"
-BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 PAPER = "paper"
-PLAIN_PROMPT = {"system": None, "user": BOXED, "template_kwargs": {"enable_thinking": False}}
+MAX_ROWS = 512  # sampled at a time, on each engine
+HF_TOKENS = 2**18  # prompts and responses that hf keeps at a time: 40 GB of Qwen3-4B's cache
+ENGINES = ("auto", "hf", "vllm")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,32 +36,49 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--ckpt", help="a checkpoint, a model folder or a hub id")
     asked.add_argument("--config", help="the untrained model of that config, asked as it asks")
-    parser.add_argument("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
+    add(
         "--avg-at",
         type=samples_of,
         default=10,
         metavar="K|paper",
         help="samples a problem; paper: 5 on MATH-500 and OlympiadBench, 10 on the others",
     )
-    parser.add_argument("--temperature", type=float, default=0.4)
-    parser.add_argument("--max-tokens", type=int, help="default: the checkpoint's, else 4096")
-    parser.add_argument("--data-dir", type=Path, help="read NAME.jsonl there, not from the hub")
-    parser.add_argument("--output", type=Path, help="default: runs/eval/<name of the checkpoint>")
-    parser.add_argument("--limit", type=int, help="the first so many problems of each benchmark")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    add("--temperature", type=float, default=0.4)
+    add("--max-tokens", type=int, help="default: the checkpoint's, else 4096")
+    add("--data-dir", type=Path, help="read NAME.jsonl there, not from the hub")
+    add("--output", type=Path, help="default: runs/eval/<name of the checkpoint or config>")
+    add("--replace", action="store_true", help="drop samples of other settings from --output")
+    add("--limit", type=int, help="the first so many problems of each benchmark")
+    add("--allow-count", action="store_true", help="take files that are not the whole benchmark")
+    add("--engine", choices=ENGINES, default="auto", help="auto: vLLM where there is a GPU and it")
+    add("--chunk", type=int, default=1024, help="samples of each process between two saves")
+    add("--seed", type=int, default=0)
+    add("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse(argv)
+    if os.environ.get("RANK", "0") == "0":
+        return attempt(arguments, first=True)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the first process speaks
+        return attempt(arguments, first=False)
+
+
+def attempt(arguments: argparse.Namespace, first: bool) -> int:
+    """The exit code."""
     try:
-        run(parse(argv))
+        run(arguments)
     except UserError as error:
+        if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
+            time.sleep(5)  # then ends this one
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        if first:
+            print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     return 0
 
@@ -63,91 +87,118 @@ def run(arguments: argparse.Namespace) -> None:
     refuse_numbers(arguments)
     from rich.console import Console
 
-    from asymrl import checkpoint, evaluate, models, schema, verifiers
-    from asymrl import config as configs
-    from asymrl.engines.hf import HFEngine
-    from asymrl.engines.world import World
+    from asymrl import asking, evaluate, models, samples, verifiers
+    from asymrl.engines import choice
+    from asymrl.engines import world as worlds
 
-    config = configs.load(arguments.config) if arguments.config else None
-    model = config.model if config else schema.Model(path=arguments.ckpt)
+    world = worlds.from_environment()
+    engine, why = choice.choose_engine(arguments.engine, choice.machine(world), "--engine")
+    print(f"samples: {engine} ({why})", flush=True)
     models.set_threads(arguments.threads)
-    tokenizer = models.load_tokenizer(model)
-    where = Path(models.locate(model.path)).resolve()
-    defined = definitions(model, config, tokenizer) or checkpoint.definitions(where)
-    folder = arguments.output or Path("runs") / "eval" / name_of(where)
-    make_folder(folder)
-    causal_lm = models.load_model(model, models.default_dtype())
-    if defined:
-        stop_ids, max_tokens = tuple(defined.sampling.stop_ids), defined.sampling.max_tokens
-    else:
-        stop_ids, max_tokens = models.stop_ids(model, tokenizer, ()), 4096
-    console = Console()
-    with (
-        verifiers.make(
-            **(defined.verifier if defined else schema.Verifier()).model_dump()
-        ) as verifier,
-        console.status("evaluate") as status,
-    ):
-        prompt = defined.prompt.model_dump() if defined else PLAIN_PROMPT
+    with ExitStack() as stack:
+        if world.size > 1:
+            worlds.join(world)
+        with world.in_turn():  # downloads
+            asked = asking.find(arguments.ckpt, arguments.config)
+        verifier = stack.enter_context(verifiers.make(**asked.verifier))
+        with world.in_turn():
+            benchmarks, notes = load_benchmarks(arguments, asked, verifier)
+        longest = max(len(p.prompt_ids) for part in benchmarks.values() for p in part)
+        sampling, told = asking.sampling(
+            asked, longest, arguments.temperature, arguments.max_tokens
+        )
+        if world.first:
+            for note in [*asked.notes, *notes, *told]:
+                print(f"note: {note}", file=sys.stderr, flush=True)
+        counts = {name: samples_at(arguments.avg_at, name) for name in benchmarks}
+        folder = arguments.output or Path("runs") / "eval" / asked.name
+        with world.in_turn():
+            if world.first:
+                stack.enter_context(samples.opened(folder))
+        console = Console() if sys.stdout.isatty() else Console(width=110)  # a log's table is whole
         results = evaluate.evaluate(
-            HFEngine(causal_lm, tokenizer.decode, max_rows=512),
+            partial(make_engine, engine, asked, world, longest + sampling.max_tokens),
             verifier,
-            load_benchmarks(arguments, tokenizer, prompt, verifier),
-            samples=lambda name: samples_at(arguments.avg_at, name),
-            sampling=Sampling(
-                temperature=arguments.temperature,
-                top_p=1.0,
-                top_k=0,
-                max_tokens=arguments.max_tokens or max_tokens,
-                stop_ids=stop_ids,
-            ),
+            benchmarks,
+            samples=counts.__getitem__,
+            sampling=sampling,
             seed=arguments.seed,
             folder=folder,
-            world=World(),
-            progress=partial(show, console, status),
+            world=world,
+            progress=stack.enter_context(shown(console)),
+            chunk=arguments.chunk,
+            settings=asking.settings(asked, benchmarks, counts, sampling, arguments.seed, engine),
+            replace=arguments.replace,
         )
     console.print(evaluate.table(results))
     print(f"every sample, and summary.json: {folder}")
 
 
-def definitions(model: Any, config: Any, tokenizer: Any) -> Any:
-    """What a checkpoint of this config would say, or None without one."""
-    from asymrl import checkpoint, models
+def make_engine(name: str, asked: Any, world: Any, room: int) -> Any:
+    """The engine with its weights; on a GPU in bf16."""
+    from asymrl import models
 
-    if config is None:
-        return None
-    sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    stop_ids = models.stop_ids(model, tokenizer, config.rollout.stop)
-    return checkpoint.Definitions.model_validate(
-        {
-            "prompt": config.data.prompt,
-            "sampling": sampling
-            | {"max_tokens": config.rollout.max_tokens, "stop_ids": list(stop_ids)},
-            "verifier": config.verifier.model_dump(),
-        }
+    dtype = models.default_dtype()
+    if name == "hf":
+        from asymrl.engines.hf import HFEngine
+
+        rows = min(MAX_ROWS, max(1, HF_TOKENS // room))
+        return HFEngine(models.load_model(asked.model, dtype), asked.tokenizer.decode, rows)
+    from asymrl.engines.rollout import fingerprint
+    from asymrl.engines.vllm import VLLMEngine
+
+    engine = VLLMEngine(
+        models.locate(asked.model.path),
+        asked.tokenizer.decode,
+        world=world,
+        dtype=dtype,
+        max_model_len=room,
+        max_rows=MAX_ROWS,
+        gpu_memory_utilization=0.85,  # nothing else is on the GPU, but for what a check takes
+        revision=asked.model.revision,
+        trust_remote_code=asked.model.trust_remote_code,
+    )
+    weights = models.load_model(asked.model, dtype, device="cpu")
+    engine.load_weights((n, tensor.detach()) for n, tensor in weights.named_parameters())
+    for n, tensor in weights.named_parameters():
+        sent, arrived = fingerprint(tensor), engine.fingerprint([n])[n]
+        if not math.isclose(sent, arrived, rel_tol=1e-9, abs_tol=1e-9):
+            raise RuntimeError(f"{n} is {sent} in the checkpoint and {arrived} in vLLM")
+    return engine
+
+
+@contextmanager
+def shown(console: Any) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on a terminal, plain lines elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
     )
 
-
-def name_of(checkpoint: Path) -> str:
-    """runs/NAME/checkpoints/step-N is NAME-step-N, so that two runs do not meet."""
-    if checkpoint.parent.name == "checkpoints":
-        return f"{checkpoint.parent.parent.name}-{checkpoint.name}"
-    return checkpoint.name
-
-
-def make_folder(folder: Path) -> None:
-    """Before any work, so that nothing is computed that cannot be kept."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {folder} cannot be made a folder: {error.strerror}") from None
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("responses, left"))
+    live = console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not live) as bar:
+        bar.add_task("evaluate", total=None)
+        yield partial(tell, bar, live)
 
 
-def show(console: Any, status: Any, done: int, total: int) -> None:
-    """A live count on a terminal, a plain line every tenth elsewhere."""
-    status.update(f"{done}/{total} responses")
-    if not console.is_terminal and done % max(1, total // 10) == 0:
-        print(f"{done}/{total} responses", flush=True)
+def tell(bar: Any, live: bool, done: int, total: int) -> None:
+    """What was there at the first call took no time, and does not count in the time left."""
+    (task,) = bar.tasks
+    if task.total is None:
+        bar.reset(task.id, total=total, completed=done)
+        if done:
+            print(f"{done} of {total} responses are there already", flush=True)
+        return
+    before, tenth = task.completed, max(1, total // 10)
+    bar.update(task.id, completed=done)
+    if not live and done // tenth > before // tenth:
+        left = task.time_remaining
+        eta = f", {int(left) // 60}:{int(left) % 60:02d} left" if left else ""
+        print(f"{done}/{total} responses{eta}", flush=True)
 
 
 def samples_of(text: str) -> int | str:
@@ -169,6 +220,7 @@ BOUNDS = {
     "temperature": (0, 100),
     "max_tokens": (1, 1_000_000),
     "limit": (1, 1_000_000_000),
+    "chunk": (1, 1_000_000_000),
     "threads": (0, 1024),
 }
 
@@ -184,29 +236,30 @@ def refuse_numbers(arguments: argparse.Namespace) -> None:
 
 
 def load_benchmarks(
-    arguments: argparse.Namespace, tokenizer: Any, prompt: dict[str, Any], verifier: Any
-) -> dict[str, Any]:
-    from asymrl import data
+    arguments: argparse.Namespace, asked: Any, verifier: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """Problems by benchmark, and notes."""
+    from asymrl import data, pocket, sources
 
     names = [name.strip() for name in arguments.benchmarks.split(",") if name.strip()]
-    folder = arguments.data_dir
-    sources = [str(folder / f"{name}.jsonl") if folder else name for name in names]
-    loaded = {}
-    for name, source in zip(data.short_names(names), sources, strict=True):
+    where = [sources.locate(name, arguments.data_dir, [*pocket.DATA]) for name in names]
+    loaded, notes = {}, []
+    for name, source in zip(data.short_names(names), where, strict=True):
         found = data.load_problems(
             source,
-            tokenizer=tokenizer,
-            prompt=prompt,
+            tokenizer=asked.tokenizer,
+            prompt=asked.prompt,
             max_prompt_tokens=sys.maxsize,
             limit=arguments.limit,
             verifier=verifier,
+            known=sources.named(name),
+            any_count=arguments.allow_count,
         )
-        for note in found.notes:
-            print(f"note: {note}", file=sys.stderr)
         loaded[name] = found.problems
+        notes += found.notes
     if not loaded:
         raise UserError("--benchmarks names no benchmark")
-    return loaded
+    return loaded, notes
 
 
 if __name__ == "__main__":

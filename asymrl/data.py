@@ -1,4 +1,4 @@
-"""Data sets -> problems: where each comes from, how rows are read, how prompts are rendered.
+"""Data sets -> problems: how rows are read, how prompts are rendered, which problem comes when.
 
 Knows tokenizers and the `datasets` library; nothing of models or training. The order of training
 is a pure function of (seed, draw), so a resumed run continues it without replaying anything.
@@ -7,7 +7,7 @@ is a pure function of (seed, draw), so a resumed run continues it without replay
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,115 +16,10 @@ from jinja2 import TemplateError
 
 from asymrl import pocket
 from asymrl.engines.rollout import derive_seed
+from asymrl.sources import SOURCES, Source, count_note, own_columns
 from asymrl.types import Problem, Request, UserError, value
 from asymrl.verifiers import Verifier, unreadable
-from asymrl.verifiers.extract import last_box
 
-
-@value
-class Source:
-    """A data set on the Hugging Face hub: a pinned revision, and what its columns hold."""
-
-    id: str
-    split: str
-    problems: int | None  # the number of rows it must have
-    licence: str
-    revision: str | None = None
-    config: str | None = None
-    problem: str = "problem"
-    answer: str = "answer"
-    read_answer: Callable[[Any], str | None] = str
-
-
-def after_hashes(answer: str) -> str:
-    return answer.rsplit("####", 1)[-1].strip().replace(",", "")
-
-
-def only_member(answers: Sequence[str]) -> str:
-    return ", ".join(answers)
-
-
-MAA = "texts (c) MAA, research use"
-SOURCES: Mapping[str, Source] = {
-    "math": Source(
-        id="DigitalLearningGmbH/MATH-lighteval",
-        revision="0530c78699ea5e8eb5530600900e1f328b48acad",
-        split="train",
-        answer="solution",
-        read_answer=last_box,
-        problems=7500,
-        licence="MIT (texts from AoPS)",
-    ),
-    "math500": Source(
-        id="HuggingFaceH4/MATH-500",
-        revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
-        split="test",
-        problems=500,
-        licence="MIT",
-    ),
-    "aime24": Source(
-        id="HuggingFaceH4/aime_2024",
-        revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
-        split="train",
-        problems=30,
-        licence=MAA,
-    ),
-    "aime25": Source(
-        id="math-ai/aime25",
-        revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
-        split="test",
-        problems=30,
-        licence=MAA,
-    ),
-    "amc23": Source(
-        id="math-ai/amc23",
-        revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
-        split="test",
-        problem="question",
-        problems=40,
-        licence=MAA,
-    ),
-    "olympiadbench": Source(
-        id="Hothan/OlympiadBench",
-        revision="91184b52131e7fc9455fef848035173aea8cc01a",
-        config="OE_TO_maths_en_COMP",
-        split="train",
-        problem="question",
-        answer="final_answer",
-        read_answer=only_member,
-        problems=None,  # 674 or 675
-        licence="CC BY-NC 4.0",
-    ),
-    "minerva": Source(
-        id="math-ai/minervamath",
-        split="test",
-        problem="question",
-        problems=272,
-        licence="course texts CC BY-NC-SA",
-    ),
-    "gsm8k": Source(
-        id="openai/gsm8k",
-        revision="740312add88f781978c0658806c59bc2815b9866",
-        config="main",
-        split="test",
-        problem="question",
-        read_answer=after_hashes,
-        problems=1319,
-        licence="MIT",
-    ),
-    "open_rs": Source(
-        id="knoveleng/open-rs",
-        split="train",
-        problems=7000,
-        licence="see its card",
-    ),
-    "deepscaler": Source(
-        id="agentica-org/DeepScaleR-Preview-Dataset",
-        split="train",
-        problems=None,  # 40,315 in the EAPO paper
-        licence="MIT",
-    ),
-}
 READERS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -139,8 +34,13 @@ class Row:
     meta: Mapping[str, Any]
 
 
-def read_rows(source: str, problem_field: str, answer_field: str) -> list[Row]:
-    """The rows of a named source or a local file. Raises UserError with file, line and field."""
+def read_rows(
+    source: str, problem_field: str, answer_field: str, known: str | None = None
+) -> list[Row]:
+    """The rows of a named source or a local file. Raises UserError with file, line and field.
+
+    known: the named source that a local file is a copy of; its own columns are read too.
+    """
     if source in SOURCES:
         return hub_rows(source, SOURCES[source])
     if source in pocket.DATA:
@@ -154,6 +54,8 @@ def read_rows(source: str, problem_field: str, answer_field: str) -> list[Row]:
         records = jsonl(Path(source))
     else:
         records = other_file(Path(source))
+    if known:
+        records = ((where, own_columns(record, SOURCES[known])) for where, record in records)
     rows = [to_row(record, where, problem_field, answer_field) for where, record in records]
     return checked(rows, source)
 
@@ -263,8 +165,6 @@ def hub_rows(name: str, source: Source) -> list[Row]:
                 "answer",
             )
         )
-    if source.problems and len(rows) != source.problems:
-        raise UserError(f"{source.id} has {len(rows)} problems, {source.problems} were expected")
     return checked(rows, name)
 
 
@@ -303,20 +203,26 @@ def load_problems(
     answer_field: str = "answer",
     verifier: Verifier,
     refuse_unparseable: bool = False,
+    known: str | None = None,
+    any_count: bool = False,
 ) -> Loaded:
     """Read, render and check a source.
+
+    known: the named source that a local file is a copy of, if any; then it must have as many
+    problems, unless any_count, and may have its columns.
 
     prompt: system, user and template_kwargs of `render`. Over-long prompts are dropped, counted
     and reported. Golds that the verifier cannot read are named, and judged by exact match (or
     refused).
     """
-    rows = read_rows(source, problem_field, answer_field)[:limit]
-    notes = [
-        f"{rows[index].where}: gold {rows[index].gold!r} does not parse; judged by exact match"
-        for index in unreadable(verifier, [row.gold for row in rows])
-    ]
-    if notes and refuse_unparseable:
-        raise UserError(f"{notes[0].rsplit(';', 1)[0]} (data.unparseable_gold is refuse)")
+    rows = read_rows(source, problem_field, answer_field, known)
+    notes = source_notes(source, known, len(rows), any_count)
+    rows = rows[:limit]
+    for index in unreadable(verifier, [row.gold for row in rows]):
+        sentence = f"{rows[index].where}: gold {rows[index].gold!r} does not parse"
+        if refuse_unparseable:
+            raise UserError(f"{sentence} (data.unparseable_gold is refuse)")
+        notes.append(f"{sentence}; judged by exact match")
     problems, dropped = [], []
     for row in rows:
         text, ids = render(tokenizer, row.problem, **prompt)
@@ -343,6 +249,17 @@ def load_problems(
             f"{source}: every prompt is over data.max_prompt_tokens = {max_prompt_tokens} tokens"
         )
     return Loaded(problems=tuple(problems), notes=tuple(notes))
+
+
+def source_notes(source: str, known: str | None, found: int, any_count: bool) -> list[str]:
+    """What is to be said of a named source, or of a local copy of one; see sources.count_note."""
+    name = source if source in SOURCES else known
+    if name is None:
+        return []
+    notes = [count_note(name, source, found, any_count=any_count)]
+    if name == source and SOURCES[name].revision is None:
+        notes.append(f"{name} is not pinned to a revision; these are the problems of today")
+    return [note for note in notes if note]
 
 
 def draw(

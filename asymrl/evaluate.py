@@ -1,11 +1,11 @@
-"""avg@k and pass@k with standard errors: sample, verify, count. Used by the loop and by eval.py.
+"""Benchmarks: sample, verify, keep, count. Used by the loop and by eval.py.
 
-Knows an engine and a verifier by their protocols; nothing of training.
+Knows an engine and a verifier by their protocols; nothing of training. What the numbers are is
+scores.py, where the samples lie samples.py.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,11 +16,13 @@ from typing import Any
 
 from rich.table import Column, Table
 
+from asymrl import samples as stored
+from asymrl import scores
 from asymrl.engines.rollout import RolloutEngine, derive_seed
 from asymrl.engines.world import World
-from asymrl.files import write_atomically
+from asymrl.scores import Estimate, Scores
 from asymrl.tracking import Tracker
-from asymrl.types import Problem, Request, Rollout, Sampling, Verdict, value
+from asymrl.types import Problem, Request, Rollout, Sampling, Verdict
 from asymrl.verifiers import Verifier
 
 Progress = Callable[[int, int], None]  # done, total
@@ -57,52 +59,8 @@ def roll_out(
     return [rollout for rollout, _ in everyone], [verdict for _, verdict in everyone]
 
 
-@value
-class Scores:
-    """One benchmark's result. stderr is over problems: the standard deviation of the problems'
-    means, divided by the root of their number (samples of one problem are not independent).
-    """
-
-    benchmark: str
-    avg: float
-    stderr: float
-    pass_at_k: float  # k = samples
-    problems: int
-    samples: int
-    truncated: float
-    no_answer: float
-    length_mean: float
-
-
-def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, Eq. 1); k <= n."""
-    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
-
-
-def score(
-    benchmark: str, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], samples: int
-) -> Scores:
-    """rollouts, verdicts: `samples` consecutive ones a problem."""
-    rewards = [verdict.reward for verdict in verdicts]
-    correct = [sum(rewards[i : i + samples]) for i in range(0, len(rewards), samples)]
-    means = [count / samples for count in correct]
-    avg = sum(means) / len(means)
-    variance = sum((mean - avg) ** 2 for mean in means) / max(1, len(means) - 1)
-    return Scores(
-        benchmark=benchmark,
-        avg=avg,
-        stderr=math.sqrt(variance / len(means)),
-        pass_at_k=sum(pass_at_k(samples, int(count), samples) for count in correct) / len(means),
-        problems=len(means),
-        samples=samples,
-        truncated=sum(rollout.truncated for rollout in rollouts) / len(rollouts),
-        no_answer=sum(verdict.reason == "no_answer" for verdict in verdicts) / len(verdicts),
-        length_mean=sum(len(rollout.token_ids) for rollout in rollouts) / len(rollouts),
-    )
-
-
 def evaluate(
-    engine: RolloutEngine,
+    engine: Callable[[], RolloutEngine],
     verifier: Verifier,
     benchmarks: Mapping[str, Sequence[Problem]],
     *,
@@ -112,45 +70,109 @@ def evaluate(
     folder: Path,
     world: World,
     progress: Progress = lambda done, total: None,
+    chunk: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    replace: bool = False,
 ) -> list[Scores]:
     """Score every benchmark; summary.json and <benchmark>.jsonl (every sample) go to `folder`.
 
-    samples: how many a problem, by the benchmark's name.
-    The samples' seeds do not depend on the training step, so that two evaluations differ by the
-    weights alone.
+    engine: makes one, and is called only where samples are missing. samples: how many a problem, by
+    the benchmark's name. chunk: samples of each engine between two saves; None: a benchmark at a
+    time. settings: what the samples depend on; with it, samples that are there are gone on from
+    (UserError where they are of other settings, or with replace they go); without, drawn anew.
+    Samples' seeds depend on (seed, benchmark, problem, sample) alone, so two evaluations differ by
+    the weights alone; and chunks do not depend on what was there, so one that was killed and
+    started again draws what an uninterrupted one would have.
     """
-    results = []
-    for name, problems in benchmarks.items():
-        requests = [
-            Request(
-                problem=problem,
-                draw=n,
-                samples=samples(name),
-                seed=derive_seed(seed, "eval", name, n),
-            )
-            for n, problem in enumerate(problems)
-        ]
-        rollouts, verdicts = roll_out(
-            requests,
-            engine=engine,
-            verifier=verifier,
-            sampling=sampling,
-            world=world,
-            progress=progress,
+    asked = {
+        name: requests_of(name, problems, samples(name), seed)
+        for name, problems in benchmarks.items()
+    }
+    engines = world.size // world.tensor_parallel
+    sizes = {
+        name: max(1, chunk * engines // requests[0].samples) if chunk else len(requests)
+        for name, requests in asked.items()
+    }
+    with world.in_turn():  # the first cuts off what was half-written, then all read
+        rows = begun(folder, asked, sizes, settings, first=world.first, replace=replace)
+    total = sum(request.samples for requests in asked.values() for request in requests)
+    done = sum(map(len, rows.values()))
+    progress(done, total)
+    making = {"verifier": verifier, "sampling": sampling, "world": world}
+    if done < total:
+        making["engine"] = engine()
+        if settings is not None and world.first:
+            stored.record(folder, settings)
+    for name, requests in asked.items():
+        for first in range(len(rows[name]) // requests[0].samples, len(requests), sizes[name]):
+            part = requests[first : first + sizes[name]]
+            drawn = sum(request.samples for request in part)
+            told = partial(tell, progress, done, drawn, total)
+            new = list(sample_rows(part, *roll_out(part, told, **making)))
+            if world.first:
+                stored.append(folder / f"{name}.jsonl", new)
+            rows[name] += new
+            done += drawn
+    results = [scored(name, rows[name], requests) for name, requests in asked.items()]
+    if world.first:
+        stored.write_summary(folder, summary(results, sampling, seed))
+    return results
+
+
+def begun(
+    folder: Path,
+    asked: Mapping[str, Sequence[Request]],
+    sizes: Mapping[str, int],
+    settings: Mapping[str, Any] | None,
+    *,
+    first: bool,
+    replace: bool,
+) -> dict[str, list[stored.Row]]:
+    """The samples that need not be drawn, by benchmark: whole chunks of `sizes` problems."""
+    if first and settings is not None:
+        stored.settle(folder, settings, replace=replace)
+    elif first:
+        for name in asked:
+            (folder / f"{name}.jsonl").unlink(missing_ok=True)
+    return {
+        name: stored.kept(folder / f"{name}.jsonl", requests, sizes[name], cut=first)
+        for name, requests in asked.items()
+    }
+
+
+def requests_of(name: str, problems: Sequence[Problem], samples: int, seed: int) -> list[Request]:
+    return [
+        Request(problem=problem, draw=n, samples=samples, seed=derive_seed(seed, "eval", name, n))
+        for n, problem in enumerate(problems)
+    ]
+
+
+def tell(progress: Progress, before: int, drawn: int, total: int, done: int, mine: int) -> None:
+    """A rank's own count stands for all: of `drawn` samples it does `mine`."""
+    progress(before + done * drawn // max(1, mine), total)
+
+
+def scored(name: str, rows: Sequence[Mapping[str, Any]], requests: Sequence[Request]) -> Scores:
+    found, k = [scores.sample_of(row) for row in rows], requests[0].samples
+    return scores.score(name, [found[i : i + k] for i in range(0, len(found), k)])
+
+
+def summary(results: Sequence[Scores], sampling: Sampling, seed: int) -> dict[str, Any]:
+    """summary.json. mean: over the benchmarks, where there are any."""
+    means = {
+        name: scores.sure(scores.over_benchmarks(of_all), "value")
+        for name, of_all in (
+            ("avg", [one.avg for one in results]),
+            ("majority", [one.majority for one in results]),
         )
-        results.append(score(name, rollouts, verdicts, samples(name)))
-        if not world.first:
-            continue
-        lines = [json.dumps(row) for row in sample_rows(requests, rollouts, verdicts)]
-        write_atomically(folder / f"{name}.jsonl", "".join(line + "\n" for line in lines))
-    summary = {
+        if of_all
+    }
+    return {
         "sampling": asdict(sampling),
         "seed": seed,
-        "benchmarks": {scores.benchmark: asdict(scores) for scores in results},
+        "benchmarks": {one.benchmark: scores.flat(one) for one in results},
+        "mean": means,
     }
-    if world.first:
-        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    return results
 
 
 def at_step(
@@ -159,7 +181,7 @@ def at_step(
     """`evaluate` during training: into eval/step-N of the run, as metrics."""
     return metrics(
         evaluate(
-            engine,
+            lambda: engine,
             folder=run / "eval" / f"step-{step:06d}",
             progress=partial(tracker.phase, "evaluate"),
             **arguments,
@@ -192,28 +214,40 @@ def sample_rows(
 
 def table(results: Sequence[Scores]) -> Table:
     """One row a benchmark, and the mean over them; percent, with standard errors."""
-    columns = ("avg@k", "pass@k", "k", "problems", "cut off", "no answer")
-    drawn = Table(Column("benchmark", no_wrap=True), *columns)
+    columns = ("avg@k", "pass@k", "maj@k", "k", "problems", "cut off", "no answer", "tokens")
+    drawn = Table(Column("benchmark", no_wrap=True), *(Column(c, justify="right") for c in columns))
     for one in results:
         drawn.add_row(
             one.benchmark,
-            f"{100 * one.avg:.2f} ± {100 * one.stderr:.2f}",
-            f"{100 * one.pass_at_k:.2f}",
+            percent(one.avg),
+            percent(one.pass_at[one.samples]),
+            percent(one.majority),
             str(one.samples),
             str(one.problems),
-            f"{100 * one.truncated:.1f}",
-            f"{100 * one.no_answer:.1f}",
+            f"{100 * one.truncated.value:.1f}",
+            f"{100 * one.no_answer.value:.1f}",
+            f"{one.length.value:.0f}",
         )
     if len(results) > 1:
         drawn.add_section()
-        drawn.add_row("mean", f"{100 * sum(one.avg for one in results) / len(results):.2f}")
+        avg = scores.over_benchmarks([one.avg for one in results])
+        most = scores.over_benchmarks([one.majority for one in results])
+        drawn.add_row("mean", percent(avg), "", percent(most))
     return drawn
 
 
+def percent(one: Estimate) -> str:
+    error = f" ± {100 * one.stderr:.2f}" if math.isfinite(one.stderr) else ""
+    return f"{100 * one.value:.2f}{error}"
+
+
 def metrics(results: Sequence[Scores]) -> dict[str, float]:
-    return {
-        f"eval/{scores.benchmark}/{name}": number
-        for scores in results
-        for name, number in asdict(scores).items()
-        if name in ("avg", "stderr", "pass_at_k", "truncated")
-    }
+    found = {}
+    for one in results:
+        found |= {
+            f"eval/{one.benchmark}/avg": one.avg.value,
+            f"eval/{one.benchmark}/stderr": one.avg.stderr,
+            f"eval/{one.benchmark}/pass_at_k": one.pass_at[one.samples].value,
+            f"eval/{one.benchmark}/truncated": one.truncated.value,
+        }
+    return found

@@ -38,14 +38,14 @@ def load_tokenizer(model: Model) -> Any:
     return from_hub(AutoTokenizer.from_pretrained, model)
 
 
-def load_model(model: Model, dtype: torch.dtype) -> Any:
-    """The causal LM in eval mode, on the GPU where there is one."""
+def load_model(model: Model, dtype: torch.dtype, device: str | None = None) -> Any:
+    """The causal LM in eval mode, by default on the GPU where there is one."""
     if model.shape:
         check_shape(model.shape, from_hub(AutoConfig.from_pretrained, model), model.path)
     print(f"loading {model.path}", flush=True)
     load = AutoModelForCausalLM.from_pretrained
     loaded = from_hub(load, model, dtype=dtype, attn_implementation="sdpa")
-    return loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return loaded.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def default_dtype() -> torch.dtype:
@@ -87,10 +87,14 @@ def check_shape(shape: Shape, config: Any, path: str) -> None:
             raise UserError(f"model.shape.{name} = {stated}, but {path} has {actual}")
 
 
+def positions(model: Model) -> int | None:
+    """Tokens that a prompt and its response may have together; None: the model does not say."""
+    return getattr(from_hub(AutoConfig.from_pretrained, model), "max_position_embeddings", None)
+
+
 def refuse_too_long(model: Model, tokens: int) -> None:
     """Beyond the positions that a model was made for its log-probs mean nothing."""
-    config = from_hub(AutoConfig.from_pretrained, model)
-    most = getattr(config, "max_position_embeddings", None)
+    most = positions(model)
     if most is not None and tokens > most:
         raise UserError(
             f"the longest prompt with rollout.max_tokens (or eval.max_tokens) needs {tokens} "

@@ -1,8 +1,9 @@
 """Draws the report's figures: each as a PNG for papers and as an SVG that follows the page's theme.
 
-Knows matplotlib (object API, no global state) and the series of runs; knows no HTML page. Inside
-the SVG each colour of the palette becomes a CSS variable of the page (`--ink`, `--run-0`, ...), so
-one drawing is readable in light and dark. The PNG has a white ground.
+Knows matplotlib (object API, no global state) and lines of numbers; knows no run and no HTML page.
+Which charts there are is `report_charts`. Inside the SVG each colour of the palette becomes a CSS
+variable of the page (`--ink`, `--run-0`, ...), so one drawing is readable in light and dark. The
+PNG has a white ground.
 """
 
 from __future__ import annotations
@@ -10,18 +11,17 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from asymrl.report_runs import Run, Series, benchmarks, phase_seconds, series
+from asymrl.report_arms import Line
 from asymrl.types import value
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#60646c", "#e0e1e6", "#ffffff"
@@ -32,10 +32,10 @@ MARKERS = ("o", "s", "^", "D")
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
     colour: f"--run-{i}" for i, colour in enumerate(COLOURS)
 }
-EMA = 0.7
 WIDTH, PLOT_HEIGHT, LEGEND_ROW = 4.4, 2.1, 0.172  # inches
 LEFT, RIGHT, TOP, BOTTOM = 0.55, 0.12, 0.55, 0.5
-MANY = 6  # runs; above it raw lines are fainter and legend entries shorter
+MANY = 6  # lines; above it raw ones and bands are fainter and legend entries shorter
+MOST_POINTS = 400  # of a line in a drawing: more than a screen shows of it
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -51,21 +51,30 @@ STYLE: dict[Any, Any] = {
 
 @value
 class Chart:
-    """A curve over steps: what to draw and how to say it. Charts of one `scale` share a y range."""
+    """Lines over x, one an arm (None: it has none), and how to say what they are.
+
+    Charts of one `scale` share a y range; a fraction's stays within 0 and 1. dots: points are
+    measured ones, marked, with bars for their spread; else it is a band. looks: the numbers of the
+    arms, which their colours go by, where these are not all arms.
+    """
 
     name: str
-    metric: str
     title: str
     unit: str
     caption: str
-    smoothed: bool = True
+    names: Sequence[str]
+    lines: Sequence[Line | None]
+    looks: Sequence[int] = ()
+    x_label: str = "step"
     fraction: bool = False
+    zero: bool = False
+    dots: bool = False
     scale: str = ""
 
 
 @value
 class Drawing:
-    """A finished figure. alt: what it shows, in words; missing: runs without data in it."""
+    """A finished figure. alt: what it shows, in words; missing: arms without data in it."""
 
     name: str
     caption: str
@@ -73,115 +82,6 @@ class Drawing:
     missing: Sequence[str]
     svg: str
     png: bytes
-
-
-CHARTS = (
-    Chart(
-        name="reward",
-        metric="reward/mean",
-        title="Training reward",
-        unit="mean reward (fraction correct)",
-        caption="Fraction of a step's rollouts that earned the reward.",
-        fraction=True,
-    ),
-    Chart(
-        name="entropy",
-        metric="policy/entropy",
-        title="Policy entropy",
-        unit="entropy (nats a token)",
-        caption="Of the generating policy, over all response tokens.",
-        scale="entropy",
-    ),
-    Chart(
-        name="entropy_positive",
-        metric="policy/entropy_positive",
-        title="Entropy, positive channel",
-        unit="entropy (nats a token)",
-        caption="Over the tokens of correct rollouts.",
-        scale="entropy",
-    ),
-    Chart(
-        name="entropy_negative",
-        metric="policy/entropy_negative",
-        title="Entropy, negative channel",
-        unit="entropy (nats a token)",
-        caption="Over the tokens of wrong rollouts.",
-        scale="entropy",
-    ),
-    Chart(
-        name="all_solved",
-        metric="groups/all_solved",
-        title="All-solved groups",
-        unit="groups (fraction)",
-        caption="Prompts of which every rollout is correct.",
-        fraction=True,
-        scale="solved",
-    ),
-    Chart(
-        name="none_solved",
-        metric="groups/none_solved",
-        title="None-solved groups",
-        unit="groups (fraction)",
-        caption="Prompts of which no rollout is correct.",
-        fraction=True,
-        scale="solved",
-    ),
-    Chart(
-        name="kappa",
-        metric="diag/kappa",
-        title="Kappa",
-        unit="kappa (nats a token)",
-        caption="Mean over the mixed groups, before any update, of p(1-p) log(p/(1-p)) times the "
-        "mean log-prob of correct less that of wrong rollouts (the paper's Appendix E).",
-    ),
-)
-
-
-def charts_of(runs: Sequence[Run]) -> list[Chart]:
-    """CHARTS, with one chart of held-out accuracy a benchmark after the reward."""
-    accuracy = [
-        Chart(
-            name=f"accuracy_{re.sub(r'[^A-Za-z0-9.-]', '_', benchmark)}",
-            metric=f"eval/{benchmark}/avg",
-            title=f"Held-out accuracy, {benchmark}",
-            unit="accuracy (fraction)",
-            caption="As measured, not smoothed; bars are one standard error where it was recorded.",
-            smoothed=False,
-            fraction=True,
-        )
-        for benchmark in benchmarks(runs)
-    ]
-    return [CHARTS[0], *accuracy, *CHARTS[1:]]
-
-
-def draw_charts(runs: Sequence[Run]) -> tuple[list[Drawing], list[str]]:
-    """Every figure that has data, and a note for each that has none."""
-    charts = charts_of(runs)
-    curves = {chart.name: [series(run, chart.metric) for run in runs] for chart in charts}
-    drawings, notes = [], []
-    if not benchmarks(runs):
-        notes.append("No run has an evaluation, so the figure of held-out accuracy is left out.")
-    with matplotlib.rc_context(STYLE):
-        for chart in charts:
-            if not any(curve.values for curve in curves[chart.name]):
-                notes.append(f"No run has {chart.metric}: the figure is left out.")
-                continue
-            shared = [other.name for other in charts if chart.scale and other.scale == chart.scale]
-            limits = _limits([c for name in shared or [chart.name] for c in curves[name]], chart)
-            drawings.append(_draw(chart, [run.label for run in runs], curves[chart.name], limits))
-        if any(phase_seconds(run, training_only=True) for run in runs):
-            drawings.append(_draw_phases(runs))
-        else:
-            notes.append("No run has time/<phase>: the figure of phase times is left out.")
-    return drawings, notes
-
-
-def smooth(values: Sequence[float], keep: float = EMA) -> list[float]:
-    """Moving average s_t = keep s_(t-1) + (1 - keep) x_t, s_0 = x_0 (paper: 0.7)."""
-    smoothed: list[float] = []
-    for here in values:
-        smoothed.append(keep * smoothed[-1] + (1 - keep) * here if smoothed else here)
-    return smoothed
 
 
 def shortened(text: str, length: int) -> str:
@@ -196,69 +96,71 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def _draw(
-    chart: Chart, names: Sequence[str], curves: Sequence[Series], limits: tuple[float, float]
-) -> Drawing:
-    """One chart. 7 colours and 4 dashes share no factor: 28 runs look different from each other."""
+def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
+    """One chart. 7 colours and 4 dashes share no factor: 28 arms look different from each other."""
     handles: list[Line2D] = []
-    shown = [i for i, curve in enumerate(curves) if curve.values]
-    entries = [shortened(names[i], 44 if len(shown) <= MANY else 20) for i in shown]
+    shown = [(i, line) for i, line in enumerate(chart.lines) if line]
+    looks = chart.looks or range(len(chart.lines))
+    entries = [shortened(chart.names[i], 44 if len(shown) <= MANY else 20) for i, _ in shown]
     figure, axes = _canvas(chart.title, chart.unit, entries)
-    if chart.metric == "diag/kappa":
+    if chart.zero:
         axes.axhline(0, color=MUTED, linewidth=0.8)
-    for i in shown:
-        curve, look = curves[i], {"color": colour(i), "linestyle": DASHES[i % len(DASHES)]}
-        alone = len(curve.values) == 1
-        mark = MARKERS[i % len(MARKERS)] if alone or not chart.smoothed else None
-        if chart.smoothed and not alone:
-            faint = 0.3 if len(shown) <= MANY else 0.1
-            axes.plot(curve.steps, curve.values, color=colour(i), linewidth=0.8, alpha=faint)
-        if curve.errors:
-            low = [v - e for v, e in zip(curve.values, curve.errors, strict=True)]
-            high = [v + e for v, e in zip(curve.values, curve.errors, strict=True)]
-            axes.vlines(curve.steps, low, high, color=colour(i), linewidth=1.0, alpha=0.6)
-        line = smooth(curve.values) if chart.smoothed else curve.values
-        handles += axes.plot(
-            curve.steps, line, linewidth=1.8, marker=mark, markersize=4, markeredgewidth=0, **look
-        )
+    for i, line in shown:
+        place = looks[i]
+        few = len(shown) <= MANY
+        x, y, low, high, raw = _thinned(line)
+        own: dict[str, Any] = {"color": colour(place), "gid": f"arm-{place}"}
+        if raw:
+            axes.plot(x, raw, linewidth=0.8, alpha=0.3 if few else 0.1, **own)
+        if low and chart.dots:
+            axes.vlines(x, low, high, linewidth=1.0, alpha=0.6, **own)
+        elif low:
+            axes.fill_between(x, low, high, alpha=0.16 if few else 0.07, lw=0, **own)
+        mark = MARKERS[place % len(MARKERS)] if chart.dots or len(x) == 1 else None
+        look = own | {"linestyle": DASHES[place % len(DASHES)], "marker": mark}
+        handles += axes.plot(x, y, linewidth=1.8, markersize=4, markeredgewidth=0, **look)
     axes.set_ylim(*limits)
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(chart.x_label)
+    whole = chart.x_label == "step"
+    if not whole:
+        axes.set_xlim(-0.04, 1.04)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)
     _legend(figure, handles, entries)
-    said = [_in_words(names[i], curves[i]) for i in shown]
+    said = [_in_words(chart.names[i], line, chart.x_label) for i, line in shown]
     return _finish(
         figure,
         chart.name,
         chart.caption,
-        f"{chart.title} by step, {chart.unit}. " + " ".join(said),
-        [name for i, name in enumerate(names) if i not in shown],
+        f"{chart.title} over {chart.x_label}, {chart.unit}. " + " ".join(said),
+        [name for name, line in zip(chart.names, chart.lines, strict=True) if not line],
     )
 
 
-def _draw_phases(runs: Sequence[Run]) -> Drawing:
-    """Stacked bars: mean seconds of each phase over the training steps, one bar a run."""
-    means = []
-    for run in runs:
-        num_steps = sum(row["step"] > 0 for row in run.rows)
-        spent = phase_seconds(run, training_only=True)
-        means.append({phase: seconds / num_steps for phase, seconds in spent.items()})
-    phases = _main_phases(means)
-    shown = [i for i, mean in enumerate(means) if mean]
-    figure, axes = _canvas("Phase times", "a bar for each run", phases, 0.25 + 0.5 * len(shown))
+def draw_bars(
+    name: str,
+    title: str,
+    caption: str,
+    x_label: str,
+    names: Sequence[str],
+    parts: Sequence[Mapping[str, float]],
+) -> Drawing:
+    """Stacked horizontal bars, one an arm, of its parts in seconds; an arm without any is left
+    out."""
+    kinds = _main_kinds(parts)
+    shown = [i for i, mean in enumerate(parts) if mean]
+    figure, axes = _canvas(title, "a bar for each arm", kinds, 0.25 + 0.5 * len(shown))
     words = []
     for place, i in enumerate(shown):
         start = 0.0
-        for k, phase in enumerate(phases):
-            named = {phase: means[i].get(phase, 0.0)}
-            if phase == "other":
-                named = {p: s for p, s in means[i].items() if p not in phases[:-1]}
-            width = sum(named.values())
+        for k, kind in enumerate(kinds):
+            rest = kind == "other"
+            width = sum(v for n, v in parts[i].items() if n == kind or (rest and n not in kinds))
             look = {"color": colour(k), "edgecolor": PAPER, "linewidth": 0.8}
             axes.barh(place, width, 0.4, left=start, **look)
             start += width
-        axes.text(0, place - 0.26, shortened(runs[i].label, 44), va="bottom", fontsize=8.5)
+        axes.text(0, place - 0.26, shortened(names[i], 44), va="bottom", fontsize=8.5)
         axes.annotate(
             f"{start:.3g} s",
             (start, place),
@@ -267,30 +169,85 @@ def _draw_phases(runs: Sequence[Run]) -> Drawing:
             va="center",
             fontsize=8.5,
         )
-        words.append(f"{runs[i].label}: {start:.3g} seconds a step.")
+        words.append(f"{names[i]}: {start:.3g} seconds a step.")
     axes.set_ylim(len(shown) - 0.6, -0.75)
     axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
     axes.set_yticks([])
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("time (seconds a step, mean)")
-    _legend(figure, [Patch(color=colour(k)) for k in range(len(phases))], phases)
-    return _finish(
-        figure,
-        "phase_times",
-        "Mean over the training steps; what runs on an interval is spread over them.",
-        "Phase times, stacked. " + " ".join(words),
-        [run.label for i, run in enumerate(runs) if i not in shown],
-    )
+    axes.set_xlabel(x_label)
+    _legend(figure, [Patch(color=colour(k)) for k in range(len(kinds))], kinds)
+    missing = [name for i, name in enumerate(names) if i not in shown]
+    return _finish(figure, name, caption, f"{title}, stacked. " + " ".join(words), missing)
 
 
-def _main_phases(means: Sequence[dict[str, float]]) -> list[str]:
-    """All phases in order of appearance; beyond the palette the shortest become `other`."""
-    phases = list(dict.fromkeys(phase for mean in means for phase in mean))
-    if len(phases) <= len(COLOURS):
-        return phases
-    by_length = sorted(phases, key=lambda phase: -max(mean.get(phase, 0.0) for mean in means))
+def draw_heat_map(
+    name: str,
+    title: str,
+    unit: str,
+    caption: str,
+    cells: Mapping[tuple[float, float], tuple[str, float]],
+) -> Drawing:
+    """(beta_pos, beta_neg) -> (arm, number): beta_neg to the right, beta_pos upwards, the number in
+    each cell. Cividis, which looks alike to the colour-blind, and runs from dark to light."""
+    rows, columns = (sorted({at[axis] for at in cells}) for axis in (0, 1))
+    numbers = [number for _, number in cells.values()]
+    low, span = min(numbers), max(numbers) - min(numbers) or 1.0
+    figure, axes = _canvas(title, unit, [], 0.42 * len(rows))
+    for (pos, neg), (_, number) in cells.items():
+        y, x, part = rows.index(pos), columns.index(neg), (number - low) / span
+        shade = matplotlib.colormaps["cividis"](part)
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shade, edgecolor=PAPER))
+        ink = "#fffffe" if part < 0.5 else "#0b0b0b"  # not the page's colours: these do not turn
+        size = min(9.0, 40 / len(columns))
+        axes.text(x, y, f"{number:.3f}", ha="center", va="center", color=ink, fontsize=size)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_xticks(range(len(columns)), [f"{beta:g}" for beta in columns])
+    axes.set_yticks(range(len(rows)), [f"{beta:g}" for beta in rows])
+    axes.grid(visible=False)
+    axes.set_xlabel("beta_neg (no unit)")
+    axes.set_ylabel("beta_pos (no unit)", labelpad=1)
+    said = [f"{arm} ({p:g}, {n:g}): {number:.3f}." for (p, n), (arm, number) in cells.items()]
+    alt = f"{title}, {unit}, by arm (beta_pos, beta_neg). " + " ".join(said)
+    return _finish(figure, name, caption, alt, [])
+
+
+def limits_of(charts: Sequence[Chart]) -> tuple[float, float]:
+    """A y range around every value, raw value and spread of charts that share one."""
+    edges = [
+        edge
+        for chart in charts
+        for line in chart.lines
+        if line
+        for values in (line.y, line.raw, line.low, line.high)
+        for edge in values
+        if math.isfinite(edge)
+    ]
+    low, high = min(edges), max(edges)
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 0.05
+    if all(chart.fraction for chart in charts):
+        return max(low - room, -0.02), min(high + room, 1.02)
+    return low - room, high + room
+
+
+def _thinned(line: Line) -> tuple[list[float], ...]:
+    """x, y, low, high, raw at no more than MOST_POINTS places, the first and last among them."""
+    places = range(len(line.x))
+    if len(places) > MOST_POINTS:
+        last = len(places) - 1
+        places = [round(i * last / (MOST_POINTS - 1)) for i in range(MOST_POINTS)]
+    kept = (line.x, line.y, line.low, line.high, line.raw)
+    return tuple([values[i] for i in places] if values else [] for values in kept)
+
+
+def _main_kinds(means: Sequence[Mapping[str, float]]) -> list[str]:
+    """All of them in order of appearance; beyond the palette the shortest become `other`."""
+    kinds = list(dict.fromkeys(kind for mean in means for kind in mean))
+    if len(kinds) <= len(COLOURS):
+        return kinds
+    by_length = sorted(kinds, key=lambda kind: -max(mean.get(kind, 0.0) for mean in means))
     kept = set(by_length[: len(COLOURS) - 1]) - {"other"}
-    return [phase for phase in phases if phase in kept] + ["other"]
+    return [kind for kind in kinds if kind in kept] + ["other"]
 
 
 def _canvas(
@@ -323,7 +280,7 @@ def _canvas(
 
 
 def _legend_columns(entries: Sequence[str]) -> int:
-    longest = max(len(entry) for entry in entries)
+    longest = max((len(entry) for entry in entries), default=0)
     return 3 if longest <= 12 else 2 if longest <= 20 else 1
 
 
@@ -346,26 +303,10 @@ def _legend(figure: Figure, handles: Sequence[Line2D | Patch], names: Sequence[s
     )
 
 
-def _limits(curves: Sequence[Series], chart: Chart) -> tuple[float, float]:
-    """A y range around every raw value and error bar; a fraction's stays within 0 and 1."""
-    edges: list[float] = []
-    for curve in curves:
-        for middle, error in zip_longest(curve.values, curve.errors, fillvalue=0.0):
-            edges += [middle - error, middle + error]
-    low, high = min(edges), max(edges)
-    room = 0.06 * (high - low) or 0.1 * abs(high) or 0.05
-    if chart.fraction:
-        return max(low - room, -0.02), min(high + room, 1.02)
-    return low - room, high + room
-
-
-def _in_words(name: str, curve: Series) -> str:
-    first, last = curve.values[0], curve.values[-1]
-    return (
-        f"{name}: {first:.3g} at step {curve.steps[0]}, {last:.3g} at step {curve.steps[-1]}."
-        if len(curve.values) > 1
-        else f"{name}: {first:.3g} at step {curve.steps[0]}."
-    )
+def _in_words(name: str, line: Line, x_label: str) -> str:
+    ends = (0, -1) if len(line.x) > 1 else (0,)
+    at = "step" if x_label == "step" else "p ="
+    return f"{name}: " + ", ".join(f"{line.y[i]:.3g} at {at} {line.x[i]:g}" for i in ends) + "."
 
 
 def _finish(figure: Figure, name: str, caption: str, alt: str, missing: Sequence[str]) -> Drawing:
@@ -384,9 +325,11 @@ def _finish(figure: Figure, name: str, caption: str, alt: str, missing: Sequence
 
 
 def _for_page(svg: str) -> str:
-    """The drawing alone, in the page's colours, without ids that would clash on one page."""
+    """The drawing alone, in the page's colours, without ids that would clash on one page: an arm's
+    become data-arm."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="arm-(\d+)"', r' data-arm="\1"', svg)
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)

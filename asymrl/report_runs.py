@@ -1,16 +1,15 @@
-"""Reads run folders for the report: settings, metrics, and a readable sample of rollouts.
+"""Reads run folders for the report: settings and metrics.
 
 Knows the layout of a run folder and nothing of how it is drawn. A run may be unfinished, and may
-lack metrics, rollouts or evaluations; what is damaged is refused with its file and line.
+lack metrics or evaluations. A folder that cannot be read is left out, with a sentence that names
+the file and the line; rollouts are read by `report_rollouts`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ import yaml
 
 from asymrl.types import UserError, value
 
-ROLLOUTS_PER_PROBLEM = 4
-LONGEST_TEXT = 4000  # characters
+NO_PHASES = ("time/total", "time/step", "time/verify_wait")
 
 
 @value
@@ -42,25 +40,24 @@ class Series:
     errors: Sequence[float] = ()
 
 
-@value
-class Sample:
-    """The rollouts of one saved step that the page shows, by problem, and what they are out of."""
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Each distinct run folder in the order given, and a sentence for each that was left out.
 
-    step: int
-    problems: Sequence[Mapping[str, Any]]
-    rollouts: int
-    correct: int
-    truncated: int
-
-
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Each distinct folder as a Run, in the order given. UserError where one is no run."""
+    A folder that is no run but has run folders somewhere below it stands for these, in order of
+    their names. UserError where a folder does not exist, and where no folder is a readable run.
+    """
     if not folders:
         raise UserError("no run folder was given; name one or more folders with a metrics.jsonl")
-    distinct = list(dict.fromkeys(folder.resolve() for folder in folders))
-    return [
-        _read_run(folder, label) for folder, label in zip(distinct, labels(distinct), strict=True)
-    ]
+    distinct = list(dict.fromkeys(run for folder in folders for run in _runs_at(folder)))
+    runs, left_out = [], []
+    for folder, label in zip(distinct, labels(distinct), strict=True):
+        try:
+            runs.append(_read_run(folder, label))
+        except UserError as error:
+            left_out.append(str(error))
+    if not runs:
+        raise UserError("no run can be read: " + "; ".join(left_out[:3]))
+    return runs, left_out
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
@@ -76,16 +73,6 @@ def labels(folders: Sequence[Path]) -> list[str]:
             depth[i] += 1
 
 
-def setting(run: Run, key: str) -> Any:
-    """The value of a dotted key in config.yaml, None where it is absent."""
-    node: Any = run.config
-    for part in key.split("."):
-        if not isinstance(node, Mapping):
-            return None
-        node = node.get(part)
-    return node
-
-
 def number(given: Any) -> float | None:
     """A finite number, else None: null (a NaN as written), text, a missing key."""
     if isinstance(given, bool) or not isinstance(given, int | float):
@@ -94,20 +81,38 @@ def number(given: Any) -> float | None:
 
 
 def series(run: Run, metric: str) -> Series:
-    """The steps at which `metric` is a number, and its values there.
-
-    Standard errors are those of `eval/<benchmark>/avg`, from `eval/<benchmark>/stderr`; they are
-    used only if present at each of those steps.
-    """
+    """The steps at which `metric` is a number, and its values there."""
     rows = [row for row in run.rows if number(row.get(metric)) is not None]
-    error_key = re.sub("/avg$", "/stderr", metric) if _is_accuracy(metric) else ""
-    errors = [number(row.get(error_key)) for row in rows]
-    known = [error for error in errors if error is not None]
-    return Series(
-        steps=[row["step"] for row in rows],
-        values=[float(row[metric]) for row in rows],
-        errors=known if len(known) == len(rows) else (),
-    )
+    return Series(steps=[row["step"] for row in rows], values=[float(row[metric]) for row in rows])
+
+
+def accuracy(run: Run, names: Sequence[str]) -> Series:
+    """Mean accuracy over these benchmarks, at the steps that have `eval/<benchmark>/avg` of all.
+
+    So a run that was not evaluated on one of them has none. Standard errors, from
+    `eval/<benchmark>/stderr`, are sqrt(sum se^2) / number of benchmarks (their problems are
+    independent of each other); they are there only if each of those steps has all of them.
+    """
+    steps, values, errors = [], [], []
+    for row in run.rows if names else ():
+        scores = [number(row.get(f"eval/{name}/avg")) for name in names]
+        known = [score for score in scores if score is not None]
+        if len(known) < len(names):
+            continue
+        steps.append(row["step"])
+        values.append(sum(known) / len(names))
+        spread = [number(row.get(f"eval/{name}/stderr")) for name in names]
+        given = [error for error in spread if error is not None]
+        errors.append(math.hypot(*given) / len(names) if len(given) == len(names) else math.nan)
+    whole = all(math.isfinite(error) for error in errors)
+    return Series(steps=steps, values=values, errors=errors if whole else ())
+
+
+def with_mean(runs: Sequence[Run]) -> list[list[str]]:
+    """Each benchmark alone, and first all together where there are several and a run has all."""
+    names = benchmarks(runs)
+    together = len(names) > 1 and any(accuracy(run, names).values for run in runs)
+    return [names] * together + [[name] for name in names]
 
 
 def benchmarks(runs: Sequence[Run]) -> list[str]:
@@ -117,7 +122,8 @@ def benchmarks(runs: Sequence[Run]) -> list[str]:
 
 
 def phase_seconds(run: Run, training_only: bool) -> dict[str, float]:
-    """Seconds spent in each phase over the whole run, from `time/<phase>`; no totals among them.
+    """Seconds spent in each phase over the whole run, from `time/<phase>`; no totals among
+    them, nor verify_wait, which is a part of generate.
 
     training_only leaves out step 0, the evaluation before training.
     """
@@ -127,7 +133,7 @@ def phase_seconds(run: Run, training_only: bool) -> dict[str, float]:
             continue
         for key, given in row.items():
             spent = number(given)
-            if key.startswith("time/") and key not in ("time/total", "time/step") and spent:
+            if key.startswith("time/") and key not in NO_PHASES and spent:
                 phase = key.removeprefix("time/")
                 seconds[phase] = seconds.get(phase, 0.0) + spent
     return seconds
@@ -139,23 +145,36 @@ def minutes(run: Run) -> float:
     return (whole or sum(phase_seconds(run, training_only=False).values())) / 60
 
 
-def sample_rollouts(run: Run, num_problems: int) -> tuple[list[Sample], list[str]]:
-    """The first and the last saved step (one Sample where they are the same), and notes.
+def json_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The objects of a JSONL file, and whether a half-written last line was dropped.
 
-    Of each step the first `num_problems` problems drawn, and of each up to ROLLOUTS_PER_PROBLEM
-    rollouts, taken in turn from the correct, wrong and truncated ones, so that each kind shows.
+    UserError with file and line where another line is no JSON object, or the file cannot be read.
     """
-    files = sorted((run.folder / "rollouts").glob("step-*.jsonl"))
-    samples, notes = [], []
-    for file in dict.fromkeys(files[:1] + files[-1:]):
-        rows, half = _json_lines(file)
-        if half:
-            notes.append(f"{run.label}: the half-written last line of {file.name} was left out")
-        if rows:
-            samples.append(_sample(rows, num_problems))
-    if not samples:
-        notes.append(f"{run.label}: no rollouts were saved")
-    return samples, notes
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    tail = lines.pop()  # empty where the last line ended as it should
+    rows = [_json_object(file, number, line) for number, line in enumerate(lines, start=1)]
+    if not tail.strip():
+        return rows, False
+    try:
+        last = json.loads(tail)
+    except ValueError:
+        return rows, True
+    return ([*rows, last], False) if isinstance(last, dict) else (rows, True)
+
+
+def _runs_at(folder: Path) -> list[Path]:
+    """The folder itself if it is meant as a run, else all run folders below it."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; a run folder, or a folder of runs, is needed")
+    marks = ("config.yaml", "metrics.jsonl")
+    if not any((folder / mark).exists() for mark in marks):
+        below = {file.parent for mark in marks for file in folder.rglob(mark)}
+        return sorted(below) or [folder]
+    return [folder]
 
 
 def _read_run(folder: Path, label: str) -> Run:
@@ -166,7 +185,7 @@ def _read_run(folder: Path, label: str) -> Run:
                 f"{folder} is no run folder: it has no {file.name}; a run folder has a "
                 "config.yaml and a metrics.jsonl, as train.py writes them"
             )
-    rows, half = _json_lines(metrics_file)
+    rows, half = json_lines(metrics_file)
     if not rows:
         raise UserError(
             f"{metrics_file} has no finished step yet; a report needs at least one whole line"
@@ -199,23 +218,11 @@ def _config(file: Path) -> Mapping[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{file}{where} is not valid YAML; a run's settings are needed") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     if not isinstance(config, Mapping):
         raise UserError(f"{file} holds no settings; a mapping of keys to values is needed")
     return config
-
-
-def _json_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The objects of a JSONL file, and whether a half-written last line was dropped."""
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    tail = lines.pop()  # empty where the last line ended as it should
-    rows = [_json_object(file, number, line) for number, line in enumerate(lines, start=1)]
-    if not tail.strip():
-        return rows, False
-    try:
-        last = json.loads(tail)
-    except ValueError:
-        return rows, True
-    return ([*rows, last], False) if isinstance(last, dict) else (rows, True)
 
 
 def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:
@@ -231,64 +238,3 @@ def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:
 def _is_accuracy(key: str) -> bool:
     parts = key.split("/")
     return len(parts) == 3 and parts[0] == "eval" and parts[2] == "avg"
-
-
-def _sample(rows: Sequence[Mapping[str, Any]], num_problems: int) -> Sample:
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(str(row.get("draw", row.get("problem_id"))), []).append(_shown(row))
-    problems = [
-        {
-            "problem": group[0]["problem"],
-            "gold": group[0]["gold"],
-            "solved": sum(row["correct"] for row in group),
-            "rollouts": list(_in_turn(group))[:ROLLOUTS_PER_PROBLEM],
-            "size": len(group),
-        }
-        for group in list(groups.values())[:num_problems]
-    ]
-    everything = [row for group in groups.values() for row in group]
-    return Sample(
-        step=next((row["step"] for row in rows if isinstance(row.get("step"), int)), 0),
-        problems=problems,
-        rollouts=len(everything),
-        correct=sum(row["correct"] for row in everything),
-        truncated=sum(row["truncated"] for row in everything),
-    )
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One rollout as the page shows it. Correct is what earned the reward."""
-    reward = number(row.get("reward"))
-    correct = reward > 0.5 if reward is not None else row.get("reason") == "correct"
-    problem = row.get("problem") or row.get("prompt") or row.get("problem_id") or ""
-    return {
-        "problem": _text(problem),
-        "gold": _text(row.get("gold")),
-        "response": _text(row.get("response")),
-        "answer": _text(row.get("answer")),
-        "reason": _text(row.get("reason")).replace("_", " "),
-        "tokens": number(row.get("tokens")),
-        "advantage": number(row.get("advantage")),
-        "correct": correct,
-        "truncated": row.get("truncated") is True,
-    }
-
-
-def _text(given: Any) -> str:
-    """As text; of a long one the beginning and, where a response has its answer, the end."""
-    text = "" if given is None else str(given)
-    if len(text) <= LONGEST_TEXT:
-        return text
-    half = LONGEST_TEXT // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n\n[... {left_out:,} characters left out ...]\n\n{text[-half:]}"
-
-
-def _in_turn(group: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Correct, wrong, truncated, correct, wrong, ... : each rollout once."""
-    truncated = [row for row in group if row["truncated"]]
-    correct = [row for row in group if row["correct"] and not row["truncated"]]
-    wrong = [row for row in group if not row["correct"] and not row["truncated"]]
-    for trio in zip_longest(correct, wrong, truncated):
-        yield from (row for row in trio if row is not None)

@@ -10,6 +10,8 @@ from typing import Any
 CONFIG = """
 model: {path: tiny}
 advantage: {name: asym, beta_pos: 0.7, beta_neg: 0.3}
+rollout: {group_size: 8}
+loss: {aggregation: token_mean}
 optim: {lr: 0.0005}
 steps: 3
 seed: 11
@@ -27,6 +29,10 @@ def step_row(step: int, **changed: Any) -> dict[str, Any]:
         "groups/all_solved": 0.1 * step,
         "groups/none_solved": 0.4 - 0.1 * step,
         "diag/kappa": 0.01 * step,
+        "diag/logprob_gain_positive": 0.02 * step,
+        "groups/accuracy/0.25": 0.5,
+        "pressure/positive/0.25": 0.125 * step,
+        "pressure/negative/0.25": 0.25,
         "time/generate": 2.0,
         "time/update": 1.0,
     }
@@ -60,6 +66,13 @@ def rollout(draw: int, sample: int, **changed: Any) -> dict[str, Any]:
         "advantage": -1.25,
     }
     return row | changed
+
+
+def config(seed: int = 11, **advantage: Any) -> str:
+    """CONFIG with another seed, and with other settings of the estimator."""
+    given = json.dumps({"name": "asym", "beta_pos": 0.7, "beta_neg": 0.3} | advantage)
+    other = CONFIG.replace("seed: 11", f"seed: {seed}")
+    return other.replace("{name: asym, beta_pos: 0.7, beta_neg: 0.3}", given)
 
 
 def write_run(

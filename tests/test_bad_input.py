@@ -160,7 +160,9 @@ def test_an_output_folder_that_is_a_file_is_refused(tiny, tmp_path: Path, capsys
         (["--ckpt", "no/such/model"], "no/such/model"),
         (["--ckpt", "{ckpt}", "--avg-at", "0"], "--avg-at 0"),
         (["--ckpt", "{ckpt}", "--temperature", "-1"], "--temperature -1"),
-        (["--ckpt", "{ckpt}", "--benchmarks", "aime99"], "aime99 does not exist"),
+        (["--ckpt", "{ckpt}", "--benchmarks", "aime99"], "'aime99' is unknown; valid are"),
+        (["--ckpt", "{ckpt}", "--benchmarks", "math,math"], "two benchmarks are called math"),
+        (["--ckpt", "{ckpt}", "--chunk", "0"], "--chunk 0"),
         (["--ckpt", "{ckpt}", "--data-dir", "no/such"], "--data-dir no/such"),
     ],
 )
@@ -196,13 +198,16 @@ def test_evaluation_of_a_checkpoint_takes_its_definitions(
 
 
 def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
-    finished: Path, tmp_path: Path
+    finished: Path, tmp_path: Path, capsys
 ) -> None:
     data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
     for name in ("math500", "aime24"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(data) + "\n")
     arguments = ["--ckpt", str(finished / "checkpoints" / "latest"), "--data-dir", str(tmp_path)]
     arguments += ["--benchmarks", "math500,aime24", "--output", str(tmp_path / "out")]
+    line = refused(capsys, *arguments, "--avg-at", "paper", program=evaluation)
+    assert "holds 1 problems, and math500 has 500" in line and not (tmp_path / "out").exists()
+    arguments += ["--allow-count"]
     assert evaluation.main([*arguments, "--avg-at", "paper"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())["benchmarks"]
     assert {name: scores["samples"] for name, scores in summary.items()} == {
@@ -222,6 +227,55 @@ def test_an_untrained_model_is_asked_as_its_config_asks(tiny, tmp_path: Path) ->
     assert "Hear What is 1 + 1" in json.loads(row)["prompt"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["sampling"]["max_tokens"] == 6
+
+
+@pytest.fixture
+def one_problem(copy: Path, tmp_path: Path) -> list[str]:
+    """Arguments of an evaluation of one problem."""
+    data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
+    (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
+    arguments = ["--ckpt", str(copy / "checkpoints" / "latest"), "--data-dir", str(tmp_path)]
+    return [*arguments, "--benchmarks", "some", "--output", str(tmp_path / "out")]
+
+
+def test_a_checkpoint_without_its_chat_template_is_refused(one_problem, copy, capsys) -> None:
+    (copy / "checkpoints" / "latest" / "chat_template.jinja").unlink()
+    line = refused(capsys, *one_problem, program=evaluation)
+    assert "no chat template" in line and "asymrl.json" in line
+    assert not Path(one_problem[-1]).exists()
+
+
+def test_what_is_not_as_in_training_is_said(one_problem, copy, capsys) -> None:
+    assert evaluation.main([*one_problem, "--temperature", "1"]) == 0
+    assert capsys.readouterr().err == ""
+    assert evaluation.main([*one_problem, "--max-tokens", "3", "--replace"]) == 0
+    note = capsys.readouterr().err
+    assert "not as in the training's own evaluations: temperature 0.4 (there 1)" in note
+    assert "max_tokens 3 (there 6)" in note
+
+
+def test_responses_beyond_the_models_positions_are_refused(
+    one_problem, model_folder, capsys
+) -> None:
+    line = refused(capsys, *one_problem, "--max-tokens", "1020", program=evaluation)
+    assert "positions for 1024; valid is --max-tokens 1019 or less" in line
+    plain = [*one_problem[2:], "--ckpt", str(model_folder), "--avg-at", "1"]
+    assert evaluation.main(plain) == 0  # a default gives way
+    assert "the model has positions for 1024" in capsys.readouterr().err
+
+
+def test_an_engine_that_is_not_there_is_refused(one_problem, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("asymrl.engines.choice.find_spec", lambda name: None)
+    assert "--engine vllm, but vLLM is not installed" in refused(
+        capsys, *one_problem, "--engine", "vllm", program=evaluation
+    )
+
+
+def test_an_output_folder_in_use_is_refused(one_problem, capsys) -> None:
+    Path(one_problem[-1]).mkdir()
+    with (Path(one_problem[-1]) / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process is evaluating" in refused(capsys, *one_problem, program=evaluation)
 
 
 def test_a_report_of_no_run_is_refused(tmp_path: Path, capsys) -> None:

@@ -1,15 +1,11 @@
-"""Step metrics by hand-computed numbers, and scores of benchmarks."""
-
-from itertools import combinations
-from statistics import mean, stdev
+"""Step metrics by hand-computed numbers."""
 
 import pytest
 import torch
 
 from asymrl.batch import make_groups, tokenise
-from asymrl.evaluate import pass_at_k, score
 from asymrl.metrics import rollout_metrics, update_metrics
-from asymrl.types import Rollout, UpdateStats, Verdict
+from asymrl.types import UpdateStats, Verdict
 from tests.test_batch import requests_and_rollouts
 
 LENGTHS = [[2, 1], [1, 3]]
@@ -108,37 +104,3 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
             **seconds,
         }
     )
-
-
-@pytest.mark.parametrize("correct", range(6))
-@pytest.mark.parametrize("k", [1, 2, 5])
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(correct: int, k: int) -> None:
-    samples = [1] * correct + [0] * (5 - correct)
-    shares = [max(subset) for subset in combinations(samples, k)]
-    assert pass_at_k(5, correct, k) == pytest.approx(mean(shares))
-
-
-def test_scores_cluster_their_error_by_problem() -> None:
-    rewards = [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
-    rollouts = [
-        Rollout(
-            draw=n,
-            sample=i,
-            token_ids=(1,) * (n + 1),
-            text="",
-            truncated=n == 2,
-            engine_logprobs=(),
-            engine_entropy=None,
-        )
-        for n in range(3)
-        for i in range(4)
-    ]
-    verdicts = [verdict("correct" if r else "no_answer") for group in rewards for r in group]
-    found = score("b", rollouts, verdicts, samples=4)
-    means = [0.5, 1.0, 0.0]
-    assert found.avg == pytest.approx(0.5)
-    assert found.stderr == pytest.approx(stdev(means) / 3**0.5)
-    assert found.pass_at_k == pytest.approx(2 / 3)
-    assert (found.problems, found.samples) == (3, 4)
-    assert (found.truncated, found.no_answer) == pytest.approx((1 / 3, 0.5))
-    assert found.length_mean == pytest.approx(2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -16,9 +17,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from asymrl import report, report_figures, report_runs
+from asymrl import report, report_figures, report_tables
 from asymrl.report import main, write_report
-from tests.report_folders import CONFIG, FULL, evaluation, rollout, step_row, write_run
+from asymrl.report_arms import Arm, arms_of
+from asymrl.report_runs import read_runs
+from tests.report_folders import (
+    CONFIG,
+    FULL,
+    config,
+    evaluation,
+    rollout,
+    step_row,
+    write_run,
+)
 
 HOSTILE = "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -54,12 +65,21 @@ class Page(HTMLParser):
     def named(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
+    def island(self) -> str:
+        """The rollouts as the page carries them for its reader."""
+        start = '<script type="application/json" id="rollouts">'
+        return self.source.split(start)[1].split("</script>")[0]
+
     def alts(self) -> str:
         said = [a["aria-label"] or "" for a in self.named("div") if a.get("role") == "img"]
         return "\n".join(said)
 
     def svgs(self) -> list[str]:
         return re.findall(r"<svg.*?</svg>", self.source, flags=re.DOTALL)
+
+
+def arms_in(*runs: Path) -> list[Arm]:
+    return arms_of(read_runs(runs)[0])
 
 
 def page_of(*runs: Path) -> Page:
@@ -90,9 +110,13 @@ def test_a_rollout_and_a_folder_name_with_markup_do_nothing(make_run: MakeRun) -
     name = "<img src=x onerror=alert(3)>"
     run = make_run(name, rollouts={1: [rollout(0, 0, **hostile)]})
     page = page_of(run)
-    assert len(page.named("script")) == 1 and not page.named("img")
+    assert len(page.named("script")) == 2 and not page.named("img")
     assert not [key for _, a in page.elements for key in a if key.startswith("on")]
-    assert page.text.count(HOSTILE) == 5  # all of it is there to read
+    assert not set("<>&") & set(page.island())
+    (group,) = json.loads(page.island())["groups"]
+    (shown,) = group["rollouts"]
+    told = [group["problem"], group["gold"], *(shown[k] for k in ("response", "answer", "reason"))]
+    assert told == [HOSTILE] * 5  # all of it is there to read
     assert name in page.text
 
 
@@ -113,11 +137,29 @@ def test_the_table_has_first_and_last_values_gain_and_minutes(make_run: MakeRun)
         "+0.375",
         "0.250 → 0.750",
         "0.900 → 0.700",
+        "0.020",
+        "11",
         "3",
         "0.1",  # 3 steps of 3 s are 0.15 minutes
-        "11",
         "tiny",
     ]
+
+
+def test_an_arm_has_means_and_t_intervals_over_its_seeds(make_run: MakeRun) -> None:
+    for seed, last in enumerate((0.5, 0.625, 0.75)):  # s = 0.125, t(.975, 2) = 4.303
+        rows = [evaluation(0, 0.25), step_row(1) | evaluation(1, last)]
+        make_run(f"arm/seed-{seed}", rows=rows, config=config(seed))
+    found = cells(page_of(make_run("other", config=config(beta_pos=1)).parent), "arm")
+    assert found[1:4] == ["0.250 ± 0.000 → 0.625 ± 0.311", "+0.375 ± 0.311", "0.250 ± 0.000"]
+    assert found[6] == "0, 1, 2"
+
+
+def test_a_run_that_is_behind_its_arm_is_in_no_last_value(make_run: MakeRun) -> None:
+    make_run("arm/ahead", rows=FULL, config=config(0))
+    make_run("arm/behind", rows=FULL[:2], config=config(1))
+    page = page_of(make_run("other", config=config(beta_pos=1)).parent)
+    assert cells(page, "arm")[1] == "0.250 ± 0.020 → 0.625 ± 0.020"
+    assert "behind: at step 1, others of its arm further" in page.text
 
 
 def test_a_loss_of_accuracy_has_its_sign(make_run: MakeRun) -> None:
@@ -133,10 +175,11 @@ def test_an_unfinished_run_says_how_far_it_came(make_run: MakeRun) -> None:
 def test_every_figure_says_in_words_what_it_shows_and_of_which_run(make_run: MakeRun) -> None:
     page = page_of(make_run("a", rows=FULL), make_run("b", rows=FULL))
     alts = page.alts().splitlines()
-    assert len(alts) == len(page.svgs()) == 9
+    assert len(alts) == len(page.svgs()) == 16
     assert all("a: " in alt and "b: " in alt for alt in alts)
-    assert "Training reward by step" in alts[0] and "a: 0.25 at step 1, 0.75 at step 3." in alts[0]
-    assert "a: 0.25 at step 0, 0.625 at step 3." in alts[1]
+    by_title = {alt.split(" over ")[0]: alt for alt in alts}
+    assert "a: 0.25 at step 1, 0.453 at step 3." in by_title["Training reward"]  # smoothed
+    assert "a: 0.25 at step 0, 0.625 at step 3." in by_title["Held-out accuracy, held"]
     assert "a: 3 seconds a step." in alts[-1]
     for svg in page.svgs():
         assert {">a</text>", ">b</text>"} <= set(re.findall(">[ab]</text>", svg))
@@ -147,13 +190,20 @@ def test_figures_are_written_as_png_beside_the_page(make_run: MakeRun, tmp_path:
     figures = sorted((tmp_path / "new/folder/figures").iterdir())
     assert [figure.stem for figure in figures] == [
         "accuracy_held",
+        "advantage_negative",
+        "advantage_positive",
         "all_solved",
         "entropy",
         "entropy_negative",
         "entropy_positive",
+        "gain",
         "kappa",
+        "mass_negative",
+        "mass_positive",
         "none_solved",
         "phase_times",
+        "pressure_negative",
+        "pressure_positive",
         "reward",
     ]
     assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
@@ -183,7 +233,7 @@ def test_a_metric_that_one_run_lacks_leaves_out_its_line(make_run: MakeRun) -> N
 
 
 def test_a_figure_without_data_is_left_out_with_a_note(make_run: MakeRun) -> None:
-    run = make_run(rows=[{"step": 1, "reward/mean": 0.5}])
+    run = make_run(rows=[{"step": 1, "reward/mean": 0.5}], config="advantage: {name: lost}")
     page = page_of(run)
     assert len(page.svgs()) == 1
     assert [path.name for path in (run.parent / "figures").iterdir()] == ["reward.png"]
@@ -195,7 +245,7 @@ def test_a_figure_without_data_is_left_out_with_a_note(make_run: MakeRun) -> Non
 def test_an_evaluation_alone_is_a_run(make_run: MakeRun) -> None:
     page = page_of(make_run("begun", rows=FULL[:1]))
     assert cells(page, "begun")[1:4] == ["0.250 ± 0.020", "–", "–"]  # noqa: RUF001
-    assert len(page.svgs()) == 1
+    assert len(page.svgs()) == 1 + 4  # and the estimator's curves
 
 
 def test_runs_may_differ_in_benchmarks(make_run: MakeRun) -> None:
@@ -203,10 +253,6 @@ def test_runs_may_differ_in_benchmarks(make_run: MakeRun) -> None:
     page = page_of(make_run("one", rows=FULL[:1]), other)
     assert {"held", "a b"} == set(re.findall(r">Held-out ([a-z ]+) <small>", page.source))
     assert (other.parent / "figures/accuracy_a_b.png").exists()
-
-
-def test_the_moving_average_is_the_papers() -> None:
-    assert report_figures.smooth([1.0, 0.0, 2.0]) == pytest.approx([1.0, 0.7, 1.09], abs=1e-12)
 
 
 def test_28_runs_look_different_from_each_other() -> None:
@@ -231,8 +277,8 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(make_run: MakeRu
 
 def test_settings_that_differ_are_listed_and_others_not(make_run: MakeRun) -> None:
     other = CONFIG.replace("0.0005", "0.001")
-    runs = report_runs.read_runs([make_run("a"), make_run("b", config=other)])
-    assert report.differences(runs) == [("optim.lr", ["0.0005", "0.001"])]
+    arms = arms_in(make_run("a"), make_run("b", config=other))
+    assert report_tables.differences(arms) == [("optim.lr", ["0.0005", "0.001"])]
 
 
 @pytest.mark.parametrize(
@@ -243,19 +289,19 @@ def test_settings_that_differ_are_listed_and_others_not(make_run: MakeRun) -> No
             ["asym", "b"],
             "asym (β+ 0.7, β- 0.3) and b (asym, β+ 0.7, β- 0.3) compared over 2 steps on tiny.",
         ),
-        (list("abcde"), "5 runs of 1 method compared over 2 steps on tiny."),
+        (list("abcde"), "5 arms of 1 method compared over 2 steps on tiny."),
     ],
 )
 def test_the_headline_is_a_sentence_of_what_is_compared(
     make_run: MakeRun, names: list[str], sentence: str
 ) -> None:
-    said = report.headline(report_runs.read_runs([make_run(name) for name in names]))
+    said = report.headline(arms_in(*[make_run(name) for name in names]))
     assert said.replace("\xa0", " ").replace("\N{MINUS SIGN}", "-") == sentence
 
 
 def test_text_that_is_no_unicode_is_written(make_run: MakeRun) -> None:
     page = page_of(make_run(rollouts={1: [rollout(0, 0, response="bad \ud800 here")]}))
-    assert "bad ? here" in page.text
+    assert "bad ? here" in page.island()
 
 
 def spoil(run: Path, how: str) -> None:
@@ -271,8 +317,6 @@ def spoil(run: Path, how: str) -> None:
         (run / "metrics.jsonl").write_text("")
     elif how == "half a step":
         (run / "metrics.jsonl").write_text('{"step": 0')
-    elif how == "malformed rollouts":
-        (run / "rollouts/step-000001.jsonl").write_text("nonsense\n")
 
 
 @pytest.mark.parametrize(
@@ -284,20 +328,23 @@ def spoil(run: Path, how: str) -> None:
         "no metrics",
         "empty metrics",
         "half a step",
-        "malformed rollouts",
     ],
 )
-def test_a_folder_that_is_no_run_is_one_sentence_and_exit_2(
+def test_a_broken_run_is_a_note_among_others_and_alone_a_sentence_and_exit_2(
     make_run: MakeRun, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = make_run("good"), make_run("bad")
     spoil(bad, how)
     out = good.parent / "report.html"
     out.write_text("an older page")
-    assert main([str(good), str(bad), "--out", str(out)]) == 2
+    assert main([str(bad), "--out", str(out)]) == 2
     said = capsys.readouterr().err
     assert str(bad) in said and said.count("\n") == 1
     assert out.read_text() == "an older page"
+    assert main([str(good), str(bad), "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert str(bad) in said and said.count("\n") == 1
+    assert f"Left out: {bad}" in Page(out).text
 
 
 def test_a_missing_folder_and_a_bad_out_are_refused(

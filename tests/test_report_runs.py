@@ -6,15 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from asymrl.report_runs import LONGEST_TEXT, labels, minutes, read_runs, sample_rollouts, series
+from asymrl.report_rollouts import sample_rollouts
+from asymrl.report_runs import Run, accuracy, labels, minutes, read_runs, series
 from asymrl.types import UserError
 from tests.report_folders import rollout, step_row, write_run
+
+
+def read(*folders: Path) -> list[Run]:
+    runs, left_out = read_runs(folders)
+    assert not left_out
+    return runs
 
 
 def test_null_and_infinite_values_are_gaps(tmp_path: Path) -> None:
     rows = [step_row(1), step_row(2, **{"reward/mean": None}), step_row(3)]
     rows.append(step_row(4, **{"reward/mean": float("inf")}))
-    (run,) = read_runs([write_run(tmp_path / "run", rows)])
+    (run,) = read(write_run(tmp_path / "run", rows))
     curve = series(run, "reward/mean")
     assert (curve.steps, curve.values) == ([1, 3], [0.25, 0.75])
 
@@ -22,15 +29,25 @@ def test_null_and_infinite_values_are_gaps(tmp_path: Path) -> None:
 def test_standard_errors_are_used_only_if_every_evaluation_has_one(tmp_path: Path) -> None:
     rows = [{"step": s, "eval/a/avg": 0.5, "eval/b/avg": 0.5, "eval/a/stderr": 0.1} for s in (0, 1)]
     rows[1]["eval/b/stderr"] = 0.2
-    (run,) = read_runs([write_run(tmp_path / "run", rows)])
-    assert series(run, "eval/a/avg").errors == [0.1, 0.1]
-    assert not series(run, "eval/b/avg").errors
+    (run,) = read(write_run(tmp_path / "run", rows))
+    assert accuracy(run, ["a"]).errors == [0.1, 0.1]
+    assert not accuracy(run, ["b"]).errors and not accuracy(run, ["a", "b"]).errors
+
+
+def test_the_mean_over_benchmarks_is_taken_where_all_are(tmp_path: Path) -> None:
+    whole = {f"eval/{n}/{k}": v for n, v in (("a", 0.3), ("b", 0.4)) for k in ("avg", "stderr")}
+    rows = [{"step": 0, **whole}, {"step": 1, "eval/a/avg": 0.9}]
+    (run,) = read(write_run(tmp_path / "run", rows))
+    mean = accuracy(run, ["a", "b"])
+    assert (mean.steps, mean.values) == ([0], pytest.approx([0.35]))
+    assert mean.errors == pytest.approx([0.25])  # sqrt(.3^2 + .4^2) / 2
+    assert not accuracy(run, ["a", "b", "of other runs"]).values
 
 
 def test_minutes_count_the_whole_step_once(tmp_path: Path) -> None:
     phases = [step_row(1), step_row(2)]
     whole = [row | {"time/step": 30.0} for row in phases]
-    runs = read_runs([write_run(tmp_path / "a", phases), write_run(tmp_path / "b", whole)])
+    runs = read(write_run(tmp_path / "a", phases), write_run(tmp_path / "b", whole))
     assert [minutes(run) for run in runs] == pytest.approx([0.1, 1.0])
 
 
@@ -41,62 +58,24 @@ def test_labels_take_on_parents_until_they_differ() -> None:
 
 def test_a_folder_given_twice_is_one_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "same")
-    assert len(read_runs([run, run / ".." / "same"])) == 1
-
-
-def test_rollouts_are_of_the_first_and_the_last_saved_step(tmp_path: Path) -> None:
-    steps = {step: [rollout(step, 0, step=step)] for step in (1, 9, 10, 200)}
-    samples, _ = sample_rollouts(read_runs([write_run(tmp_path / "run", rollouts=steps)])[0], 4)
-    assert [sample.step for sample in samples] == [1, 200]
-
-
-def test_each_kind_of_rollout_is_sampled_and_counts_are_over_all(tmp_path: Path) -> None:
-    wrong = [rollout(0, i) for i in range(6)]
-    correct = rollout(0, 6, reason="correct", reward=1.0)
-    cut = rollout(0, 7, reason="no_answer", truncated=True, answer=None)
-    others = [rollout(draw, 0) for draw in (1, 2)]
-    run = write_run(tmp_path / "run", rollouts={1: [*wrong, correct, cut, *others]})
-    samples, _ = sample_rollouts(read_runs([run])[0], 2)
-    (sample,) = samples
-    assert (sample.rollouts, sample.correct, sample.truncated) == (10, 1, 1)
-    first, _ = sample.problems
-    assert (first["solved"], first["size"]) == (1, 8)
-    kinds = [(row["correct"], row["truncated"]) for row in first["rollouts"]]
-    assert kinds == [(True, False), (False, False), (False, True), (False, False)]
-
-
-def test_correct_is_what_earned_the_reward(tmp_path: Path) -> None:
-    zeroed = rollout(0, 0, reason="correct", reward=0.0, truncated=True)
-    run = write_run(tmp_path / "run", rollouts={1: [zeroed]})
-    samples, _ = sample_rollouts(read_runs([run])[0], 1)
-    assert samples[0].correct == 0
-
-
-def test_a_long_response_keeps_its_beginning_and_end(tmp_path: Path) -> None:
-    response = "BEGIN" + "x" * 10 * LONGEST_TEXT + "END"
-    run = write_run(tmp_path / "run", rollouts={1: [rollout(0, 0, response=response)]})
-    samples, _ = sample_rollouts(read_runs([run])[0], 1)
-    shown = samples[0].problems[0]["rollouts"][0]["response"]
-    assert shown.startswith("BEGIN") and shown.endswith("END")
-    assert f"{len(response) - LONGEST_TEXT:,} characters left out" in shown
-    assert len(shown) < LONGEST_TEXT + 100
+    assert len(read(run, run / ".." / "same")) == 1
 
 
 def test_a_half_written_last_line_is_left_out_with_a_note(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "crashed", rollouts={1: [rollout(0, 0)]})
     for file in (folder / "metrics.jsonl", folder / "rollouts/step-000001.jsonl"):
         file.write_text(file.read_text() + '{"step": 3, "rew')
-    (run,) = read_runs([folder])
-    samples, said = sample_rollouts(run, 1)
-    assert [row["step"] for row in run.rows] == [1, 2] and samples[0].rollouts == 1
+    (run,) = read(folder)
+    sample = sample_rollouts(run, 1)
+    assert [row["step"] for row in run.rows] == [1, 2] and len(sample.groups) == 1
     assert run.notes == ["crashed: the half-written last line of metrics.jsonl was left out"]
-    assert said == ["crashed: the half-written last line of step-000001.jsonl was left out"]
+    assert sample.notes == ["crashed: the half-written last line of step-000001.jsonl was left out"]
 
 
 def test_a_whole_last_line_needs_no_line_break(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "whole")
     (folder / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text().rstrip("\n"))
-    (run,) = read_runs([folder])
+    (run,) = read(folder)
     assert [row["step"] for row in run.rows] == [1, 2] and not run.notes
 
 
@@ -107,3 +86,18 @@ def test_a_malformed_line_is_refused_with_file_and_line(tmp_path: Path, line: st
     (folder / "metrics.jsonl").write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl line 2 "):
         read_runs([folder])
+
+
+def test_a_folder_of_runs_stands_for_the_runs_below_it(tmp_path: Path) -> None:
+    for name in ("b/seed-1", "b/seed-0", "a"):
+        write_run(tmp_path / "study" / name)
+    (tmp_path / "study/b/seed-2/rollouts").mkdir(parents=True)  # not begun
+    assert [run.label for run in read(tmp_path / "study")] == ["a", "seed-0", "seed-1"]
+
+
+def test_a_broken_run_among_others_is_left_out_with_its_sentence(tmp_path: Path) -> None:
+    good, bad = write_run(tmp_path / "good"), write_run(tmp_path / "bad")
+    (bad / "metrics.jsonl").write_text("{not json\n")
+    runs, (sentence,) = read_runs([bad, good])
+    assert [run.label for run in runs] == ["good"]
+    assert f"{bad}/metrics.jsonl line 1 is malformed" in sentence

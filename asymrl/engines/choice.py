@@ -38,12 +38,7 @@ def choose(config: Config, here: Machine) -> tuple[Config, str]:
 
     UserError for what this machine, or this number of processes, cannot do.
     """
-    if here.gpus and here.processes > here.gpus:
-        raise UserError(
-            f"{here.processes} processes were launched on {here.gpus} GPUs; each needs its own: "
-            f"--num_processes {here.gpus} at most"
-        )
-    engine, engine_why = choose_engine(config, here)
+    engine, engine_why = choose_engine(config.rollout.engine, here)
     backend, backend_why = choose_backend(config, here)
     if engine == "hf" and config.rollout.tensor_parallel > 1:
         raise UserError("rollout.tensor_parallel is of vllm, and rollout.engine is hf")
@@ -58,8 +53,14 @@ def choose(config: Config, here: Machine) -> tuple[Config, str]:
     return chosen, f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})"
 
 
-def choose_engine(config: Config, here: Machine) -> tuple[str, str]:
-    match config.rollout.engine:
+def choose_engine(asked: str, here: Machine, setting: str = "rollout.engine =") -> tuple[str, str]:
+    """hf or vllm, and why. setting: how the user asked, for messages."""
+    if here.gpus and here.processes > here.gpus:
+        raise UserError(
+            f"{here.processes} processes were launched on {here.gpus} GPUs; each needs its own: "
+            f"--num_processes {here.gpus} at most"
+        )
+    match asked:
         case "auto" if here.gpus and here.vllm:
             return "vllm", "there is a GPU and vLLM is installed"
         case "auto" if here.gpus:
@@ -68,10 +69,10 @@ def choose_engine(config: Config, here: Machine) -> tuple[str, str]:
             return "hf", "no GPU, and on a CPU transformers samples small models faster than vLLM"
         case "vllm" if not here.vllm:
             raise UserError(
-                "rollout.engine = vllm, but vLLM is not installed: `make setup` installs it on a "
+                f"{setting} vllm, but vLLM is not installed: `make setup` installs it on a "
                 "GPU machine, `make stack` its CPU build on Linux x86-64"
             )
-        case asked:
+        case _:
             return asked, "as configured"
 
 

@@ -161,6 +161,7 @@ def eval_arguments(job: Job, temperature: float) -> list[str]:
         *("--benchmarks", ",".join(job.benchmarks)),
         *("--avg-at", str(SAMPLES), "--temperature", str(temperature), "--threads", "1"),
         *("--seed", str(job.seed), "--output", str(summary_file(job, temperature).parent)),
+        "--replace",  # of a checkpoint that was since trained anew
     ]
 
 

@@ -1,0 +1,149 @@
+"""How a model is asked in an evaluation: prompt, sampling, stop tokens, verifier, and what of that
+is not as in its training.
+
+Knows checkpoints, configs and tokenizers; nothing of engines or of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from asymrl import checkpoint, models, samples, schema
+from asymrl import config as configs
+from asymrl.types import Problem, Sampling, UserError, value
+
+BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
+PLAIN_PROMPT = {"system": None, "user": BOXED, "template_kwargs": {"enable_thinking": False}}
+PLAIN_TOKENS = 4096
+
+
+@value
+class Asked:
+    """Who is asked, and how. max_tokens None: nothing is said of it. name: of the folder."""
+
+    model: Any
+    where: Path
+    name: str
+    tokenizer: Any
+    prompt: Mapping[str, Any]
+    stop_ids: tuple[int, ...]
+    max_tokens: int | None
+    trained: Mapping[str, Any]  # how it was sampled in training's evaluations; may be empty
+    verifier: Mapping[str, Any]
+    notes: Sequence[str]
+
+
+def find(ckpt: str | None, config_name: str | None) -> Asked:
+    """By asymrl.json of a checkpoint, by the config of an untrained model, by default otherwise."""
+    config = configs.load(config_name) if config_name else None
+    model = config.model if config else schema.Model(path=ckpt or "")
+    tokenizer = models.load_tokenizer(model)
+    where = Path(models.locate(model.path)).resolve()
+    defined = checkpoint.definitions(where)
+    prompt = defined.prompt.model_dump() if defined else PLAIN_PROMPT
+    verifier = (defined.verifier if defined else schema.Verifier()).model_dump()
+    drawn = defined.sampling.model_dump() if defined else {}
+    stop_ids = tuple(drawn.pop("stop_ids")) if defined else models.stop_ids(model, tokenizer, ())
+    max_tokens = drawn.get("max_tokens")
+    if config:
+        prompt, verifier = config.data.prompt, config.verifier.model_dump()
+        stop_ids = models.stop_ids(model, tokenizer, config.rollout.stop)
+        max_tokens = config.rollout.max_tokens
+        drawn = {}
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{model.path}: its tokenizer has no chat template, and "
+            f"{'its prompt definition (asymrl.json)' if defined else 'the prompt'} is rendered "
+            "with one; valid is a model folder with chat_template.jinja"
+        )
+    unused = [key for key in prompt["template_kwargs"] if key not in str(tokenizer.chat_template)]
+    return Asked(
+        model=model,
+        where=where,
+        name=Path(config_name).name.removesuffix(".yaml") if config_name else name_of(where),
+        tokenizer=tokenizer,
+        prompt=prompt,
+        stop_ids=stop_ids,
+        max_tokens=max_tokens,
+        trained=drawn,
+        verifier=verifier,
+        notes=[
+            f"{key} is not in the tokenizer's chat template, and so says nothing to it"
+            for key in unused
+            if prompt is not PLAIN_PROMPT
+        ],
+    )
+
+
+def name_of(checkpoint: Path) -> str:
+    """runs/NAME/checkpoints/step-N is NAME-step-N, so that two runs do not meet."""
+    if checkpoint.parent.name == "checkpoints":
+        return f"{checkpoint.parent.parent.name}-{checkpoint.name}"
+    return checkpoint.name
+
+
+def sampling(
+    asked: Asked, longest: int, temperature: float, max_tokens: int | None
+) -> tuple[Sampling, list[str]]:
+    """The sampling, and notes: what is not as in training, and where a default was cut to the
+    model's positions. longest: tokens of the longest prompt; UserError where it does not fit."""
+    most, notes = models.positions(asked.model), []
+    wanted = max_tokens or asked.max_tokens or PLAIN_TOKENS
+    if most is not None and longest + wanted > most:
+        if max_tokens or asked.max_tokens or longest >= most:
+            raise UserError(
+                f"the longest prompt ({longest} tokens) with --max-tokens {wanted} needs "
+                f"{longest + wanted} tokens, and {asked.model.path} has positions for {most}; "
+                f"valid is --max-tokens {max(0, most - longest)} or less"
+            )
+        wanted = most - longest
+        notes.append(f"responses of at most {wanted} tokens: the model has positions for {most}")
+    how = Sampling(
+        temperature=temperature,
+        top_p=1.0,
+        top_k=0,
+        max_tokens=wanted,
+        stop_ids=asked.stop_ids,
+    )
+    changed = [
+        f"{key} {getattr(how, key):g} (there {there:g})"
+        for key, there in asked.trained.items()
+        if getattr(how, key) != there
+    ]
+    if changed:
+        notes.append(f"not as in the training's own evaluations: {', '.join(changed)}")
+    return how, notes
+
+
+def settings(
+    asked: Asked,
+    benchmarks: Mapping[str, Sequence[Problem]],
+    counts: Mapping[str, int],
+    sampling: Sampling,
+    seed: int,
+    engine: str,
+) -> dict[str, Any]:
+    """What the samples depend on: settings.json, as JSON has it. counts: samples a problem."""
+    verifier = {k: v for k, v in asked.verifier.items() if k != "workers"}
+    return {
+        "checkpoint": asked.model.path,
+        "weights": samples.weights(asked.where) or f"{asked.model.path}@{asked.model.revision}",
+        "engine": engine,
+        "dtype": str(models.default_dtype()).removeprefix("torch."),
+        "prompt": dict(asked.prompt),
+        "sampling": asdict(sampling) | {"stop_ids": list(sampling.stop_ids)},
+        "verifier": verifier,
+        "seed": seed,
+        "benchmarks": {
+            name: {
+                "source": problems[0].source,
+                "problems": len(problems),
+                "samples": counts[name],
+                "digest": samples.digest(problems),
+            }
+            for name, problems in benchmarks.items()
+        },
+    }

@@ -1,0 +1,42 @@
+"""eval.py with vLLM, as users start it."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests import test_evaluate_runs as runs
+
+command = runs.command  # the fixture
+
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("vllm") is None,
+        reason="vLLM is not installed: `make stack` installs it without a GPU",
+    ),
+    pytest.mark.timeout(600),
+]
+
+
+def test_vllm_and_hf_give_the_same_greedy_responses(command, tmp_path: Path) -> None:
+    greedy = [sys.executable, *command, "--temperature", "0", "--limit", "20", "--chunk", "32"]
+    for engine in ("hf", "vllm"):
+        output = runs.finish(
+            runs.start(*greedy, "--engine", engine, "--output", str(tmp_path / engine))
+        )
+        assert f"samples: {engine} (as configured)" in output
+    ours, theirs = ((tmp_path / engine / "some.jsonl").read_bytes() for engine in ("vllm", "hf"))
+    assert ours == theirs and ours.count(b"\n") == 80
+
+
+def test_what_vllm_began_it_ends_with_the_same_samples(command, tmp_path: Path) -> None:
+    """Each chunk seeds the engine anew, and knows nothing of what was before it."""
+    some = [sys.executable, *command, "--limit", "20", "--chunk", "32", "--engine", "vllm"]
+    file = tmp_path / "some.jsonl"
+    runs.finish(runs.start(*some, "--output", str(tmp_path)))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    output = runs.finish(runs.start(*some, "--output", str(tmp_path)))
+    assert "32 of 80 responses are there already" in output
+    assert file.read_bytes() == whole

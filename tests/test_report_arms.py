@@ -1,0 +1,169 @@
+"""Arms: what is one arm, means and intervals over its seeds, curves over group accuracy."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asymrl import report_charts
+from asymrl.report_arms import Arm, arms_of, curve, estimate, finished, kappa_hat, smooth
+from asymrl.report_curves import curves, measured
+from asymrl.report_runs import Run, read_runs, series
+from tests.report_folders import FULL, config, step_row, write_run
+
+
+def runs_in(folder: Path, **runs: dict[str, Any]) -> list[Run]:
+    """A run by its name; `--` in a name is a folder's end."""
+    return read_runs(
+        [write_run(folder / name.replace("__", "/"), **given) for name, given in runs.items()]
+    )[0]
+
+
+def arm_with(folder: Path, **advantage: Any) -> Arm:
+    (arm,) = arms_of(runs_in(folder, run={"config": config(**advantage)}))
+    return arm
+
+
+def test_runs_that_differ_only_in_seed_are_one_arm(tmp_path: Path) -> None:
+    made = {f"a__seed{n}": {"config": config(seed=n)} for n in (0, 1)}
+    other = {f"b__seed{n}": {"config": config(seed=n, beta_pos=0.5)} for n in (0, 1)}
+    arms = arms_of(runs_in(tmp_path, **made, **other))
+    assert [(arm.label, len(arm.runs)) for arm in arms] == [("a", 2), ("b", 2)]
+
+
+def test_the_same_seed_twice_is_not_two_draws(tmp_path: Path) -> None:
+    arms = arms_of(runs_in(tmp_path, one={}, two={}, three={"config": config(seed=4)}))
+    assert [[run.label for run in arm.runs] for arm in arms] == [["one", "three"], ["two"]]
+    assert [arm.label for arm in arms] == ["one and 1 more", "two"]
+
+
+def test_a_curve_is_the_mean_of_smoothed_runs_with_one_standard_error(tmp_path: Path) -> None:
+    rows = [[step_row(s, **{"reward/mean": r}) for s, r in enumerate(of)] for of in ([1, 0], [3])]
+    made = {f"s{n}": {"rows": rows[n], "config": config(seed=n)} for n in (0, 1)}
+    (arm,) = arms_of(runs_in(tmp_path, **made))
+    line = curve(arm, lambda run: series(run, "reward/mean"), smoothed=True)
+    assert line and list(line.x) == [0, 1]
+    assert line.y == pytest.approx([2.0, 0.7])  # of 1 and 3; then of one run alone
+    assert line.low == pytest.approx([1.0, 0.7]) and line.high == pytest.approx([3.0, 0.7])
+    assert [run.label for run in finished(arm)] == ["s0"]
+
+
+def test_an_estimate_is_the_t_interval_worked_by_hand() -> None:
+    found = estimate([1.0, 2.0, 3.0, math.nan])  # s = 1, t(.975, 2) = 4.30265
+    assert found and (found.mean, found.n) == (2.0, 3)
+    assert found.half == pytest.approx(4.30265 / math.sqrt(3), abs=1e-5)
+    one = estimate([0.25])
+    assert one and one.half is None and estimate([math.nan]) is None
+
+
+def test_the_moving_average_is_the_papers() -> None:
+    assert smooth([1.0, 0.0, 2.0]) == pytest.approx([1.0, 0.7, 1.09], abs=1e-12)
+
+
+def test_kappa_hat_is_the_mean_over_the_first_20_steps(tmp_path: Path) -> None:
+    rows = [step_row(s, **{"diag/kappa": 1.0 if s <= 20 else 99.0}) for s in range(1, 40)]
+    rows[4]["diag/kappa"] = None
+    (run,) = runs_in(tmp_path, run={"rows": rows})
+    assert kappa_hat(run) == 1.0
+
+
+def at(line: Any, p: float) -> float:
+    return next(y for x, y in zip(line.x, line.y, strict=True) if abs(x - p) < 1e-9)
+
+
+@pytest.mark.parametrize(("pos", "neg"), [(0.9, 0.4), (0.5, 0.5), (0.1, 0.7)])
+def test_masses_peak_where_proposition_2_says(tmp_path: Path, pos: float, neg: float) -> None:
+    found = curves(arm_with(tmp_path, beta_pos=pos, beta_neg=neg))
+    assert found
+    peaks = {c: line.x[line.y.index(max(line.y))] for c, line in found.mass.items()}
+    assert peaks["positive"] == pytest.approx(1 - pos, abs=0.006)
+    assert peaks["negative"] == pytest.approx(neg, abs=0.006)
+
+
+def test_advantage_curves_are_those_of_the_estimator_and_its_group_size(tmp_path: Path) -> None:
+    grpo = curves(arm_with(tmp_path / "grpo", beta_pos=0.5, beta_neg=0.5))
+    flip = curves(arm_with(tmp_path / "flip", name="ent_decrease", beta_pos=0.5, beta_neg=0.5))
+    assert grpo and flip
+    assert at(grpo.advantage["positive"], 0.125) == pytest.approx(math.sqrt(7))
+    assert min(grpo.advantage["positive"].x) == 0.125  # no further: it has no end there
+    assert at(grpo.advantage["positive"], 1.0) == at(grpo.advantage["negative"], 0.0) == 0
+    assert at(flip.advantage["positive"], 1.0) == pytest.approx(3.559, abs=1e-3)  # of G = 8
+    assert not [p for p in flip.advantage["positive"].x if 0.875 < p < 1]  # straight to that end
+    assert at(flip.advantage["negative"], 0.5) == pytest.approx(-1)
+
+
+def test_an_estimator_that_depends_on_group_size_is_drawn_at_its_own(tmp_path: Path) -> None:
+    text = config().replace('{"name": "asym", "beta_pos": 0.7, "beta_neg": 0.3}', "{name: rloo}")
+    found = curves(arms_of(runs_in(tmp_path, run={"config": text}))[0])
+    assert found and list(found.advantage["positive"].x) == [k / 8 for k in range(1, 9)]
+    assert at(found.advantage["positive"], 0.5) == pytest.approx(4 / 7)
+
+
+def test_an_estimator_that_is_unknown_or_set_otherwise_has_no_curve(tmp_path: Path) -> None:
+    assert curves(arm_with(tmp_path / "unknown", name="of_tomorrow")) is None
+    assert curves(arm_with(tmp_path / "betas", name="rloo")) is None  # it takes no betas
+
+
+def test_measured_mass_is_pressure_by_share_of_groups(tmp_path: Path) -> None:
+    rows = [step_row(s, **{"groups/accuracy/0.25": 0.25}) for s in (1, 2)]
+    rows[1]["groups/accuracy/1.0"] = 0.25  # without pressure there
+    (run,) = runs_in(tmp_path, run={"rows": rows})
+    line = measured(Arm(label="run", runs=[run]), "positive")
+    assert line and (list(line.x), list(line.y)) == ([0.25, 1.0], [0.75, 0.0])
+    (bare,) = runs_in(tmp_path, bare={"rows": [{"step": 1, "groups/accuracy/0.5": 1.0}]})
+    assert measured(Arm(label="bare", runs=[bare]), "positive") is None
+
+
+def grid(folder: Path, points: list[tuple[float, float]]) -> list[Arm]:
+    rows = [{"step": 1, "eval/held/avg": 0.5}, {"step": 2, "eval/held/avg": 0.75}]
+    return arms_of(
+        runs_in(
+            folder,
+            **{
+                f"p{pos}n{neg}": {"rows": rows, "config": config(beta_pos=pos, beta_neg=neg)}
+                for pos, neg in points
+            },
+        )
+    )
+
+
+def titles(arms: list[Arm]) -> list[str]:
+    return [section.title for section in report_charts.draw_all(arms)[0]]
+
+
+def test_a_grid_of_betas_is_a_heat_map_and_a_line_is_not(tmp_path: Path) -> None:
+    square = grid(tmp_path / "square", [(0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.9, 0.9)])
+    sections, _ = report_charts.draw_all(square)
+    (drawing,) = next(s.drawings for s in sections if s.title.startswith("Betas"))
+    assert "p0.9n0.1 (0.9, 0.1): 0.750." in drawing.alt and drawing.svg.count(">0.750<") == 4
+    line = grid(tmp_path / "line", [(0.1, 0.5), (0.5, 0.5), (0.9, 0.5)])
+    diagonal = grid(tmp_path / "diagonal", [(0.1, 0.1), (0.5, 0.5), (0.9, 0.9)])
+    for arms in (line, diagonal):
+        assert not [title for title in titles(arms) if title.startswith("Betas")]
+
+
+def test_flips_are_drawn_alone_where_there_are_other_arms(tmp_path: Path) -> None:
+    half: dict[str, Any] = {"beta_pos": 0.5, "beta_neg": 0.5}
+    made: dict[str, dict[str, Any]] = {
+        "grpo": {"config": config(**half), "rows": FULL},
+        "up": {"config": config(name="ent_increase", **half), "rows": FULL},
+        "other": {"rows": FULL},
+    }
+    sections, _ = report_charts.draw_all(arms_of(runs_in(tmp_path, **made)))
+    (flips,) = (s for s in sections if s.title.startswith("Flips"))
+    assert [drawing.name for drawing in flips.drawings] == ["flips_entropy", "flips_accuracy_held"]
+    assert all("grpo: " in d.alt and "other" not in d.alt for d in flips.drawings)
+    assert all('data-arm="1"' in d.svg and 'data-arm="2"' not in d.svg for d in flips.drawings)
+
+
+def test_betas_are_drawn_where_a_schedule_moves_them(tmp_path: Path) -> None:
+    moved = [step_row(s, **{"advantage/beta_pos": 0.1 * s}) for s in (1, 2)]
+    fixed = [step_row(s, **{"advantage/beta_pos": 0.5}) for s in (1, 2)]
+    runs = runs_in(tmp_path, moved={"rows": moved}, fixed={"rows": fixed, "config": config(1)})
+    arms = [Arm(label=run.label, runs=[run]) for run in runs]
+    drawings = [d for s in report_charts.draw_all(arms)[0] for d in s.drawings]
+    (betas,) = (drawing for drawing in drawings if drawing.name == "beta_pos")
+    assert "moved: 0.1 at step 1, 0.2 at step 2." in betas.alt and "fixed" not in betas.alt
