@@ -114,8 +114,8 @@ def run(config: Config, folder: Path, resume: str) -> None:
         if state is not None:
             policy.load_state(state)
         shared = {"engine": engine, "verifier": verifier, "world": world}
-        saved = {"policy": policy, "tokenizer": tokenizer, **kept(config, folder, sampling)}
-        save = partial(checkpoint.save, folder, **saved)
+        saved = kept(config, folder, sampling, tokenizer)
+        save = partial(checkpoint.save, folder, policy=policy, **saved)
         with world.in_turn():
             if world.first:
                 stack.enter_context(checkpoint.opened(folder, found, start))
@@ -146,25 +146,31 @@ def run(config: Config, folder: Path, resume: str) -> None:
         )
 
 
-def kept(config: Config, folder: Path, sampling: Sampling) -> dict[str, Any]:
+def kept(config: Config, folder: Path, sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
     """What a checkpoint holds beside a policy and its tokenizer, and which ones stay."""
     from asymrl.card import card
 
     select = config.checkpoint.select
     return {
-        "definitions": definitions(config, sampling),
+        "tokenizer": tokenizer,
+        "definitions": definitions(config, sampling, tokenizer),
         "card": partial(card, config, folder),
         "keep": config.checkpoint.keep,
         "best_on": None if select == "last" else select.best_on,
     }
 
 
-def definitions(config: Config, sampling: Sampling) -> dict[str, Any]:
+def definitions(config: Config, sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
     """asymrl.json of a checkpoint: how this policy is to be asked, and by whom judged."""
+    from asymrl.card import rule
+    from asymrl.models import template_digest
+
     return {
         "prompt": config.data.prompt,
         "sampling": asdict(eval_settings(config, sampling)["sampling"]),
         "verifier": config.verifier.model_dump(),
+        "chat_template": template_digest(tokenizer),
+        "which": rule(config),
     }
 
 

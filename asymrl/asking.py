@@ -59,7 +59,16 @@ def find(ckpt: str | None, config_name: str | None) -> Asked:
             f"{'its prompt definition (asymrl.json)' if defined else 'the prompt'} is rendered "
             "with one; valid is a model folder with chat_template.jinja"
         )
-    unused = [key for key in prompt["template_kwargs"] if key not in str(tokenizer.chat_template)]
+    if defined and defined.chat_template not in (None, models.template_digest(tokenizer)):
+        raise UserError(
+            f"{where}: its chat template is not the one that it was trained with, by asymrl.json; "
+            "valid is the chat_template.jinja that the checkpoint was saved with"
+        )
+    unknown = [
+        f"{key} is not in the tokenizer's chat template, and so says nothing to it"
+        for key in prompt["template_kwargs"]
+        if key not in str(tokenizer.chat_template) and prompt is not PLAIN_PROMPT
+    ]
     return Asked(
         model=model,
         where=where,
@@ -71,9 +80,8 @@ def find(ckpt: str | None, config_name: str | None) -> Asked:
         trained=drawn,
         verifier=verifier,
         notes=[
-            f"{key} is not in the tokenizer's chat template, and so says nothing to it"
-            for key in unused
-            if prompt is not PLAIN_PROMPT
+            *([f"which checkpoint: {defined.which}"] if defined and defined.which else []),
+            *unknown,
         ],
     )
 

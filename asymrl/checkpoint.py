@@ -195,6 +195,8 @@ class Definitions(Section):
     prompt: Prompt
     sampling: Drawn
     verifier: Verifier
+    chat_template: str | None = None  # models.template_digest
+    which: str | None = None  # the rule by which a run's checkpoint is chosen, in words
 
 
 def definitions(folder: Path) -> Definitions | None:

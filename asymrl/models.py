@@ -6,6 +6,7 @@ against the model's own config here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,11 @@ def refuse_too_long(model: Model, tokens: int) -> None:
             f"tokens, and {model.path} has positions for {most}: lower them, or "
             "data.max_prompt_tokens"
         )
+
+
+def template_digest(tokenizer: Any) -> str:
+    """By which a chat template is known again."""
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16]
 
 
 def stop_ids(model: Model, tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:

@@ -247,7 +247,7 @@ def test_a_checkpoint_without_its_chat_template_is_refused(one_problem, copy, ca
 
 def test_what_is_not_as_in_training_is_said(one_problem, copy, capsys) -> None:
     assert evaluation.main([*one_problem, "--temperature", "1"]) == 0
-    assert capsys.readouterr().err == ""
+    assert "not as in" not in capsys.readouterr().err
     assert evaluation.main([*one_problem, "--max-tokens", "3", "--replace"]) == 0
     note = capsys.readouterr().err
     assert "not as in the training's own evaluations: temperature 0.4 (there 1)" in note
@@ -276,6 +276,17 @@ def test_an_output_folder_in_use_is_refused(one_problem, capsys) -> None:
     with (Path(one_problem[-1]) / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another process is evaluating" in refused(capsys, *one_problem, program=evaluation)
+
+
+def test_a_checkpoint_with_another_chat_template_is_refused(
+    copy: Path, tmp_path: Path, capsys
+) -> None:
+    checkpoint = copy / "checkpoints" / "latest"
+    template = checkpoint / "chat_template.jinja"
+    template.write_text("Well: " + template.read_text())
+    arguments = ["--ckpt", str(checkpoint), "--output", str(tmp_path / "out")]
+    line = refused(capsys, *arguments, program=evaluation)
+    assert "chat template is not the one that it was trained with" in line
 
 
 def test_a_report_of_no_run_is_refused(tmp_path: Path, capsys) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+import eval as evaluation
 from asymrl import config as configs
 from asymrl.card import card, rule
 from asymrl.checkpoint import best_step
@@ -24,6 +25,16 @@ def test_a_checkpoint_has_a_card_with_its_results_and_settings(finished: Path) -
     (problems,) = scores["benchmarks"].values()
     half = 196 * problems["stderr"]
     assert f"| problems | {100 * problems['avg']:.2f} ± {half:.2f} | " in body
+
+
+def test_an_evaluation_says_by_which_rule_its_checkpoint_counts(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "some.jsonl").write_text(json.dumps({"problem": "1 + 1", "answer": "2"}) + "\n")
+    arguments = ["--ckpt", str(finished / "checkpoints" / "latest"), "--benchmarks", "some"]
+    arguments += ["--data-dir", str(tmp_path), "--avg-at", "1", "--output", str(tmp_path / "out")]
+    assert evaluation.main(arguments) == 0
+    assert "the last one counts" in capsys.readouterr().err
 
 
 def test_a_card_names_sources_with_their_licences(tmp_path: Path) -> None:
