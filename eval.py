@@ -127,7 +127,15 @@ def run(arguments: argparse.Namespace) -> None:
             world=world,
             progress=stack.enter_context(shown(console)),
             chunk=arguments.chunk,
-            settings=asking.settings(asked, benchmarks, counts, sampling, arguments.seed, engine),
+            settings=asking.settings(
+                asked,
+                benchmarks,
+                counts,
+                sampling,
+                arguments.seed,
+                engine,
+                arguments.chunk * world.size,
+            ),
             replace=arguments.replace,
         )
     console.print(evaluate.table(results))
@@ -226,6 +234,8 @@ BOUNDS = {
 
 
 def refuse_numbers(arguments: argparse.Namespace) -> None:
+    if arguments.ckpt == "":
+        raise UserError("--ckpt is empty; valid is a checkpoint, a model folder or a hub id")
     for name, (least, most) in BOUNDS.items():
         given = getattr(arguments, name)
         if given not in (None, PAPER) and not least <= given <= most:
@@ -242,6 +252,8 @@ def load_benchmarks(
     from asymrl import data, pocket, sources
 
     names = [name.strip() for name in arguments.benchmarks.split(",") if name.strip()]
+    if "mean" in data.short_names(names):
+        raise UserError("--benchmarks mean: that is what the mean over benchmarks is called")
     where = [sources.locate(name, arguments.data_dir, [*pocket.DATA]) for name in names]
     loaded, notes = {}, []
     for name, source in zip(data.short_names(names), where, strict=True):

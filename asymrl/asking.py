@@ -133,13 +133,16 @@ def settings(
     sampling: Sampling,
     seed: int,
     engine: str,
+    chunk: int,
 ) -> dict[str, Any]:
-    """What the samples depend on: settings.json, as JSON has it. counts: samples a problem."""
+    """What the samples depend on: settings.json, as JSON has it. counts: samples a problem; chunk:
+    samples of all processes between two saves, on which vLLM's depend."""
     verifier = {k: v for k, v in asked.verifier.items() if k != "workers"}
     return {
         "checkpoint": asked.model.path,
         "weights": samples.weights(asked.where) or f"{asked.model.path}@{asked.model.revision}",
         "engine": engine,
+        **({"chunk": chunk} if engine == "vllm" else {}),
         "dtype": str(models.default_dtype()).removeprefix("torch."),
         "prompt": dict(asked.prompt),
         "sampling": asdict(sampling) | {"stop_ids": list(sampling.stop_ids)},

@@ -71,13 +71,14 @@ def results(run: Path, step: int) -> Iterator[str]:
     yield "| benchmark | avg@k, 95% interval | k | problems |"
     yield "|---|---|---|---|"
     for name, scores in found["benchmarks"].items():
-        half = 1.96 * scores["stderr"]
+        ends = [end for end in scores["interval"] or () if end is not None]
+        within = " to ".join(f"{100 * end:.2f}" for end in ends) or "-"
         yield (
-            f"| {name} | {100 * scores['avg']:.2f} ± {100 * half:.2f} | {scores['samples']} "
+            f"| {name} | {100 * scores['avg']:.2f} ({within}) | {scores['samples']} "
             f"| {scores['problems']} |"
         )
     yield ""
-    yield "Intervals are 1.96 standard errors over problems."
+    yield "Intervals are Student's t over problems."
     yield ""
 
 

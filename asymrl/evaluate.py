@@ -128,14 +128,18 @@ def begun(
     first: bool,
     replace: bool,
 ) -> dict[str, list[stored.Row]]:
-    """The samples that need not be drawn, by benchmark: whole chunks of `sizes` problems."""
+    """The samples that need not be drawn, by benchmark: whole chunks of `sizes` problems; with hf,
+    whose tokens do not depend on the chunk, whole problems."""
+    alone = settings is not None and settings.get("engine") == "hf"
     if first and settings is not None:
         stored.settle(folder, settings, replace=replace)
     elif first:
         for name in asked:
             (folder / f"{name}.jsonl").unlink(missing_ok=True)
     return {
-        name: stored.kept(folder / f"{name}.jsonl", requests, sizes[name], cut=first)
+        name: stored.kept(
+            folder / f"{name}.jsonl", requests, 1 if alone else sizes[name], cut=first
+        )
         for name, requests in asked.items()
     }
 

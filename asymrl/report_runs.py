@@ -77,7 +77,9 @@ def number(given: Any) -> float | None:
     """A finite number, else None: null (a NaN as written), text, a missing key."""
     if isinstance(given, bool) or not isinstance(given, int | float):
         return None
-    return float(given) if math.isfinite(given) else None
+    if isinstance(given, int):
+        return float(given) if abs(given) < 1e300 else None
+    return given if math.isfinite(given) else None
 
 
 def series(run: Run, metric: str) -> Series:
@@ -160,7 +162,7 @@ def json_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
         return rows, False
     try:
         last = json.loads(tail)
-    except ValueError:
+    except (ValueError, RecursionError):
         return rows, True
     return ([*rows, last], False) if isinstance(last, dict) else (rows, True)
 
@@ -228,7 +230,7 @@ def _config(file: Path) -> Mapping[str, Any]:
 def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise UserError(f"{file} line {number} is malformed; each line must be one JSON object")

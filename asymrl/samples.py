@@ -69,7 +69,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
         held = json.loads(file.read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged and cannot be read: {error}") from None
     if not isinstance(held, dict) or not isinstance(held.get("benchmarks"), dict):
         raise UserError(f"{file} is damaged: it names no benchmarks")
@@ -80,9 +80,10 @@ def differing(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
     """(dotted key, old, new), shortened; of benchmarks, only those that both have."""
-    keys = [key for key in new if prefix != "benchmarks." or key in old]
+    both = prefix == "benchmarks."
+    keys = [key for key in {**old, **new} if not both or (key in old and key in new)]
     for key in keys:
-        one, other = old.get(key), new[key]
+        one, other = old.get(key), new.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             yield from differing(one, other, f"{prefix}{key}.")
         elif one != other and key not in INFORMATIVE:
@@ -186,10 +187,13 @@ def digest(problems: Sequence[Problem]) -> str:
 
 
 def weights(folder: Path) -> str | None:
-    """Which weights a model folder holds: names, sizes and last MiB of its weight files, so that a
-    large model costs no time; None where there are none (a hub id)."""
+    """Which model a folder holds: config and tokenizer whole, and names, sizes and last MiB of the
+    weight files, so that a large model costs no time; None where there are none (a hub id)."""
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
     hashed = hashlib.blake2b(digest_size=8)
+    for name in ("config.json", "tokenizer.json"):
+        if (folder / name).is_file():
+            hashed.update((folder / name).read_bytes())
     for path in files:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -201,13 +205,13 @@ def weights(folder: Path) -> str | None:
 def read(folder: Path) -> dict[str, dict[str, list[Row]]]:
     """benchmark -> problem id -> its rows, of a finished evaluation. UserError where it is none."""
     try:
-        benchmarks = json.loads((folder / SUMMARY).read_text())["benchmarks"]
+        benchmarks = dict(json.loads((folder / SUMMARY).read_text())["benchmarks"])
     except FileNotFoundError:
         raise UserError(
             f"{folder} has no {SUMMARY}: it holds no evaluation, or one that is not finished (the "
             "same eval.py command finishes it)"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / SUMMARY} is damaged and cannot be read: {error!r}") from None
     found: dict[str, dict[str, list[Row]]] = {}
     for name in benchmarks:
@@ -216,13 +220,17 @@ def read(folder: Path) -> dict[str, dict[str, list[Row]]]:
             lines = file.read_bytes().splitlines()
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}") from None
+        facts = benchmarks[name] if isinstance(benchmarks[name], dict) else {}
+        wanted = facts.get("problems", 0) * facts.get("samples", 0) or len(lines)
+        if len(lines) != wanted:
+            raise UserError(f"{file} has {len(lines)} samples, and {SUMMARY} is of {wanted}")
         of_problems: dict[str, list[Row]] = {}
         for number, line in enumerate(lines, 1):
             row = parsed(line, f"{file}:{number}")
             missing = {"problem_id", "gold", "reason", "answer", "truncated", "tokens"} - row.keys()
             if missing:
                 raise UserError(f"{file}:{number}: the row has no {', '.join(sorted(missing))}")
-            of_problems.setdefault(row["problem_id"], []).append(row)
+            of_problems.setdefault(str(row["problem_id"]), []).append(row)
         if len({len(rows) for rows in of_problems.values()}) != 1:
             raise UserError(f"{file}: its problems do not have equally many samples")
         found[name] = of_problems

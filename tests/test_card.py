@@ -23,8 +23,8 @@ def test_a_checkpoint_has_a_card_with_its_results_and_settings(finished: Path) -
     assert "step 5" in body and "| advantage.beta_pos | " in body
     scores = json.loads((finished / "eval" / "step-000005" / "summary.json").read_text())
     (problems,) = scores["benchmarks"].values()
-    half = 196 * problems["stderr"]
-    assert f"| problems | {100 * problems['avg']:.2f} ± {half:.2f} | " in body
+    low, high = (100 * bound for bound in problems["interval"])
+    assert f"| problems | {100 * problems['avg']:.2f} ({low:.2f} to {high:.2f}) | " in body
 
 
 def test_an_evaluation_says_by_which_rule_its_checkpoint_counts(
@@ -35,6 +35,12 @@ def test_an_evaluation_says_by_which_rule_its_checkpoint_counts(
     arguments += ["--data-dir", str(tmp_path), "--avg-at", "1", "--output", str(tmp_path / "out")]
     assert evaluation.main(arguments) == 0
     assert "the last one counts" in capsys.readouterr().err
+
+
+def test_one_problem_has_a_score_and_no_interval(config_file: Path, tmp_path: Path) -> None:
+    folder = run(config_file, tmp_path / "run", "steps=1", "eval.limit=1")
+    text = (folder / "checkpoints" / "latest" / "README.md").read_text()
+    assert "(-) | 1 | 1 |" in text
 
 
 def test_a_card_names_sources_with_their_licences(tmp_path: Path) -> None:

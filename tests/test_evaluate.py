@@ -201,8 +201,13 @@ def test_weights_are_known_by_their_bytes(model_folder, tmp_path) -> None:
     changed = tmp_path / file.name
     content = bytearray(file.read_bytes())
     changed.write_bytes(content)
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((model_folder / name).read_bytes())
     assert samples.weights(tmp_path) == known
     content[-5] ^= 1
     changed.write_bytes(content)
+    assert samples.weights(tmp_path) != known
+    changed.write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text("{}")
     assert samples.weights(tmp_path) != known
     assert samples.weights(tmp_path / "no-such") is None
