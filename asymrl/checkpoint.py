@@ -7,7 +7,6 @@ sampling and stop definitions), `trainer.json` (where the run is) and `trainer/s
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from asymrl import config as configs
 from asymrl.engines.policy import Policy
-from asymrl.files import sync, sync_folder, write_atomically
+from asymrl.files import locked, sync, sync_folder, write_atomically
 from asymrl.schema import Config, Positive, Section, Verifier
 from asymrl.types import TrainerState, UserError, value
 
@@ -268,16 +267,8 @@ def opened(run: Path, found: Path | None, start: Position) -> Iterator[None]:
 
     found: what `find` gave. UserError where another process trains there.
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock = (run / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"run folder {run} cannot be written: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {run}") from None
+    refused = f"run folder {run} cannot be written"
+    with locked(run, refused=refused, busy=f"another process is training in {run}"):
         if latest(run) not in (None, found):
             raise UserError(f"{run} went on while this process was loading; start it again")
         cut_back(run, start.step if found else -1)

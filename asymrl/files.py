@@ -1,9 +1,35 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Files that are whole or not there: written beside their place, then renamed into it. Folders that
+one process has at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from asymrl.types import UserError
+
+
+@contextmanager
+def locked(folder: Path, *, refused: str, busy: str) -> Iterator[None]:
+    """The folder, made if need be, and ours alone; the system lets go of it when we die.
+
+    UserError: `refused` with the system's reason where it cannot be made, `busy` where another
+    process has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{refused}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        yield
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

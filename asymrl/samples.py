@@ -6,7 +6,6 @@ gone on with, another one is refused. Knows files; no engine and no model.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asymrl.files import sync, write_atomically
+from asymrl.files import locked, sync, write_atomically
 from asymrl.types import Problem, Request, UserError
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
@@ -26,16 +25,8 @@ Row = dict[str, Any]
 @contextmanager
 def opened(folder: Path) -> Iterator[None]:
     """The folder, made if need be, and ours alone. UserError where another process has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"--output {folder} cannot be made a folder: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is evaluating into {folder}") from None
+    refused = f"--output {folder} cannot be made a folder"
+    with locked(folder, refused=refused, busy=f"another process is evaluating into {folder}"):
         yield
 
 
