@@ -11,17 +11,21 @@ Left out on purpose: a critic, a KL penalty, a reward model, dual clip, dynamic 
 turns. The story is asymrl/loop.py; the mathematics is asymrl/algo/.
 
     accelerate launch train.py --config qwen3_4b_asym.yaml [key.sub=value ...]
-        [--row ROW] [--dry-run] [--resume auto|never|DIR] [--output-dir DIR]
+        [--row ROW] [--dry-run] [--resume auto|never|DIR] [--output-dir DIR] [--max-minutes M]
+
+Exit codes: 0 done; 2 a mistake in what was given, said in one sentence; 75 stopped early and saved
+(SIGTERM, Ctrl-C, --max-minutes), the same command goes on; 1 anything else (docs/reliability.md).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -29,15 +33,19 @@ from typing import TYPE_CHECKING, Any
 
 from asymrl import config as configs
 from asymrl import memory
+from asymrl.files import UNWRITABLE
 from asymrl.schema import Config
-from asymrl.types import Problem, Sampling, UserError
+from asymrl.types import GOES_ON, Problem, Sampling, UserError
 
 if TYPE_CHECKING:  # heavy imports wait until the config is known to be right
+    from asymrl.checkpoint import Position
     from asymrl.engines.policy import Policy
     from asymrl.engines.rollout import RolloutEngine
     from asymrl.engines.world import World
+    from asymrl.stopping import Stop, Stopped
     from asymrl.tracking import Tracker
     from asymrl.verifiers import Verifier
+    from asymrl.watch import Watch
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "folder; DIR: begin a new run from that checkpoint",
     )
     parser.add_argument("--output-dir", type=Path, help="default: runs/<config>[_<row>]")
+    parser.add_argument("--max-minutes", type=float, help="then stop, save, and exit with code 75")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
     return parser.parse_intermixed_args(argv)
 
@@ -73,24 +82,43 @@ def attempt(arguments: argparse.Namespace, first: bool) -> int:
         else:
             parts = [arguments.config, *([arguments.row] if arguments.row else [])]
             name = "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
-            run(config, arguments.output_dir or Path("runs") / name, arguments.resume)
+            folder = arguments.output_dir or Path("runs") / name
+            stopped = run(config, folder, arguments.resume, until(arguments.max_minutes))
+            if stopped:
+                print(f"stopped: {stopped.why}; all that is done is saved in {folder}", flush=True)
+                return stopped.code
     except UserError as error:
         if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
             time.sleep(5)  # then ends this one
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: cannot write{where}: {error.strerror}; {GOES_ON}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if first:
-            print("stopped; --resume auto goes on from the last checkpoint", file=sys.stderr)
+            print(f"stopped at once; {GOES_ON}", file=sys.stderr)
         return 130
     return 0
 
 
-def run(config: Config, folder: Path, resume: str) -> None:
+def until(minutes: float | None) -> float:
+    """When --max-minutes are over, on the clock of time.monotonic()."""
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UserError(f"--max-minutes {minutes:g} must be a positive number of minutes")
+    return math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+
+def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | None:
     """Load everything, only then touch the run folder, then train."""
-    from asymrl import checkpoint, environment, evaluate, loop, models, verifiers
+    from asymrl import checkpoint, evaluate, loop, models, verifiers
     from asymrl.engines import choice
     from asymrl.engines import world as worlds
+    from asymrl.samples import digest
+    from asymrl.watch import Watch
 
     world = worlds.from_environment(config.rollout.tensor_parallel)
     chosen, why = choice.choose(config, choice.machine(world))
@@ -98,16 +126,22 @@ def run(config: Config, folder: Path, resume: str) -> None:
     start, state, another = checkpoint.begin(folder, found)
     if start.step >= config.steps:
         print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
-        return
+        return None
     models.set_threads(config.policy.threads)
     with ExitStack() as stack:
         print(why, flush=True)
         if world.size > 1 or chosen.policy.backend == "deepspeed":
             worlds.join(world)
+        watch = stack.enter_context(Watch(world, config.deadlines.model_dump(), folder))
         verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
         with world.in_turn():
+            if world.first and found:
+                checkpoint.refuse_damaged(found)
             tokenizer = models.load_tokenizer(config.model)
             problems, benchmarks = load_problems(config, tokenizer, verifier)
+            data = digest(problems)
+            if found and not another:
+                checkpoint.refuse_other_data(found, data)
         room = room_for(config, [problems, *benchmarks.values()])
         engine, sampling = make_engine(chosen, tokenizer, world, room)
         policy = make_policy(chosen, world)
@@ -115,35 +149,53 @@ def run(config: Config, folder: Path, resume: str) -> None:
             policy.load_state(state)
         shared = {"engine": engine, "verifier": verifier, "world": world}
         saved = kept(config, folder, sampling, tokenizer)
-        save = partial(checkpoint.save, folder, policy=policy, **saved)
-        with world.in_turn():
-            if world.first:
-                stack.enter_context(checkpoint.opened(folder, found, start))
-        if another:
-            save(start)  # a run that begins from another's checkpoint has its own before all else
-        with world.in_turn():
-            if world.first:
-                checkpoint.write_config(folder, config)
-                environment.write_environment(folder, world.size, why)
-            tracker = stack.enter_context(closing(make_tracker(config, folder, start.step, world)))
-        loop.train(
+        save = partial(checkpoint.save, folder, policy=policy, data=data, **saved)
+        own = partial(save, start) if another else None
+        stack.enter_context(opened(config, folder, found, start, world, why, own))
+        tracker = make_tracker(config, folder, start.step, world, watch)
+        stack.enter_context(closing(tracker))
+        stop = make_stop(config, folder, world, until)
+        stack.enter_context(stop.listening())
+        at_step = eval_settings(config, sampling) | {"benchmarks": benchmarks, "run": folder}
+        return loop.train(
             config,
             problems=problems,
             engine=engine,
             policy=policy,
-            roll_out=partial(evaluate.roll_out, sampling=sampling, **shared),
-            evaluate=partial(
-                evaluate.at_step,
-                benchmarks=benchmarks,
-                run=folder,
-                tracker=tracker,
-                **eval_settings(config, sampling),
-                **shared,
-            ),
+            roll_out=partial(evaluate.roll_out, sampling=sampling, asked=stop.asked, **shared),
+            evaluate=partial(evaluate.at_step, tracker=tracker, **at_step, **shared),
             save=save,
+            stop=stop,
             tracker=tracker,
             start=start,
         )
+
+
+@contextmanager
+def opened(
+    config: Config,
+    folder: Path,
+    found: Path | None,
+    start: Position,
+    world: World,
+    why: str,
+    save: Callable[[], object] | None,
+) -> Iterator[None]:
+    """The run folder, this run's alone. save: a run that begins from another's checkpoint has its
+    own before all else."""
+    from asymrl import checkpoint, environment
+
+    with ExitStack() as stack:
+        with world.in_turn():
+            if world.first:
+                stack.enter_context(checkpoint.opened(folder, found, start))
+        if save:
+            save()
+        with world.in_turn():
+            if world.first:
+                checkpoint.write_config(folder, config)
+                environment.write_environment(folder, world.size, why)
+        yield
 
 
 def kept(config: Config, folder: Path, sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
@@ -283,19 +335,32 @@ def make_policy(config: Config, world: World) -> Policy:
             return LocalPolicy(load(torch.float32), **settings)
 
 
-def make_tracker(config: Config, folder: Path, first_step: int, world: World) -> Tracker:
-    from asymrl import tracking
+def make_stop(config: Config, folder: Path, world: World, until: float) -> Stop:
+    """What the run so far scored counts for its patience."""
+    from asymrl.stopping import Stop, scores_of
+
+    select = config.checkpoint.select
+    best_on = None if select == "last" else select.best_on
+    scores = scores_of(folder / "metrics.jsonl", best_on)
+    return Stop(world, until=until, patience=config.eval.patience, best_on=best_on, scores=scores)
+
+
+def make_tracker(
+    config: Config, folder: Path, first_step: int, world: World, watch: Watch
+) -> Tracker:
+    from asymrl import health, tracking
 
     if not world.first:
-        return tracking.NullTracker()
-    trackers: list[Tracker] = [tracking.JsonlTracker(folder)]
+        return watch
+    trackers: list[Tracker] = [watch, tracking.JsonlTracker(folder)]
     if config.tracking.wandb != "off":
         wandb = tracking.WandbTracker(
             folder, config.tracking.project, config.tracking.wandb, config.model_dump()
         )
         trackers.append(wandb)
     console = tracking.ConsoleTracker(folder.name, first_step, config.steps)
-    return tracking.Trackers(*trackers, console)
+    warnings = health.Health(config.warn, console.say)
+    return tracking.Trackers(*trackers, console, warnings)
 
 
 def eval_settings(config: Config, sampling: Sampling) -> dict[str, Any]:

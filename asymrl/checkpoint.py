@@ -23,11 +23,11 @@ from torch import Tensor
 
 from asymrl import config as configs
 from asymrl.engines.policy import Policy
-from asymrl.files import locked, sync, sync_folder, write_atomically
-from asymrl.schema import Config, Positive, Section, Verifier
+from asymrl.files import digest, locked, names, sync, sync_folder, write_atomically
+from asymrl.schema import Config, NonNegative, Positive, Section, Verifier
 from asymrl.types import TrainerState, UserError, value
 
-FORMAT = 3
+FORMAT = 4
 STATE = "trainer/state.safetensors"  # not beside the model's: vLLM reads all that lie there
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
@@ -50,13 +50,15 @@ def save(
     tokenizer: Any,
     definitions: Mapping[str, Any],
     card: Callable[[int], str],
+    data: str,
     keep: int,
     best_on: str | None,
 ) -> None:
     """Write checkpoints/step-N beside its place, rename it in, point `latest` at it, prune.
 
     Collective, since a state is gathered from all ranks; the first one writes. card(step): its
-    README.md. best_on: the benchmark by which `best` is chosen, if there is to be one.
+    README.md. data: what names the training problems. best_on: the benchmark by which `best` is
+    chosen, if there is to be one. UserError where it cannot be written; what was there stays.
     """
     state = policy.state()
     if state is None:
@@ -65,35 +67,82 @@ def save(
     final = folder / f"step-{position.step:06d}"
     temporary = folder / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    policy.save_pretrained(temporary, state)
-    tokenizer.save_pretrained(temporary)
-    (temporary / STATE).parent.mkdir()
-    save_file(
-        {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
-        temporary / STATE,
-    )
-    trainer = {
-        "format": FORMAT,
-        "step": position.step,
-        "draws": position.draws,
-        "schedule": dict(position.schedule),
-        "updates": state.updates,
-    }
-    write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
-    write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
-    write_atomically(temporary / "README.md", card(position.step))
-    sync_folder(temporary)
-    if final.exists():
-        remove(final)
-    os.replace(temporary, final)
-    point(folder, "latest", final.name)
+    try:
+        temporary.mkdir(parents=True)
+        policy.save_pretrained(temporary, state)
+        write_rest(temporary, position, state, tokenizer, definitions, card, data)
+        sync_folder(temporary)
+        if final.exists():
+            remove(final)
+        os.replace(temporary, final)
+        point(folder, "latest", final.name)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        stays = latest(run)
+        raise UserError(
+            f"checkpoint {final} could not be written: {' '.join(str(error).split())}; "
+            + (f"{stays.name} stays the last one" if stays else "there is none before it")
+        ) from None
     best = best_step(run, best_on) if best_on else None
     if best:
         point(folder, "best", best)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if old.name != best:
             remove(old)
+
+
+def write_rest(
+    temporary: Path,
+    position: Position,
+    state: TrainerState,
+    tokenizer: Any,
+    definitions: Mapping[str, Any],
+    card: Callable[[int], str],
+    data: str,
+) -> None:
+    """All of a checkpoint but its model; trainer.json comes last and knows every other file."""
+    tokenizer.save_pretrained(temporary)
+    (temporary / STATE).parent.mkdir()
+    save_file(
+        {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
+        temporary / STATE,
+    )
+    write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
+    trainer = {
+        "format": FORMAT,
+        "step": position.step,
+        "draws": position.draws,
+        "schedule": dict(position.schedule),
+        "updates": state.updates,
+        "data": data,
+        "files": {name: digest(temporary / name) for name in names(temporary)},
+    }
+    write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
+    write_atomically(temporary / "README.md", card(position.step))
+
+
+def refuse_damaged(folder: Path) -> None:
+    """UserError names the file of a checkpoint that is not as it was saved, or is gone. Its
+    README.md is for people, and may change."""
+    for name, saved in read_trainer(folder)["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"checkpoint {folder} is damaged: {name} is missing")
+        if digest(file) != saved:
+            raise UserError(
+                f"checkpoint {folder} is damaged: {name} is not what was saved; use another one "
+                "(--resume DIR), or remove this one and what `latest` points at"
+            )
+
+
+def refuse_other_data(folder: Path, data: str) -> None:
+    """UserError where a run would go on with other problems than it had, or in another order."""
+    if (saved := read_trainer(folder)["data"]) != data:
+        raise UserError(
+            f"data.train is not what {folder} was trained on (digest {data} now, {saved} then): "
+            "put the same problems back, or begin a new run from it with --resume "
+            f"{folder} --output-dir NEW"
+        )
 
 
 def point(folder: Path, link: str, name: str) -> None:
@@ -153,27 +202,44 @@ def load(folder: Path) -> tuple[Position, TrainerState]:
         file = safe_open(folder / STATE, framework="pt")
         parts = {section: Tensors(file, section) for section in SECTIONS}
         return position, TrainerState(**parts, updates=updates)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a checkpoint: {error.filename} is missing") from None
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a checkpoint: {STATE} is missing") from None
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise UserError(f"checkpoint {folder} is damaged and cannot be read: {error}") from None
+        raise UserError(f"{folder / STATE} is damaged and cannot be read: {error}") from None
 
 
 def load_position(folder: Path) -> tuple[Position, int]:
     """Where a checkpoint's run was, and its optimizer steps: trainer.json."""
+    trainer = read_trainer(folder)
+    position = Position(step=trainer["step"], draws=trainer["draws"], schedule=trainer["schedule"])
+    return position, trainer["updates"]
+
+
+def read_trainer(folder: Path) -> dict[str, Any]:
+    """trainer.json, its values of the right kinds."""
     file = folder / "trainer.json"
     try:
         trainer = json.loads(file.read_text())
         if (found := trainer["format"]) != FORMAT:
             raise UserError(f"checkpoint {folder} has format {found}; this version reads {FORMAT}")
-        schedule = {str(name): float(number) for name, number in trainer["schedule"].items()}
-        position = Position(step=trainer["step"], draws=trainer["draws"], schedule=schedule)
-        updates = trainer["updates"]
+        return Trainer.model_validate(trainer).model_dump()
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged and cannot be read: {error!r}") from None
-    return position, updates
+    except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} is damaged and cannot be read: {cause}") from None
+
+
+class Trainer(Section):
+    """trainer.json of a checkpoint: where its run was, and what its other files are."""
+
+    format: int
+    step: NonNegative
+    draws: NonNegative
+    schedule: dict[str, float]
+    updates: NonNegative
+    data: str
+    files: dict[str, str]
 
 
 class Definitions(Section):

@@ -32,7 +32,10 @@ WHERE_IT_RUNS = (
     "rollout.enforce_eager",
 )
 # What may differ between a run and its continuation: it changes what comes, not what was.
-FREE_ON_RESUME = ("steps", "tracking", "checkpoint", *WHERE_IT_RUNS)
+FREE_ON_RESUME = (
+    *("steps", "tracking", "checkpoint", "deadlines", "warn"),
+    *("eval.patience", "optim.max_skipped", *WHERE_IT_RUNS),
+)
 
 
 def load(config: str, overrides: Sequence[str] = (), row: str | None = None) -> Config:

@@ -37,12 +37,14 @@ def roll_out(
     verifier: Verifier,
     sampling: Sampling,
     world: World,
+    asked: Callable[[], object] = lambda: None,
 ) -> tuple[list[Rollout], list[Verdict]]:
     """Generate and verify; a response goes to the verifier as soon as it is finished.
 
     Each rank does its share of the requests (and tells its own progress); all get all results,
     sorted by (draw, sample), so that nothing after this depends on the order of finishing.
-    `waiting` is entered when all is generated and verdicts are still to come.
+    `waiting` is entered when all is generated and verdicts are still to come. Where asked() gives a
+    reason to stop, what there is by then is all.
     """
     golds = {request.draw: request.problem.gold for request in requests}
     mine = world.share(requests)
@@ -52,6 +54,8 @@ def roll_out(
         if world.leads:
             pending.append((rollout, verifier.submit(golds[rollout.draw], rollout.text)))
             progress(len(pending), total)
+        if asked() and world.tensor_parallel == 1:  # the ranks of one engine go in lockstep
+            break
     with waiting:
         judged = [(rollout, verdict.result()) for rollout, verdict in pending]
     everyone = [pair for part in world.gather(judged) for pair in part]

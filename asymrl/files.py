@@ -3,13 +3,18 @@ one process has at a time."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from asymrl.types import UserError
+
+# what a full, broken or read-only disk says
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextmanager
@@ -58,3 +63,15 @@ def sync_folder(folder: Path) -> None:
     """All in a folder and its entries, so that a later rename cannot overtake them."""
     for path in [*folder.rglob("*"), folder]:
         sync(path)
+
+
+def names(folder: Path) -> list[str]:
+    """The files of a folder and of those in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def digest(file: Path) -> str:
+    """BLAKE2b of its content, 128 bits: some seconds for each 10 GB."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -2,6 +2,7 @@
 
 take problems -> generate, verify as they finish -> rewards -> score -> advantages -> batch ->
 update over mini-batches -> sync weights, checked -> maybe evaluate -> log -> maybe save
+                            -> maybe stop before the end
 
 All collaborators come in as arguments. The loop knows no engine, no framework and no file. Every
 rank runs it: each generates and verifies its share of the prompts, all know all rollouts, and the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,13 +24,26 @@ from asymrl.checkpoint import Position
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, fingerprint
 from asymrl.evaluate import sample_rows
-from asymrl.methods import coefficient_metrics, methods, observe
+from asymrl.health import refuse_to_go_on, skipped_in_a_row
+from asymrl.methods import Methods, coefficient_metrics, methods, observe
 from asymrl.metrics import logprob_gain, rollout_metrics, update_metrics
 from asymrl.schema import Config
+from asymrl.stopping import Stopped
 from asymrl.tracking import Clock, Tracker
-from asymrl.types import Problem, Rollout, Verdict
+from asymrl.types import Problem, Rollout, UpdateStats, Verdict, value
 
 RollOut = Callable[..., tuple[list[Rollout], list[Verdict]]]
+
+
+@value
+class Taken:
+    """A step that was taken. rows: its rollouts, to read; tokens: the response tokens in them."""
+
+    position: Position
+    metrics: dict[str, float]
+    updates: Sequence[UpdateStats]
+    rows: Iterable[Mapping[str, Any]]
+    tokens: int
 
 
 def train(
@@ -40,57 +55,98 @@ def train(
     roll_out: RollOut,
     evaluate: Callable[[int], Mapping[str, float]],
     save: Callable[[Position], object],
+    stop: Callable[[Mapping[str, float]], Stopped | None],
     tracker: Tracker,
     start: Position,
-) -> None:
-    """Train from `start` to config.steps. evaluate(step) gives metrics."""
+) -> Stopped | None:
+    """Train from `start` to config.steps, or until stop(metrics) says why to end before that; what
+    is done is saved then. evaluate(step) gives metrics."""
     method = methods(config, problems)
-    draws, coefficients = start.draws, start.schedule or method.begin
+    position = replace(start, schedule=start.schedule or method.begin)
+    skipped, stopped = 0, None
+    tracker.phase("sync")
     sync(policy, engine, check=True)
+    metrics = dict(evaluate(0)) if start.step == 0 else {}
     if start.step == 0:
-        tracker.log(0, evaluate(0))
+        tracker.log(0, metrics)
 
-    for step in range(start.step + 1, config.steps + 1):
-        clock = Clock(tracker)
-
-        with clock("generate"):
-            requests = method.take(first_draw=draws, step=step)
-            draws += len(requests)
-            rollouts, verdicts = roll_out(requests, clock.tell, clock("verify_wait"))
-            rewards, valid = judge(rollouts, verdicts, config.rollout.truncation)
-
-        with clock("score"):
-            engine.sleep()
-            tokens = tokenise(requests, rollouts)
-            scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
-
-        with clock("update"):
-            groups = make_groups(tokens, scored, rewards, valid)
-            advantages = method.estimate(groups, coefficients)
-            of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
-            batches = method.cut(tokens, scored, of_tokens, groups)
-            updates = [policy.update(part, method.loss) for part in batches * config.optim.epochs]
-
-        metrics = rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
-        metrics |= coefficient_metrics(config.advantage.params, coefficients)
-        coefficients = method.move(coefficients, observe(step, config.steps, groups, metrics))
-        if due(step, config.tracking.logprob_gain_every, config.steps):
-            with clock("gain"):
-                metrics |= logprob_gain(policy, tokens, scored, rewards)
-
-        with clock("sync"):
-            sync(policy, engine, check=due(step - start.step, config.rollout.sync_check_every, 1))
-
+    while position.step < config.steps and not (stopped := stop(metrics)):
+        step, clock = position.step + 1, Clock(tracker)
+        check = due(step - start.step, config.rollout.sync_check_every, 1)
+        taken = take_step(config, method, position, engine, policy, roll_out, stop, clock, check)
+        if isinstance(taken, Stopped):
+            stopped = taken
+            break
+        metrics = taken.metrics
         if due(step, config.eval.every, config.steps):
             with clock("evaluate"):
                 metrics |= evaluate(step)
-        tracker.log(step, metrics | update_metrics(updates, clock.metrics(), len(tokens.targets)))
-        if step == 1 or due(step, config.tracking.rollouts_every, config.steps):
-            rows = sample_rows(requests, rollouts, verdicts)
-            tracker.rollouts(step, with_values(rows, rewards, valid, advantages))
+        tracker.log(step, metrics | update_metrics(taken.updates, clock.metrics(), taken.tokens))
+        skipped = skipped_in_a_row(skipped, taken.updates)
+        if step == 1 or skipped or due(step, config.tracking.rollouts_every, config.steps):
+            tracker.rollouts(step, taken.rows)
+        refuse_to_go_on(step, skipped, taken.updates, most=config.optim.max_skipped)
+        position = taken.position
         if due(step, config.checkpoint.every, config.steps):
             tracker.phase("save")
-            save(Position(step=step, draws=draws, schedule=coefficients))
+            save(position)
+    if stopped and not due(position.step, config.checkpoint.every, start.step):
+        tracker.phase("save")
+        save(position)
+    return stopped
+
+
+def take_step(
+    config: Config,
+    method: Methods,
+    position: Position,
+    engine: RolloutEngine,
+    policy: Policy,
+    roll_out: RollOut,
+    stop: Callable[[Mapping[str, float]], Stopped | None],
+    clock: Clock,
+    check: bool,
+) -> Taken | Stopped:
+    """One rollout batch, its updates, and the new weights in the engine, compared if `check`."""
+    step, coefficients = position.step + 1, position.schedule
+
+    with clock("generate"):
+        requests = method.take(first_draw=position.draws, step=step)
+        rollouts, verdicts = roll_out(requests, clock.tell, clock("verify_wait"))
+        rewards, valid = judge(rollouts, verdicts, config.rollout.truncation)
+    if stopped := stop({}):
+        return stopped  # nothing has changed yet: the step is dropped, and taken another time
+
+    with clock("score"):
+        engine.sleep()
+        tokens = tokenise(requests, rollouts)
+        scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
+
+    with clock("update"):
+        groups = make_groups(tokens, scored, rewards, valid)
+        advantages = method.estimate(groups, coefficients)
+        of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
+        batches = method.cut(tokens, scored, of_tokens, groups)
+        updates = [policy.update(part, method.loss) for part in batches * config.optim.epochs]
+
+    metrics = rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
+    metrics |= coefficient_metrics(config.advantage.params, coefficients)
+    coefficients = method.move(coefficients, observe(step, config.steps, groups, metrics))
+    if due(step, config.tracking.logprob_gain_every, config.steps):
+        with clock("gain"):
+            metrics |= logprob_gain(policy, tokens, scored, rewards)
+
+    with clock("sync"):
+        sync(policy, engine, check=check)
+
+    rows = sample_rows(requests, rollouts, verdicts)
+    return Taken(
+        position=Position(step=step, draws=position.draws + len(requests), schedule=coefficients),
+        metrics=metrics,
+        updates=updates,
+        rows=with_values(rows, rewards, valid, advantages),
+        tokens=len(tokens.targets),
+    )
 
 
 def judge(

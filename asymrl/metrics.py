@@ -87,6 +87,7 @@ def update_metrics(
         "optim/grad_norm": mean([update.grad_norm for update in updates]),
         "optim/lr": updates[-1].lr,
         "optim/updates": float(updates[-1].updates),
+        "optim/skipped_updates": float(sum(update.non_finite is not None for update in updates)),
         "perf/skipped_rows": float(sum(update.skipped_rows for update in updates)),
         "perf/rollout_tokens_per_s": response_tokens / seconds["time/generate"],
         "perf/update_tokens_per_s": response_tokens / seconds["time/update"],

@@ -24,6 +24,7 @@ METHOD_SECTIONS = ("advantage", "reweight", "schedule")
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -181,6 +182,7 @@ class Optim(Section):
     weight_decay: Rate = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     warmup_updates: NonNegative = 0
+    max_skipped: Positive = 3  # updates in a row with a loss or gradient that is not finite
 
 
 class Policy(Section):
@@ -199,6 +201,7 @@ class Eval(Section):
     temperature: Temperature = 0.0
     max_tokens: Positive | None = None  # default rollout.max_tokens
     limit: Positive | None = None
+    patience: Positive | None = None  # stop early after so many evaluations without a better one
 
 
 class BestOn(Section):
@@ -209,6 +212,31 @@ class Checkpoint(Section):
     every: Positive = 50
     keep: Positive = 1  # the newest so many, and the selected one
     select: Literal["last"] | BestOn = "last"
+
+
+class Deadlines(Section):
+    """Minutes without news (a phase that begins, a response that is finished) after which a run
+    is taken for stuck and ended, by the phase that it is in."""
+
+    load: Minutes = 120.0
+    generate: Minutes = 60.0
+    verify_wait: Minutes = 15.0
+    score: Minutes = 60.0
+    update: Minutes = 120.0
+    gain: Minutes = 60.0
+    sync: Minutes = 30.0
+    evaluate: Minutes = 60.0
+    save: Minutes = 60.0
+
+
+class Warn(Section):
+    """Bounds past which a metric is called out; nothing else happens (asymrl/health.py)."""
+
+    entropy_below: Rate = 0.02  # policy/entropy, nats a token
+    entropy_above: Rate = 2.0
+    truncated_above: Rate = 0.25  # rollout/truncated, a share of the responses
+    verifier_failures_above: Rate = 0.01  # verdict/timeout + verdict/crashed, a share
+    mismatch_above: Rate = 0.05  # rollout/logprob_mismatch_mean, nats a token
 
 
 class Tracking(Section):
@@ -232,6 +260,8 @@ class Config(Section):
     eval: Eval = Eval()
     checkpoint: Checkpoint = Checkpoint()
     tracking: Tracking = Tracking()
+    deadlines: Deadlines = Deadlines()
+    warn: Warn = Warn()
     seed: NonNegative = 0
     steps: Positive
 
@@ -303,6 +333,11 @@ def check_param(key: str, given: Any, choices: Sequence[str]) -> None:
 
 def check_selection(config: Config) -> None:
     """The best checkpoint is one that was evaluated: each saved one must be."""
+    if config.eval.patience and not config.eval.benchmarks:
+        raise ValueError(
+            f"eval.patience = {config.eval.patience} waits for better evaluations, and "
+            "eval.benchmarks names none"
+        )
     select = config.checkpoint.select
     if select == "last":
         return

@@ -9,7 +9,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,24 +65,46 @@ class JsonlTracker(NullTracker):
 
 
 class WandbTracker(NullTracker):
-    """mode is online or offline; offline needs no account."""
+    """mode is online or offline; offline needs no account.
+
+    A run that goes on is the same wandb run, under the id in its folder. Steps are drawn over
+    `step`, a metric of ours, so that those taken again after a kill lie over the old ones. Where
+    wandb fails in mid-run, training goes on without it: metrics.jsonl has all.
+    """
 
     def __init__(self, folder: Path, project: str, mode: Any, config: Mapping[str, Any]) -> None:
         import wandb
 
+        self.failures = (wandb.Error, OSError)
+        given = {"project": project, "name": folder.name, "mode": mode, "config": dict(config)}
         try:
-            self.run = wandb.init(
-                project=project, name=folder.name, dir=folder, mode=mode, config=dict(config)
-            )
+            self.run = wandb.init(dir=folder, id=wandb_id(folder), resume="allow", **given)
+            self.run.define_metric("*", step_metric="step")
         except wandb.Error as error:
             cause = " ".join(str(error).split())[:160]
             raise UserError(f"tracking.wandb = {mode}: wandb refuses ({cause})") from None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.run.log(finite(metrics), step=step)
+        self._try(lambda: self.run.log({"step": step, **finite(metrics)}))
 
     def close(self) -> None:
-        self.run.finish()
+        self._try(self.run.finish)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self.failures:
+            try:
+                call()
+            except self.failures as error:
+                self.failures = ()
+                print(f"warning: wandb failed, and is left out from here on: {error}", flush=True)
+
+
+def wandb_id(folder: Path) -> str:
+    """Made once a run folder."""
+    file = folder / "wandb_id"
+    if not file.is_file():
+        write_atomically(file, uuid.uuid4().hex[:16])
+    return file.read_text()
 
 
 class ConsoleTracker(NullTracker):
@@ -117,6 +140,9 @@ class ConsoleTracker(NullTracker):
             left = (time.monotonic() - self.started) / done * (self.steps - step)
             eta = f"  ETA {int(left // 60)}:{int(left % 60):02d}" if step else ""
             self.console.print(f"{self.name} step {step}/{self.steps}{summary}{eta}")
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False)
 
     def close(self) -> None:
         self.bar.stop()

@@ -27,6 +27,9 @@ REASONS: tuple[Reason, ...] = (
 )
 
 
+GOES_ON = "the last checkpoint is whole, and the same command goes on from it"
+
+
 class UserError(Exception):
     """Bad input. Its text is the one sentence that the user sees: what, where, what is valid."""
 
@@ -211,7 +214,8 @@ class UpdateStats:
     """One optimizer step: means over the whole mini-batch, skipped rows counted in.
 
     by_cell: sums by channel and group accuracy (diagnostics.cells). updates: optimizer steps so
-    far, this one included.
+    far, this one included. non_finite: the loss or gradient for which the step was skipped; the
+    policy is then as it was.
     """
 
     metrics: Mapping[str, float]
@@ -220,6 +224,7 @@ class UpdateStats:
     lr: float
     updates: int
     skipped_rows: int
+    non_finite: str | None = None
 
 
 @value

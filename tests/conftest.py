@@ -17,7 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 import train  # noqa: E402
 from asymrl.pocket.tokenizer import build_tokenizer  # noqa: E402
-from asymrl.verifiers import VERIFIERS, Entry  # noqa: E402
+from tests.first_letter import registered  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None, max_examples=50)  # a shared machine is slow
@@ -85,10 +85,8 @@ steps: 5
 
 @pytest.fixture(scope="session", autouse=True)
 def first_letter():
-    """A verifier is one file and one dict line."""
-    VERIFIERS["first_letter"] = Entry(module="tests.first_letter", pooled=False)
-    yield
-    del VERIFIERS["first_letter"]
+    with registered():
+        yield
 
 
 @pytest.fixture(scope="session")

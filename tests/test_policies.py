@@ -3,6 +3,8 @@
 `make test` runs it alone, and tests/stack/test_ranks.py on two ranks that go through it in step.
 """
 
+import math
+import re
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -24,7 +26,16 @@ from asymrl.batch import make_groups, minibatches, tokenise
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.world import from_environment, join
 from asymrl.metrics import logprob_gain
-from asymrl.types import Batch, Problem, Request, Rollout, TrainerState, UserError
+from asymrl.types import (
+    Batch,
+    LossInputs,
+    LossOutputs,
+    Problem,
+    Request,
+    Rollout,
+    TrainerState,
+    UserError,
+)
 from tests.conftest import tiny_model
 
 VOCABULARY, STOP = 20, 7
@@ -283,12 +294,34 @@ def test_a_state_of_another_model_is_refused_by_tensor(make) -> None:
         make().load_state(replace(state, weights=less))
 
 
-def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
-    trained = policy()
-    before = {name: tensor.clone() for name, tensor in trained.named_weights()}
-    with pytest.raises(UserError, match="gradient norm"):
-        trained.update(rollout_batch([float("inf")] + [0.0] * 11), LOSS)
-    assert all(torch.equal(before[name], tensor) for name, tensor in trained.named_weights())
+def broken_slope(inputs: LossInputs) -> LossOutputs:
+    """The square root at 0 of what has a gradient: the loss is 0, its gradient NaN."""
+    outputs = LOSS(inputs)
+    same = inputs.logprobs - inputs.logprobs.detach()
+    return replace(outputs, loss=outputs.loss * 0 + (same * same).sqrt().sum())
+
+
+def infinite(inputs: LossInputs) -> LossOutputs:
+    outputs = LOSS(inputs)
+    return replace(outputs, loss=outputs.loss + math.inf) if len(inputs.logprobs) else outputs
+
+
+@pytest.mark.parametrize("loss", [broken_slope, infinite])
+def test_an_update_that_is_not_finite_changes_nothing_and_is_told(make, loss) -> None:
+    """And the one after it is as if it had never been."""
+    trained, other, batch = make(), make(), rollout_batch(MIXED)
+    assert trained.update(batch, LOSS) == other.update(batch, LOSS)
+    before = state_of(trained)
+    stats = trained.update(batch, loss)
+    gradient = "'s norm" if make is offloaded else r" of \S+ and \d+ more"
+    told = f"the gradient{gradient}" if loss is broken_slope else r"the loss \((inf|nan)\)"
+    assert re.match(told, stats.non_finite)
+    after = state_of(trained)
+    assert stats.updates == before.updates == after.updates == 1
+    for section in ("weights", "exp_avg", "exp_avg_sq"):
+        mine, theirs = getattr(before, section), getattr(after, section)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert trained.update(batch, LOSS) == other.update(batch, LOSS)
 
 
 def test_a_minibatch_without_a_live_row_has_every_metric(make) -> None:

@@ -1,6 +1,9 @@
 """Trackers: what they write and what they show."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,50 @@ def test_wandb_offline_needs_no_account(tmp_path: Path, monkeypatch) -> None:
     tracker.log(1, {"reward/mean": 0.5, "diag/kappa": float("nan")})
     tracker.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+WANDB_DIES = """
+import os, signal, sys
+from pathlib import Path
+from asymrl.tracking import WandbTracker
+
+tracker = WandbTracker(Path(sys.argv[1]), "asymrl", "offline", {"steps": 1})
+tracker.log(1, {"reward/mean": 0.5})
+children = Path("/proc/self/task").glob("*/children")
+for child in [int(pid) for file in children for pid in file.read_text().split()]:
+    if b"wandb-core" in Path(f"/proc/{child}/cmdline").read_bytes():
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+for step in range(2, 9):
+    tracker.log(step, {"reward/mean": 0.5})
+tracker.close()
+print("through", flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds wandb's process in /proc")
+def test_a_run_goes_on_without_wandb_when_it_dies(tmp_path: Path) -> None:
+    ours = {name: text for name, text in os.environ.items() if name != "WANDB_SERVICE"}
+    done = subprocess.run(
+        [sys.executable, "-c", WANDB_DIES, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=ours | {"WANDB_SILENT": "true"},  # and a wandb process of its own
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    first, last = done.stdout.splitlines()
+    assert first.startswith("warning: wandb failed, and is left out from here on:")
+    assert last == "through"
+
+
+def test_a_run_that_goes_on_is_the_same_wandb_run(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    ids = []
+    for step in (1, 2):
+        tracker = tracking.WandbTracker(tmp_path, "asymrl", "offline", {"steps": 2})
+        ids.append(tracker.run.id)
+        tracker.log(step, {"reward/mean": 0.5})
+        tracker.close()
+    other = tmp_path / "other"
+    other.mkdir()
+    assert ids[0] == ids[1] != tracking.wandb_id(other)

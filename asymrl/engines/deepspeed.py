@@ -7,7 +7,9 @@ estimators. The only file that imports deepspeed.
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.cpp_extension import _get_build_directory
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from asymrl.batch import plan
@@ -28,6 +31,7 @@ from asymrl.engines.policy import (
     loss_inputs,
     micro_batch,
     no_tokens,
+    non_finite,
     refuse_another_head,
     refuse_another_model,
     run,
@@ -35,7 +39,7 @@ from asymrl.engines.policy import (
     without_dropout,
 )
 from asymrl.engines.world import World
-from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats, UserError
+from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -49,6 +53,22 @@ deepspeed: Any = framework
 Kind: Any = offload_config.OffloadStateTypeEnum
 MOMENTS = ("exp_avg", "exp_avg_sq")
 GATHERED = 2**28  # entries of a bucket of gathered weights: 512 MiB in bf16
+
+
+def build_ops() -> None:
+    """What DeepSpeed compiles where there is no GPU, a minute at first and then cached.
+
+    torch locks a build by a file that stays when its process is killed, and whoever comes next
+    waits for it for ever. Our lock ends with its process: who has it may remove torch's.
+    """
+    builder = deepspeed.accelerator.get_accelerator().create_op_builder("ShareMemCommBuilder")
+    if builder is None or torch.cuda.is_available():
+        return
+    folder = Path(_get_build_directory(builder.name, False))
+    with (folder / ".ours").open("w") as ours:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        (folder / "lock").unlink(missing_ok=True)
+        builder.load(verbose=False)
 
 
 def zero3(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -> dict[str, Any]:
@@ -94,6 +114,7 @@ class DeepSpeedPolicy:
         gradient_checkpointing: bool,
         offload_optimizer: bool,
     ) -> None:
+        build_ops()
         config = zero3(bf16=bf16, max_grad_norm=max_grad_norm, offload_optimizer=offload_optimizer)
         sharding = HfDeepSpeedConfig(config)  # from_pretrained sees it as long as it lives
         model = load(torch.bfloat16 if bf16 else torch.float32)
@@ -149,25 +170,31 @@ class DeepSpeedPolicy:
             # DeepSpeed takes the mean over ranks; the mini-batch's loss is their sum
             self.engine.backward(outputs.loss * self.world.size, scale_wrt_gas=False)
             totals.add(outputs)
+        mine = non_finite(totals, self._gradients())
+        found = self.world.gather((totals, mine))
+        totals, bad = (
+            Totals.merge([of_rank for of_rank, _ in found]),
+            next((name for _, name in found if name), None),
+        )
         lr = self.lr * min(1.0, (self.updates + 1) / max(1, self.warmup_updates))
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        self.engine.step()
-        if self.engine.optimizer.overflow:
-            raise UserError(
-                f"optimizer step {self.updates + 1}: the gradient norm is not finite, so "
-                "nothing was updated; a smaller optim.lr or smaller betas may help"
-            )
-        self.updates += 1
+        if bad:
+            self.engine.optimizer._overflow_clean_up(None)  # as DeepSpeed drops a step of fp16
+        else:
+            self.engine.step()
+            if self.engine.optimizer.overflow:
+                bad = "the gradient's norm"
+        self.updates += not bad
         skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
-        totals = Totals.merge(self.world.gather(totals))
         return UpdateStats(
             metrics=totals.metrics(skipped),
             by_cell=totals.by_cell,
-            grad_norm=float(self.engine.get_global_grad_norm()),
+            grad_norm=math.nan if bad else float(self.engine.get_global_grad_norm()),
             lr=lr,
             updates=self.updates,
             skipped_rows=len(minibatch.sequences) - len(live),
+            non_finite=bad,
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -233,6 +260,13 @@ class DeepSpeedPolicy:
     def _named_parameters(self) -> Iterator[tuple[str, Any]]:
         """Of each: ds_shape whole, ds_numel entries, ds_tensor the slice that is held here."""
         return self.module.named_hf_parameters()
+
+    def _gradients(self) -> Iterator[tuple[str, Tensor | None]]:
+        """This rank's slices, summed over ranks and micro-batches. Offloaded ones cannot be seen
+        before the optimizer's step, which refuses a norm that is not finite."""
+        for name, parameter in self._named_parameters():
+            if not self.offload_optimizer:
+                yield name, deepspeed.utils.safe_get_local_grad(parameter)
 
     def _micro_batches(
         self, batch: Tokens, rows: Sequence[int]

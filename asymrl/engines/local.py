@@ -5,6 +5,7 @@ Knows nothing of rollouts, rewards or estimators.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,13 +22,14 @@ from asymrl.engines.policy import (
     loss_inputs,
     micro_batch,
     no_tokens,
+    non_finite,
     refuse_another_head,
     refuse_another_model,
     run,
     save_model,
     without_dropout,
 )
-from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats, UserError
+from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 
 class LocalPolicy:
@@ -102,16 +104,19 @@ class LocalPolicy:
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
         totals = self.backward(minibatch, loss)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
-        if not torch.isfinite(grad_norm):
-            raise UserError(
-                f"optimizer step {self.updates + 1}: the gradient norm is {grad_norm.item()}, so "
-                "nothing was updated; a smaller optim.lr or smaller betas may help"
-            )
-        self.updates += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * min(1.0, self.updates / max(1, self.warmup_updates))
-        self.optimizer.step()
+        parameters = list(self.module.parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        bad = None
+        if not math.isfinite(totals.loss + grad_norm.item()):
+            named = ((name, p.grad) for name, p in self.module.named_hf_parameters())
+            bad = non_finite(totals, named) or "the gradient's norm"
+        else:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, grad_norm)
+            self.updates += 1
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr * min(1.0, self.updates / max(1, self.warmup_updates))
+            self.optimizer.step()
         skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
         return UpdateStats(
             metrics=totals.metrics(skipped),
@@ -120,6 +125,7 @@ class LocalPolicy:
             lr=self.optimizer.param_groups[0]["lr"],
             updates=self.updates,
             skipped_rows=int((~minibatch.live).sum()),
+            non_finite=bad,
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:

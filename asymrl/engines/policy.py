@@ -7,7 +7,8 @@ needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -232,6 +233,21 @@ class Totals:
             for name, (total, count) in self.pairs.items()
         }
         return {"loss/total": self.loss, **means, **self.maxima}
+
+
+def non_finite(totals: Totals, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:
+    """What makes an update impossible: the loss, or the gradients that hold infinities or NaN."""
+    if not math.isfinite(totals.loss):
+        return f"the loss ({totals.loss})"
+    held = [(name, gradient) for name, gradient in gradients if gradient is not None]
+    if not held:
+        return None
+    finite = torch.stack([gradient.isfinite().all() for _, gradient in held]).tolist()
+    bad = [name for (name, _), good in zip(held, finite, strict=True) if not good]
+    if not bad:
+        return None
+    others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    return f"the gradient of {bad[0]}{others}"
 
 
 def no_tokens(batch: Batch, device: Any) -> LossInputs:

@@ -20,8 +20,7 @@ from torch._C._distributed_c10d import HashStore
 from asymrl.types import UserError, value
 
 Item = TypeVar("Item")
-# A rank may wait for another's longest response, or for a consolidated save.
-PATIENCE = timedelta(hours=2)
+PATIENCE = timedelta(days=2)  # what is stuck, and where, is the watch's to say: watch.py
 
 
 @value

@@ -1,0 +1,289 @@
+"""Bad days: a signal, numbers gone bad, a full disk, a damaged file, data that changed."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import train
+from asymrl import checkpoint, health, stopping
+from asymrl.engines.world import World
+from asymrl.evaluate import roll_out
+from asymrl.schema import Warn
+from asymrl.stopping import Stop, stale
+from asymrl.types import UpdateStats, UserError
+from asymrl.verifiers import make
+from tests.conftest import run
+from tests.test_loop import comparable, metrics, same_weights
+from tests.test_rollout_engines import SAMPLING, hf, requests
+
+
+def attempt(config_file: Path, folder: Path, *overrides: str) -> int:
+    return train.main(["--config", str(config_file), "--output-dir", str(folder), *overrides])
+
+
+@contextmanager
+def signalled(number: signal.Signals, metrics_file: Path, step: int) -> Iterator[None]:
+    """This process hears it as soon as that step is logged."""
+    over = threading.Event()
+
+    def wait() -> None:
+        while not over.is_set():
+            if metrics_file.is_file() and metrics_file.read_text().count("\n") > step:
+                os.kill(os.getpid(), number)
+                return
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_a_signal_ends_a_run_whole_and_the_same_command_goes_on(
+    config_file: Path, finished: Path, tmp_path: Path, capsys, number: signal.Signals, step: int
+) -> None:
+    before = [signal.getsignal(each) for each in stopping.SIGNALS]
+    folder, rare = tmp_path / "run", "checkpoint.every=50"
+    with signalled(number, folder / "metrics.jsonl", step):
+        assert attempt(config_file, folder, rare) == stopping.UNFINISHED
+    assert f"stopped: {number.name}; all that is done is saved" in capsys.readouterr().out
+    done = metrics(folder)[-1]["step"]
+    assert step <= done < 5
+    if done:
+        assert checkpoint.load_position(folder / "checkpoints" / "latest")[0].step == done
+    assert [signal.getsignal(each) for each in stopping.SIGNALS] == before
+    run(config_file, folder, rare)
+    assert comparable(folder) == comparable(finished)
+    assert same_weights(folder, finished)
+
+
+def test_a_second_signal_is_as_it_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not one that comes with the first: a terminal and a launcher both send it."""
+    stop = Stop(World())
+    with stop.listening():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked() == "SIGINT"
+        monkeypatch.setattr(stopping, "ONCE", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_time_that_was_given_ends_a_run(config_file: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "run"
+    assert attempt(config_file, folder, "--max-minutes", "1e-6") == stopping.UNFINISHED
+    assert "the time of --max-minutes is over" in capsys.readouterr().out
+    assert [row["step"] for row in metrics(folder)] == [0]
+    assert attempt(config_file, folder, "--max-minutes", "1000") == 0
+    for wrong in ("0", "-3", "nan", "inf"):
+        assert attempt(config_file, folder, "--max-minutes", wrong) == 2
+        assert "--max-minutes" in capsys.readouterr().err
+
+
+def test_a_rollout_batch_that_is_asked_to_stop_ends_there() -> None:
+    heard = iter([None, None, "SIGTERM"])
+    given = {
+        "engine": hf(max_rows=1),
+        "sampling": SAMPLING,
+        "asked": lambda: next(heard, "SIGTERM"),
+    }
+    with make("exact") as verifier:
+        rollouts, verdicts = roll_out(requests(), verifier=verifier, world=World(), **given)
+        assert len(rollouts) == len(verdicts) == 3
+        given["asked"] = lambda: None
+        whole, _ = roll_out(requests(), verifier=verifier, world=World(), **given)
+        assert len(whole) == sum(request.samples for request in requests())
+
+
+@pytest.mark.parametrize(
+    ("scores", "since"),
+    [([], 0), ([0.1], 0), ([0.1, 0.2], 0), ([0.3, 0.2, 0.3], 2), ([0.1, 0.5, 0.4, 0.2], 2)],
+)
+def test_evaluations_since_the_best_one(scores: list[float], since: int) -> None:
+    assert stale(scores) == since
+
+
+def test_a_run_that_no_longer_improves_ends_and_stays_ended(
+    config_file: Path, tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / "run"
+    settings = ["steps=60", "eval.every=1", "eval.patience=2", "checkpoint.every=50"]
+    assert attempt(config_file, folder, *settings) == 0
+    assert "none of the last 2 evaluations was better" in capsys.readouterr().out
+    rows = metrics(folder)
+    scores = [row["eval/problems/avg"] for row in rows]
+    assert len(rows) < 60 and stale(scores) == 2
+    assert all(stale(scores[:n]) < 2 for n in range(1, len(scores)))
+    last = folder / "checkpoints" / "latest"
+    assert checkpoint.load_position(last)[0].step == rows[-1]["step"]
+    assert attempt(config_file, folder, *settings) == 0
+    assert metrics(folder) == rows
+    assert attempt(config_file, folder, *settings[:2], f"steps={len(rows)}") == 0  # once more
+    assert len(metrics(folder)) == len(rows) + 1
+
+
+def test_patience_without_evaluations_is_refused(config_file: Path, tmp_path: Path, capsys) -> None:
+    assert attempt(config_file, tmp_path, "eval.patience=2", "eval.benchmarks=[]") == 2
+    assert "eval.patience = 2" in capsys.readouterr().err
+
+
+GOOD = {
+    "policy/entropy": 0.5,
+    "rollout/truncated": 0.1,
+    "verdict/timeout": 0.0,
+    "verdict/crashed": 0.0,
+    "rollout/logprob_mismatch_mean": 0.01,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "bound", "advice"),
+    [
+        ({"policy/entropy": 0.01}, "entropy_below", "loss.entropy_bonus"),
+        ({"policy/entropy": 2.5}, "entropy_above", "optim.lr"),
+        ({"rollout/truncated": 0.3}, "truncated_above", "rollout.max_tokens"),
+        ({"verdict/timeout": 0.02}, "verifier_failures_above", "verifier.timeout"),
+        ({"verdict/crashed": 0.02}, "verifier_failures_above", "verifier.timeout"),
+        ({"rollout/logprob_mismatch_mean": 0.2}, "mismatch_above", "loss.importance_sampling"),
+    ],
+)
+def test_a_metric_past_its_bound_is_called_out_once(changed, bound: str, advice: str) -> None:
+    said: list[str] = []
+    watcher = health.Health(Warn(), said.append)
+    for step, row in enumerate([GOOD, GOOD | changed, GOOD | changed, GOOD, GOOD | changed]):
+        watcher.log(step, row)
+    assert [line.split(":")[1] for line in said] == [" step 1", " step 4"]
+    (name, number), *_ = changed.items()
+    assert all(f"warn.{bound}" in line and advice in line and name in line for line in said)
+    assert not health.concerns(GOOD | changed, Warn(**{bound: number}))  # at a bound is not past it
+
+
+def test_warnings_reach_the_user(config_file: Path, tmp_path: Path, capsys) -> None:
+    run(config_file, tmp_path / "run", "steps=1", "warn.entropy_above=0.1")
+    assert "warning: step 1: policy/entropy is" in capsys.readouterr().out
+
+
+def test_updates_that_blow_up_end_the_run_with_what_was_seen(
+    config_file: Path, tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ["optim.lr=1.0e+30", "optim.max_skipped=2", "steps=20"]
+    assert attempt(config_file, folder, *arguments) == 2
+    error = capsys.readouterr().err
+    last = metrics(folder)[-1]
+    assert re.match(rf"error: step {last['step']}: \d updates in a row were skipped", error)
+    assert "not finite" in error and last["optim/skipped_updates"] >= 1
+    seen = folder / "rollouts" / f"step-{last['step']:06d}.jsonl"
+    assert seen.name in error and len(seen.read_text().splitlines()) == 24
+    saved = checkpoint.latest(folder)
+    assert saved is None or checkpoint.refuse_damaged(saved) is None
+
+
+def test_skipped_updates_are_counted_over_steps() -> None:
+    good = UpdateStats(metrics={}, by_cell={}, grad_norm=1.0, lr=1.0, updates=1, skipped_rows=0)
+    bad = replace(good, non_finite="the loss (nan)")
+    assert health.skipped_in_a_row(0, [good, bad]) == 1
+    assert health.skipped_in_a_row(1, [bad, bad]) == 3
+    assert health.skipped_in_a_row(2, [bad, good]) == 0
+    health.refuse_to_go_on(7, 2, [bad, bad], most=3)
+    with pytest.raises(UserError, match=r"step 7: 3 updates in a row.*the loss \(nan\)"):
+        health.refuse_to_go_on(7, 3, [bad, bad], most=3)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The kernel refuses to write more into any file, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kilobytes", [1, 8, 50, 100, 200])
+def test_a_disk_that_is_full_costs_no_checkpoint(
+    config_file: Path, finished: Path, tmp_path: Path, capsys, kilobytes: int
+) -> None:
+    """Wherever it strikes: metrics, rollouts, the model, the optimizer's state."""
+    folder = tmp_path / "run"
+    run(config_file, folder, "steps=2")
+    with largest_file(1024 * kilobytes):
+        assert attempt(config_file, folder) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    saved = checkpoint.latest(folder)
+    assert saved is not None and saved.name == "step-000002"
+    checkpoint.refuse_damaged(saved)
+    assert not list(folder.glob("checkpoints/.step-*"))
+    run(config_file, folder)
+    assert comparable(folder) == comparable(finished)
+    assert same_weights(folder, finished)
+
+
+def flip(file: Path) -> None:
+    """One bit in the middle: sizes, headers and JSON stay as they are."""
+    content = bytearray(file.read_bytes())
+    content[-len(content) // 3] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", checkpoint.STATE, "asymrl.json", "tokenizer.json", "config.json"]
+)
+def test_a_damaged_checkpoint_is_refused_by_its_files_name(
+    config_file: Path, finished: Path, tmp_path: Path, capsys, name: str, harm
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, symlinks=True)
+    harm(folder / "checkpoints" / "latest" / name)
+    assert attempt(config_file, folder, "steps=6") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and name.rpartition("/")[2] in error, error
+    assert metrics(folder) == metrics(finished)
+
+
+def test_a_checkpoints_readme_may_be_edited(config_file: Path, finished: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, symlinks=True)
+    (folder / "checkpoints" / "latest" / "README.md").write_text("Ours.")
+    run(config_file, folder, "steps=6")
+
+
+def test_data_that_changed_since_the_checkpoint_is_refused(
+    config_file: Path, tmp_path: Path, capsys
+) -> None:
+    data = tmp_path / "problems.jsonl"
+    rows = [{"id": str(n), "problem": f"What is {n}?", "answer": str(n)} for n in range(9)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder, own = tmp_path / "run", f"data.train={data}"
+    run(config_file, folder, own, "steps=2")
+    data.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    assert attempt(config_file, folder, own, "steps=3") == 2
+    error = capsys.readouterr().err
+    assert "data.train is not what" in error and error.count("\n") == 1
+    last = str(folder / "checkpoints" / "latest")
+    run(config_file, tmp_path / "new", own, "steps=3", "--resume", last)
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(config_file, folder, own, "steps=3")

@@ -1,0 +1,48 @@
+"""Runs that are killed at random points and started again end as if nothing had happened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_loop import comparable, same_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def killed(kills: int, root: Path, *arguments: str) -> dict:
+    """What tests/killed.py counted; every run it made equals the one that nobody killed."""
+    command = [sys.executable, "-m", "tests.killed", str(kills), "0", str(root), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + (root / "log").read_text()[-3000:]
+    *folders, counts = map(json.loads, done.stdout.splitlines())
+    whole = root / "whole"
+    for folder in (Path(row["folder"]) for row in folders):
+        assert comparable(folder) == comparable(whole)
+        assert same_weights(folder, whole)
+        for kind in ("rollouts/*", "eval/*/*.jsonl"):
+            names = sorted(path.relative_to(whole) for path in whole.glob(kind))
+            assert names == sorted(path.relative_to(folder) for path in folder.glob(kind))
+            assert all((folder / n).read_bytes() == (whole / n).read_bytes() for n in names)
+        left = [path for path in folder.rglob("*") if ".tmp" in path.name]
+        assert not left, left
+    return counts
+
+
+def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(
+    config_file: Path, tmp_path: Path
+) -> None:
+    counts = killed(6, tmp_path, "--config", str(config_file))
+    assert counts["kills"] >= 6
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_pocket_run_killed_a_hundred_times_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "asymrl.pocket"], cwd=ROOT, check=True)
+    arguments = ["steps=12", "checkpoint.every=1", "eval.every=4", "policy.threads=1"]
+    counts = killed(100, tmp_path, "--config", "pocket_asym.yaml", *arguments, "eval.limit=32")
+    print(counts)
+    assert counts["kills"] >= 100 and counts["mid_save"] > 0
