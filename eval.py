@@ -32,7 +32,8 @@ ENGINES = ("auto", "hf", "vllm")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    about = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--ckpt", help="a checkpoint, a model folder or a hub id")
     asked.add_argument("--config", help="the untrained model of that config, asked as it asks")
@@ -56,6 +57,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--chunk", type=int, default=1024, help="samples of each process between two saves")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    words = sys.argv[1:] if argv is None else argv
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if twice := next((flag for flag in flags if flags.count(flag) > 1), None):
+        parser.error(f"{twice} is given twice, and only one can be meant; give it once")
     return parser.parse_args(argv)
 
 
@@ -115,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
         with world.in_turn():
             if world.first:
                 stack.enter_context(samples.opened(folder))
-        console = Console() if sys.stdout.isatty() else Console(width=110)  # a log's table is whole
+        console = Console() if sys.stdout.isatty() else Console(width=120)  # a log's table is whole
         results = evaluate.evaluate(
             partial(make_engine, engine, asked, world, longest + sampling.max_tokens),
             verifier,
@@ -223,6 +228,11 @@ def samples_at(avg_at: int | str, benchmark: str) -> int:
     return 5 if benchmark in ("math500", "olympiadbench") else 10
 
 
+LONGEST_NAME = 255  # characters that a file's or a folder's name may have
+VALID = {
+    "ckpt": "a checkpoint, a model folder or a hub id",
+    "config": "a config's name in configs/ or its path",
+}
 BOUNDS = {
     "avg_at": (1, 10_000),
     "temperature": (0, 100),
@@ -234,8 +244,11 @@ BOUNDS = {
 
 
 def refuse_numbers(arguments: argparse.Namespace) -> None:
-    if arguments.ckpt == "":
-        raise UserError("--ckpt is empty; valid is a checkpoint, a model folder or a hub id")
+    for name, valid in VALID.items():
+        given = getattr(arguments, name)
+        if given is not None and (not given or max(map(len, given.split("/"))) > LONGEST_NAME):
+            what = "too long for a file's name" if given else "empty"
+            raise UserError(f"--{name} is {what}; valid is {valid}")
     for name, (least, most) in BOUNDS.items():
         given = getattr(arguments, name)
         if given not in (None, PAPER) and not least <= given <= most:

@@ -6,6 +6,7 @@ Knows checkpoints, configs and tokenizers; nothing of engines or of samples.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +19,19 @@ from asymrl.types import Problem, Sampling, UserError, value
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 PLAIN_PROMPT = {"system": None, "user": BOXED, "template_kwargs": {"enable_thinking": False}}
 PLAIN_TOKENS = 4096
+MODEL_JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+NOT_DEFINED = (
+    "{path} has no asymrl.json, so it is asked in the usual way: step by step, with a box for the "
+    "answer; --config NAME asks as that config does"
+)
 
 
 @value
 class Asked:
-    """Who is asked, and how. max_tokens None: nothing is said of it. name: of the folder."""
+    """Who is asked, and how. max_tokens None: nothing is said of it. name: of the folder.
+
+    which: the rule by which a run's checkpoint was chosen, in words, where it is one.
+    """
 
     model: Any
     where: Path
@@ -33,6 +42,7 @@ class Asked:
     max_tokens: int | None
     trained: Mapping[str, Any]  # how it was sampled in training's evaluations; may be empty
     verifier: Mapping[str, Any]
+    which: str | None
     notes: Sequence[str]
 
 
@@ -40,8 +50,9 @@ def find(ckpt: str | None, config_name: str | None) -> Asked:
     """By asymrl.json of a checkpoint, by the config of an untrained model, by default otherwise."""
     config = configs.load(config_name) if config_name else None
     model = config.model if config else schema.Model(path=ckpt or "")
-    tokenizer = models.load_tokenizer(model)
     where = Path(models.locate(model.path)).resolve()
+    refuse_damaged(where)
+    tokenizer = models.load_tokenizer(model)
     defined = checkpoint.definitions(where)
     prompt = defined.prompt.model_dump() if defined else PLAIN_PROMPT
     verifier = (defined.verifier if defined else schema.Verifier()).model_dump()
@@ -79,11 +90,25 @@ def find(ckpt: str | None, config_name: str | None) -> Asked:
         max_tokens=max_tokens,
         trained=drawn,
         verifier=verifier,
+        which=defined.which if defined else None,
         notes=[
             *([f"which checkpoint: {defined.which}"] if defined and defined.which else []),
+            *([] if defined or config else [NOT_DEFINED.format(path=model.path)]),
             *unknown,
         ],
     )
+
+
+def refuse_damaged(folder: Path) -> None:
+    """UserError where a model folder's JSON is none: libraries meet it with errors of any kind."""
+    for name in MODEL_JSON:
+        file = folder / name
+        try:
+            known = json.loads(file.read_bytes()) if file.is_file() else {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{file} is damaged and cannot be read: {error}") from None
+        if not isinstance(known, dict):
+            raise UserError(f"{file} is damaged: it holds no object")
 
 
 def name_of(checkpoint: Path) -> str:
@@ -101,11 +126,16 @@ def sampling(
     most, notes = models.positions(asked.model), []
     wanted = max_tokens or asked.max_tokens or PLAIN_TOKENS
     if most is not None and longest + wanted > most:
-        if max_tokens or asked.max_tokens or longest >= most:
+        if longest >= most:
+            raise UserError(
+                f"the longest prompt has {longest} tokens, and {asked.model.path} has positions "
+                f"for {most}, its response among them; valid are benchmarks with shorter problems"
+            )
+        if max_tokens or asked.max_tokens:
             raise UserError(
                 f"the longest prompt ({longest} tokens) with --max-tokens {wanted} needs "
                 f"{longest + wanted} tokens, and {asked.model.path} has positions for {most}; "
-                f"valid is --max-tokens {max(0, most - longest)} or less"
+                f"valid is --max-tokens {most - longest} or less"
             )
         wanted = most - longest
         notes.append(f"responses of at most {wanted} tokens: the model has positions for {most}")
@@ -140,6 +170,7 @@ def settings(
     verifier = {k: v for k, v in asked.verifier.items() if k != "workers"}
     return {
         "checkpoint": asked.model.path,
+        "which": asked.which,
         "weights": samples.weights(asked.where) or f"{asked.model.path}@{asked.model.revision}",
         "engine": engine,
         **({"chunk": chunk} if engine == "vllm" else {}),

@@ -87,7 +87,8 @@ def settings(config: Config) -> Iterator[str]:
     yield "|---|---|"
     for section in SETTINGS:
         for key, value in getattr(config, section).model_dump().items():
-            yield f"| {section}.{key} | {value} |"
+            shown = str(value).replace("|", "\\|")  # stop tokens have bars: <|im_end|>
+            yield f"| {section}.{key} | {shown} |"
 
 
 def sources(config: Config) -> list[data.Source]:

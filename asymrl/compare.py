@@ -19,6 +19,7 @@ from rich.table import Column, Table
 
 from asymrl import samples, scores
 from asymrl.files import write_atomically
+from asymrl.report_runs import printable
 from asymrl.scores import Difference, Estimate
 from asymrl.types import UserError, value
 
@@ -69,8 +70,8 @@ def names(folders: Sequence[Path]) -> list[str]:
     for count in range(1, max(map(len, parts)) + 1):
         short = ["/".join(part[-count:]) for part in parts]
         if len(set(short)) == len(short):
-            return short
-    return [str(folder) for folder in folders]
+            return [printable(name) for name in short]
+    return [printable(str(folder)) for folder in folders]
 
 
 def refuse_other_problems(one: Evaluation, other: Evaluation) -> None:
@@ -110,8 +111,15 @@ def notes(evaluations: Sequence[Evaluation]) -> list[str]:
             if key != "weights" and not key.endswith(".digest")
         ]
         if found:
-            said.append(f"{first.name} and {other.name} differ in {'; '.join(found[:6])}")
+            some = printable("; ".join(found[:6]))
+            said.append(f"{first.name} and {other.name} differ in {some}")
     return said
+
+
+def rules(evaluations: Sequence[Evaluation]) -> list[str]:
+    """By which rule each checkpoint was chosen, where that is known: no number without it."""
+    known = [(one.name, one.settings.get("which")) for one in evaluations]
+    return [f"{name}: which checkpoint: {printable(str(which))}" for name, which in known if which]
 
 
 def averages(one: Evaluation) -> dict[str, Estimate]:
@@ -145,7 +153,8 @@ def sentences(evaluations: Sequence[Evaluation]) -> list[str]:
     """In plain words, of every other folder against the first."""
     first, said = evaluations[0], []
     for other in evaluations[1:]:
-        for name, one in differences(first, other).items():
+        for benchmark, one in differences(first, other).items():
+            name = printable(benchmark)
             points = f"{100 * one.value:+.2f} points"
             if (word := scores.word(one)) == "not measured":
                 said.append(f"{name}: {other.name} - {first.name} {points}, {word}: one problem")
@@ -173,22 +182,40 @@ def cells(evaluations: Sequence[Evaluation]) -> tuple[list[str], Cells]:
             shown = number if error is None else f"{number} ± {100 * error:.2f}"
             best = float(number) in ranked and len(found) > 1
             row.append((shown, ranked.index(float(number)) + 1 if best else 0))
-    return columns, drawn
+    return [printable(column) for column in columns], drawn
 
 
 def markdown(evaluations: Sequence[Evaluation]) -> str:
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     columns, drawn = cells(evaluations)
-    lines = [["", *columns], ["---", *["---:"] * len(columns)]]
+    lines = [["", *map(markdown_text, columns)], ["---", *["---:"] * len(columns)]]
     for one, row in zip(evaluations, drawn, strict=True):
-        lines.append([one.name.replace("|", "\\|"), *marked(row, marks)])
+        lines.append([markdown_text(one.name), *marked(row, marks)])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    said = "".join(f"- {sentence}\n" for sentence in sentences(evaluations))
-    return f"{table}\n{CELLS}" + (f" {MARKS}\n\n{said}\n{METHOD}\n" if said else "\n")
+    said = "\n".join(f"- {markdown_text(sentence)}" for sentence in below(evaluations))
+    several = len(evaluations) > 1
+    parts = [f"{CELLS} {MARKS}" if several else CELLS, said, METHOD if several else ""]
+    return f"{table}\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def below(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What a table alone would hide: which checkpoints these are, which settings differ, and what
+    may be said of it."""
+    return [
+        *rules(evaluations),
+        *(f"note: {note}" for note in notes(evaluations)),
+        *sentences(evaluations),
+    ]
+
+
+def markdown_text(plain: str) -> str:
+    """Names are no markup: neither a column's end, nor HTML, emphasis, a link or an image."""
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\|*`]|\](?=\()", r"\\\g<0>", plain)
 
 
 def latex(evaluations: Sequence[Evaluation]) -> str:
-    """A booktabs table, and what may be said of it as comments."""
+    """A booktabs table, and below it, as comments, what may be said of it."""
     marks = {0: "${}$", 1: "$\\mathbf{{{}}}$", 2: "$\\underline{{{}}}$"}
     columns, drawn = cells(evaluations)
     head = [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule"]
@@ -197,15 +224,15 @@ def latex(evaluations: Sequence[Evaluation]) -> str:
         " & ".join([latex_text(one.name), *marked(row, marks, latex_number)]) + " \\\\"
         for one, row in zip(evaluations, drawn, strict=True)
     ]
-    said = sentences(evaluations)
-    comments = [CELLS, *([MARKS, *said, METHOD] if said else [])]
+    marked_so, how = ([MARKS], [METHOD]) if len(evaluations) > 1 else ([], [])
+    comments = [CELLS, *marked_so, *below(evaluations), *how]
     lines = [
-        *(f"% {line}" for line in comments),
         *head,
         "\\midrule",
         *body,
         "\\bottomrule",
         "\\end{tabular}",
+        *(f"% {line}" for line in comments),
     ]
     return "\n".join(lines) + "\n"
 
@@ -222,13 +249,14 @@ def latex_number(shown: str) -> str:
 
 def latex_text(plain: str) -> str:
     special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-    return re.sub(r"[\\~^&%$#_{}]", lambda found: special.get(found[0], f"\\{found[0]}"), plain)
+    special["["] = "{[}"  # after a row's end it would be read as a length
+    return re.sub(r"[\\~^&%$#_{}[]", lambda found: special.get(found[0], f"\\{found[0]}"), plain)
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:
     marks = {0: "{}", 1: "[bold]{}[/]", 2: "[underline]{}[/]"}
     columns, drawn = cells(evaluations)
-    shown = Table(Column("", no_wrap=True), *(Column(c, justify="right") for c in columns))
+    shown = Table(Column("", no_wrap=True), *(Column(escape(c), justify="right") for c in columns))
     for one, row in zip(evaluations, drawn, strict=True):
         shown.add_row(escape(one.name), *marked(row, marks))
     return shown
@@ -254,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(table(evaluations))
     for note in notes(evaluations):
         print(f"note: {note}", file=sys.stderr)
-    for sentence in sentences(evaluations):
+    for sentence in [*rules(evaluations), *sentences(evaluations)]:
         console.print(sentence, markup=False)
     if len(evaluations) > 1:
         console.print(METHOD, markup=False)

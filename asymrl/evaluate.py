@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Column, Table
 
 from asymrl import samples as stored
@@ -83,7 +84,8 @@ def evaluate(
     engine: makes one, and is called only where samples are missing. samples: how many a problem, by
     the benchmark's name. chunk: samples of each engine between two saves; None: a benchmark at a
     time. settings: what the samples depend on; with it, samples that are there are gone on from
-    (UserError where they are of other settings, or with replace they go); without, drawn anew.
+    (UserError where they are of other settings, or with replace they go, once there is an engine to
+    draw others); without, drawn anew.
     Samples' seeds depend on (seed, benchmark, problem, sample) alone, so two evaluations differ by
     the weights alone; and chunks do not depend on what was there, so one that was killed and
     started again draws what an uninterrupted one would have.
@@ -98,7 +100,8 @@ def evaluate(
         for name, requests in asked.items()
     }
     with world.in_turn():  # the first cuts off what was half-written, then all read
-        rows = begun(folder, asked, sizes, settings, first=world.first, replace=replace)
+        ours = settings is None or stored.usable(folder, settings, replace=replace)
+        rows = begun(folder, asked, sizes, settings, first=world.first, ours=ours)
     total = sum(request.samples for requests in asked.values() for request in requests)
     done = sum(map(len, rows.values()))
     progress(done, total)
@@ -106,7 +109,7 @@ def evaluate(
     if done < total:
         making["engine"] = engine()
         if settings is not None and world.first:
-            stored.record(folder, settings)
+            stored.record(folder, settings, anew=not ours)
     for name, requests in asked.items():
         for first in range(len(rows[name]) // requests[0].samples, len(requests), sizes[name]):
             part = requests[first : first + sizes[name]]
@@ -130,14 +133,14 @@ def begun(
     settings: Mapping[str, Any] | None,
     *,
     first: bool,
-    replace: bool,
+    ours: bool,
 ) -> dict[str, list[stored.Row]]:
     """The samples that need not be drawn, by benchmark: whole chunks of `sizes` problems; with hf,
-    whose tokens do not depend on the chunk, whole problems."""
+    whose tokens do not depend on the chunk, whole problems. ours: what is there may be used."""
+    if not ours:
+        return {name: [] for name in asked}
     alone = settings is not None and settings.get("engine") == "hf"
-    if first and settings is not None:
-        stored.settle(folder, settings, replace=replace)
-    elif first:
+    if first and settings is None:
         for name in asked:
             (folder / f"{name}.jsonl").unlink(missing_ok=True)
     return {
@@ -226,7 +229,7 @@ def table(results: Sequence[Scores]) -> Table:
     drawn = Table(Column("benchmark", no_wrap=True), *(Column(c, justify="right") for c in columns))
     for one in results:
         drawn.add_row(
-            one.benchmark,
+            escape(one.benchmark),
             percent(one.avg),
             percent(one.pass_at[one.samples]),
             percent(one.majority),

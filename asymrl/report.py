@@ -18,6 +18,7 @@ import argparse
 import base64
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,25 +42,25 @@ def write_report(runs: Sequence[Path], out: Path) -> list[str]:
     """Writes the page to `out` and its figures to `figures/*.png` beside it, each atomically.
 
     Returns a sentence for each run folder that could not be read; they are on the page too.
-    UserError where a folder does not exist, where none is a readable run, and where `out` cannot
-    be a file.
+    UserError where a folder does not exist, where none is a readable run, and where `out` or a
+    figure cannot be written.
     """
-    if out.is_dir():
+    if os.path.isdir(out):  # Path.is_dir raises of names that no file can have
         raise UserError(f"--out {out} is a folder; the name of an HTML file is needed")
     found, left_out = read_runs(runs)
     page, sections = build_page(found, left_out)
     figures = out.parent / "figures"
     try:
         figures.mkdir(parents=True, exist_ok=True)
+        for section in sections:
+            for drawing in section.drawings:
+                write_atomically(figures / f"{drawing.name}.png", drawing.png)
+        write_atomically(out, page.encode("utf-8", errors="replace"))
     except OSError as error:
         raise UserError(
-            f"--out {out}: {figures} cannot be made ({error.strerror}); "
-            "a place in a folder that can be written is needed"
+            f"--out {out}: it, or its figures in {figures}, cannot be written "
+            f"({error.strerror or error}); a place in a folder that can be written is needed"
         ) from None
-    for section in sections:
-        for drawing in section.drawings:
-            write_atomically(figures / f"{drawing.name}.png", drawing.png)
-    write_atomically(out, page.encode("utf-8", errors="replace"))
     return left_out
 
 

@@ -118,7 +118,7 @@ def mean_line(at: Mapping[float, Sequence[float]]) -> Line:
     """Means over runs by x; low and high are one standard error (the mean itself for one run)."""
     x = sorted(at)
     y = [sum(at[place]) / len(at[place]) for place in x]
-    errors = [_standard_error(at[place]) or 0.0 for place in x]
+    errors = [standard_error(at[place]) or 0.0 for place in x]
     return Line(
         x=x,
         y=y,
@@ -135,7 +135,7 @@ def estimate(numbers: Sequence[float]) -> Estimate | None:
     known = [given for given in numbers if math.isfinite(given)]
     if not known:
         return None
-    error, n = _standard_error(known), len(known)
+    error, n = standard_error(known), len(known)
     if error is None:
         return Estimate(mean=known[0], half=None, n=1)
     from scipy import stats  # slow to load, and only arms of several seeds need it
@@ -156,7 +156,8 @@ def kappa_hat(run: Run) -> float:
     return sum(early) / len(early) if early else math.nan
 
 
-def _standard_error(numbers: Sequence[float]) -> float | None:
+def standard_error(numbers: Sequence[float]) -> float | None:
+    """Of their mean, s / sqrt(n) with s to n - 1; None of fewer than two."""
     n = len(numbers)
     if n < 2:
         return None

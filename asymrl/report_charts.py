@@ -5,6 +5,7 @@ Knows metrics, estimators and what to say of them; drawing is `report_figures`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 
 import matplotlib
 
-from asymrl.report_arms import FEW, Arm, betas, curve, finished, setting
+from asymrl.report_arms import FEW, Arm, betas, curve, finished, setting, standard_error
 from asymrl.report_curves import curves, measured, moving
 from asymrl.report_figures import (
     STYLE,
@@ -134,6 +135,7 @@ FLIPS_ABOUT = (
     "GRPO, and GRPO with one channel's advantage curve reflected at p = 1/2: the negative one in "
     "ent_increase, the positive one in ent_decrease. The same curves as above, these arms alone."
 )
+FLIPS = ("asym", "ent_increase", "ent_decrease")
 CHANNELS = (("positive", "A+", "W+", "right"), ("negative", "A-", "W-", "wrong"))
 
 
@@ -201,9 +203,12 @@ def _accuracies(arms: Sequence[Arm]) -> list[Chart]:
         get = partial(accuracy, names=names)
         smoothed = max(len(get(run).values) for run in runs) >= FEW
         title = names[0] if len(names) == 1 else "mean"
+        name = f"accuracy_{re.sub(r'[^A-Za-z0-9.-]', '_', title)[:60]}"
+        if any(chart.name == name for chart in charts):
+            name += f"_{len(charts)}"  # another benchmark is written alike
         charts.append(
             Chart(
-                name=f"accuracy_{re.sub(r'[^A-Za-z0-9.-]', '_', title)}",
+                name=name,
                 title=f"Held-out accuracy, {title}",
                 unit="accuracy (fraction)",
                 caption=(f"Over {', '.join(names)}. " if len(names) > 1 else "")
@@ -294,11 +299,15 @@ def _moved_betas(arms: Sequence[Arm]) -> list[Chart]:
 
 
 def _flips(arms: Sequence[Arm], charts: Sequence[Chart]) -> list[Chart]:
-    """The charts with GRPO and its flips alone, where both are there and others too."""
-    at = [(setting(arm.runs[0], "advantage.name"), betas(arm)) for arm in arms]
-    wanted = [(name, (0.5, 0.5)) for name in ("asym", "ent_increase", "ent_decrease")]
-    own = [i for i, here in enumerate(at) if here in wanted]
-    if wanted[0] not in at or len({at[i] for i in own}) < 2 or len(own) == len(arms):
+    """The charts with GRPO and its flips alone, where both are there and others too. They differ
+    in nothing but the estimator; of several such families it is the largest."""
+    families: dict[str, list[int]] = {}
+    for i, arm in enumerate(arms):
+        if setting(arm.runs[0], "advantage.name") in FLIPS and betas(arm) == (0.5, 0.5):
+            families.setdefault(_but_betas(arm), []).append(i)
+    own = max(families.values(), key=len, default=[])
+    names = {setting(arms[i].runs[0], "advantage.name") for i in own}
+    if FLIPS[0] not in names or len(names) < 2 or len(own) == len(arms):
         return []
     return [
         Chart(
@@ -319,24 +328,44 @@ def _flips(arms: Sequence[Arm], charts: Sequence[Chart]) -> list[Chart]:
 def _heat_map(arms: Sequence[Arm], names: Sequence[str]) -> list[Drawing]:
     """Final accuracy over (beta_pos, beta_neg), where arms that differ in nothing else fill at
     least two thirds of a grid of 2 by 2 or more; of several such families the largest."""
-    families: dict[str, dict[tuple[float, float], tuple[str, float]]] = {}
+    families: dict[str, dict[tuple[float, float], tuple[str, list[float]]]] = {}
     for arm in arms:
         at = betas(arm)
         scores = [final_accuracy(run, names) for run in finished(arm)]
         known = [score for score in scores if score is not None]
         if at is None or not known:
             continue
-        rest = {key: given for key, given in arm.runs[0].config.items() if key != "seed"}
-        rest["advantage"] = setting(arm.runs[0], "advantage.name")
-        family = families.setdefault(repr(sorted(rest.items())), {})
-        family.setdefault(at, (arm.label, sum(known) / len(known)))
+        name = setting(arm.runs[0], "advantage.name")
+        family = families.setdefault(f"{name} {_but_betas(arm)}", {})
+        family.setdefault(at, (arm.label, known))
     cells = max(families.values(), key=len, default={})
     rows, columns = (len({at[axis] for at in cells}) for axis in (0, 1))
     if min(rows, columns) < 2 or 3 * len(cells) < 2 * rows * columns:
         return []
-    caption = "Mean over seeds at the last evaluation; arms that differ in nothing but the betas."
+    caption = (
+        f"Over {', '.join(names)}. Mean over seeds at the last evaluation in training; arms that "
+        f"differ in nothing but the betas. {_sure_of([scores for _, scores in cells.values()])}"
+    )
     title, unit = "Final accuracy by beta_pos and beta_neg", "held-out accuracy (fraction)"
-    return [draw_heat_map("heat_map", title, unit, caption, cells)]
+    means = {at: (label, sum(scores) / len(scores)) for at, (label, scores) in cells.items()}
+    return [draw_heat_map("heat_map", title, unit, caption, means)]
+
+
+def _sure_of(cells: Sequence[Sequence[float]]) -> str:
+    """Seeds a cell, and the root mean square of the cells' standard errors over seeds."""
+    counts = sorted({len(scores) for scores in cells})
+    seeds = f"Seeds a cell: {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}."
+    squares = [error**2 for scores in cells if (error := standard_error(scores)) is not None]
+    if not squares:
+        return f"{seeds} How sure a cell is cannot be said of one."
+    typical = math.sqrt(sum(squares) / len(squares))
+    return f"{seeds} Standard error of a cell, root mean square over cells: {typical:.3f}."
+
+
+def _but_betas(arm: Arm) -> str:
+    """All settings but the estimator and the seed, to know arms by that differ in nothing else."""
+    rest = arm.runs[0].config.items()
+    return repr(sorted((key, given) for key, given in rest if key not in ("advantage", "seed")))
 
 
 def _phases(arms: Sequence[Arm]) -> list[Drawing]:

@@ -46,7 +46,9 @@ def curves(arm: Arm) -> Curves | None:
     try:
         own = _tabulated(ADVANTAGES[name], params, size)
         fine = _tabulated(ADVANTAGES[name], params, size * max(1, FINE // size))
-    except (TypeError, AssertionError):  # a config of another version: other names, other ranges
+    except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError):
+        return None  # a config of another version: other names, other ranges, other types
+    if any(number(a) is None for points in (*own.values(), *fine.values()) for _, a in points):
         return None
     return Curves(
         advantage={channel: _line(own[channel], fine[channel], False) for channel in own},
@@ -82,7 +84,15 @@ def _measured(run: Run, channel: str) -> dict[float, float]:
                 )
     if not mass:
         return {}
-    return {float(p): mass.get(p, 0.0) / total for p, total in often.items() if total > 0}
+    shares = {p: total for p, total in often.items() if total > 0 and _is_accuracy(p)}
+    return {float(p): mass.get(p, 0.0) / total for p, total in shares.items()}
+
+
+def _is_accuracy(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def moving(arm: Arm, beta: str) -> bool:

@@ -22,6 +22,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from asymrl.report_arms import Line
+from asymrl.report_runs import printable
 from asymrl.types import value
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#60646c", "#e0e1e6", "#ffffff"
@@ -117,7 +118,8 @@ def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
         elif low:
             axes.fill_between(x, low, high, alpha=0.16 if few else 0.07, lw=0, **own)
         mark = MARKERS[place % len(MARKERS)] if chart.dots or len(x) == 1 else None
-        look = own | {"linestyle": DASHES[place % len(DASHES)], "marker": mark}
+        dash = place % len(DASHES)  # whole lines below dashed ones: of two that agree both show
+        look = own | {"linestyle": DASHES[dash], "marker": mark, "zorder": 2 + dash / 10}
         handles += axes.plot(x, y, linewidth=1.8, markersize=4, markeredgewidth=0, **look)
     axes.set_ylim(*limits)
     axes.set_xlabel(chart.x_label)
@@ -274,7 +276,8 @@ def _canvas(
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=8.5)
-    figure.text(0.1 / WIDTH, 1 - 0.08 / height, title, va="top", weight="bold", fontsize=10)
+    place, look = (0.1 / WIDTH, 1 - 0.08 / height), {"weight": "bold", "fontsize": 10}
+    figure.text(*place, printable(shortened(title, 60)), va="top", **look)
     figure.text(0.1 / WIDTH, 1 - 0.3 / height, y_label, va="top", color=MUTED, fontsize=8.5)
     return figure, axes
 
@@ -290,7 +293,7 @@ def _legend(figure: Figure, handles: Sequence[Line2D | Patch], names: Sequence[s
     rows = math.ceil(len(names) / columns)
     figure.legend(
         handles,
-        names,
+        [printable(name) for name in names],
         loc="upper left",
         bbox_to_anchor=(0.0, (rows * LEGEND_ROW + 0.08) / height),
         ncols=columns,

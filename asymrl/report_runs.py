@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import yaml
 from asymrl.types import UserError, value
 
 NO_PHASES = ("time/total", "time/step", "time/verify_wait")
+MOST = 1e100  # of a number: beyond it squares overflow, and nothing is measured there
+MOST_STEPS = 10**9
+MOST_SETTINGS, DEEPEST = 10_000, 32  # of a config.yaml, aliases written out
 
 
 @value
@@ -68,18 +72,16 @@ def labels(folders: Sequence[Path]) -> list[str]:
         clashing = [i for i, name in enumerate(names) if names.count(name) > 1]
         clashing = [i for i in clashing if depth[i] < len(folders[i].parts)]
         if not clashing:
-            return [_printable(name) for name in names]
+            return [printable(name) for name in names]
         for i in clashing:
             depth[i] += 1
 
 
 def number(given: Any) -> float | None:
-    """A finite number, else None: null (a NaN as written), text, a missing key."""
+    """A finite number, else None: null (a NaN as written), text, a missing key, beyond MOST."""
     if isinstance(given, bool) or not isinstance(given, int | float):
         return None
-    if isinstance(given, int):
-        return float(given) if abs(given) < 1e300 else None
-    return given if math.isfinite(given) else None
+    return float(given) if abs(given) < MOST else None
 
 
 def series(run: Run, metric: str) -> Series:
@@ -135,7 +137,7 @@ def phase_seconds(run: Run, training_only: bool) -> dict[str, float]:
             continue
         for key, given in row.items():
             spent = number(given)
-            if key.startswith("time/") and key not in NO_PHASES and spent:
+            if key.startswith("time/") and key not in NO_PHASES and spent and spent > 0:
                 phase = key.removeprefix("time/")
                 seconds[phase] = seconds.get(phase, 0.0) + spent
     return seconds
@@ -170,7 +172,7 @@ def json_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
 def _runs_at(folder: Path) -> list[Path]:
     """The folder itself if it is meant as a run, else all run folders below it."""
     folder = folder.resolve()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises of names that no file can have
         raise UserError(f"{folder} is no folder; a run folder, or a folder of runs, is needed")
     marks = ("config.yaml", "metrics.jsonl")
     if not any((folder / mark).exists() for mark in marks):
@@ -195,9 +197,10 @@ def _read_run(folder: Path, label: str) -> Run:
     by_step: dict[int, Mapping[str, Any]] = {}
     for line, row in enumerate(rows, start=1):
         step = row.get("step")
-        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MOST_STEPS:
             raise UserError(
-                f"{metrics_file} line {line} has step {step!r}; a whole number from 0 is needed"
+                f"{metrics_file} line {line} has step {_short(step)}; a whole number from 0 to "
+                f"{MOST_STEPS:,} is needed"
             )
         by_step[step] = row
     notes = [f"{label}: the half-written last line of metrics.jsonl was left out"] if half else []
@@ -208,8 +211,13 @@ def _read_run(folder: Path, label: str) -> Run:
     return Run(label=label, folder=folder, config=config, rows=ordered, notes=notes)
 
 
-def _printable(text: str) -> str:
-    """Folder names may hold line breaks and bytes that are no text; labels may not."""
+def _short(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def printable(text: str) -> str:
+    """Names of files and metrics may hold line breaks and what is no text; labels may not."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -222,9 +230,31 @@ def _config(file: Path) -> Mapping[str, Any]:
         raise UserError(f"{file}{where} is not valid YAML; a run's settings are needed") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # what PyYAML raises of `2001-99-99`, `!!bool x`, `!!timestamp x`, `!!int []`, `[[[[...`
+        raise UserError(f"{file} cannot be read as settings: {type(error).__name__}") from None
     if not isinstance(config, Mapping):
         raise UserError(f"{file} holds no settings; a mapping of keys to values is needed")
+    if why := _no_tree(config):
+        raise UserError(f"{file} {why}; a run's settings, as train.py writes them, are needed")
     return config
+
+
+def _no_tree(config: Mapping[Any, Any]) -> str | None:
+    """Why this is not what a config can be, None if it is: by aliases a YAML file may hold itself,
+    or be far larger than it looks. Level by level, since recursion would end before it does."""
+    level: list[Any] = [config]
+    seen = 0
+    for _ in range(DEEPEST):
+        maps = [one for one in level if isinstance(one, Mapping)]
+        if any(not isinstance(key, str) for one in maps for key in one):
+            return "has a key that is no text"
+        lists = [one for one in level if isinstance(one, list)]
+        seen += sum(map(len, [*maps, *lists]))
+        if seen > MOST_SETTINGS:
+            return f"holds more than {MOST_SETTINGS:,} settings"
+        level = [v for one in maps for v in one.values()] + [v for one in lists for v in one]
+    return "holds itself, or is nested too deeply" if level else None
 
 
 def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:

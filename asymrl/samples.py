@@ -9,16 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from asymrl.files import locked, sync, write_atomically
-from asymrl.types import Problem, Request, UserError
+from asymrl.types import REASONS, Problem, Request, UserError
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
-INFORMATIVE = ("checkpoint", "source")  # where something lay says nothing of what it was
+INFORMATIVE = ("checkpoint", "source", "which")  # where it lay, and why it: not what it was
+DEEPEST = 32  # levels of settings; what is deeper is no file of ours
+FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # of a row; what is valid
+    "problem_id": (lambda given: isinstance(given, str), "a text"),
+    "gold": (lambda given: isinstance(given, str), "a text"),
+    "reason": (lambda given: given in REASONS, f"one of {', '.join(REASONS)}"),
+    "answer": (lambda given: given is None or isinstance(given, str), "a text or null"),
+    "truncated": (lambda given: isinstance(given, bool), "true or false"),
+    "tokens": (lambda given: type(given) is int and 0 <= given < 2**53, "a number of tokens"),
+}
 Row = dict[str, Any]
 
 
@@ -64,7 +73,22 @@ def recorded(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{file} is damaged and cannot be read: {error}") from None
     if not isinstance(held, dict) or not isinstance(held.get("benchmarks"), dict):
         raise UserError(f"{file} is damaged: it names no benchmarks")
+    if not all(isinstance(of, dict) for of in held["benchmarks"].values()) or too_deep(held):
+        raise UserError(f"{file} is damaged: it is not as eval.py writes it")
     return held
+
+
+def too_deep(given: Any) -> bool:
+    """Whether there are more than DEEPEST levels; without recursion, which has a depth too."""
+    level = [given]
+    for _ in range(DEEPEST):
+        level = [
+            member
+            for one in level
+            if isinstance(one, dict | list)
+            for member in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
 
 
 def differing(
@@ -86,25 +110,35 @@ def shortened(given: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def record(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write settings.json, with the benchmarks that it named before."""
+def record(folder: Path, settings: Mapping[str, Any], *, anew: bool) -> None:
+    """Write settings.json, with the benchmarks that it named before; anew: what is there goes."""
+    if anew:
+        drop(folder, settings)
     held = recorded(folder) or {"benchmarks": {}}
     benchmarks = held["benchmarks"] | settings["benchmarks"]
     merged = {**settings, "benchmarks": benchmarks}
     write_atomically(folder / SETTINGS, json.dumps(merged, indent=2) + "\n")
 
 
-def settle(folder: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
-    """Leave samples of these settings in the folder, or none: others are refused, or dropped."""
+def usable(folder: Path, settings: Mapping[str, Any], *, replace: bool) -> bool:
+    """Whether what the folder holds is of these settings. Other samples are refused, or with
+    `replace` are to go: `record` drops them, once others can be drawn. Changes nothing."""
     try:
         refuse_other(folder, settings)
     except UserError:
         if not replace:
             raise
-        for name in {*recorded_names(folder), *settings["benchmarks"]}:
-            (folder / f"{name}.jsonl").unlink(missing_ok=True)
-        for file in (folder / SUMMARY, folder / SETTINGS):
-            file.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def drop(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Remove all samples. Their settings go last: killed on the way, it is still known what they
+    were."""
+    for name in {*recorded_names(folder), *settings["benchmarks"]}:
+        (folder / f"{name}.jsonl").unlink(missing_ok=True)
+    for file in (folder / SUMMARY, folder / SETTINGS):
+        file.unlink(missing_ok=True)
 
 
 def recorded_names(folder: Path) -> list[str]:
@@ -144,12 +178,20 @@ def kept(file: Path, requests: Sequence[Request], size: int, *, cut: bool) -> li
 
 
 def parsed(line: bytes, where: str) -> Row:
+    """A row with all that is counted in it. UserError says what it lacks, or what is not valid."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise UserError(f"{where}: the line is damaged; mend or move the file")
+    if missing := sorted(FIELDS.keys() - row.keys()):
+        raise UserError(f"{where}: the row has no {', '.join(missing)}")
+    for name, (valid, what) in FIELDS.items():
+        if not valid(row[name]):
+            raise UserError(
+                f"{where}: {name} is {shortened(row[name])}; valid is {what}; mend or move the file"
+            )
     return row
 
 
@@ -180,7 +222,8 @@ def digest(problems: Sequence[Problem]) -> str:
 def weights(folder: Path) -> str | None:
     """Which model a folder holds: config and tokenizer whole, and names, sizes and last MiB of the
     weight files, so that a large model costs no time; None where there are none (a hub id)."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    named = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    files = sorted(file for file in named if file.is_file())
     hashed = hashlib.blake2b(digest_size=8)
     for name in ("config.json", "tokenizer.json"):
         if (folder / name).is_file():
@@ -195,34 +238,38 @@ def weights(folder: Path) -> str | None:
 
 def read(folder: Path) -> dict[str, dict[str, list[Row]]]:
     """benchmark -> problem id -> its rows, of a finished evaluation. UserError where it is none."""
+    file = folder / SUMMARY
     try:
-        benchmarks = dict(json.loads((folder / SUMMARY).read_text())["benchmarks"])
-    except FileNotFoundError:
+        benchmarks = json.loads(file.read_bytes())["benchmarks"]
+        wanted = {
+            name: int(facts.get("problems", 0)) * int(facts.get("samples", 0))
+            for name, facts in benchmarks.items()
+        }
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} has no {SUMMARY}: it holds no evaluation, or one that is not finished (the "
             "same eval.py command finishes it)"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / SUMMARY} is damaged and cannot be read: {error!r}") from None
-    found: dict[str, dict[str, list[Row]]] = {}
-    for name in benchmarks:
-        file = folder / f"{name}.jsonl"
-        try:
-            lines = file.read_bytes().splitlines()
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror}") from None
-        facts = benchmarks[name] if isinstance(benchmarks[name], dict) else {}
-        wanted = facts.get("problems", 0) * facts.get("samples", 0) or len(lines)
-        if len(lines) != wanted:
-            raise UserError(f"{file} has {len(lines)} samples, and {SUMMARY} is of {wanted}")
-        of_problems: dict[str, list[Row]] = {}
-        for number, line in enumerate(lines, 1):
-            row = parsed(line, f"{file}:{number}")
-            missing = {"problem_id", "gold", "reason", "answer", "truncated", "tokens"} - row.keys()
-            if missing:
-                raise UserError(f"{file}:{number}: the row has no {', '.join(sorted(missing))}")
-            of_problems.setdefault(str(row["problem_id"]), []).append(row)
-        if len({len(rows) for rows in of_problems.values()}) != 1:
-            raise UserError(f"{file}: its problems do not have equally many samples")
-        found[name] = of_problems
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged and cannot be read: {error!r}") from None
+    if not wanted:
+        raise UserError(f"{file} names no benchmark; valid is the folder of an evaluation of some")
+    return {name: of_problems(folder, name, count) for name, count in wanted.items()}
+
+
+def of_problems(folder: Path, name: str, wanted: int) -> dict[str, list[Row]]:
+    """problem id -> its rows, equally many. wanted: how many in all, 0 if that is not known."""
+    file = folder / f"{name}.jsonl"
+    try:
+        lines = file.read_bytes().splitlines()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not lines or len(lines) != (wanted or len(lines)):
+        raise UserError(f"{file} has {len(lines)} samples, and {SUMMARY} is of {wanted or 'some'}")
+    found: dict[str, list[Row]] = {}
+    for number, line in enumerate(lines, 1):
+        row = parsed(line, f"{file}:{number}")
+        found.setdefault(row["problem_id"], []).append(row)
+    if len({len(rows) for rows in found.values()}) != 1:
+        raise UserError(f"{file}: its problems do not have equally many samples")
     return found

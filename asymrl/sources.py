@@ -5,6 +5,7 @@ Knows names, columns and counts; reads no data.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def after_hashes(answer: str) -> str:
 
 def only_member(answers: Sequence[str] | str) -> str:
     """A list of answers as one; the lists of OlympiadBench have one member each."""
-    return answers if isinstance(answers, str) else ", ".join(answers)
+    return answers if isinstance(answers, str) else ", ".join(map(str, answers))
 
 
 MAA = "texts (c) MAA, research use"
@@ -142,14 +143,14 @@ def locate(name: str, folder: Path | None, others: Sequence[str]) -> str:
     if folder is not None:
         stems = [name, f"{name}_{SOURCES[name].split}"] if name in SOURCES else [name]
         for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES):
-            if file.is_file():
+            if os.path.isfile(file):  # Path.is_file raises of names that no file can have
                 return str(file)
         if name not in others:
             there = sorted({f.stem for f in folder.iterdir() if f.suffix in SUFFIXES})
             raise UserError(
                 f"benchmark {name!r} has no file in {folder}; there are: {', '.join(there) or '-'}"
             )
-    if name in SOURCES or name in others or Path(name).is_file():
+    if name in SOURCES or name in others or os.path.isfile(name):
         return name
     raise UserError(
         f"benchmark {name!r} is unknown; valid are {', '.join([*SOURCES, *others])}, or the path "
@@ -168,7 +169,8 @@ def own_columns(record: Any, source: Source) -> Any:
     if "problem" not in given and source.problem in given:
         given["problem"] = given[source.problem]
     column = "answer" if "answer" in given else source.answer
-    if column == source.answer and isinstance(given.get(column), str | list):
+    readable = str | list if source.read_answer is only_member else str
+    if column == source.answer and isinstance(given.get(column), readable):
         given["answer"] = source.read_answer(given[column])
     return given
 

@@ -1,6 +1,7 @@
 """The model card of a checkpoint, and which checkpoint is the one that counts."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_an_evaluation_says_by_which_rule_its_checkpoint_counts(
     arguments += ["--data-dir", str(tmp_path), "--avg-at", "1", "--output", str(tmp_path / "out")]
     assert evaluation.main(arguments) == 0
     assert "the last one counts" in capsys.readouterr().err
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["which"].startswith("the last one counts")
 
 
 def test_one_problem_has_a_score_and_no_interval(config_file: Path, tmp_path: Path) -> None:
@@ -86,3 +89,12 @@ def test_a_run_that_goes_on_finds_the_same_best(config_file: Path, tmp_path: Pat
     (folder / "checkpoints" / "latest").symlink_to("step-000002")
     run(config_file, folder, EACH, "eval.every=1")
     assert (folder / "checkpoints" / "best").resolve().name == best
+
+
+def test_stop_tokens_with_bars_do_not_end_a_cell() -> None:
+    (line,) = [
+        line
+        for line in card(configs.load("qwen3_4b"), Path("run"), 1).splitlines()
+        if line.startswith("| rollout.stop ")
+    ]
+    assert "<\\|im_end\\|>" in line and len(re.findall(r"(?<!\\)\|", line)) == 3

@@ -124,10 +124,51 @@ def test_numbers_of_samples_may_differ_and_settings_are_told(tmp_path, capsys) -
     for path, temperature in ((one, 0.4), (two, 1.0)):
         settings = {"weights": path, "sampling": {"temperature": temperature}, "benchmarks": {}}
         (Path(path) / "settings.json").write_text(json.dumps(settings))
-    assert compare.main([one, two]) == 0
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    assert compare.main([one, two, "--markdown", str(md), "--latex", str(tex)]) == 0
     captured = capsys.readouterr()
     assert "two is higher" in captured.out
-    assert captured.err == "note: one and two differ in sampling.temperature 0.4 and 1.0\n"
+    note = "note: one and two differ in sampling.temperature 0.4 and 1.0"
+    assert captured.err == f"{note}\n"
+    assert f"\n- {note}\n" in md.read_text().split("| two |")[1]  # a table alone would hide it
+    assert f"\n% {note}\n" in tex.read_text().split("\\end{tabular}")[1]
+
+
+def test_no_number_is_without_the_rule_that_chose_its_checkpoint(tmp_path, capsys) -> None:
+    one, two = folder(tmp_path / "one", WEAK), folder(tmp_path / "two", STRONG)
+    rule = "the best on a counts"
+    (Path(two) / "settings.json").write_text(json.dumps({"which": rule, "benchmarks": {}}))
+    (Path(one) / "settings.json").write_text(json.dumps({"benchmarks": {}}))
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    for folders in ([two], [one, two]):
+        out = shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+        line = f"two: which checkpoint: {rule}\n"
+        assert line in out and f"\n- {line}" in md.read_text() and f"\n% {line}" in tex.read_text()
+        assert (
+            ("Best bold" in md.read_text())
+            == ("Best bold" in tex.read_text())
+            == (folders[0] == one)
+        )
+    assert not re.findall("differ in", md.read_text())  # another rule is no other setting
+
+
+def test_names_are_no_markup(tmp_path, capsys) -> None:
+    """Neither of a folder nor of a benchmark, in none of the three tables."""
+    names = ("[red]", "a|b<img src=x>*c*", "line\nbreak % & $x$ \\input{y}")
+    folders = [folder(tmp_path / name, {"[bold]t|u": [[0, 0]] * 4}) for name in names]
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    out = shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+    head, rows = out.split("┡")[:2]
+    assert "[bold]t|u" in head and "[red]" in rows.split("└")[0]
+    text = md.read_text()
+    assert "<img" not in text and "a\\|b&lt;img src=x>\\*c\\*" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [3] * 5
+    assert all(line[0] == "%" for line in tex.read_text().split("\\end{tabular}\n")[1].splitlines())
+    rows = tex.read_text().split("\\midrule\n")[1].splitlines()
+    assert rows[0].startswith("{[}red] & ")
+    escaped = r"break \% \& \$x\$ \textbackslash{}input\{y\} & "
+    assert rows[2].startswith(f"line\N{REPLACEMENT CHARACTER}{escaped}")
 
 
 def test_what_is_no_finished_evaluation_is_refused(tmp_path, capsys) -> None:
@@ -143,8 +184,35 @@ def test_what_is_no_finished_evaluation_is_refused(tmp_path, capsys) -> None:
         (whole + "{", "a.jsonl:41: the line is damaged"),
         (whole + "{}\n", "a.jsonl:41: the row has no answer"),
         ("".join(whole.splitlines(keepends=True)[:-1]), "equally many samples"),
+        ("", "a.jsonl has 0 samples"),
+        (
+            whole.replace('"wrong"', "null", 1),
+            "a.jsonl:1: reason is null; valid is one of correct,",
+        ),
+        (whole.replace('"correct"', '"right"', 1), 'a.jsonl:3: reason is "right"; valid is one'),
+        (whole.replace('"correct"', '["correct"]', 1), "a.jsonl:3: reason is "),
+        (whole.replace("false", "0", 1), "a.jsonl:1: truncated is 0; valid is true or false"),
+        (whole.replace('"0"', "0", 1), "a.jsonl:1: answer is 0; valid is a text or null"),
+        (whole.replace(": 3}", ": NaN}", 1), "a.jsonl:1: tokens is NaN"),
+        ("[" * 100_000 + "\n" + whole, "a.jsonl:1: the line is damaged"),
     ):
         file.write_text(damage)
         assert part in refused(capsys, one, two)
+    file.unlink()
+    assert "a.jsonl cannot be read" in refused(capsys, one, two)
+    for damage, part in (
+        ('{"benchmarks": {}}', "names no benchmark"),
+        ('{"benchmarks": {"a": {"problems": "x", "samples": 2}}}', "summary.json is damaged"),
+        ('{"benchmarks": ["a"]}', "summary.json is damaged"),
+        ('{"benchmarks": {"\\u0000": {}}}', "cannot be read"),
+        ("\0" * 9, "summary.json is damaged"),
+    ):
+        (Path(two) / "summary.json").write_text(damage)
+        assert part in refused(capsys, one, two)
+    assert "a.jsonl has no summary.json" in refused(capsys, one, f"{one}/a.jsonl")
     (Path(two) / "summary.json").write_text("{")
     assert "summary.json is damaged" in refused(capsys, one, two)
+    deep = '{"benchmarks": {}, "a": ' + '{"a": ' * 90 + "1" + "}" * 91
+    for text in (deep, '{"benchmarks": {"a": 1}}', "[" * 100_000, "[]", ""):
+        (Path(one) / "settings.json").write_text(text)
+        assert "settings.json is damaged" in refused(capsys, one)

@@ -1,12 +1,15 @@
 """Samples that are kept, gone on from, and never mixed with others."""
 
+import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from asymrl import evaluate, samples, verifiers
 from asymrl.engines.hf import HFEngine
@@ -151,6 +154,24 @@ def test_replace_keeps_what_is_of_the_same_settings(run, tmp_path) -> None:
     run(tmp_path, make=never, replace=True)
 
 
+def test_replaced_samples_last_until_others_can_be_drawn(run, tmp_path) -> None:
+    """An engine may not load: what it was to replace is worth more than nothing."""
+    run(tmp_path)
+    before = contents(tmp_path)
+    settings = json.loads(before["settings.json"]) | {"seed": 5}
+
+    def fails() -> Any:
+        assert contents(tmp_path) == before
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(tmp_path, make=fails, settings=settings, replace=True)
+    assert contents(tmp_path) == before
+    run(tmp_path, make=never)  # and gone on with
+    run(tmp_path, settings=settings, only="a", replace=True)
+    assert list(contents(tmp_path)) == ["a.jsonl", "settings.json", "summary.json"]
+
+
 def test_replace_takes_only_samples_away(run, tmp_path) -> None:
     (tmp_path / "metrics.jsonl").write_text("mine\n")
     (tmp_path / "a.jsonl").write_text("of some other program\n")
@@ -166,6 +187,18 @@ def test_replace_takes_only_samples_away(run, tmp_path) -> None:
         (lambda lines: [lines[0], b"{\n", *lines[2:]], "a.jsonl:2: the line is damaged"),
         (lambda lines: [*lines[1:]], "a.jsonl:1: another sample belongs here"),
         (lambda lines: [*lines, lines[0]], "has 22 samples, 21 were asked for"),
+        (
+            lambda lines: [lines[0].replace(b'"reason"', b'"because"'), *lines[1:]],
+            "a.jsonl:1: the row has no reason",
+        ),
+        (
+            lambda lines: [
+                *lines[:4],
+                lines[4].replace(b'"truncated": ', b'"truncated": 1'),
+                *lines[5:],
+            ],
+            "a.jsonl:5: ",
+        ),
     ],
 )
 def test_damage_is_named_and_not_mended(run, tmp_path, damage, part) -> None:
@@ -185,6 +218,13 @@ def test_without_settings_all_is_drawn_anew(run, tmp_path) -> None:
     (tmp_path / "a.jsonl").write_bytes(before["a.jsonl"] * 2)
     run(tmp_path, settings=None, chunk=None)
     assert contents(tmp_path) == before and "settings.json" not in before
+
+
+def test_a_benchmark_may_be_called_like_markup(run, tmp_path) -> None:
+    (a,) = run(tmp_path, only="a")
+    screen = Console(record=True, width=200, file=io.StringIO())
+    screen.print(evaluate.table([replace(a, benchmark="[/x] [red]y")]))
+    assert "[/x] [red]y" in screen.export_text()
 
 
 def test_ranks_share_progress() -> None:

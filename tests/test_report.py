@@ -21,6 +21,7 @@ from asymrl import report, report_figures, report_tables
 from asymrl.report import main, write_report
 from asymrl.report_arms import Arm, arms_of
 from asymrl.report_runs import read_runs
+from asymrl.types import UserError
 from tests.report_folders import (
     CONFIG,
     FULL,
@@ -356,7 +357,7 @@ def test_a_missing_folder_and_a_bad_out_are_refused(
     assert main([str(run), "--out", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
     assert main([str(run), "--out", str(run / "config.yaml" / "r.html")]) == 2
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_failed_write_leaves_the_old_page_and_no_litter(
@@ -372,7 +373,7 @@ def test_a_failed_write_leaves_the_old_page_and_no_litter(
         os.rename(source, target)
 
     monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(UserError, match="no space left"):
         write_report([run], out)
     assert out.read_text() == "an older page"
     assert not [path for path in run.parent.iterdir() if path.name.startswith(".")]

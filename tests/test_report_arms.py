@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from asymrl import report_charts
-from asymrl.report_arms import Arm, arms_of, curve, estimate, finished, kappa_hat, smooth
+from asymrl.report_arms import Arm, Line, arms_of, curve, estimate, finished, kappa_hat, smooth
 from asymrl.report_curves import curves, measured
+from asymrl.report_figures import Chart, draw
 from asymrl.report_runs import Run, read_runs, series
 from tests.report_folders import FULL, config, step_row, write_run
 
@@ -59,6 +62,15 @@ def test_an_estimate_is_the_t_interval_worked_by_hand() -> None:
     assert one and one.half is None and estimate([math.nan]) is None
 
 
+def test_intervals_over_seeds_hold_the_truth_nearly_as_often_as_they_say() -> None:
+    generator, held = np.random.default_rng(0), []
+    for _ in range(3000):
+        found = estimate(generator.normal(0.5, 0.1, 4).tolist())
+        assert found and found.half
+        held.append(abs(found.mean - 0.5) <= found.half)
+    assert 0.935 <= sum(held) / len(held) <= 0.965
+
+
 def test_the_moving_average_is_the_papers() -> None:
     assert smooth([1.0, 0.0, 2.0]) == pytest.approx([1.0, 0.7, 1.09], abs=1e-12)
 
@@ -105,6 +117,8 @@ def test_an_estimator_that_depends_on_group_size_is_drawn_at_its_own(tmp_path: P
 def test_an_estimator_that_is_unknown_or_set_otherwise_has_no_curve(tmp_path: Path) -> None:
     assert curves(arm_with(tmp_path / "unknown", name="of_tomorrow")) is None
     assert curves(arm_with(tmp_path / "betas", name="rloo")) is None  # it takes no betas
+    for i, beta in enumerate(("x", [1, 2], float("inf"), -9000.0, 9000.0)):
+        assert curves(arm_with(tmp_path / str(i), beta_pos=beta)) is None
 
 
 def test_measured_mass_is_pressure_by_share_of_groups(tmp_path: Path) -> None:
@@ -113,6 +127,10 @@ def test_measured_mass_is_pressure_by_share_of_groups(tmp_path: Path) -> None:
     (run,) = runs_in(tmp_path, run={"rows": rows})
     line = measured(Arm(label="run", runs=[run]), "positive")
     assert line and (list(line.x), list(line.y)) == ([0.25, 1.0], [0.75, 0.0])
+    rows[0] |= {"groups/accuracy/x": 1.0, "pressure/positive/x": 1.0, "groups/accuracy/nan": 1.0}
+    (odd,) = runs_in(tmp_path, odd={"rows": rows})
+    line = measured(Arm(label="odd", runs=[odd]), "positive")
+    assert line and list(line.x) == [0.25, 1.0]  # what is no accuracy is none
     (bare,) = runs_in(tmp_path, bare={"rows": [{"step": 1, "groups/accuracy/0.5": 1.0}]})
     assert measured(Arm(label="bare", runs=[bare]), "positive") is None
 
@@ -145,6 +163,14 @@ def test_a_grid_of_betas_is_a_heat_map_and_a_line_is_not(tmp_path: Path) -> None
         assert not [title for title in titles(arms) if title.startswith("Betas")]
 
 
+def test_of_curves_that_agree_the_dashed_one_lies_on_the_whole_one() -> None:
+    """Else the later hides the earlier: arm 4 has a whole line, arms 1 to 3 have gaps in theirs."""
+    line = Line(x=[0.0, 1.0], y=[0.0, 1.0])
+    chart = Chart(name="c", title="", unit="", caption="", names=list("abcde"), lines=[line] * 5)
+    svg = draw(chart, (0, 1)).svg
+    assert re.findall(r'data-arm="(\d)"', svg) == ["0", "4", "1", "2", "3"]
+
+
 def test_flips_are_drawn_alone_where_there_are_other_arms(tmp_path: Path) -> None:
     half: dict[str, Any] = {"beta_pos": 0.5, "beta_neg": 0.5}
     made: dict[str, dict[str, Any]] = {
@@ -157,6 +183,39 @@ def test_flips_are_drawn_alone_where_there_are_other_arms(tmp_path: Path) -> Non
     assert [drawing.name for drawing in flips.drawings] == ["flips_entropy", "flips_accuracy_held"]
     assert all("grpo: " in d.alt and "other" not in d.alt for d in flips.drawings)
     assert all('data-arm="1"' in d.svg and 'data-arm="2"' not in d.svg for d in flips.drawings)
+
+
+def test_what_differs_in_more_than_the_estimator_is_no_flip(tmp_path: Path) -> None:
+    half: dict[str, Any] = {"beta_pos": 0.5, "beta_neg": 0.5}
+    bonus = config(**half).replace("token_mean}", "token_mean, entropy_bonus: 0.05}")
+    made: dict[str, dict[str, Any]] = {
+        "bonus": {"config": bonus, "rows": FULL},
+        "grpo": {"config": config(**half), "rows": FULL},
+        "up": {"config": config(name="ent_increase", **half), "rows": FULL},
+    }
+    arms = arms_of(runs_in(tmp_path, **made))
+    sections, _ = report_charts.draw_all(arms)
+    (flips,) = (s for s in sections if s.title.startswith("Flips"))
+    assert all("grpo: " in d.alt and "up: " in d.alt for d in flips.drawings)
+    assert all("bonus" not in d.alt for d in flips.drawings)
+    assert not [title for title in titles(arms[:1] + arms[2:]) if title.startswith("Flips")]
+
+
+def test_a_heat_map_says_how_sure_a_cell_is(tmp_path: Path) -> None:
+    made = {}
+    for seed, last in ((0, 0.5), (1, 0.75)):  # standard error of the mean: 0.125
+        for pos in (0.1, 0.9):
+            for neg in (0.1, 0.9):
+                made[f"p{pos}n{neg}__s{seed}"] = {
+                    "rows": [{"step": 1, "eval/held/avg": last}],
+                    "config": config(seed, beta_pos=pos, beta_neg=neg),
+                }
+    sections, _ = report_charts.draw_all(arms_of(runs_in(tmp_path, **made)))
+    (drawing,) = next(s.drawings for s in sections if s.title.startswith("Betas"))
+    assert drawing.svg.count(">0.625<") == 4 and "Over held. " in drawing.caption
+    assert "Seeds a cell: 2. Standard error of a cell, root mean square over cells: 0.125." in (
+        drawing.caption
+    )
 
 
 def test_betas_are_drawn_where_a_schedule_moves_them(tmp_path: Path) -> None:

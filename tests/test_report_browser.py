@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ HOSTILE = (
     "</script></pre><script>document.title = 'taken'</script>"
     "<img src='http://example.test/x.png' onerror='document.title = 1'>"
 )
+IMAGE = "<img src=x onerror=document.title=2>"
+LONG = "a_name_of_an_arm_that_is_much_longer_than_any_phone_is_wide"
 TAB, ENTER, DOWN, RIGHT = ("Tab", 9), ("Enter", 13, "\r"), ("ArrowDown", 40), ("ArrowRight", 39)
 
 
@@ -41,7 +44,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     steps = {s: [row for d in range(5) for row in group(d, d)] for s in (1, 3)}
     steps[1][0]["response"] = HOSTILE
-    for name in ("asym", "a_name_of_an_arm_that_is_much_longer_than_any_phone_is_wide"):
+    for name in ("asym", LONG):
         for seed in (0, 1):
             given = config(seed, beta_pos=len(name))
             write_run(folder / f"runs/{name}/seed-{seed}", FULL, steps, given)
@@ -53,6 +56,25 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     with browser(tmp_path_factory.mktemp("browser") / "profile") as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two arms that say HOSTILE, or of it what may stand there, wherever a run folder has text."""
+    folder = tmp_path_factory.mktemp("hostile")
+    texts = {key: HOSTILE for key in ("problem", "gold", "response", "answer", "reason")}
+    bench, phase = f"eval/{IMAGE}/avg", f"time/{IMAGE}"  # a slash would end these names
+    rows = [row | {bench: 0.5, phase: 1.0} for row in FULL]
+    for name, beta in ((IMAGE, 0.5), ('"onload="document.title=3', 0.7)):
+        given = config(0, beta_pos=beta, beta_neg=HOSTILE).replace(
+            "path: tiny", f'path: "{HOSTILE}"'
+        )
+        given += f'"{HOSTILE}": "{HOSTILE}{beta}"\n'
+        run = write_run(folder / "runs" / name, rows, {1: [rollout(0, 0, **texts)]}, given)
+        (run / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}))
+    left_out = write_run(folder / "runs" / f"{IMAGE}2", config="a: [")
+    assert write_report([folder / "runs"], folder / "report.html") != [] and left_out.exists()
+    return (folder / "report.html").as_uri()
 
 
 def status(tab: Tab) -> str:
@@ -92,6 +114,33 @@ def test_a_rollout_with_a_script_does_nothing(tab: Tab, page: str) -> None:
     assert HOSTILE in shown  # there to read
     assert tab.run("document.title").startswith("a_name") and tab.complaints() == []
     assert len(tab.requests()) == 1 and tab.run("document.images.length") == 0
+
+
+def test_markup_anywhere_in_a_run_is_there_to_read_and_does_nothing(
+    tab: Tab, hostile_page: str
+) -> None:
+    tab.open(hostile_page)
+    tab.run("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    tab.run("document.getElementById('arm').dispatchEvent(new Event('change'))")
+    text = tab.run("document.body.textContent")
+    for said in (HOSTILE, IMAGE, f"Held-out {IMAGE}", '"onload="document.title=3', "Left out: "):
+        assert said in text
+    for place in (
+        ".question",
+        ".gold",
+        ".rollout pre",
+        ".verdict",
+        ".facts b",
+        "table",
+        ".settings",
+    ):
+        assert HOSTILE in tab.run(f"document.querySelector('{place}').textContent"), place
+    assert "img" in tab.run("document.querySelector('[role=img]').ariaLabel")
+    assert "taken" not in tab.run("document.title") and len(tab.run("document.title")) > 5
+    assert tab.requests() == [hostile_page] and tab.complaints() == []
+    assert tab.run("document.images.length") == 0 and tab.run("document.scripts.length") == 2
+    handlers = "[...document.querySelectorAll('*')].flatMap(e => e.getAttributeNames())"
+    assert not [name for name in tab.run(handlers) if name.startswith("on")]
 
 
 def test_filters_show_what_they_name(tab: Tab, page: str) -> None:

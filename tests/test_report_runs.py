@@ -88,6 +88,42 @@ def test_a_malformed_line_is_refused_with_file_and_line(tmp_path: Path, line: st
         read_runs([folder])
 
 
+DOUBLED = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 25)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a: &a [*a]\n", "holds itself"),
+        ("a: &a {b: *a}\n", "holds itself"),
+        (DOUBLED, "holds more than 10,000 settings"),
+        ("a: " + "[" * 10_000, "cannot be read as settings"),
+        ("a: 2001-99-99\n", "cannot be read as settings"),
+        ("a: !!bool x\n", "cannot be read as settings"),
+        ("a: !!timestamp x\n", "cannot be read as settings"),
+        ("1: a\nb: c\n", "has a key that is no text"),
+        ("a: {1: x, b: c}\n", "has a key that is no text"),
+        ("", "holds no settings"),
+        ("\0\1", "is not valid YAML"),
+    ],
+    ids=range(11),
+)
+def test_settings_that_no_run_writes_are_refused(tmp_path: Path, text: str, part: str) -> None:
+    folder = write_run(tmp_path / "run", config=text)
+    with pytest.raises(UserError, match=rf"run/config\.yaml.* {part}"):
+        read_runs([folder])
+
+
+def test_numbers_that_nothing_measures_are_gaps(tmp_path: Path) -> None:
+    rows = [step_row(s, **{"reward/mean": r}) for s, r in ((1, 1e308), (2, 0.5), (3, -(10**400)))]
+    (run,) = read(write_run(tmp_path / "run", rows))
+    assert series(run, "reward/mean").steps == [2]
+    with pytest.raises(UserError, match="line 1 has step 1000"):
+        read_runs([write_run(tmp_path / "far", [{"step": 10**300}])])
+
+
 def test_a_folder_of_runs_stands_for_the_runs_below_it(tmp_path: Path) -> None:
     for name in ("b/seed-1", "b/seed-0", "a"):
         write_run(tmp_path / "study" / name)

@@ -152,6 +152,28 @@ def test_bootstrap_intervals_hold_the_truth_nearly_as_often_as_they_say(shift, p
     assert 0.90 <= mean(held) <= 0.98
 
 
+def test_the_bootstrap_of_a_mean_over_benchmarks_holds_and_seldom_sees_what_is_not_there() -> None:
+    generator, held, said = np.random.default_rng(6), [], []
+    for _ in range(300):
+        pairs = {}
+        for name, n, k in (("a", 200, 5), ("b", 40, 10), ("c", 40, 10)):
+            p = generator.beta(0.6, 0.9, n)
+            pairs[name] = (generator.binomial(k, p) / k - generator.binomial(k, p) / k).tolist()
+        _, both = scores.bootstrap(pairs)
+        held.append(both.low <= 0 <= both.high)
+        said.append(scores.word(both) != "not distinguishable")
+    assert 0.91 <= mean(held) <= 0.985 and mean(said) == pytest.approx(1 - mean(held))
+
+
+def test_pass_at_k_is_unbiased_in_simulation() -> None:
+    """Of problems with accuracy p drawn from Beta(0.6, 0.9): 1 - E (1 - p)^k."""
+    generator, k = np.random.default_rng(7), 4
+    p = generator.beta(0.6, 0.9, 20_000)
+    found = [scores.pass_at_k(10, int(c), k) for c in generator.binomial(10, p)]
+    truth = 1 - math.prod((0.9 + i) / (1.5 + i) for i in range(k))
+    assert abs(mean(found) - truth) < 4 * stdev(found) / math.sqrt(len(found))
+
+
 def test_pairing_is_what_makes_a_small_difference_visible() -> None:
     """Problems differ far more than models: of the same numbers in another order nothing shows."""
     hard = np.linspace(0, 0.9, 100)

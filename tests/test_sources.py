@@ -67,6 +67,7 @@ def test_another_number_of_problems_is_refused_with_both_counts(tmp_path, tokeni
         ("olympiadbench", {"question": "a?", "final_answer": ["$2$", "$3$"]}, "$2$, $3$"),
         ("olympiadbench", {"problem": "a?", "answer": "$2$"}, "$2$"),
         ("gsm8k", {"question": "a?", "answer": "2+2\n#### 1,234"}, "1234"),
+        ("olympiadbench", {"question": "a?", "final_answer": [2]}, "2"),
         ("gsm8k", {"problem": "a?", "answer": "18"}, "18"),
         ("math", {"problem": "a?", "solution": r"so \boxed{7}."}, "7"),
         ("math", {"problem": "a?", "solution": r"so \boxed{7}.", "answer": "8"}, "8"),
@@ -84,6 +85,13 @@ def test_a_copy_without_an_answer_names_the_field(tmp_path, tokenizer) -> None:
     source = write(tmp_path / "amc23.jsonl", [{"question": "a?"}])
     with pytest.raises(UserError, match=r"amc23.jsonl:1: field 'answer'"):
         load(source, tokenizer, "amc23")
+
+
+def test_a_list_is_no_answer_where_the_data_set_has_none(tmp_path, tokenizer) -> None:
+    for name in ("gsm8k", "amc23"):
+        source = write(tmp_path / f"{name}.jsonl", [{"problem": "a?", "answer": ["18"]}])
+        with pytest.raises(UserError, match=rf"{name}.jsonl:1: field 'answer' must be a non-empty"):
+            load(source, tokenizer, name)
 
 
 def test_an_unknown_benchmark_is_told_which_there_are(tmp_path: Path) -> None:
