@@ -25,7 +25,7 @@ BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
 # Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
 EVALUATE := $(BIN)/accelerate launch eval.py --avg-at paper --temperature 0.4 --replace
 
-.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler bench-verifier $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
+.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler bench-verifier bench-loss bench-gpu $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%) table2-pocket claims-pocket grid-pocket
 .NOTPARALLEL: # every run takes the whole machine
 
@@ -145,3 +145,9 @@ bench-verifier: $(VENV)/core ## our math verifier against math-verify, as a rati
 
 bench-sampler: $(VENV)/core ## our sampler against transformers' generate, as a ratio
 	$(BIN)/python benchmarks/sampler.py
+
+bench-loss: $(VENV)/test ## memory and time of the loss against full logits and TRL's kernel (QUICK=1: two sizes)
+	$(BIN)/python benchmarks/loss_memory.py $(if $(QUICK),--quick)
+
+bench-gpu: $(VENV)/core ## on a GPU machine: rollouts against bare vLLM, MFU of the update, what a sync costs
+	$(BIN)/python benchmarks/gpu.py $(if $(GPU),,--cpu)

@@ -24,6 +24,7 @@ from asymrl.checkpoint import Position
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, fingerprint
 from asymrl.evaluate import sample_rows
+from asymrl.flops import utilisation
 from asymrl.health import refuse_to_go_on, skipped_in_a_row
 from asymrl.methods import Methods, coefficient_metrics, methods, observe
 from asymrl.metrics import logprob_gain, rollout_metrics, update_metrics
@@ -127,7 +128,8 @@ def take_step(
         advantages = method.estimate(groups, coefficients)
         of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
         batches = method.cut(tokens, scored, of_tokens, groups)
-        updates = [policy.update(part, method.loss) for part in batches * config.optim.epochs]
+        batches *= config.optim.epochs
+        updates = [policy.update(part, method.loss) for part in batches]
 
     metrics = rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
     metrics |= coefficient_metrics(config.advantage.params, coefficients)
@@ -139,6 +141,8 @@ def take_step(
     with clock("sync"):
         sync(policy, engine, check=check)
 
+    passed = None if engine.exact_logprobs else tokens
+    metrics |= utilisation(policy.work, passed, batches, clock.metrics())
     rows = sample_rows(requests, rollouts, verdicts)
     return Taken(
         position=Position(step=step, draws=position.draws + len(requests), schedule=coefficients),

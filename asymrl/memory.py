@@ -11,7 +11,7 @@ from math import ceil
 
 import torch
 
-from asymrl.algo.logprobs import CHUNK_ELEMENTS
+from asymrl.algo.logprobs import LARGEST_TILE
 from asymrl.schema import Config, Shape
 from asymrl.types import UserError, value
 
@@ -123,15 +123,15 @@ def activation_bytes(shape: Shape, width: int, tokens: int, checkpointing: bool)
     return tokens * (kept + in_flight + last)
 
 
-def logits_bytes(shape: Shape, tokens: int) -> int:
-    """Two fp32 arrays of a chunk's logits (algo/logprobs.py)."""
-    chunk = min(tokens, max(1, CHUNK_ELEMENTS // shape.vocab))
-    return 2 * FP32 * chunk * shape.vocab
+def logits_bytes(shape: Shape, width: int, tokens: int) -> int:
+    """Two fp32 tiles, and one of halves where the head is of halves (algo/logprobs.py)."""
+    held = 2 * FP32 + (width if width < FP32 else 0)
+    return held * min(LARGEST_TILE, tokens * shape.vocab)
 
 
 def head_gradient_bytes(shape: Shape) -> int:
-    """fp32: the sum over chunks, and one chunk's product before it is added."""
-    return 2 * FP32 * shape.vocab * shape.hidden
+    """fp32, added up over the tiles."""
+    return FP32 * shape.vocab * shape.hidden
 
 
 def shape_of(config: Config) -> Shape:
@@ -169,7 +169,7 @@ def estimate(config: Config) -> Estimate:
         engine=width * parameters,
         kv_cache=rows * tokens_a_row(config) * kv_token,
         activations=activation_bytes(shape, width, tokens, checkpointing),
-        head=logits_bytes(shape, tokens) + head_gradient_bytes(shape),
+        head=logits_bytes(shape, width, tokens) + head_gradient_bytes(shape),
     )
 
 
@@ -254,7 +254,7 @@ def backward(config: Config, gpus: int) -> dict[str, int]:
         "gradients before they are reduced": width * (2 * embedding + count_layer(shape)),
         "copy of the reduce bucket, fp32": FP32 * max(embedding, min(REDUCE_BUCKET, parameters)),
         "activations": activation_bytes(shape, width, tokens, config.policy.gradient_checkpointing),
-        "logits of a chunk, fp32": logits_bytes(shape, tokens),
+        "tiles of logits": logits_bytes(shape, width, tokens),
         "gradient of the head, fp32": head_gradient_bytes(shape),
     }
     slack = {"allocator slack (assumed)": int(SLACK * sum(transient.values()))}

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from asymrl.algo import logprobs as module
-from asymrl.algo.logprobs import logprobs_and_entropy
+from asymrl.algo.logprobs import bounded_tile, logprobs_and_entropy, tile_shape
 
 M, V, D = 7, 11, 5
 
@@ -35,11 +37,11 @@ def gradients(outputs: tuple[Tensor, Tensor], inputs: tuple[Tensor, ...]) -> tup
     return torch.autograd.grad(weights @ logprobs - 0.3 * (weights**2 @ entropy), inputs)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100, None])
+@pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 11), (7, 4), (100, 100), None])
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 1.7])
-def test_values_and_gradients_are_those_of_the_full_logits(chunk, temperature):
+def test_values_and_gradients_are_those_of_the_full_logits(tile, temperature):
     hidden, head, targets = example()
-    got = logprobs_and_entropy(hidden, head, targets, temperature=temperature, chunk=chunk)
+    got = logprobs_and_entropy(hidden, head, targets, temperature=temperature, tile=tile)
     expected = plain(hidden, head, targets, temperature)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(
@@ -50,12 +52,12 @@ def test_values_and_gradients_are_those_of_the_full_logits(chunk, temperature):
     )
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7])
-def test_gradcheck(chunk):
+@pytest.mark.parametrize("tile", [(1, 4), (3, 11), (7, 5)])
+def test_gradcheck(tile):
     hidden, head, targets = example()
 
     def function(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-        return logprobs_and_entropy(hidden, head, targets, temperature=0.7, chunk=chunk)
+        return logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=tile)
 
     assert torch.autograd.gradcheck(function, (hidden, head))
 
@@ -63,7 +65,7 @@ def test_gradcheck(chunk):
 @pytest.mark.parametrize("output", [0, 1])
 def test_one_output_alone_has_its_own_gradient(output):
     hidden, head, targets = example()
-    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, chunk=3)[output]
+    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=(3, 4))[output]
     expected = plain(hidden, head, targets, 0.7)[output]
     torch.testing.assert_close(
         torch.autograd.grad(got.sum(), (hidden, head)),
@@ -89,9 +91,12 @@ def test_a_frozen_input_costs_no_product(frozen, monkeypatch):
     (hidden if frozen == "hidden" else head).requires_grad_(False)
     shapes = []
     product = module._product
-    monkeypatch.setattr(
-        module, "_product", lambda a, b: shapes.append((*a.shape, b.shape[1])) or product(a, b)
-    )
+
+    def recorded(out: Tensor, left: Tensor, right: Tensor, **factors: float) -> None:
+        shapes.append((*left.shape, right.shape[1]))
+        product(out, left, right, **factors)
+
+    monkeypatch.setattr(module, "_product", recorded)
     logprobs_and_entropy(hidden, head, targets, temperature=1.0)[0].sum().backward()
     assert shapes[:2] == [(M, D, V), (M, D, V)]
     assert shapes[2:] == [(V, M, D) if frozen == "hidden" else (M, V, D)]
@@ -102,7 +107,7 @@ def test_an_entropy_that_the_loss_does_not_use_costs_nothing(monkeypatch):
     seen = []
     plain_gradient = module._logits_gradient
     monkeypatch.setattr(
-        module, "_logits_gradient", lambda *args: seen.append(args[-1]) or plain_gradient(*args)
+        module, "_logits_gradient", lambda *args: seen.append(args[2]) or plain_gradient(*args)
     )
     logprobs_and_entropy(hidden, head, targets, temperature=1.0)[0].sum().backward()
     assert seen == [None]
@@ -112,7 +117,7 @@ def test_the_head_may_be_absent_between_forward_and_backward():
     """ZeRO-3 frees a gathered weight after a module's forward and gathers it for its backward."""
     hidden, head, targets = example()
     expected = gradients(plain(hidden, head, targets, 0.7), (hidden, head))
-    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, chunk=3)
+    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=(3, 4))
     gathered, head.data = head.data, torch.empty(0, dtype=head.dtype)
     head.data = gathered.clone()
     gathered.zero_()
@@ -138,7 +143,7 @@ def test_no_tokens_give_empty_results_and_zero_gradients():
 
 def test_bf16_is_exact_but_for_the_rounding_of_gradients():
     hidden, head, targets = example(torch.bfloat16)
-    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, chunk=3)
+    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=(3, 4))
     wide = (hidden.detach().double().requires_grad_(), head.detach().double().requires_grad_())
     expected = plain(wide[0], wide[1], targets, 0.7)
     assert got[0].dtype == got[1].dtype == torch.float32
@@ -156,7 +161,7 @@ def test_the_gradient_of_a_bf16_head_is_added_up_in_fp32():
     hidden[0] = 1
     head = torch.zeros(2, 1).bfloat16().requires_grad_()  # pi = (1/2, 1/2) everywhere
     targets = torch.zeros(size, dtype=torch.long)
-    got = logprobs_and_entropy(hidden, head, targets, temperature=1.0, chunk=1)[0]
+    got = logprobs_and_entropy(hidden, head, targets, temperature=1.0, tile=(1, 2))[0]
     (slope,) = torch.autograd.grad(got.sum(), head)
     expected = (1 + (size - 1) * 2.0**-9) / 2
     assert slope[0].item() == pytest.approx(expected, rel=2**-8)
@@ -193,7 +198,7 @@ def test_mixed_dtypes_are_computed_in_the_wider_one():
 def test_cuda_agrees_with_fp64(dtype):
     hidden, head, targets = (x.detach().cuda() for x in example(dtype))
     hidden, head = hidden.requires_grad_(), head.requires_grad_()
-    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, chunk=3)
+    got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=(3, 4))
     wide = (hidden.detach().double().requires_grad_(), head.detach().double().requires_grad_())
     expected = plain(wide[0], wide[1], targets, 0.7)
     for value, exact in zip(got, expected, strict=True):
@@ -208,6 +213,17 @@ def test_uniform_and_certain_distributions_at_their_limits():
     logprobs, entropy = logprobs_and_entropy(hidden, head, torch.tensor([0, 2]), temperature=1.0)
     assert logprobs.tolist() == pytest.approx([-math.log(V), 0.0], abs=1e-10)
     assert entropy.tolist() == pytest.approx([math.log(V), 0.0], abs=1e-10)
+
+
+@pytest.mark.parametrize("step", [100.0, -100.0])
+def test_tiles_of_far_apart_logits_do_not_overflow(step):
+    head = (step * torch.arange(V, dtype=torch.float32))[:, None].requires_grad_()
+    hidden, targets = torch.ones(2, 1, requires_grad=True), torch.tensor([0, V - 1])
+    got = logprobs_and_entropy(hidden, head, targets, temperature=1.0, tile=(2, 3))
+    far = -abs(step) * (V - 1)
+    assert got[0].tolist() == ([far, 0.0] if step > 0 else [0.0, far])
+    assert got[1].tolist() == pytest.approx([0.0, 0.0], abs=1e-30)
+    assert all(slope.isfinite().all() for slope in gradients(got, (hidden, head)))
 
 
 def test_an_impossible_target_has_finite_values_and_gradients():
@@ -239,37 +255,78 @@ class LargestResult(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(("chunk", "bound"), [(5, 5 * 40), (None, 4 * 40)])
-def test_no_tensor_of_all_logits_is_ever_made(chunk, bound, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 4 * 40 + 39)  # 4 tokens at V = 40
+@pytest.mark.parametrize(("tile", "bound"), [((5, 40), 200), ((30, 7), 210), (None, 180)])
+def test_no_tensor_of_all_logits_is_ever_made(tile, bound, monkeypatch):
+    monkeypatch.setattr(module, "CPU_TILE", 180)
     hidden, head = torch.randn(100, 2), torch.randn(40, 2).requires_grad_()
     hidden.requires_grad_()
     with LargestResult() as largest:
         got = logprobs_and_entropy(
-            hidden, head, torch.zeros(100, dtype=torch.long), temperature=1.0, chunk=chunk
+            hidden, head, torch.zeros(100, dtype=torch.long), temperature=1.0, tile=tile
         )
         (got[0].sum() + got[1].sum()).backward()
     assert 0 < largest.elements <= max(bound, hidden.numel(), head.numel())
 
 
-def test_a_chunk_has_a_token_even_if_the_vocabulary_is_beyond_the_bound(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 1)
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 2**28))
+def test_a_tile_fits_and_is_as_large_as_it_can_be(tokens, vocabulary, elements):
+    rows, columns = tile_shape(tokens, vocabulary, elements)
+    assert 1 <= rows <= max(1, tokens) and 1 <= columns <= vocabulary
+    assert rows * columns <= elements
+    whole = rows >= tokens and columns == vocabulary
+    assert whole or 2 * rows * columns > elements
+
+
+def test_a_tile_is_square_where_both_sides_are_long():
+    assert tile_shape(32_768, 151_936, 2**20) == (1024, 1024)
+    assert tile_shape(256, 151_936, 2**20) == (256, 4096)
+    assert tile_shape(32_768, 64, 2**20) == (16_384, 64)
+
+
+def test_a_tile_takes_a_share_of_the_free_memory_within_bounds():
+    gib = 2**30
+    assert [bounded_tile(n * gib) for n in (0, 1, 3, 100)] == [2**22, 2**24, 2**25, 2**26]
+    assert 4 * 16 * bounded_tile(3 * gib) <= 3 * gib < 2 * 4 * 16 * bounded_tile(3 * gib)
+
+
+def test_a_tile_of_one_logit_is_exact_too(monkeypatch):
+    monkeypatch.setattr(module, "CPU_TILE", 1)
     hidden, head, targets = example()
     got = logprobs_and_entropy(hidden, head, targets, temperature=1.0)
     torch.testing.assert_close(got, plain(hidden, head, targets, 1.0), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("offset", [0.0, 300.0, -300.0])
+def test_fp32_is_exact_to_rounding_at_a_real_vocabulary(offset):
+    """Against fp64. A common offset of all logits cancels only if every tile is summed from its
+    own largest logit; entropy would lose digits if it were log Z - sum pi z."""
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(40, 16, generator=generator)
+    head = torch.randn(20_011, 16, generator=generator)
+    hidden[:, 0], head[:, 0] = offset, 1.0
+    targets = torch.randint(20_011, (40,), generator=generator)
+    inputs = hidden.requires_grad_(), head.requires_grad_()
+    got = logprobs_and_entropy(*inputs, targets, temperature=1.0, tile=(16, 512))
+    wide = tuple(x.detach().double().requires_grad_() for x in inputs)
+    expected = plain(wide[0], wide[1], targets, 1.0)
+    rounding = 1e-5 if offset == 0 else 2e-4  # of the logits themselves
+    for value, exact in zip(got, expected, strict=True):
+        torch.testing.assert_close(value.double(), exact, rtol=rounding, atol=rounding)
+    for slope, exact in zip(gradients(got, inputs), gradients(expected, wide), strict=True):
+        assert (slope.double() - exact).norm() < rounding * exact.norm()
+
+
 def test_arguments_are_not_mutated():
     inputs = example()
     before = [x.detach().clone() for x in inputs]
-    got = logprobs_and_entropy(*inputs, temperature=0.7, chunk=3)
+    got = logprobs_and_entropy(*inputs, temperature=0.7, tile=(3, 4))
     gradients(got, inputs[:2])
     assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"temperature": 0.0}, "temperature"), ({"temperature": 1.0, "chunk": 0}, "chunk")],
+    [({"temperature": 0.0}, "temperature"), ({"temperature": 1.0, "tile": (0, 1)}, "tile")],
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(AssertionError, match=message):

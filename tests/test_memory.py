@@ -134,9 +134,10 @@ def test_the_activations_of_a_tiny_model_are_the_sum_done_by_hand() -> None:
     assert activation_bytes(TINY, 2, 1, True) == 2 * 2 * 4 + layer + in_flight + last
     assert activation_bytes(TINY, 2, 1, False) == 2 * layer + in_flight + last
     assert activation_bytes(TINY, 2, 7, True) == 7 * activation_bytes(TINY, 2, 1, True)
-    assert logits_bytes(TINY, 3) == 2 * 4 * 3 * 10
-    assert logits_bytes(TINY, 10**9) == 2 * 4 * (2**26 // 10) * 10
-    assert head_gradient_bytes(TINY) == 2 * 4 * 40
+    assert logits_bytes(TINY, 4, 3) == 2 * 4 * 3 * 10
+    assert logits_bytes(TINY, 2, 3) == (2 * 4 + 2) * 3 * 10
+    assert logits_bytes(TINY, 4, 10**9) == 2 * 4 * 2**26
+    assert head_gradient_bytes(TINY) == 4 * 40
 
 
 def test_the_shares_of_a_tiny_model_are_the_sums_done_by_hand() -> None:

@@ -83,6 +83,7 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
             lr=0.1 * number,
             updates=number,
             skipped_rows=3,
+            non_finite="the loss (nan)" if number == 2 else None,
         )
         for number, loss, ratio in ((1, 1.0, 2.0), (2, 3.0, 1.5))
     ]
@@ -98,6 +99,7 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
             "optim/grad_norm": 2.0,
             "optim/lr": 0.2,
             "optim/updates": 2,
+            "optim/skipped_updates": 1,
             "perf/skipped_rows": 6,
             "perf/rollout_tokens_per_s": 50,
             "perf/update_tokens_per_s": 25,

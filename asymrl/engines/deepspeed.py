@@ -28,6 +28,7 @@ from asymrl.engines.policy import (
     MicroBatch,
     PolicyModule,
     Totals,
+    laid_out,
     loss_inputs,
     micro_batch,
     no_tokens,
@@ -39,6 +40,7 @@ from asymrl.engines.policy import (
     without_dropout,
 )
 from asymrl.engines.world import World
+from asymrl.flops import work_of
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 if not torch.cuda.is_available():
@@ -130,6 +132,7 @@ class DeepSpeedPolicy:
             model=self.module, optimizer=optimizer, config=config, dist_init_required=False
         )
         self.engine: Any = engine
+        self.work = work_of(self.module.model, world.size)
         refuse_another_head(self.module)
         self.world = world
         self.lr = lr
@@ -148,11 +151,12 @@ class DeepSpeedPolicy:
 
     @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
-        values = torch.zeros(2, len(batch.targets))
+        parts = []
         for micro, mine in self._micro_batches(batch, range(len(batch.sequences))):
-            logprobs, entropy = run(self.engine, micro, self._device)
+            values = torch.stack(run(self.engine, micro, self._device))
             if mine:
-                values[:, micro.tokens] = torch.stack([logprobs, entropy]).float().cpu()
+                parts.append((micro.tokens, values))
+        values = laid_out(parts, len(batch.targets))
         logprobs, entropy = self.world.sum(values)  # each token is one rank's, and 0 elsewhere
         return logprobs, entropy
 
@@ -170,7 +174,7 @@ class DeepSpeedPolicy:
             # DeepSpeed takes the mean over ranks; the mini-batch's loss is their sum
             self.engine.backward(outputs.loss * self.world.size, scale_wrt_gas=False)
             totals.add(outputs)
-        mine = non_finite(totals, self._gradients())
+        mine = non_finite(totals.fetch(), self._gradients())
         found = self.world.gather((totals, mine))
         totals, bad = (
             Totals.merge([of_rank for of_rank, _ in found]),

@@ -19,6 +19,7 @@ from asymrl.engines.policy import (
     MicroBatch,
     PolicyModule,
     Totals,
+    laid_out,
     loss_inputs,
     micro_batch,
     no_tokens,
@@ -29,6 +30,7 @@ from asymrl.engines.policy import (
     save_model,
     without_dropout,
 )
+from asymrl.flops import work_of
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 
@@ -59,6 +61,7 @@ class LocalPolicy:
         without_dropout(model)
         self.module = PolicyModule(model.train(), temperature)
         refuse_another_head(self.module)
+        self.work = work_of(model)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
         )
@@ -77,12 +80,11 @@ class LocalPolicy:
 
     @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
-        logprobs, entropy = torch.empty(len(batch.targets)), torch.empty(len(batch.targets))
+        parts = []
         for micro in self._micro_batches(batch, range(len(batch.sequences))):
             with self._autocast():
-                new_logprobs, new_entropy = run(self.module, micro, self._device)
-            logprobs[micro.tokens] = new_logprobs.float().cpu()
-            entropy[micro.tokens] = new_entropy.float().cpu()
+                parts.append((micro.tokens, torch.stack(run(self.module, micro, self._device))))
+        logprobs, entropy = laid_out(parts, len(batch.targets))
         return logprobs, entropy
 
     def backward(self, minibatch: Batch, loss: LossFn) -> Totals:

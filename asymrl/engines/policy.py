@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from asymrl.algo.logprobs import logprobs_and_entropy
 from asymrl.batch import response_lengths
+from asymrl.flops import Work
 from asymrl.types import (
     Batch,
     LossFn,
@@ -31,7 +33,13 @@ from asymrl.types import (
 
 
 class Policy(Protocol):
-    """The trained model with its optimizer. Every method is collective over the ranks."""
+    """The trained model with its optimizer. Every method is collective over the ranks.
+
+    work: what a token of it costs, for the utilisation of the device.
+    """
+
+    @property
+    def work(self) -> Work: ...
 
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
         """logprobs (M,) and entropy (M,) of the response tokens, fp32 on the CPU, no gradient."""
@@ -144,12 +152,28 @@ def micro_batch(batch: Tokens, rows: Sequence[int]) -> MicroBatch:
 
 def run(module: nn.Module, micro: MicroBatch, device: Any) -> tuple[Tensor, Tensor]:
     """logprobs (m,) and entropy (m,) of a micro-batch, on `device`."""
-    return module(
-        micro.input_ids.to(device),
-        micro.sequence.to(device),
-        micro.position.to(device),
-        micro.targets.to(device),
-    )
+    parts = (micro.input_ids, micro.sequence, micro.position, micro.targets)
+    return module(*(onto(part, device) for part in parts))
+
+
+def onto(tensor: Tensor, device: Any) -> Tensor:
+    """A copy on `device` that the host does not wait for; from pinned memory, without which it
+    would wait for all that the device still has to do."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def laid_out(parts: Sequence[tuple[Tensor, Tensor]], length: int) -> Tensor:
+    """(2, length) on the CPU of parts (tokens (m,) on the CPU, values (2, m) on any device), 0
+    where there is none. Waits for the device once, at the end."""
+    whole = torch.zeros(2, length)
+    if not parts:
+        return whole
+    places = torch.cat([tokens for tokens, _ in parts])
+    values = torch.cat([values for _, values in parts], dim=1).float().cpu()
+    whole[:, places] = values
+    return whole
 
 
 def loss_inputs(batch: Batch, micro: MicroBatch, logprobs: Tensor, entropy: Tensor) -> LossInputs:
@@ -158,13 +182,13 @@ def loss_inputs(batch: Batch, micro: MicroBatch, logprobs: Tensor, entropy: Tens
     return LossInputs(
         logprobs=logprobs,
         entropy=entropy,
-        old_logprobs=batch.old_logprobs[tokens].to(device),
-        advantages=batch.advantages[tokens].to(device),
-        weight=batch.weight[tokens].to(device),
-        row=batch.row[tokens].to(device),
-        group=batch.group.to(device),
-        cell=batch.cell.to(device),
-        denominators=batch.denominators[tokens].to(device),
+        old_logprobs=onto(batch.old_logprobs[tokens], device),
+        advantages=onto(batch.advantages[tokens], device),
+        weight=onto(batch.weight[tokens], device),
+        row=onto(batch.row[tokens], device),
+        group=onto(batch.group, device),
+        cell=onto(batch.cell, device),
+        denominators=onto(batch.denominators[tokens], device),
     )
 
 
@@ -188,51 +212,77 @@ def refuse_another_model(state: TrainerState, own: Mapping[str, tuple[int, ...]]
 
 
 class Totals:
-    """Sums, counts and maxima of the loss metrics over the micro-batches of one mini-batch."""
+    """Sums, counts and maxima of the loss metrics over the micro-batches of one mini-batch.
+
+    They stay where the loss made them, in fp64, so that `add` never waits for the device. All
+    outputs that are added have the same names.
+    """
 
     def __init__(self) -> None:
-        self.loss = 0.0
-        self.pairs: dict[str, list[float]] = {}
-        self.maxima: dict[str, float] = {}
-        self.by_cell: dict[str, list[float]] = {}
+        self._names: list[str] = []
+        self._peaks: list[str] = []
+        self._cells: dict[str, int] = {}
+        self._sums: Tensor | None = None
+        self._maxima: Tensor | None = None
 
     def add(self, outputs: LossOutputs) -> None:
-        self.loss += outputs.loss.item()
-        for name, (total, count) in outputs.metrics.items():
-            pair = self.pairs.setdefault(name, [0.0, 0.0])
-            pair[0] += total.item()
-            pair[1] += count.item()
-        for name, peak in outputs.maxima.items():
-            self.maxima[name] = max(self.maxima.get(name, 0.0), peak.item())
-        self._add_cells({name: sums.tolist() for name, sums in outputs.by_cell.items()})
+        self._names, self._peaks = list(outputs.metrics), list(outputs.maxima)
+        self._cells = {name: len(sums) for name, sums in outputs.by_cell.items()}
+        pairs = [part for pair in outputs.metrics.values() for part in pair]
+        sums = [outputs.loss.detach(), *pairs, *outputs.by_cell.values()]
+        self._sum(torch.cat([part.double().reshape(-1) for part in sums]))
+        if outputs.maxima:
+            self._raise_to(torch.stack([peak.double() for peak in outputs.maxima.values()]))
 
-    def _add_cells(self, by_cell: Mapping[str, Sequence[float]]) -> None:
-        for name, sums in by_cell.items():
-            before = self.by_cell.get(name, [0.0] * len(sums))
-            self.by_cell[name] = [a + b for a, b in zip(before, sums, strict=True)]
+    def _sum(self, sums: Tensor) -> None:
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def _raise_to(self, maxima: Tensor) -> None:
+        self._maxima = maxima if self._maxima is None else torch.maximum(self._maxima, maxima)
+
+    def fetch(self) -> Totals:
+        """On the CPU, as other ranks can take it. Waits for the device."""
+        assert self._sums is not None, "something was added"
+        self._sums = self._sums.cpu()
+        self._maxima = None if self._maxima is None else self._maxima.cpu()
+        return self
 
     @staticmethod
     def merge(of_ranks: Sequence[Totals]) -> Totals:
         """Exact means over the whole mini-batch: sums and counts add up over its parts."""
         whole = Totals()
         for part in of_ranks:
-            whole.loss += part.loss
-            for name, (total, count) in part.pairs.items():
-                pair = whole.pairs.setdefault(name, [0.0, 0.0])
-                pair[0] += total
-                pair[1] += count
-            for name, peak in part.maxima.items():
-                whole.maxima[name] = max(whole.maxima.get(name, 0.0), peak)
-            whole._add_cells(part.by_cell)
+            whole._names, whole._peaks, whole._cells = part._names, part._peaks, part._cells
+            assert part._sums is not None, "something was added"
+            whole._sum(part._sums)
+            if part._maxima is not None:
+                whole._raise_to(part._maxima)
         return whole
 
     def metrics(self, skipped_tokens: float) -> dict[str, float]:
         """Skipped rows have advantage 0: they add nothing to a sum, their tokens to its count."""
+        loss, *sums = self._numbers()
+        pairs = zip(sums[::2], sums[1::2], strict=False)  # and after the pairs, the cells
         means = {
             name: total / max(count + skipped_tokens, 1.0)
-            for name, (total, count) in self.pairs.items()
+            for name, (total, count) in zip(self._names, pairs, strict=False)
         }
-        return {"loss/total": self.loss, **means, **self.maxima}
+        maxima = [] if self._maxima is None else self._maxima.tolist()
+        return {"loss/total": loss, **means, **dict(zip(self._peaks, maxima, strict=True))}
+
+    @property
+    def loss(self) -> float:
+        return self._numbers()[0]
+
+    @property
+    def by_cell(self) -> dict[str, list[float]]:
+        numbers = iter(self._numbers()[1 + 2 * len(self._names) :])
+        return {name: list(islice(numbers, length)) for name, length in self._cells.items()}
+
+    def _numbers(self) -> list[float]:
+        """The loss; sum and count of each metric; the cells of each name."""
+        assert self._sums is not None, "something was added"
+        return self._sums.tolist()
 
 
 def non_finite(totals: Totals, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:
@@ -261,8 +311,8 @@ def no_tokens(batch: Batch, device: Any) -> LossInputs:
         advantages=empty,
         weight=empty,
         row=rows,
-        group=batch.group.to(device),
-        cell=batch.cell.to(device),
+        group=onto(batch.group, device),
+        cell=onto(batch.cell, device),
         denominators=empty,
     )
 

@@ -88,21 +88,24 @@ class VLLMEngine:
         assert not self.llm.has_unfinished_requests(), "one call at a time"
         reseed(derive_seed(*(request.seed for request in requests)))
         self.llm.reset_prefix_cache()  # no history: a cached prefix rounds otherwise
-        owners = {}
+        owners, same = {}, sampling_params(sampling, None)
         try:
             for request in requests:
                 prompt = {"type": "token", "prompt_token_ids": list(request.problem.prompt_ids)}
                 for i in range(request.samples):
-                    seed = derive_seed(request.seed, i) if self.per_sample_seeds else None
+                    params = same
+                    if self.per_sample_seeds:
+                        params = sampling_params(sampling, derive_seed(request.seed, i))
                     key = str(len(owners))
                     owners[key] = request, i
-                    self.llm.add_request(key, prompt, sampling_params(sampling, seed))
+                    self.llm.add_request(key, prompt, params)
             while owners:
                 for output in self.llm.step():
                     request, i = owners.pop(output.request_id)
                     yield self._rollout(request, i, output.outputs[0], sampling)
         finally:  # what the caller did not wait for
             self.llm.abort_request(list(owners))
+            settle(self.llm)
 
     def _rollout(self, request: Request, i: int, output: Any, sampling: Sampling) -> Rollout:
         assert output.finish_reason in ("stop", "length"), output.finish_reason
@@ -190,7 +193,7 @@ def arguments(
         "logprobs_mode": "processed_logprobs",  # at the sampling temperature
         "skip_tokenizer_init": True,
         "seed": 0,  # `generate` seeds; equal on the ranks of one engine
-        "async_scheduling": False,  # nothing is under way when `generate` ends; CPUs have no other
+        "async_scheduling": gpu,  # the next batch is made while one runs; vLLM's CPU build has none
         **same,
     }
     if not gpu:
@@ -224,6 +227,14 @@ def open_engine(wanted: dict[str, Any]) -> Any:
     # it calls the tied head and the rotary embedding, which have nothing to load, failures
     getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(ERROR)
     return llm
+
+
+def settle(llm: Any) -> None:
+    """Take what asynchronous scheduling has under way: one more batch, made before the ends of its
+    requests were known. Else the next load or sleep would find it."""
+    client = llm.engine_core
+    while client.engine_core.batch_queue:
+        client.get_output()
 
 
 def refuse_head_size(size: int) -> None:

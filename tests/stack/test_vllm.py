@@ -363,6 +363,7 @@ def test_arguments_are_vllms_own(main, model_folder) -> None:
 
     gpu = EngineArgs(**asked_for(model_folder, World(rank=1, size=4, tensor_parallel=2), gpu=True))
     assert (gpu.enable_sleep_mode, gpu.gpu_memory_utilization, gpu.enforce_eager) == (1, 0.6, 0)
+    assert gpu.async_scheduling
     assert (gpu.distributed_executor_backend, gpu.tensor_parallel_size) == ("external_launcher", 2)
     cpu = EngineArgs(**asked_for(model_folder, World(), gpu=False))
     with undisturbed():
