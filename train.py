@@ -114,7 +114,7 @@ def until(minutes: float | None) -> float:
 
 def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | None:
     """Load everything, only then touch the run folder, then train."""
-    from asymrl import checkpoint, evaluate, loop, models, verifiers
+    from asymrl import checkpoint, evaluate, loop, models, run_folder, verifiers
     from asymrl.engines import choice
     from asymrl.engines import world as worlds
     from asymrl.samples import digest
@@ -122,7 +122,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
 
     world = worlds.from_environment(config.rollout.tensor_parallel)
     chosen, why = choice.choose(config, choice.machine(world))
-    found = checkpoint.find(folder, config, resume)
+    found = run_folder.find(folder, config, resume)
     start, state, another = checkpoint.begin(folder, found)
     if start.step >= config.steps:
         print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
@@ -183,17 +183,17 @@ def opened(
 ) -> Iterator[None]:
     """The run folder, this run's alone. save: a run that begins from another's checkpoint has its
     own before all else."""
-    from asymrl import checkpoint, environment
+    from asymrl import environment, run_folder
 
     with ExitStack() as stack:
         with world.in_turn():
             if world.first:
-                stack.enter_context(checkpoint.opened(folder, found, start))
+                stack.enter_context(run_folder.opened(folder, found, start))
         if save:
             save()
         with world.in_turn():
             if world.first:
-                checkpoint.write_config(folder, config)
+                run_folder.write_config(folder, config)
                 environment.write_environment(folder, world.size, why)
         yield
 

@@ -11,25 +11,29 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from asymrl import config as configs
 from asymrl.engines.policy import Policy
-from asymrl.files import digest, locked, names, sync, sync_folder, write_atomically
-from asymrl.schema import Config, NonNegative, Positive, Section, Verifier
-from asymrl.types import TrainerState, UserError, value
+from asymrl.files import digest, names, sync, sync_folder, write_atomically
+from asymrl.schema import (
+    NonNegative,
+    Positive,
+    Section,
+    Temperature,
+    Verifier,
+    check_user_turn,
+)
+from asymrl.types import TrainerState, UserError, shown, value
 
 FORMAT = 4
 STATE = "trainer/state.safetensors"  # not beside the model's: vLLM reads all that lie there
-RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
 
 
@@ -173,9 +177,11 @@ class Tensors(Mapping[str, Tensor]):
     def __init__(self, file: Any, section: str) -> None:
         self.file, self.section = file, section
         keys = (key.split("/", 1) for key in file.keys())  # noqa: SIM118, it is no mapping
-        self.names = [name for of, name in keys if of == section]
+        self.names = dict.fromkeys(name for of, name in keys if of == section)
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
         return self.file.get_tensor(f"{self.section}/{name}")
 
     def __iter__(self) -> Iterator[str]:
@@ -200,12 +206,24 @@ def load(folder: Path) -> tuple[Position, TrainerState]:
     position, updates = load_position(folder)
     try:
         file = safe_open(folder / STATE, framework="pt")
+        refuse_foreign(file, folder / STATE)
         parts = {section: Tensors(file, section) for section in SECTIONS}
         return position, TrainerState(**parts, updates=updates)
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {STATE} is missing") from None
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder / STATE} is damaged and cannot be read: {error}") from None
+
+
+def refuse_foreign(file: Any, path: Path) -> None:
+    """A state holds fp32 tensors of its sections, and nothing else."""
+    for key in file.keys():  # noqa: SIM118, it is no mapping
+        kind = file.get_slice(key).get_dtype()
+        if kind != "F32" or key.partition("/")[0] not in SECTIONS:
+            raise UserError(
+                f"{path} is damaged: it holds {key!r} of type {kind}; valid are F32 tensors of "
+                f"{', '.join(SECTIONS)}"
+            )
 
 
 def load_position(folder: Path) -> tuple[Position, int]:
@@ -219,9 +237,9 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     """trainer.json, its values of the right kinds."""
     file = folder / "trainer.json"
     try:
-        trainer = json.loads(file.read_text())
+        trainer = json.loads(file.read_bytes())
         if (found := trainer["format"]) != FORMAT:
-            raise UserError(f"checkpoint {folder} has format {found}; this version reads {FORMAT}")
+            raise UserError(f"{file} has format {shown(found)}; this version reads {FORMAT}")
         return Trainer.model_validate(trainer).model_dump()
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
@@ -236,7 +254,7 @@ class Trainer(Section):
     format: int
     step: NonNegative
     draws: NonNegative
-    schedule: dict[str, float]
+    schedule: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
     updates: NonNegative
     data: str
     files: dict[str, str]
@@ -251,11 +269,11 @@ class Definitions(Section):
         template_kwargs: dict[str, Any]
 
     class Drawn(Section):
-        temperature: float
-        top_p: float
-        top_k: int
+        temperature: Temperature
+        top_p: Annotated[float, Field(gt=0, le=1)]
+        top_k: NonNegative
         max_tokens: Positive
-        stop_ids: list[int]
+        stop_ids: list[NonNegative]
 
     prompt: Prompt
     sampling: Drawn
@@ -270,113 +288,28 @@ def definitions(folder: Path) -> Definitions | None:
     if not file.is_file():
         return None
     try:
-        return Definitions.model_validate_json(file.read_text())
-    except (ValidationError, UnicodeDecodeError) as error:
+        found = Definitions.model_validate_json(file.read_bytes())
+        check_user_turn(found.prompt.user)
+        return found
+    except (OSError, ValueError) as error:  # pydantic's is a ValueError
         raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
-
-
-def find(run: Path, config: Config, resume: str) -> Path | None:
-    """The checkpoint that a run in folder `run` begins from, or None. Reads only.
-
-    resume: `auto` goes on from checkpoints/latest, or begins anew where there is none; `never`
-    refuses a folder that holds a run; a folder is a checkpoint that a *new* run begins from.
-    """
-    if resume not in ("auto", "never"):
-        checkpoint = Path(resume)
-        if not (checkpoint / "trainer.json").is_file():
-            raise UserError(
-                f"--resume {resume}: no checkpoint there (a folder with trainer.json); valid are "
-                "auto, never and a folder such as runs/NAME/checkpoints/latest"
-            )
-        position, _ = load_position(checkpoint)
-        if position.step >= config.steps:
-            raise UserError(
-                f"--resume {resume} is at step {position.step}, so steps = {config.steps} leaves "
-                "nothing to do"
-            )
-    if run.exists() and not run.is_dir():
-        raise UserError(f"--output-dir {run} is a file; valid is a folder, new or of a run")
-    traces = [name for name in RUN_FILES if (run / name).exists()]
-    if not traces:
-        return None if resume in ("auto", "never") else Path(resume).resolve()
-    if resume != "auto":
-        raise UserError(
-            f"{run} already holds a run; --resume auto goes on with it, another --output-dir "
-            "leaves it as it is"
-        )
-    if "config.yaml" not in traces:
-        raise UserError(f"{run} holds {traces[0]} but no config.yaml; give another --output-dir")
-    differing = configs.differing_keys(configs.load(str(run / "config.yaml")), config)
-    if differing:
-        raise UserError(
-            f"{run} holds a run with another config, which differs in {', '.join(differing)}; "
-            "give the same config or another --output-dir"
-        )
-    return latest(run)
 
 
 def latest(run: Path) -> Path | None:
     """What checkpoints/latest names; None where no checkpoint was ever saved."""
     folder = run / "checkpoints"
     link, saved = folder / "latest", sorted(folder.glob("step-*"))
-    if link.exists():
+    if os.path.exists(link):  # Path.exists raises where the target is no possible name
+        if link.resolve().parent != folder.resolve():
+            raise UserError(
+                f"{link} leads out of its folder, to {link.resolve()}; point it at a checkpoint of "
+                "this run, or use --resume DIR"
+            )
         return link.resolve()
     if link.is_symlink():
         newest = f"; the newest there is {saved[-1].name}" if saved else ""
         raise UserError(f"{link} names no checkpoint{newest}; point it at one, or use --resume DIR")
     return saved[-1].resolve() if saved else None  # killed just before its first `latest`
-
-
-@contextmanager
-def opened(run: Path, found: Path | None, start: Position) -> Iterator[None]:
-    """The run folder, ready and ours alone: what it logged after `start` is cut off.
-
-    found: what `find` gave. UserError where another process trains there.
-    """
-    refused = f"run folder {run} cannot be written"
-    with locked(run, refused=refused, busy=f"another process is training in {run}"):
-        if latest(run) not in (None, found):
-            raise UserError(f"{run} went on while this process was loading; start it again")
-        cut_back(run, start.step if found else -1)
-        yield
-
-
-def write_config(run: Path, config: Config) -> None:
-    """What makes a folder a run."""
-    write_atomically(run / "config.yaml", configs.dump(config))
-
-
-def cut_back(run: Path, step: int) -> None:
-    """Drop what was logged after `step`: those steps run again. step -1 drops all.
-
-    Leftovers of a kill go too: half-written files, and checkpoints that were not yet named.
-    """
-    metrics = run / "metrics.jsonl"
-    if metrics.is_file():
-        write_atomically(metrics, "".join(lines_until(metrics, step)))
-    logged = [*run.glob("rollouts/step-*.jsonl"), *run.glob("eval/step-*")]
-    for path in [*logged, *run.glob("checkpoints/step-*")]:
-        number = path.stem.removeprefix("step-").partition("-")[0]
-        if number.isdecimal() and int(number) > step:
-            remove(path)
-    for folder in ("", "rollouts/", "eval/", "eval/*/", "checkpoints/"):
-        for path in run.glob(f"{folder}.*.tmp"):
-            remove(path)
-
-
-def lines_until(metrics: Path, step: int) -> list[str]:
-    """The lines of the steps up to `step`. A half-written last line is no line yet."""
-    kept = []
-    text = metrics.read_text(errors="replace")
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{metrics}:{number}: the line is damaged; mend or move it") from None
-    return kept
 
 
 def remove(path: Path) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +18,24 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from asymrl.schema import METHOD_SECTIONS, Config
-from asymrl.types import UserError
+from asymrl.types import UserError, shown
 
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_BYTES = 1_000_000  # of a config file
+MOST_VALUES, DEEPEST = 10_000, 30  # of a config, aliases written out; the largest here has 80
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 ROW_DIR = CONFIG_DIR / "rows"
+# What YAML and OmegaConf raise for a file that they cannot make sense of.
+BROKEN = (
+    OmegaConfBaseException,
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    RecursionError,
+)
 # Which engines run it, and how they share the machine: a run may move to another machine.
 WHERE_IT_RUNS = (
     "policy.backend",
@@ -44,17 +59,26 @@ def load(config: str, overrides: Sequence[str] = (), row: str | None = None) -> 
     path = find(config)
     where = str(path) if row is None else f"{path} with {find(row, ROW_DIR)}"
     for override in overrides:
-        if not re.match(r"[A-Za-z_][\w.]*=", override):
-            raise UserError(f"override {override!r} is not of the form key.sub=value")
+        refuse_override(override)
     try:
         merged = with_base(path)
         if row is not None:
             merged = merge(merged, read(find(row, ROW_DIR)))
         merged = merge(merged, OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        plain = OmegaConf.to_container(merged)
+    except BROKEN as error:
         raise UserError(f"{where}: {first_line(error)}") from None
     return validate(plain, where)
+
+
+def refuse_override(override: str) -> None:
+    if not re.match(r"[A-Za-z_]\w*(\.\w+)*=", override):
+        raise UserError(f"override {shown(override)} is not of the form key.sub=value")
+    try:
+        refuse_unbounded(override.partition("=")[2], f"override {shown(override)}")
+        OmegaConf.from_dotlist([override])
+    except BROKEN as error:
+        raise UserError(f"override {shown(override)} is not YAML: {first_line(error)}") from None
 
 
 def with_base(path: Path) -> Any:
@@ -85,7 +109,7 @@ def find(config: str, folder: Path = CONFIG_DIR) -> Path:
     names = [path.stem for path in sorted(folder.glob("*.yaml"))]
     nearest = difflib.get_close_matches(bare, names, n=3) or names
     raise UserError(
-        f"config {config!r} is neither a file nor a name in "
+        f"config {shown(config)} is neither a file nor a name in "
         f"{folder.relative_to(CONFIG_DIR.parent)}/; the nearest are {', '.join(nearest)}"
     )
 
@@ -93,27 +117,76 @@ def find(config: str, folder: Path = CONFIG_DIR) -> Path:
 def is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that no file system takes
+    except (OSError, ValueError):  # a name that no file system takes
         return False
 
 
 def read(path: Path) -> Any:
     try:
-        loaded = OmegaConf.load(path)
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"config file {path} is over {MOST_BYTES:,} bytes")
+        text = path.read_text(encoding="utf-8")
+        refuse_unbounded(text, str(path))
+        loaded = OmegaConf.load(StringIO(text))
     except OSError as error:
-        raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} cannot be read: {error.strerror or error}") from None
+    except BROKEN as error:
         raise UserError(f"{path} is not YAML: {first_line(error)}") from None
     if not OmegaConf.is_dict(loaded):
         raise UserError(f"{path} must be a mapping of config keys to values")
     return loaded
 
 
+def refuse_unbounded(text: str, where: str) -> None:
+    """UserError for what would not end, or fill the memory, once its aliases are written out; for
+    what is so deep that the parser of YAML, which is recursive, would crash; and for `${...}`."""
+    sizes: dict[str | None, int] = {}
+    open_: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=Loader):
+        anchor, size = getattr(event, "anchor", None), 0
+        match event:
+            case yaml.CollectionStartEvent():
+                open_.append((anchor, 0))
+                anchor = None  # it names nothing before its end
+            case yaml.CollectionEndEvent():
+                anchor, size = open_.pop()
+            case yaml.AliasEvent():
+                if anchor not in sizes:
+                    raise UserError(f"{where}: alias *{anchor} names nothing, or what it is in")
+                size = sizes[anchor]
+            case yaml.ScalarEvent():
+                size = 1
+                if "${" in event.value:  # could read the environment, or grow without bound
+                    raise UserError(
+                        f"{where}: {shown(event.value)} is not filled in; write what it stands for"
+                    )
+        if anchor:
+            sizes[anchor] = size
+        open_[-1] = open_[-1][0], open_[-1][1] + size
+        if len(open_) > DEEPEST or open_[-1][1] > MOST_VALUES:
+            raise UserError(
+                f"{where}: no config has over {MOST_VALUES:,} values or {DEEPEST} levels"
+            )
+
+
 def first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def texts(tree: Any) -> Iterator[str]:
+    """Every text in a tree, keys too."""
+    for key, node in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield str(key)
+        if isinstance(node, dict | list):
+            yield from texts(node)
+        elif isinstance(node, str):
+            yield node
+
+
 def validate(plain: Any, where: str) -> Config:
+    for text in texts(plain):
+        if "\0" in text or text != text.encode(errors="ignore").decode():
+            raise UserError(f"{where}: {shown(text)} holds a NUL, or half of a surrogate pair")
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
@@ -135,12 +208,14 @@ def sentence(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message
-    return f"{key} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {shown(first['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def valid_keys(location: Sequence[int | str]) -> list[str]:
     section: Any = Config
     for part in location:
+        if part not in section.model_fields:  # the name of a union's member, entered already
+            continue
         annotation = section.model_fields[part].annotation
         section = next(a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields"))
     return list(section.model_fields)
@@ -148,7 +223,11 @@ def valid_keys(location: Sequence[int | str]) -> list[str]:
 
 def dump(config: Config) -> str:
     """The resolved config as YAML: what a run directory keeps as config.yaml."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    plain = config.model_dump()
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    if re.search("[\x85\u2028\u2029]", text):  # written as they are, read as line breaks
+        return yaml.safe_dump(plain, sort_keys=False)
+    return text
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:

@@ -8,18 +8,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
 
-from asymrl import pocket
+from asymrl import hub, pocket
 from asymrl.engines.rollout import derive_seed
+from asymrl.folders import name_bare
 from asymrl.sources import SOURCES, Source, count_note, own_columns
-from asymrl.types import Problem, Request, UserError, value
+from asymrl.types import Problem, Request, UserError, shown, value
 from asymrl.verifiers import Verifier, unreadable
 
+# Parameters of apply_chat_template itself, and so nothing that a template can be told.
+TAKEN = {
+    "conversation",
+    "tools",
+    "documents",
+    "chat_template",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+    "return_dict",
+    "return_assistant_tokens_mask",
+    "tokenizer_kwargs",
+}
+# What a template raises that does not go with its prompt; it is a small program.
+BROKEN = (
+    TemplateError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)
 READERS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -97,19 +126,20 @@ def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
                     yield where, json.loads(text)
             except UnicodeDecodeError:
                 raise UserError(f"{where}: the line is not UTF-8") from None
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # a number of too many digits is one too
                 raise UserError(f"{where}: the line is not JSON ({error})") from None
 
 
 def other_file(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix not in READERS:
         raise UserError(f"{path}: valid data files end in .jsonl, {', '.join(READERS)}")
-    from datasets import disable_progress_bars, exceptions, load_dataset
+    from datasets import disable_progress_bars, exceptions, load_dataset, logging
 
     disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)  # the sentence below says it
     try:
         table = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
-    except (exceptions.DatasetsError, ValueError, OSError) as error:
+    except (exceptions.DatasetsError, OSError, RuntimeError, StopIteration, *BROKEN) as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {cause[:200]}") from None
     return ((f"{path}, row {number}", record) for number, record in enumerate(table, 1))
@@ -134,7 +164,7 @@ def as_text(record: Mapping[str, Any], field: str, where: str) -> str:
     if isinstance(given, int | float) and not isinstance(given, bool):
         return str(given)
     if not isinstance(given, str) or not given.strip():
-        raise UserError(f"{where}: field {field!r} must be a non-empty text, not {given!r}")
+        raise UserError(f"{where}: field {field!r} must be a non-empty text, not {shown(given)}")
     if not given.isascii() and given != given.encode(errors="ignore").decode():
         raise UserError(
             f"{where}: field {field!r} holds half of a surrogate pair, which is no text"
@@ -145,6 +175,7 @@ def as_text(record: Mapping[str, Any], field: str, where: str) -> str:
 def hub_rows(name: str, source: Source) -> list[Row]:
     from datasets import exceptions, load_dataset
 
+    hub.reach()
     try:
         table = load_dataset(source.id, source.config, split=source.split, revision=source.revision)
     except (OSError, ValueError, exceptions.DatasetsError) as error:
@@ -174,14 +205,28 @@ def render(
     """The prompt as text and ids: the tokenizer's own chat template around the user turn."""
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": user.replace("{problem}", problem)})
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **template_kwargs
+    if not tokenizer.chat_template:
+        raise UserError(
+            "the tokenizer has no chat template, and prompts are rendered with one; valid is a "
+            "model folder with chat_template.jinja"
         )
-    except (ValueError, TemplateError) as error:
+    if taken := sorted(template_kwargs.keys() & TAKEN):
+        raise UserError(f"data.chat_template_kwargs.{taken[0]} is not for a template to set")
+    try:
+        with ExitStack() as stack:
+            stack.push(name_bare)
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **template_kwargs
+            )
+            ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    except BROKEN as error:
         cause = " ".join(str(error).split())[:160]
-        raise UserError(f"the tokenizer's chat template refuses the prompt: {cause}") from None
-    return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        raise UserError(
+            f"the tokenizer, or its chat template, refuses the prompt of {shown(problem)}: {cause}"
+        ) from None
+    if not ids:
+        raise UserError("the tokenizer's chat template makes a prompt without a token")
+    return text, ids
 
 
 @value

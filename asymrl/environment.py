@@ -1,4 +1,5 @@
-"""What a run ran on: versions, machine, command. No environment variables, so no secrets."""
+"""What a run ran on: versions, machine, command. No environment variables and no passwords, so no
+secrets."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from asymrl.files import write_atomically
+from asymrl.types import UserError, masked
 
 PACKAGES = (
     "torch",
@@ -31,10 +34,9 @@ PACKAGES = (
 def write_environment(folder: Path, processes: int, chosen: str) -> None:
     """environment.json: a list, one entry each time that the run was started."""
     file = folder / "environment.json"
-    before = json.loads(file.read_text()) if file.is_file() else []  # only ever written whole
     gpus = range(torch.cuda.device_count())
     facts = {
-        "command": sys.argv,
+        "command": [masked(argument) for argument in sys.argv],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
@@ -45,7 +47,20 @@ def write_environment(folder: Path, processes: int, chosen: str) -> None:
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": git_commit(),
     }
-    write_atomically(file, json.dumps([*before, facts], indent=2) + "\n")
+    write_atomically(file, json.dumps([*earlier(file), facts], indent=2) + "\n")
+
+
+def earlier(file: Path) -> list[Any]:
+    """The entries of the starts before this one."""
+    if not file.is_file():
+        return []
+    try:
+        entries = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged: {error}; mend it or move it away") from None
+    if not isinstance(entries, list):
+        raise UserError(f"{file} is damaged: it holds no list; mend it or move it away")
+    return entries
 
 
 def version(package: str) -> str | None:

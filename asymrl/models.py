@@ -8,19 +8,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from asymrl import pocket
+from asymrl import folders, hub, pocket
 from asymrl.schema import Model, Shape
-from asymrl.types import UserError
+from asymrl.types import UserError, shown
 
 POCKET = "pocket"
+# What transformers raises for a folder that it cannot make sense of.
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+    UnpicklingError,
+    StrictDataclassError,
+)
 transformers_logging.disable_progress_bar()  # its bars and the live progress line do not mix
 
 
@@ -36,16 +54,57 @@ def locate(path: str) -> str:
 
 
 def load_tokenizer(model: Model) -> Any:
-    return from_hub(AutoTokenizer.from_pretrained, model)
+    """UserError where it has ids that the model has no embedding for."""
+    folder = Path(locate(model.path))
+    if folder.is_dir():
+        folders.refuse_tokenizer(folder)
+    tokenizer = from_hub(AutoTokenizer.from_pretrained, model)
+    rows = vocabulary(model)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if rows is not None and highest >= rows:
+        raise UserError(
+            f"{model.path}: its tokenizer has ids up to {highest}, and its config.json a "
+            f"vocabulary of {rows}: they are not of one model"
+        )
+    return tokenizer
+
+
+def vocabulary(model: Model) -> int | None:
+    """Rows of the model's embedding; None: its config does not say."""
+    return whole_number(from_hub(AutoConfig.from_pretrained, model), "vocab_size", model)
+
+
+def whole_number(config: Any, key: str, model: Model) -> int | None:
+    given = getattr(config.get_text_config(), key, None)
+    if given is not None and (type(given) is not int or given < 1):
+        raise UserError(f"{model.path}: {key} of its config.json is {shown(given)}, not a number")
+    return given
 
 
 def load_model(model: Model, dtype: torch.dtype, device: str | None = None) -> Any:
-    """The causal LM in eval mode, by default on the GPU where there is one."""
+    """The causal LM in eval mode, by default on the GPU where there is one. Every weight is read:
+    one that is not there would be drawn at random."""
     if model.shape:
         check_shape(model.shape, from_hub(AutoConfig.from_pretrained, model), model.path)
     print(f"loading {model.path}", flush=True)
-    load = AutoModelForCausalLM.from_pretrained
-    loaded = from_hub(load, model, dtype=dtype, attn_implementation="sdpa")
+    folder = Path(locate(model.path))
+    if folder.is_dir():
+        folders.refuse_weights(folder, model.allow_pickle)
+    loaded, report = from_hub(
+        AutoModelForCausalLM.from_pretrained,
+        model,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        use_safetensors=None if model.allow_pickle else True,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights of {model.path} are not whole: {missing[0]} is missing, and "
+            f"{len(missing) - 1} more"
+        )
+    if extra := sorted(report["unexpected_keys"]):
+        print(f"note: {model.path} holds {len(extra)} unused tensors, such as {extra[0]}")
     return loaded.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -55,42 +114,60 @@ def default_dtype() -> torch.dtype:
 
 
 def from_hub(load: Any, model: Model, **kwargs: Any) -> Any:
-    path, located = model.path, locate(model.path)
+    """What `load` makes of the model's path; UserError for all that it cannot."""
+    located = locate(model.path)
+    local = Path(located).is_dir()
+    if local:
+        folders.refuse_settings(Path(located), model.trust_remote_code, model.allow_pickle)
+    else:
+        hub.reach()
     kwargs |= {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:
-        return load(located, **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
-        cause = " ".join(str(error).split())[:160]
-        if Path(located).is_dir():
-            raise UserError(f"model folder {located} cannot be loaded: {cause}") from None
-        raise UserError(
-            f"model {path!r} is neither a local folder nor a model that the Hugging Face hub gave "
-            f"({cause})"
-        ) from None
+        with ExitStack() as stack:
+            stack.push(folders.name_bare)
+            return load(located, **kwargs)
+    except BROKEN as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+    hint = next((hint for part, hint in HINTS.items() if part in cause), "")
+    if local:
+        raise UserError(f"model folder {located} cannot be loaded: {cause[:160]}{hint}")
+    raise UserError(
+        f"model {model.path!r} is neither a local folder nor a model that the Hugging Face hub "
+        f"gave ({cause[:160]}){hint}"
+    )
+
+
+# Part of what transformers says -> which setting it is about here.
+HINTS = {
+    "trust_remote_code": "; model.trust_remote_code=true runs the code that it brings along",
+    "and thus cannot be loaded with `safetensors`": "; model.allow_pickle=true reads pickled "
+    "weights, which can run code",
+}
 
 
 def check_shape(shape: Shape, config: Any, path: str) -> None:
     """model.shape is what dry runs reckon with, so it has to be the model's own."""
-    heads = config.num_attention_heads
-    own = Shape(
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
-        heads=heads,
-        kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        vocab=config.vocab_size,
-        tied=config.tie_word_embeddings,
-    )
+    heads = getattr(config, "num_attention_heads", None)
+    hidden = getattr(config, "hidden_size", None)
+    own = {
+        "layers": getattr(config, "num_hidden_layers", None),
+        "hidden": hidden,
+        "intermediate": getattr(config, "intermediate_size", None),
+        "heads": heads,
+        "kv_heads": getattr(config, "num_key_value_heads", heads),
+        "head_dim": getattr(config, "head_dim", None) or (hidden and heads and hidden // heads),
+        "vocab": getattr(config, "vocab_size", None),
+        "tied": getattr(config, "tie_word_embeddings", None),
+    }
     for name, stated in shape.model_dump().items():
-        actual = getattr(own, name)
-        if stated != actual:
-            raise UserError(f"model.shape.{name} = {stated}, but {path} has {actual}")
+        if stated != own[name]:
+            raise UserError(f"model.shape.{name} = {stated}, but {path} has {own[name]}")
 
 
 def positions(model: Model) -> int | None:
     """Tokens that a prompt and its response may have together; None: the model does not say."""
-    return getattr(from_hub(AutoConfig.from_pretrained, model), "max_position_embeddings", None)
+    config = from_hub(AutoConfig.from_pretrained, model)
+    return whole_number(config, "max_position_embeddings", model)
 
 
 def refuse_too_long(model: Model, tokens: int) -> None:
@@ -111,21 +188,40 @@ def template_digest(tokenizer: Any) -> str:
 
 def stop_ids(model: Model, tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:
     """All ids that end a response: the model's, the tokenizer's, and the tokens named in `stop`."""
-    config = from_hub(AutoConfig.from_pretrained, model)
-    revision = model.revision or "main"
-    try:
-        defaults = GenerationConfig.from_pretrained(locate(model.path), revision=revision)
-    except OSError:  # a model without a file of its own for them
-        defaults = GenerationConfig.from_model_config(config)
-    configured = defaults.eos_token_id
-    ids = set(configured if isinstance(configured, list) else [configured])
-    ids.add(tokenizer.eos_token_id)
-    vocabulary = tokenizer.get_vocab()
+    configured = defaults(model).eos_token_id
+    ids = [*configured] if isinstance(configured, list) else [configured]
+    ids.append(tokenizer.eos_token_id)
+    words = tokenizer.get_vocab()
     for text in stop:
-        if text not in vocabulary:
-            raise UserError(f"rollout.stop: {text!r} is not a token of this model's tokenizer")
-        ids.add(vocabulary[text])
-    ids.discard(None)
+        if text not in words:
+            raise UserError(f"rollout.stop: {shown(text)} is not a token of this model's tokenizer")
+        ids.append(words[text])
+    ids = [one for one in ids if one is not None]
     if not ids:
-        raise UserError("the model has no stop token; name one in rollout.stop")
-    return tuple(sorted(ids))
+        raise UserError(f"{model.path} has no stop token; name one in rollout.stop")
+    rows = vocabulary(model)
+    for one in ids:
+        if type(one) is not int or one < 0 or (rows is not None and one >= rows):
+            raise UserError(
+                f"{model.path}: its stop token {shown(one)} is no id of its vocabulary of {rows}"
+            )
+    return tuple(sorted(set(ids)))
+
+
+def defaults(model: Model) -> GenerationConfig:
+    """generation_config.json; of a model without one, what its config.json implies. A broken one
+    is refused, since it would silently lose stop tokens."""
+    config, folder = from_hub(AutoConfig.from_pretrained, model), Path(locate(model.path))
+    if folder.is_dir():
+        if (folder / "generation_config.json").exists():
+            return from_hub(generation_config, model)
+        return GenerationConfig.from_model_config(config)
+    hub.reach()
+    try:
+        return GenerationConfig.from_pretrained(model.path, revision=model.revision or "main")
+    except OSError:  # a model without a file of its own for them
+        return GenerationConfig.from_model_config(config)
+
+
+def generation_config(folder: str, **_: Any) -> GenerationConfig:
+    return GenerationConfig.from_pretrained(folder)

@@ -21,8 +21,8 @@ from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
 
 METHOD_SECTIONS = ("advantage", "reweight", "schedule")
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=10**12)]  # what reckons with it stays printable
+NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
@@ -48,7 +48,8 @@ class Shape(Section):
 class Model(Section):
     path: Annotated[str, Field(min_length=1)]  # a local folder, a Hugging Face id, or `pocket`
     revision: str | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # run the code that a model brings along
+    allow_pickle: bool = False  # read pytorch_model.bin where there is no safetensors file
     shape: Shape | None = None
 
 

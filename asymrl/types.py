@@ -9,6 +9,7 @@ laid end to end, V vocabulary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, dataclass_transform
@@ -28,10 +29,35 @@ REASONS: tuple[Reason, ...] = (
 
 
 GOES_ON = "the last checkpoint is whole, and the same command goes on from it"
+SENTENCE = 400  # characters
 
 
 class UserError(Exception):
-    """Bad input. Its text is the one sentence that the user sees: what, where, what is valid."""
+    """Bad input. Its text is the one sentence that the user sees: what, where, what is valid.
+
+    Whatever a file put into it, it is one line, cut in its middle where it is long, and holds no
+    control characters, so that a file can say nothing to a terminal, and no password of a URL.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in masked(sentence))
+        half = SENTENCE // 2 - 3
+        super().__init__(plain if len(plain) <= SENTENCE else f"{plain[:half]} ... {plain[-half:]}")
+
+
+def masked(text: str) -> str:
+    """Without the user and password of a URL, and without what is given as a token or the like."""
+    text = re.sub(r"(\w://)[^/\s@]+@", r"\1***@", text)
+    return re.sub(r"(?i)((?:token|secret|password|api_?key)=)\S+", r"\1***", text)
+
+
+def shown(given: Any) -> str:
+    """A value of any size and depth, as a sentence may show it."""
+    try:
+        text = repr(given)
+    except (RecursionError, ValueError):  # very deep; a number of very many digits
+        return f"a very large {type(given).__name__}"
+    return text if len(text) <= 100 else f"{text[:60]} ... {text[-30:]}"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import eval as evaluation
 import train
-from asymrl import checkpoint, report
+from asymrl import checkpoint, environment, report
 from asymrl import config as configs
+from asymrl.files import digest
+from asymrl.types import UserError
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, program=train) -> str:
@@ -105,6 +109,57 @@ def test_a_latest_that_names_nothing_loses_nothing(tiny, copy: Path, capsys) -> 
     before = contents(copy)
     assert "step-000004" in refused(capsys, *tiny)
     assert contents(copy) == before
+
+
+def test_a_latest_that_leads_elsewhere_is_refused(tiny, copy: Path, tmp_path, capsys) -> None:
+    link = copy / "checkpoints" / "latest"
+    shutil.copytree(link.resolve(), tmp_path / "elsewhere")
+    for aim, part in {
+        str(tmp_path / "elsewhere"): "leads out of its folder",
+        "latest": "names no checkpoint",
+        "x" * 300: "names no checkpoint",
+    }.items():
+        link.unlink()
+        link.symlink_to(aim)
+        assert part in refused(capsys, *tiny, "steps=6")
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": "5"}, {"draws": -1}, {"updates": None}, {"schedule": {"a": float("nan")}}]
+)
+def test_a_trainer_json_that_makes_no_sense_is_refused(tiny, copy, capsys, change) -> None:
+    trainer = copy / "checkpoints" / "latest" / "trainer.json"
+    trainer.write_text(json.dumps(json.loads(trainer.read_text()) | change))
+    line = refused(capsys, *tiny, "steps=6")
+    assert "trainer.json is damaged" in line and next(iter(change)) in line
+
+
+@pytest.mark.parametrize("change", ["left out", "another type", "another part"])
+def test_a_state_that_is_not_whole_is_refused(tiny, copy: Path, capsys, change: str) -> None:
+    file = copy / "checkpoints" / "latest" / checkpoint.STATE
+    held = load_file(file)
+    name = sorted(key for key in held if key.startswith("exp_avg/"))[1]
+    tensor = held.pop(name)
+    match change:
+        case "another type":
+            held[name] = tensor.view(torch.int32)
+        case "another part":
+            held[name], held["more/of.it"] = tensor, tensor.clone()
+    save_file(held, file)
+    trainer = file.parents[1] / "trainer.json"  # by someone who knows of the digests
+    known = json.loads(trainer.read_text())
+    known["files"][checkpoint.STATE] = digest(file)
+    trainer.write_text(json.dumps(known))
+    line = refused(capsys, *tiny, "steps=6")
+    assert ("more/of.it" if change == "another part" else name.partition("/")[2]) in line
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "null", "[" * 100_000])
+def test_a_damaged_environment_json_is_named_and_kept(copy: Path, text: str) -> None:
+    (copy / "environment.json").write_text(text)
+    with pytest.raises(UserError, match=r"environment\.json is damaged"):
+        environment.write_environment(copy, 1, "hf and local")
+    assert (copy / "environment.json").read_text() == text
 
 
 def test_a_folder_with_somebody_elses_metrics_is_left_alone(tiny, tmp_path: Path, capsys) -> None:

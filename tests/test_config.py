@@ -61,7 +61,15 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("[=1", ["override '[=1'", "key.sub=value"]),
         ("verifier.timeout=.inf", ["verifier.timeout = inf"]),
         ("--steps=5", ["override '--steps=5'", "key.sub=value"]),
-        ("data.limit=${nowhere}", ["nowhere"]),
+        ("data.limit=${nowhere}", ["nowhere", "is not filled in"]),
+        ("steps=" + "9" * 5000, ["override", "not YAML"]),
+        ("steps=1000000000001", ["steps", "less than or equal to"]),
+        ("seed=9223372036854775808", ["seed", "less than or equal to"]),
+        ('tracking.project="a\\0b"', ["a\\x00b", "NUL"]),
+        ('tracking.project="\\ud800"', ["not YAML"]),
+        ("checkpoint.select={best_off: a}", ["best_off", "best_on"]),
+        ("steps=" + "[" * 100, ["no config has", "levels"]),
+        ("steps=[&a [*a]]", ["alias *a"]),
     ],
 )
 def test_a_mistake_is_one_sentence_with_key_value_and_what_is_valid(
@@ -84,6 +92,46 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 def test_a_broken_file_is_named(tmp_path: Path, text: str, part: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     assert part in message(config=str(tmp_path / "c.yaml"))
+
+
+BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (BOMB, "no config has over"),
+        ("[" * 100_000, "no config has over"),  # the parser of YAML would crash
+        ("a: &a {b: *a}", "alias *a names nothing, or what it is in"),
+        ("seed: 1\nseed: 2", "duplicate key"),
+        ("!!set {a}", "cannot be read: Invalid loaded object"),
+        ("#" * 1_000_001, "is over 1,000,000 bytes"),
+        ('base: "a\\0b"', "is not YAML"),
+    ],
+)
+def test_a_file_that_would_fill_the_memory_or_crash_is_a_sentence(
+    tmp_path: Path, text: str, part: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert part in message(config=str(tmp_path / "c.yaml"))
+
+
+def test_aliases_are_written_out(tmp_path: Path) -> None:
+    base = configs.CONFIG_DIR / "pocket.yaml"
+    text = f"base: {base}\nrollout: {{group_size: &g 4}}\neval: {{samples: *g}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    config = configs.load(str(tmp_path / "c.yaml"))
+    assert config.rollout.group_size == config.eval.samples == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["数学 {problem}", "\x85{problem}", "\u2028 {problem}\n", "???{problem}"]
+)
+def test_what_is_dumped_is_what_is_loaded(tmp_path: Path, text: str) -> None:
+    config = configs.load("pocket")
+    told = config.model_copy(update={"data": config.data.model_copy(update={"user": text})})
+    (tmp_path / "c.yaml").write_text(configs.dump(told), encoding="utf-8")
+    assert configs.load(str(tmp_path / "c.yaml")) == told
 
 
 def test_an_unknown_config_names_the_nearest() -> None:

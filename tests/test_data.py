@@ -61,6 +61,7 @@ def test_a_row_becomes_a_problem_and_keeps_its_other_fields(tmp_path, tokenizer)
         ('{"problem": "\\ud800", "answer": "1"}', ["d.jsonl:2", "'problem'", "surrogate"]),
         ("[" * 100000, ["d.jsonl:2", "not JSON"]),
         ("[1, 2]", ["d.jsonl:2", "object"]),
+        ('{"problem": ' + "9" * 5000 + "}", ["d.jsonl:2", "not JSON"]),
         ('{"id": "p1", "problem": "a", "answer": "1"}', ["d.jsonl:2", "'id'", "d.jsonl:1"]),
     ],
 )
@@ -90,7 +91,7 @@ def test_csv_reads_like_jsonl(tmp_path, tokenizer, monkeypatch) -> None:
     (tmp_path / "d.csv").write_text('id,problem,answer\na,"x, y",12\n')
     (problem,) = load(str(tmp_path / "d.csv"), tokenizer).problems
     assert (problem.meta["problem"], problem.gold) == ("x, y", "12")
-    for name, broken in (("d.parquet", "no"), ("e.json", "[]")):
+    for name, broken in (("d.parquet", "no"), ("e.json", "[]"), ("f.json", ""), ("g.json", "[1]")):
         (tmp_path / name).write_text(broken)
         assert name in refused(str(tmp_path / name), tokenizer)
 

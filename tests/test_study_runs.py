@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asymrl import checkpoint
+from asymrl import run_folder
 from asymrl.study import runs
 from asymrl.study.arms import Arm, Job, jobs
 from asymrl.study.results import read
@@ -96,7 +96,7 @@ def test_a_worker_that_dies_of_a_run_is_replaced(config_file: Path, tmp_path: Pa
     reason, and the next job gets a new worker."""
     broken, whole = made(config_file, tmp_path, ("advantage.beta_pos=0.1",), ())
     (broken.folder / "metrics.jsonl").mkdir(parents=True)
-    checkpoint.write_config(broken.folder, broken.config())
+    run_folder.write_config(broken.folder, broken.config())
     failures = runs.supervise([broken, whole], 1, quiet)
     assert [failure.job for failure in failures] == [broken] and runs.done(whole)
     assert failures[0].reason.startswith("IsADirectoryError")

@@ -174,9 +174,9 @@ def done(job: Job) -> bool:
     """Whether a run is trained and scored. UserError where its folder holds another one."""
     if not (job.folder / "config.yaml").is_file():
         return False
-    from asymrl import checkpoint
+    from asymrl import checkpoint, run_folder
 
-    found = checkpoint.find(job.folder, job.config(), "auto")
+    found = run_folder.find(job.folder, job.config(), "auto")
     step = checkpoint.load_position(found)[0].step if found else 0
     if step > job.steps:
         raise UserError(

@@ -1,0 +1,111 @@
+"""Run folders: which checkpoint a run in one begins from, and the folder ready for it.
+
+What was logged after that checkpoint is cut off: those steps run again. Knows files and configs; no
+model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asymrl import config as configs
+from asymrl.checkpoint import Position, latest, load_position, remove
+from asymrl.files import locked, write_atomically
+from asymrl.schema import Config
+from asymrl.types import UserError
+
+RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
+
+
+def find(run: Path, config: Config, resume: str) -> Path | None:
+    """The checkpoint that a run in folder `run` begins from, or None. Reads only.
+
+    resume: `auto` goes on from checkpoints/latest, or begins anew where there is none; `never`
+    refuses a folder that holds a run; a folder is a checkpoint that a *new* run begins from.
+    """
+    if resume not in ("auto", "never"):
+        checkpoint = Path(resume)
+        if not (checkpoint / "trainer.json").is_file():
+            raise UserError(
+                f"--resume {resume}: no checkpoint there (a folder with trainer.json); valid are "
+                "auto, never and a folder such as runs/NAME/checkpoints/latest"
+            )
+        position, _ = load_position(checkpoint)
+        if position.step >= config.steps:
+            raise UserError(
+                f"--resume {resume} is at step {position.step}, so steps = {config.steps} leaves "
+                "nothing to do"
+            )
+    if run.exists() and not run.is_dir():
+        raise UserError(f"--output-dir {run} is a file; valid is a folder, new or of a run")
+    traces = [name for name in RUN_FILES if (run / name).exists()]
+    if not traces:
+        return None if resume in ("auto", "never") else Path(resume).resolve()
+    if resume != "auto":
+        raise UserError(
+            f"{run} already holds a run; --resume auto goes on with it, another --output-dir "
+            "leaves it as it is"
+        )
+    if "config.yaml" not in traces:
+        raise UserError(f"{run} holds {traces[0]} but no config.yaml; give another --output-dir")
+    differing = configs.differing_keys(configs.load(str(run / "config.yaml")), config)
+    if differing:
+        raise UserError(
+            f"{run} holds a run with another config, which differs in {', '.join(differing)}; "
+            "give the same config or another --output-dir"
+        )
+    return latest(run)
+
+
+@contextmanager
+def opened(run: Path, found: Path | None, start: Position) -> Iterator[None]:
+    """The run folder, ready and ours alone: what it logged after `start` is cut off.
+
+    found: what `find` gave. UserError where another process trains there.
+    """
+    refused = f"run folder {run} cannot be written"
+    with locked(run, refused=refused, busy=f"another process is training in {run}"):
+        if latest(run) not in (None, found):
+            raise UserError(f"{run} went on while this process was loading; start it again")
+        cut_back(run, start.step if found else -1)
+        yield
+
+
+def write_config(run: Path, config: Config) -> None:
+    """What makes a folder a run."""
+    write_atomically(run / "config.yaml", configs.dump(config))
+
+
+def cut_back(run: Path, step: int) -> None:
+    """Drop what was logged after `step`: those steps run again. step -1 drops all.
+
+    Leftovers of a kill go too: half-written files, and checkpoints that were not yet named.
+    """
+    metrics = run / "metrics.jsonl"
+    if metrics.is_file():
+        write_atomically(metrics, "".join(lines_until(metrics, step)))
+    logged = [*run.glob("rollouts/step-*.jsonl"), *run.glob("eval/step-*")]
+    for path in [*logged, *run.glob("checkpoints/step-*")]:
+        number = path.stem.removeprefix("step-").partition("-")[0]
+        if number.isdecimal() and int(number) > step:
+            remove(path)
+    for folder in ("", "rollouts/", "eval/", "eval/*/", "checkpoints/"):
+        for path in run.glob(f"{folder}.*.tmp"):
+            remove(path)
+
+
+def lines_until(metrics: Path, step: int) -> list[str]:
+    """The lines of the steps up to `step`. A half-written last line is no line yet."""
+    kept = []
+    for number, line in enumerate(metrics.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            if int(json.loads(line)["step"]) <= step:
+                kept.append(line.decode())
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            raise UserError(f"{metrics}:{number}: the line is damaged; mend or move it") from None
+    return kept

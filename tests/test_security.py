@@ -1,0 +1,306 @@
+"""What a foreign file may not do: run code, leave a weight to chance, tell a secret."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from asymrl import config as configs
+from asymrl import data, models, types, verifiers
+from asymrl.environment import masked
+from asymrl.schema import Model, Shape
+from asymrl.types import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPT: dict[str, Any] = {"system": None, "user": "{problem}", "template_kwargs": {}}
+SECRETS = {
+    "WANDB_API_KEY": "5ec3e7" * 6 + "5ec3",  # 40 hexadecimal digits, as wandb's are
+    "HF_TOKEN": "hf_SentinelSentinelSentinel",
+    "OPENAI_API_KEY": "sk-SentinelSentinelSentinel",
+}
+
+
+@pytest.fixture
+def folder(model_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+def edit(file: Path, **changes: Any) -> None:
+    held = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: x for key, x in held.items() if x != "left out"}))
+
+
+def load(folder: Path, **settings: Any) -> Any:
+    return models.load_model(Model(path=str(folder), **settings), torch.float32)
+
+
+def refused(read: Any, *arguments: Any, **settings: Any) -> str:
+    with pytest.raises(UserError) as raised:
+        read(*arguments, **settings)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+class Touch:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.canary,)
+
+
+def test_a_pickle_is_not_read(folder: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    torch.save({"a": Touch(canary)}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "pytorch_model.bin and no model.safetensors" in refused(load, folder)
+    assert "cannot be loaded: Weights only" in refused(load, folder, allow_pickle=True)
+    assert not canary.exists()
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert canary.exists(), "the pickle does what it is here for"
+
+
+def test_a_config_cannot_point_at_a_pickle(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "weights.bin")
+    edit(folder / "config.json", transformers_weights="weights.bin")
+    assert "transformers_weights = 'weights.bin'" in refused(load, folder)
+
+
+def test_pickled_weights_are_read_where_a_flag_says_so(folder: Path) -> None:
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(whole, folder / "pytorch_model.bin")
+    assert "model.allow_pickle=true" in refused(load, folder)
+    found = dict(load(folder, allow_pickle=True).named_parameters())
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_model_is_not_run(folder: Path, tmp_path: Path, file: str) -> None:
+    canary = tmp_path / "canary"
+    (folder / "own.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    kinds = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
+    edit(folder / file, auto_map={kind: "own.Own" for kind in kinds}, model_type="own")
+    for read in (models.load_tokenizer, lambda m: models.load_model(m, torch.float32)):
+        text = refused(read, Model(path=str(folder)))
+        assert "model.trust_remote_code=true" in text and file in text
+    assert not canary.exists()
+
+
+def test_a_chat_template_cannot_leave_its_sandbox(folder: Path) -> None:
+    tokenizer = models.load_tokenizer(Model(path=str(folder)))
+    tokenizer.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    assert "unsafe" in refused(data.render, tokenizer, "a", **PROMPT)
+
+
+@pytest.mark.parametrize("name", ["tokenize", "chat_template", "tools"])
+def test_a_template_is_told_nothing_that_changes_how_it_is_rendered(tokenizer, name: str) -> None:
+    prompt = PROMPT | {"template_kwargs": {name: False}}
+    assert f"chat_template_kwargs.{name}" in refused(data.render, tokenizer, "a", **prompt)
+
+
+def test_no_module_unpickles_evaluates_or_builds_objects_from_yaml() -> None:
+    wrong = re.compile(
+        r"torch\.load|import pickle|pickle\.load|(?<![.\w])(?:eval|exec)\(|yaml\.(?:unsafe_)?load\("
+        r"|shell=True|os\.system\("
+    )
+    for file in [*ROOT.glob("asymrl/**/*.py"), ROOT / "train.py", ROOT / "eval.py"]:
+        assert not wrong.findall(file.read_text()), file
+
+
+def test_a_config_runs_no_code_and_reads_no_environment(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    file = tmp_path / "c.yaml"
+    for text in ("!!python/object/apply:os.getcwd []", "${oc.env:HF_TOKEN}"):
+        file.write_text(
+            f"base: {configs.CONFIG_DIR / 'pocket.yaml'}\ntracking:\n  project: {text}\n"
+        )
+        assert SECRETS["HF_TOKEN"] not in refused(configs.load, str(file))
+    assert "oc.env" in refused(configs.load, "pocket", ["tracking.project=${oc.env:HF_TOKEN}"])
+
+
+# ---- folders that are not whole
+
+
+def split(folder: Path) -> list[str]:
+    """The folder's weights in two shards and an index."""
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(whole)
+    files = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    for file, part in zip(files, (names[:5], names[5:]), strict=True):
+        save_file({name: whole[name] for name in part}, folder / file, {"format": "pt"})
+    index = {name: files[place >= 5] for place, name in enumerate(names)}
+    held = {"metadata": {}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(held))
+    return files
+
+
+def test_a_sharded_model_is_whole_or_its_broken_file_is_named(folder: Path) -> None:
+    whole = load_file(folder / "model.safetensors")
+    first, second = split(folder)
+    found = dict(load(folder).named_parameters())
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+    content = (folder / second).read_bytes()
+    (folder / second).write_bytes(content[:-8])
+    assert f"{second} is damaged" in refused(load, folder)
+    (folder / second).unlink()
+    assert f"names {second}, which is not there" in refused(load, folder)
+    edit(folder / "model.safetensors.index.json", weight_map={"a": "../config.json"})
+    assert "'../config.json'" in refused(load, folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ')
+    assert "model.safetensors.index.json is damaged" in refused(load, folder)
+    (folder / "model.safetensors.index.json").unlink()
+    assert "model.safetensors is missing" in refused(load, folder)
+    assert (folder / first).exists()
+
+
+def test_a_missing_weight_is_not_drawn_at_random(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    gone = "model.layers.1.mlp.up_proj.weight"
+    del weights[gone]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert gone in refused(load, folder)
+
+
+def test_weights_that_are_no_floats_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].view(torch.int32)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "model.norm.weight is of type I32" in refused(load, folder)
+
+
+def test_sizes_that_would_fill_the_memory_are_refused(folder: Path) -> None:
+    edit(folder / "config.json", num_hidden_layers=2**31)
+    assert "num_hidden_layers = 2147483648" in refused(load, folder)
+
+
+def test_a_wrong_shape_names_the_key_and_both_numbers(folder: Path) -> None:
+    sizes = {"layers": 2, "hidden": 32, "intermediate": 48, "heads": 2, "kv_heads": 1}
+    right = Shape(
+        **sizes, head_dim=32, vocab=len(models.load_tokenizer(Model(path=str(folder)))), tied=True
+    )
+    load(folder, shape=right)
+    for key, wrong in {"vocab": 999, "tied": False, "kv_heads": 2}.items():
+        text = refused(load, folder, shape=right.model_copy(update={key: wrong}))
+        assert f"model.shape.{key} = {wrong}, but" in text
+
+
+# ---- tokenizers
+
+
+def test_a_tokenizer_beyond_the_models_vocabulary_is_refused(folder: Path) -> None:
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    edit(folder / "config.json", vocab_size=rows - 1)
+    text = refused(models.load_tokenizer, Model(path=str(folder)))
+    assert f"ids up to {rows - 1}" in text and f"a vocabulary of {rows - 1}" in text
+
+
+def test_ids_far_apart_are_refused_before_they_fill_the_memory(folder: Path) -> None:
+    held = json.loads((folder / "tokenizer.json").read_text())
+    held["model"]["vocab"]["<0x00>"] = 2**31
+    (folder / "tokenizer.json").write_text(json.dumps(held))
+    text = refused(models.load_tokenizer, Model(path=str(folder)))
+    assert "tokenizer.json: its largest id is 2147483648" in text
+
+
+def test_a_model_without_a_stop_token_is_refused(folder: Path) -> None:
+    for name in ("config.json", "generation_config.json"):
+        edit(folder / name, eos_token_id="left out")
+    edit(folder / "tokenizer_config.json", eos_token="left out")
+    model = Model(path=str(folder))
+    tokenizer = models.load_tokenizer(model)
+    assert "has no stop token" in refused(models.stop_ids, model, tokenizer, ())
+    assert len(models.stop_ids(model, tokenizer, ["<|im_end|>"])) == 1
+
+
+@pytest.mark.parametrize("wrong", [10**6, -1, "</s>", 1.5, {"a": 1}])
+def test_a_stop_token_that_is_no_id_is_refused(folder: Path, wrong: Any) -> None:
+    edit(folder / "generation_config.json", eos_token_id=wrong)
+    model = Model(path=str(folder))
+    text = refused(models.stop_ids, model, models.load_tokenizer(model), ())
+    assert "stop token" in text or "cannot be loaded" in text
+
+
+def test_a_broken_generation_config_is_not_passed_over(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("{")
+    model = Model(path=str(folder))
+    assert "model folder" in refused(models.stop_ids, model, models.load_tokenizer(model), ())
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    file = tmp_path / "d.jsonl"
+    file.write_text('{"problem": "a", "answer": "1"}\n')
+    tokenizer: Any = models.load_tokenizer(Model(path=str(folder)))
+    with verifiers.make("exact") as verifier:
+        loading: dict[str, Any] = {"prompt": PROMPT, "max_prompt_tokens": 64, "verifier": verifier}
+        text = refused(data.load_problems, str(file), tokenizer=tokenizer, **loading)
+    assert "no chat template" in text and "chat_template.jinja" in text
+
+
+# ---- no network, no secrets
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}],
+)
+def test_a_hub_id_without_a_network_is_a_sentence_without_retries(
+    setting: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "train.py", "--config", "qwen3_4b_asym.yaml", "data.train=gsm8k"]
+    command += ["--output-dir", str(tmp_path / "run"), "rollout.engine=hf", "policy.backend=local"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)} | setting,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "Qwen/Qwen3-4B" in done.stderr.splitlines()[-1]
+    assert "Retrying" not in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_tells_no_secret(config_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "train.py", "--config", str(config_file), "--output-dir"]
+    command += [str(folder), "steps=2", "tracking.wandb=offline", "verifier.name=exact"]
+    environment = os.environ | SECRETS | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert any("offline-run" in str(file) and file.suffix == ".wandb" for file in files)
+    told = {str(file): file.read_bytes() for file in files}
+    told |= {"output": (done.stdout + done.stderr).encode()}
+    for secret in SECRETS.values():
+        assert [name for name, held in told.items() if secret.encode() in held] == []
+
+
+def test_what_looks_like_a_password_is_masked(tmp_path: Path) -> None:
+    for text, secret in {
+        "data.train=https://me:hunter2@host/d.jsonl": "hunter2",
+        "some.token=hunter2": "hunter2",
+        "x.api_key=hunter2 y=1": "hunter2",
+    }.items():
+        assert secret not in masked(text) and secret not in str(UserError(text))
+    plain = "model.path=org/name loss.clip_high=0.28 https://host/a@b"
+    assert masked(plain) == plain
+
+
+def test_a_sentence_stays_one_line_and_says_nothing_to_a_terminal() -> None:
+    text = str(UserError("a\nb\x1b[31m" + "\u202e" + "x" * 10_000 + "the end"))
+    assert text.startswith(r"a\nb\x1b[31m\u202exx") and text.endswith("xthe end")
+    assert len(text) <= types.SENTENCE and text.isprintable()
+    assert types.shown(10**5000) == "a very large int"
