@@ -22,7 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asymrl.types import UserError
+from asymrl.files import UNWRITABLE
+from asymrl.types import GOES_ON, UserError
 
 BENCHMARKS = "math500,aime24,aime25,amc23,olympiadbench"
 PAPER = "paper"
@@ -81,6 +82,11 @@ def attempt(arguments: argparse.Namespace, first: bool) -> int:
             time.sleep(5)  # then ends this one
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: cannot write: {error}; {GOES_ON}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if first:
             print("stopped; the same command goes on where it was", file=sys.stderr)
@@ -95,6 +101,8 @@ def run(arguments: argparse.Namespace) -> None:
     from asymrl import asking, evaluate, models, samples, verifiers
     from asymrl.engines import choice
     from asymrl.engines import world as worlds
+    from asymrl.schema import Deadlines
+    from asymrl.watch import Watch
 
     world = worlds.from_environment()
     engine, why = choice.choose_engine(arguments.engine, choice.machine(world), "--engine")
@@ -103,6 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     with ExitStack() as stack:
         if world.size > 1:
             worlds.join(world)
+        watch = stack.enter_context(Watch(world, Deadlines().model_dump(), Path()))
         with world.in_turn():  # downloads
             asked = asking.find(arguments.ckpt, arguments.config)
         verifier = stack.enter_context(verifiers.make(**asked.verifier))
@@ -130,7 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             folder=folder,
             world=world,
-            progress=stack.enter_context(shown(console)),
+            progress=partial(heard, watch, stack.enter_context(shown(console))),
             chunk=arguments.chunk,
             settings=asking.settings(
                 asked,
@@ -196,6 +205,12 @@ def shown(console: Any) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not live) as bar:
         bar.add_task("evaluate", total=None)
         yield partial(tell, bar, live)
+
+
+def heard(watch: Any, show: Callable[[int, int], None], done: int, total: int) -> None:
+    """An evaluation without news is ended, as a run is: asymrl/watch.py."""
+    watch.phase("evaluate", done, total)
+    show(done, total)
 
 
 def tell(bar: Any, live: bool, done: int, total: int) -> None:

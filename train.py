@@ -95,8 +95,7 @@ def attempt(arguments: argparse.Namespace, first: bool) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        print(f"error: cannot write{where}: {error.strerror}; {GOES_ON}", file=sys.stderr)
+        print(f"error: cannot write: {error}; {GOES_ON}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if first:

@@ -28,7 +28,7 @@ REASONS: tuple[Reason, ...] = (
 )
 
 
-GOES_ON = "the last checkpoint is whole, and the same command goes on from it"
+GOES_ON = "what was saved is whole, and the same command goes on from it"
 SENTENCE = 400  # characters
 
 

@@ -45,7 +45,7 @@ def test_a_phase_without_news_ends_the_process_and_says_where_it_was(tmp_path: P
     assert process.returncode == 1 and output == ""
     assert "error: rank 0: no news for" in error and "where 0.03 minutes are the limit" in error
     assert "rank 0 was in generate 4/8 of step 12" in error
-    assert "last checkpoint is whole" in error and error.count("\n") == 1
+    assert "what was saved is whole" in error and error.count("\n") == 1
     assert "in <module>" in (tmp_path / "stuck-rank-0.txt").read_text()
 
 
