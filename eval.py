@@ -79,7 +79,7 @@ def attempt(arguments: argparse.Namespace, first: bool) -> int:
         run(arguments)
     except UserError as error:
         if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
-            time.sleep(5)  # then ends this one
+            time.sleep(1)  # then ends this one; sooner than a watch does (TIME_TO_SPEAK)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -86,10 +86,10 @@ def attempt(arguments: argparse.Namespace, first: bool) -> int:
             stopped = run(config, folder, arguments.resume, until(arguments.max_minutes))
             if stopped:
                 print(f"stopped: {stopped.why}; all that is done is saved in {folder}", flush=True)
-                return stopped.code
+                return stopped.code if first else 0  # a launcher ends all for one that fails
     except UserError as error:
         if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
-            time.sleep(5)  # then ends this one
+            time.sleep(1)  # then ends this one; sooner than a watch does (TIME_TO_SPEAK)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -151,10 +151,10 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
         save = partial(checkpoint.save, folder, policy=policy, data=data, **saved)
         own = partial(save, start) if another else None
         stack.enter_context(opened(config, folder, found, start, world, why, own))
-        tracker = make_tracker(config, folder, start.step, world, watch)
-        stack.enter_context(closing(tracker))
         stop = make_stop(config, folder, world, until)
         stack.enter_context(stop.listening())
+        tracker = make_tracker(config, folder, start.step, world, watch)
+        stack.enter_context(closing(tracker))
         at_step = eval_settings(config, sampling) | {"benchmarks": benchmarks, "run": folder}
         return loop.train(
             config,

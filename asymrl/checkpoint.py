@@ -7,10 +7,13 @@ sampling and stop definitions), `trainer.json` (where the run is) and `trainer/s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from asymrl.engines.policy import Policy
 from asymrl.files import digest, names, sync, sync_folder, write_atomically
+from asymrl.folders import name_bare
 from asymrl.schema import (
     NonNegative,
     Positive,
@@ -72,15 +76,17 @@ def save(
     temporary = folder / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        policy.save_pretrained(temporary, state)
-        write_rest(temporary, position, state, tokenizer, definitions, card, data)
-        sync_folder(temporary)
-        if final.exists():
-            remove(final)
-        os.replace(temporary, final)
-        point(folder, "latest", final.name)
-    except (OSError, SafetensorError) as error:
+        with ExitStack() as stack:
+            stack.push(name_bare)  # the tokenizers library's
+            temporary.mkdir(parents=True)
+            policy.save_pretrained(temporary, state)
+            write_rest(temporary, position, state, tokenizer, definitions, card, data)
+            sync_folder(temporary)
+            if final.exists():
+                remove(final)
+            os.replace(temporary, final)
+            point(folder, "latest", final.name)
+    except (OSError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         stays = latest(run)
         raise UserError(
@@ -90,7 +96,7 @@ def save(
     best = best_step(run, best_on) if best_on else None
     if best:
         point(folder, "best", best)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    for old in checkpoints(folder)[:-keep]:
         if old.name != best:
             remove(old)
 
@@ -121,7 +127,9 @@ def write_rest(
         "data": data,
         "files": {name: digest(temporary / name) for name in names(temporary)},
     }
-    write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
+    write_atomically(
+        temporary / "trainer.json", json.dumps(trainer | {"seal": seal(trainer)}) + "\n"
+    )
     write_atomically(temporary / "README.md", card(position.step))
 
 
@@ -149,6 +157,11 @@ def refuse_other_data(folder: Path, data: str) -> None:
         )
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints there, oldest first. What else people put beside them is theirs."""
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name))
+
+
 def point(folder: Path, link: str, name: str) -> None:
     temporary = folder / f".{link}.tmp"
     temporary.unlink(missing_ok=True)
@@ -167,7 +180,7 @@ def best_step(run: Path, benchmark: str) -> str | None:
         for row in map(json.loads, lines)
         if f"eval/{benchmark}/avg" in row
     }
-    saved = [path.name for path in sorted((run / "checkpoints").glob("step-*"))]
+    saved = [path.name for path in checkpoints(run / "checkpoints")]
     return max((name for name in saved if name in scores), key=scores.__getitem__, default=None)
 
 
@@ -198,6 +211,8 @@ def begin(run: Path, found: Path | None) -> tuple[Position, TrainerState | None,
         return Position(), None, False
     position, state = load(found)
     another = found.parent.parent != run.resolve()
+    if not another and found.name != f"step-{position.step:06d}":
+        raise UserError(f"{found} is of step {position.step}, and its name says another")
     return (replace(position, schedule={}) if another else position), state, another
 
 
@@ -240,7 +255,10 @@ def read_trainer(folder: Path) -> dict[str, Any]:
         trainer = json.loads(file.read_bytes())
         if (found := trainer["format"]) != FORMAT:
             raise UserError(f"{file} has format {shown(found)}; this version reads {FORMAT}")
-        return Trainer.model_validate(trainer).model_dump()
+        read = Trainer.model_validate(trainer).model_dump()
+        if seal(read) != read["seal"]:
+            raise ValueError("it was changed by hand")
+        return read
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
     except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -258,6 +276,13 @@ class Trainer(Section):
     updates: NonNegative
     data: str
     files: dict[str, str]
+    seal: str
+
+
+def seal(trainer: Mapping[str, Any]) -> str:
+    """What names the rest of trainer.json, which knows every other file."""
+    rest = json.dumps({n: x for n, x in trainer.items() if n != "seal"}, sort_keys=True)
+    return hashlib.blake2b(rest.encode(), digest_size=16).hexdigest()
 
 
 class Definitions(Section):
@@ -298,7 +323,7 @@ def definitions(folder: Path) -> Definitions | None:
 def latest(run: Path) -> Path | None:
     """What checkpoints/latest names; None where no checkpoint was ever saved."""
     folder = run / "checkpoints"
-    link, saved = folder / "latest", sorted(folder.glob("step-*"))
+    link, saved = folder / "latest", checkpoints(folder)
     if os.path.exists(link):  # Path.exists raises where the target is no possible name
         if link.resolve().parent != folder.resolve():
             raise UserError(

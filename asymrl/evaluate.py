@@ -58,7 +58,10 @@ def roll_out(
         if asked() and world.tensor_parallel == 1:  # the ranks of one engine go in lockstep
             break
     with waiting:
-        judged = [(rollout, verdict.result()) for rollout, verdict in pending]
+        judged = []
+        for rollout, verdict in pending:
+            judged.append((rollout, verdict.result()))
+            progress(len(pending), total)  # a verdict is news
     everyone = [pair for part in world.gather(judged) for pair in part]
     everyone.sort(key=lambda pair: (pair[0].draw, pair[0].sample))
     return [rollout for rollout, _ in everyone], [verdict for _, verdict in everyone]

@@ -14,7 +14,10 @@ from pathlib import Path
 from asymrl.types import UserError
 
 # what a full, broken or read-only disk says
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.ESTALE),
+)
 
 
 @contextmanager

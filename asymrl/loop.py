@@ -31,7 +31,7 @@ from asymrl.metrics import logprob_gain, rollout_metrics, update_metrics
 from asymrl.schema import Config
 from asymrl.stopping import Stopped
 from asymrl.tracking import Clock, Tracker
-from asymrl.types import Problem, Rollout, UpdateStats, Verdict, value
+from asymrl.types import Problem, Rollout, UpdateStats, UserError, Verdict, value
 
 RollOut = Callable[..., tuple[list[Rollout], list[Verdict]]]
 
@@ -64,7 +64,7 @@ def train(
     is done is saved then. evaluate(step) gives metrics."""
     method = methods(config, problems)
     position = replace(start, schedule=start.schedule or method.begin)
-    skipped, stopped = 0, None
+    saved, skipped, stopped = start.step, 0, None
     tracker.phase("sync")
     sync(policy, engine, check=True)
     metrics = dict(evaluate(0)) if start.step == 0 else {}
@@ -88,13 +88,18 @@ def train(
             tracker.rollouts(step, taken.rows)
         refuse_to_go_on(step, skipped, taken.updates, most=config.optim.max_skipped)
         position = taken.position
-        if due(step, config.checkpoint.every, config.steps):
-            tracker.phase("save")
-            save(position)
-    if stopped and not due(position.step, config.checkpoint.every, start.step):
-        tracker.phase("save")
-        save(position)
+        if due(step, config.checkpoint.every, config.steps) and not skipped:
+            saved = keep(position, save, tracker)
+    if saved < position.step:
+        keep(position, save, tracker)
     return stopped
+
+
+def keep(position: Position, save: Callable[[Position], object], tracker: Tracker) -> int:
+    """The step that is saved."""
+    tracker.phase("save")
+    save(position)
+    return position.step
 
 
 def take_step(
@@ -187,6 +192,8 @@ def sync(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:
         return
     for name, tensor in policy.named_weights():
         sent = fingerprint(tensor.to(engine.weight_dtype))
+        if not math.isfinite(sent):
+            raise UserError(f"the weights of {name} are not finite; begin from another checkpoint")
         arrived = engine.fingerprint([name])[name]
         if not math.isclose(sent, arrived, rel_tol=1e-9, abs_tol=1e-9):
             raise RuntimeError(

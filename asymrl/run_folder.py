@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asymrl import config as configs
-from asymrl.checkpoint import Position, latest, load_position, remove
+from asymrl.checkpoint import Position, checkpoints, latest, load_position, remove
 from asymrl.files import locked, write_atomically
 from asymrl.schema import Config
 from asymrl.types import UserError
@@ -88,7 +88,7 @@ def cut_back(run: Path, step: int) -> None:
     if metrics.is_file():
         write_atomically(metrics, "".join(lines_until(metrics, step)))
     logged = [*run.glob("rollouts/step-*.jsonl"), *run.glob("eval/step-*")]
-    for path in [*logged, *run.glob("checkpoints/step-*")]:
+    for path in [*logged, *checkpoints(run / "checkpoints")]:
         number = path.stem.removeprefix("step-").partition("-")[0]
         if number.isdecimal() and int(number) > step:
             remove(path)

@@ -19,7 +19,7 @@ from asymrl.engines.world import World
 from asymrl.types import value
 
 UNFINISHED = 75  # exit code of a run that the same command goes on with (EX_TEMPFAIL of sysexits.h)
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ONCE = 2.0  # seconds: a terminal and a launcher may both pass on one Ctrl-C
 
 
@@ -75,8 +75,10 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGTERM and SIGINT ask for a stop; a second one, some seconds later, is as it was."""
-        self.before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        """SIGNALS ask for a stop; a second one, some seconds later, is as it was. One that this
+        process ignores (as nohup and a shell's background make it) stays ignored."""
+        mine = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._hear) for number in mine}
         try:
             yield
         finally:
@@ -94,7 +96,8 @@ class Stop:
 def score_of(metrics: Mapping[str, float], best_on: str | None) -> float | None:
     """What an evaluation is judged by: avg of one benchmark, or the mean over all of them; None
     where nothing was evaluated."""
-    found = {n: x for n, x in metrics.items() if n.startswith("eval/") and n.endswith("/avg")}
+    scored = {n: x for n, x in metrics.items() if isinstance(x, int | float)}
+    found = {n: x for n, x in scored.items() if n.startswith("eval/") and n.endswith("/avg")}
     if best_on is not None:
         return found.get(f"eval/{best_on}/avg")
     return sum(found.values()) / len(found) if found else None

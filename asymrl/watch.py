@@ -75,6 +75,7 @@ class Watch(NullTracker):
         if self.world.size > 1:  # a connection of its own: the main thread's may be waiting
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             self.store = TCPStore(host, port, timeout=PATIENCE, wait_for_workers=False)
+            self._exchange()  # so that a rank which dies at once is missed
         self.thread.start()
         return self
 
@@ -101,10 +102,10 @@ class Watch(NullTracker):
                 self._end(f"the launcher or the first rank does not answer ({error})", [], quiet)
             if ended:
                 return
+            for rank in quiet:  # one that shows no sign is quiet too
+                quiet[rank] += TICK if passed > SUSPENDED else passed
             for sign in signs:
-                new = heard.get(sign.rank) != sign.news
-                quiet[sign.rank] += TICK if passed > SUSPENDED else passed
-                quiet[sign.rank] *= not new
+                quiet[sign.rank] *= heard.get(sign.rank) == sign.news
                 heard[sign.rank] = sign.news
             if why := self._trouble(signs, quiet):
                 self._end(why, signs, quiet)
@@ -146,11 +147,12 @@ class Watch(NullTracker):
             self._exchange()
         if why != FAILED:  # that rank says itself what happened
             where = "; ".join(described(sign, quiet[sign.rank]) for sign in signs)
-            print(f"error: rank {self.world.rank}: {why}. {where}. {GOES_ON}", file=sys.stderr)
+            text = ". ".join(part for part in (why, where, GOES_ON) if part)
+            with contextlib.suppress(OSError):  # a log on a full disk, a pipe that is closed
+                print(f"error: rank {self.world.rank}: {text}", file=sys.stderr, flush=True)
             with contextlib.suppress(OSError):
                 file = (self.folder / f"stuck-rank-{self.world.rank}.txt").open("w")
                 faulthandler.dump_traceback(file)
-                sys.stderr.flush()
         time.sleep(TIME_TO_SPEAK)
         os._exit(1)
 
@@ -167,10 +169,9 @@ def alive(process: int) -> bool:
         return stat.rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         pass
-    try:  # it is gone, or there is no /proc
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    with contextlib.suppress(PermissionError):  # it is gone, or there is no /proc
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
     return True

@@ -311,3 +311,56 @@ def test_a_lock_left_by_a_killed_build_is_removed() -> None:
     lock.touch()
     build_ops()
     assert not lock.exists()
+
+
+def test_a_batch_that_was_cut_short_is_never_trained_on(config_file: Path, tmp_path: Path) -> None:
+    """Asked to stop in generation, the loop leaves the policy as it was and saves that."""
+    folder = tmp_path / "run"
+    run(config_file, folder, "steps=2")
+    before = checkpoint.load(folder / "checkpoints" / "latest")[0]
+    told: list[str | None] = [None]
+
+    class Midway(Stop):  # asked when the third response of step 3 is there
+        def asked(self) -> str | None:
+            told.append(None)
+            return "SIGTERM" if len(told) > 5 else None
+
+    stopping.Stop, kept = Midway, stopping.Stop
+    try:
+        assert attempt(config_file, folder, "steps=9") == stopping.UNFINISHED
+    finally:
+        stopping.Stop = kept
+    assert checkpoint.load(folder / "checkpoints" / "latest")[0] == before
+    assert metrics(folder)[-1]["step"] == 2
+
+
+@pytest.mark.parametrize(("best_on", "ends"), [("falls", True), ("rises", False), (None, False)])
+def test_patience_follows_the_benchmark_that_selects(best_on: str | None, ends: bool) -> None:
+    stop = Stop(World(), patience=2, best_on=best_on)
+    told = [
+        stop({"eval/rises/avg": 0.2 * n, "eval/falls/avg": 0.5 - 0.1 * n, "loss/total": 1.0})
+        for n in range(4)
+    ]
+    assert [bool(each) for each in told] == [False, False, ends, ends]
+
+
+def test_skips_are_counted_over_the_steps_of_a_run(
+    config_file: Path, tmp_path: Path, capsys
+) -> None:
+    """One update a step, and three in a row end it."""
+    folder = tmp_path / "run"
+    arguments = ["optim.lr=1.0e+30", "optim.minibatch_prompts=6", "steps=20"]
+    assert attempt(config_file, folder, *arguments) == 2
+    assert "3 updates in a row were skipped" in capsys.readouterr().err
+    skipped = [row["optim/skipped_updates"] for row in metrics(folder)[1:]]
+    assert skipped[-3:] == [1, 1, 1]
+
+
+def test_what_people_put_beside_checkpoints_is_theirs(config_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(config_file, folder, "steps=2", "checkpoint.keep=1")
+    for name in ("step-final", "step-000002.bak"):
+        shutil.copytree(folder / "checkpoints" / "step-000002", folder / "checkpoints" / name)
+    run(config_file, folder, "steps=3", "checkpoint.keep=1")
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"latest", "step-000003", "step-final", "step-000002.bak"}

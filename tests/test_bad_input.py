@@ -149,6 +149,7 @@ def test_a_state_that_is_not_whole_is_refused(tiny, copy: Path, capsys, change: 
     trainer = file.parents[1] / "trainer.json"  # by someone who knows of the digests
     known = json.loads(trainer.read_text())
     known["files"][checkpoint.STATE] = digest(file)
+    known["seal"] = checkpoint.seal(known)
     trainer.write_text(json.dumps(known))
     line = refused(capsys, *tiny, "steps=6")
     assert ("more/of.it" if change == "another part" else name.partition("/")[2]) in line

@@ -1,11 +1,14 @@
 """The watch, on real processes: one that hangs, one that goes on, one that was suspended."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from torch._C._distributed_c10d import TCPStore
 
 from asymrl.schema import Deadlines
 from asymrl.watch import alive
@@ -68,7 +71,6 @@ def test_every_phase_has_a_deadline() -> None:
     text = "".join((ROOT / "asymrl" / f"{n}.py").read_text() for n in ("loop", "evaluate", "watch"))
     named = {name for name in Deadlines.model_fields if f'"{name}"' in text}
     assert named == set(Deadlines.model_fields)
-    import re
 
     told = set(re.findall(r'clock\("(\w+)"\)|phase\("(\w+)"|tracker\.phase, "(\w+)"', text))
     assert {name for names in told for name in names if name} <= named
@@ -80,3 +82,81 @@ def test_a_dead_process_is_not_alive_even_before_anyone_waited_for_it() -> None:
     assert alive(os.getpid()) and not alive(process.pid)
     process.wait()
     assert not alive(process.pid)
+
+
+PAIR = f"""
+import sys, time
+from pathlib import Path
+from asymrl.engines.world import World
+from asymrl.types import UserError
+from asymrl.watch import Watch
+
+rank, what = int(sys.argv[1]), sys.argv[2]
+with Watch(World(rank=rank, size=2), {dict.fromkeys(MINUTES, 0.1)}, Path(sys.argv[3])) as watch:
+    print("begun", flush=True)
+    for n in range(20):
+        time.sleep(0.5)
+        watch.phase("generate", n, 99)
+        if what == "end" and n == 3:
+            break
+        if what == "fail" and n == 3:
+            raise UserError("mine")
+        if what == "wait" and n == 3:  # for a rank that never comes
+            time.sleep(600)
+print("through")
+"""
+
+
+def pair(folder: Path, first: str, second: str, send: signal.Signals | None = None) -> list:
+    """Two ranks, no launcher: (exit code, what they said) of each."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    pipe, ranks = subprocess.PIPE, []
+    for rank, what in enumerate((first, second)):
+        command = [sys.executable, "-c", PAIR, str(rank), what, str(folder)]
+        ranks.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | there, text=True, stdout=pipe, stderr=pipe
+            )
+        )
+    for rank in ranks:
+        assert rank.stdout.readline() == "begun\n"
+    if send:
+        ranks[1].send_signal(send)
+    output, error = ranks[0].communicate()
+    if send == signal.SIGSTOP:
+        ranks[1].kill()
+    said = ranks[1].communicate()
+    return [(ranks[0].returncode, output + error), (ranks[1].returncode, "".join(said))]
+
+
+def test_a_rank_that_ends_is_not_gone(tmp_path: Path) -> None:
+    assert pair(tmp_path, "go", "end") == [(0, "through\n"), (0, "through\n")]
+
+
+def test_a_rank_that_fails_ends_the_other_which_leaves_it_the_word(tmp_path: Path) -> None:
+    (code, said), (_, failed) = pair(tmp_path, "wait", "fail")
+    assert (code, said) == (1, "") and "mine" in failed
+
+
+def test_a_rank_that_is_killed_ends_the_other_at_once(tmp_path: Path) -> None:
+    """Before its first look at the others, too."""
+    (code, said), _ = pair(tmp_path, "wait", "go", signal.SIGKILL)
+    assert code == 1 and "error: rank 0: rank 1 (process" in said and "is gone" in said
+
+
+def test_a_rank_that_hangs_is_named_with_its_phase(tmp_path: Path) -> None:
+    (code, said), _ = pair(tmp_path, "wait", "go", signal.SIGSTOP)
+    assert code == 1 and "no news for" in said and "rank 1 was in" in said
+
+
+def test_every_rank_says_where_all_are(tmp_path: Path) -> None:
+    for rank, (code, said) in enumerate(pair(tmp_path, "wait", "wait")):
+        assert code == 1 and f"error: rank {rank}: no news for" in said
+        assert all(f"rank {each} was in generate 3/99" in said for each in (0, 1))
+
+
+def test_a_watch_that_cannot_speak_still_ends_the_process(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", WATCHED, str(tmp_path), "0", "600"]
+        assert subprocess.run(command, cwd=ROOT, stderr=full).returncode == 1

@@ -210,6 +210,7 @@ class _Worker:
 def work(fd: str, module: str, timeout: str, settings: str) -> None:
     """The worker process: imports the verifier, says so, and answers until the channel closes."""
     parent = os.getppid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole job: its parent says when it ends
     with contextlib.suppress(ImportError, ValueError, OSError):  # a platform without the limit
         import resource
 

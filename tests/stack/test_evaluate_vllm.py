@@ -20,7 +20,7 @@ pytestmark = [
 
 
 def test_vllm_and_hf_give_the_same_greedy_responses(command, tmp_path: Path) -> None:
-    greedy = [sys.executable, *command, "--temperature", "0", "--limit", "20", "--chunk", "32"]
+    greedy = [sys.executable, *command, "--temperature", "0", "--limit", "20"]
     for engine in ("hf", "vllm"):
         output = runs.finish(
             runs.start(*greedy, "--engine", engine, "--output", str(tmp_path / engine))
@@ -32,7 +32,7 @@ def test_vllm_and_hf_give_the_same_greedy_responses(command, tmp_path: Path) -> 
 
 def test_what_vllm_began_it_ends_with_the_same_samples(command, tmp_path: Path) -> None:
     """Each chunk seeds the engine anew, and knows nothing of what was before it."""
-    some = [sys.executable, *command, "--limit", "20", "--chunk", "32", "--engine", "vllm"]
+    some = [sys.executable, *command, "--limit", "20", "--engine", "vllm"]
     file = tmp_path / "some.jsonl"
     runs.finish(runs.start(*some, "--output", str(tmp_path)))
     whole = file.read_bytes()
