@@ -25,7 +25,13 @@ BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
 # Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
 EVALUATE := $(BIN)/accelerate launch eval.py --avg-at paper --temperature 0.4 --replace
 
-.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench-sampler bench-verifier bench-loss bench-gpu $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
+BENCH := runs/bench
+BENCH_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BENCH)/venv/bin/python -m pip install --quiet --constraint constraints.txt
+PROBLEMS := $(or $(DATA),../shared/data)
+# of the verifier only where there are problem files
+BENCH_PARTS := step overhead skip sync scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
+
+.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%) table2-pocket claims-pocket grid-pocket
 .NOTPARALLEL: # every run takes the whole machine
 
@@ -140,14 +146,43 @@ fix: $(VENV)/test ## let ruff mend and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# TRL in a virtual environment of its own: it is what we are measured against, not what we need.
+$(BENCH)/venv/ready: constraints.txt
+	$(PYTHON) -m venv $(BENCH)/venv
+	$(BENCH_PIP) --no-deps --extra-index-url $(CPU_TORCH_INDEX) torch==2.13.0
+	$(BENCH_PIP) trl
+	@touch $@
+
+bench: $(BENCH_PARTS:%=bench-%) ## every part below, in under 20 minutes on 2 idle cores -> runs/bench
+
+bench-step: $(VENV)/core $(BENCH)/venv/ready ## a step beside TRL's GRPOTrainer, as a ratio
+	$(BIN)/python benchmarks/step.py
+
+bench-overhead: $(VENV)/core ## our step against the bare work in it
+	$(BIN)/python benchmarks/overhead.py
+
+bench-skip: $(VENV)/core ## update time against the share of mixed groups
+	$(BIN)/python benchmarks/skip.py
+
+bench-sync: $(VENV)/core ## weights into the engine against a memcpy
+	$(BIN)/python benchmarks/sync.py
+
+bench-scaling: $(VENV)/core ## time against response length, G, vocabulary, prompts, ranks
+	$(BIN)/python benchmarks/scaling.py
+
+bench-loss: $(VENV)/test ## memory and time of the loss against full logits and TRL's kernel (ALL=1: to 32,768 tokens)
+	$(BIN)/python benchmarks/loss_memory.py $(if $(ALL),,--quick)
+
 bench-verifier: $(VENV)/core ## our math verifier against math-verify, as a ratio (DATA=folder of problem files)
-	$(BIN)/python benchmarks/verifier.py speed $(or $(DATA),../shared/data)
+	@mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/verifier.py speed $(PROBLEMS) | tee $(BENCH)/verifier.md
 
 bench-sampler: $(VENV)/core ## our sampler against transformers' generate, as a ratio
-	$(BIN)/python benchmarks/sampler.py
+	@mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/sampler.py | tee $(BENCH)/sampler.md
 
-bench-loss: $(VENV)/test ## memory and time of the loss against full logits and TRL's kernel (QUICK=1: two sizes)
-	$(BIN)/python benchmarks/loss_memory.py $(if $(QUICK),--quick)
+bench-profile: $(VENV)/core ## where the milliseconds of a step go -> docs/performance.png
+	$(BIN)/python benchmarks/profile_step.py
 
 bench-gpu: $(VENV)/core ## on a GPU machine: rollouts against bare vLLM, MFU of the update, what a sync costs
 	$(BIN)/python benchmarks/gpu.py $(if $(GPU),,--cpu)

@@ -47,7 +47,7 @@ def main() -> None:
         top_p=1.0,
         top_k=0,
         max_tokens=arguments.max_tokens,
-        stop_ids=models.stop_ids(model, tokenizer, ()),
+        stop_ids=models.stop_ids(pocket, tokenizer, ()),
     )
     engine = HFEngine(model, tokenizer.decode, max_rows=PROMPTS * SAMPLES)
 

@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from asymrl.engines.hf import HFEngine, nucleus, sample
+from asymrl.engines import hf_cache
+from asymrl.engines.hf import (
+    BLOCK,
+    CPU_LOGITS,
+    HFEngine,
+    first_above,
+    inverse_cdf,
+    nucleus,
+    sample,
+)
 from asymrl.engines.rollout import RolloutEngine, derive_seed, fingerprint, uniforms
 from asymrl.engines.scripted import ScriptedEngine
 from asymrl.types import Problem, Request, Rollout, Sampling
@@ -168,6 +177,66 @@ def test_a_token_of_probability_zero_is_never_sampled() -> None:
     edges = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
     token, _ = sample(logits.expand(3, 5), edges, SAMPLING)
     assert token.tolist() == [1, 3, 3]
+
+
+@pytest.mark.parametrize("vocabulary", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 2 * BLOCK + 200])
+def test_blocks_find_the_token_that_the_whole_running_sum_finds(vocabulary: int) -> None:
+    torch.manual_seed(0)
+    weights = (3 * torch.randn(400, vocabulary)).exp()
+    uniform = uniforms(5, 0, 400)
+    cdf = weights.double().cumsum(-1)
+    plain = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)[:, 0]
+    assert torch.equal(inverse_cdf(weights, uniform), plain)
+
+
+def test_a_share_that_rounding_made_whole_is_still_in_a_place_with_mass() -> None:
+    masses = torch.tensor([[0.0, 0.7, 0.1, 0.0]], dtype=torch.float64)
+    place, into = first_above(masses, torch.ones(1, 1, dtype=torch.float64))
+    assert place.item() == 2 and into.item() == pytest.approx(1)
+
+
+def test_a_token_of_weight_zero_is_never_found_in_any_block() -> None:
+    chosen = [3, BLOCK, 2 * BLOCK + 9]  # blocks 0 to 2 of 4, and nothing after
+    weights = torch.zeros(1, 3 * BLOCK + 5).index_fill(1, torch.tensor(chosen), 0.3)
+    edges = torch.tensor([0.0, 0.3333, 0.3334, 0.6666, 0.6667, 1 - 2**-53], dtype=torch.float64)
+    found = inverse_cdf(weights.expand(6, -1), edges)
+    assert found.tolist() == [chosen[0]] * 2 + [chosen[1]] * 2 + [chosen[2]] * 2
+
+
+def test_rows_are_sampled_alike_alone_and_in_a_batch_too_large_to_look_at_at_once() -> None:
+    torch.manual_seed(0)
+    vocabulary = CPU_LOGITS // 4
+    logits, uniform = torch.randn(9, vocabulary), uniforms(1, 0, 9)
+    token, values = sample(logits, uniform, SAMPLING)
+    for row in range(9):
+        alone = sample(logits[row : row + 1], uniform[row : row + 1], SAMPLING)
+        assert alone[0] == token[row]
+        torch.testing.assert_close(alone[1][0], values[row], atol=2e-5, rtol=0)
+    exact = logits.double().log_softmax(-1)
+    entropy = -(exact.exp() * exact).sum(-1)
+    torch.testing.assert_close(values[:, 1].double(), entropy, atol=1e-5, rtol=0)
+
+
+def test_rows_that_stay_keep_their_keys_and_values_while_others_go_and_all_grow() -> None:
+    torch.manual_seed(0)
+    cache, rows = hf_cache.new(), 7
+    first = torch.randn(3, 2, 5, 4)
+    cache.update(first, -first, 0)
+    index = torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    hf_cache.repeat(cache, index)
+    expected = first[index]
+    for step in range(30):
+        new = torch.randn(rows, 2, 1, 4)
+        keys, values = cache.update(new, -new, 0)
+        expected = torch.cat([expected, new], dim=2)
+        assert torch.equal(keys, expected) and torch.equal(values, -expected)
+        if step in (4, 17):
+            gone = torch.zeros(rows, dtype=torch.bool)
+            gone[[0, 3] if step == 4 else [1, rows - 1]] = True
+            order = hf_cache.drop(cache, gone)
+            assert sorted(order.tolist()) == torch.nonzero(~gone)[:, 0].tolist()
+            expected, rows = expected[order], len(order)
+    assert rows == 3
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
+from asymrl.engines import hf_cache
 from asymrl.engines.rollout import fingerprint, uniforms
 from asymrl.types import Request, Rollout, Sampling
+
+BLOCK = 512  # tokens of the vocabulary
+CPU_LOGITS = 2**20  # that are looked at together: 4 MiB
 
 
 class HFEngine:
@@ -46,9 +50,13 @@ class HFEngine:
         device = self.model.device
         owners = [(r, i) for r in requests for i in range(r.samples)]  # by row, never dropped
         index = torch.repeat_interleave(torch.tensor([r.samples for r in requests])).to(device)
-        mask, cache, logits = self._prefill(requests, device)
-        cache.batch_select_indices(index)
-        mask, logits = mask[index], logits[index]
+        mask, positions, cache, logits = self._prefill(requests, sampling.max_tokens)
+        hf_cache.repeat(cache, index)
+        mask, positions, logits = (
+            None if mask is None else mask[index],
+            positions[index],
+            logits[index],
+        )
         streams = torch.stack([uniforms(r.seed, i, sampling.max_tokens) for r, i in owners])
         streams = streams.to(device)
         alive = torch.arange(len(owners), device=device)
@@ -65,26 +73,35 @@ class HFEngine:
                     request, i = owners[row]
                     ids = tokens[row, :length].tolist()
                     yield self._rollout(request, i, ids, values[row, :length].tolist(), not stop)
-                keep = torch.nonzero(~done)[:, 0]
-                if not len(keep):
+                order = hf_cache.drop(cache, done)
+                if not len(order):
                     return
-                cache.batch_select_indices(keep)
-                alive, token, mask = alive[keep], token[keep], mask[keep]
-            positions = mask.sum(1, keepdim=True)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._forward(token[:, None], mask, positions, cache)
+                alive, token, positions = alive[order], token[order], positions[order]
+                mask = None if mask is None else mask[order]
+            seen = None if mask is None else mask[:, : cache.get_seq_length() + 1]
+            logits = self._forward(token[:, None], seen, positions, cache)
+            positions = positions + 1
 
-    def _prefill(self, requests: Sequence[Request], device: Any) -> tuple[Tensor, Any, Tensor]:
-        """Left-padded prompts, once each -> mask (N, P), cache, logits (N, V)."""
-        prompts = [request.problem.prompt_ids for request in requests]
-        width = max(map(len, prompts))
+    def _prefill(
+        self, requests: Sequence[Request], more: int
+    ) -> tuple[Tensor | None, Tensor, Cache, Tensor]:
+        """Left-padded prompts, once each -> mask (N, P + more), None if there is no padding; the
+        next token's position (N, 1), cache, logits (N, V)."""
+        prompts, device = [request.problem.prompt_ids for request in requests], self.model.device
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
+        width = int(lengths.max())
         ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        cache = DynamicCache()
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        return mask, cache, self._forward(ids, mask, positions, cache)
+        positions = torch.arange(width, device=device) - (width - lengths)
+        mask = None
+        if int(lengths.min()) < width:
+            mask = torch.ones(len(prompts), width + more, dtype=torch.bool, device=device)
+            mask[:, :width] = positions >= 0
+        cache = hf_cache.new()
+        seen = None if mask is None else mask[:, :width]
+        logits = self._forward(ids, seen, positions.clamp(min=0), cache)
+        return mask, lengths, cache, logits
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+    def _forward(self, ids: Tensor, mask: Any, positions: Tensor, cache: Cache) -> Tensor:
         """fp32 logits (rows, V) of the next token."""
         output = self.model(
             input_ids=ids,
@@ -126,18 +143,61 @@ def sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor,
     """logits (R, V), uniform (R,) fp64 -> tokens (R,), and (R, 2): their logprob and the entropy.
 
     Both are of softmax(logits / temperature), before top-p and top-k, at temperature 1 when
-    greedy.
+    greedy. A few rows at a time on a CPU, so that what is made of them stays in its cache.
     """
-    logprobs = (logits / (sampling.temperature or 1.0)).log_softmax(-1)
-    probs = logprobs.exp()
-    entropy = -(probs * logprobs).sum(-1)  # no -inf: logits are finite
+    rows = max(1, CPU_LOGITS // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+    parts = zip(logits.split(rows), uniform.split(rows), strict=True)
+    token, values = zip(*(_sample(*part, sampling) for part in parts), strict=True)
+    return torch.cat(token), torch.cat(values)
+
+
+def _sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    scaled = logits if sampling.temperature in (0, 1) else logits / sampling.temperature
+    scaled = scaled - scaled.amax(-1, keepdim=True)
+    weights = scaled.exp()
+    total = weights.sum(-1)
+    entropy = total.log() - torch.linalg.vecdot(weights, scaled) / total  # logits are finite
     if sampling.temperature == 0:
         token = logits.argmax(-1)
     else:
-        cdf = nucleus(probs.double(), sampling).cumsum(-1)
-        token = torch.searchsorted(cdf, (uniform * cdf[:, -1])[:, None], right=True)[:, 0]
-        token = token.clamp(max=logits.shape[-1] - 1)
-    return token, torch.stack([logprobs.gather(-1, token[:, None])[:, 0], entropy], dim=-1)
+        token = inverse_cdf(nucleus(weights, sampling), uniform)
+    logprobs = scaled.gather(-1, token[:, None])[:, 0] - total.log()
+    return token, torch.stack([logprobs, entropy], dim=-1)
+
+
+def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
+    """weights (R, V), not negative, not all 0, of any sum; uniform (R,) fp64 in [0, 1) -> (R,): the
+    first token whose cumulative share, summed in fp64, is above the uniform; its weight is not 0.
+
+    Of a large vocabulary first a block of BLOCK tokens, then one in it: one fp64 number a block
+    instead of one a token.
+    """
+    vocabulary = weights.shape[-1]
+    if vocabulary <= BLOCK:
+        return first_above(weights.double(), uniform[:, None])[0][:, 0]
+    whole = vocabulary // BLOCK * BLOCK
+    blocks = weights[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1, dtype=torch.float64)
+    rest = weights[:, whole:].sum(-1, keepdim=True, dtype=torch.float64)
+    block, share = first_above(torch.cat([blocks, rest], dim=-1), uniform[:, None])
+    places = block * BLOCK + torch.arange(BLOCK, device=weights.device)
+    inside = weights.gather(-1, places.clamp(max=vocabulary - 1)).double()
+    place, _ = first_above(inside.masked_fill_(places >= vocabulary, 0), share)
+    return (block * BLOCK + place)[:, 0]
+
+
+def first_above(masses: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """masses (R, K), share (R, 1) in [0, 1] -> (R, 1): the first place where the running share of
+    the masses is above it, and how far into that place it is, in [0, 1].
+
+    What rounding puts at or above the whole sum is just below it.
+    """
+    cdf = masses.cumsum(-1)
+    whole = cdf[:, -1:]
+    wanted = torch.minimum(share * whole, whole.nextafter(torch.zeros_like(whole)))
+    place = torch.searchsorted(cdf, wanted, right=True)
+    mass = masses.gather(-1, place)
+    into = (wanted - cdf.gather(-1, place) + mass) / mass
+    return place, into.clamp(0, 1)
 
 
 def nucleus(probs: Tensor, sampling: Sampling) -> Tensor:

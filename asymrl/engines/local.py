@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from asymrl.batch import plan
+from asymrl.engines import prompts
 from asymrl.engines.policy import (
     MicroBatch,
     PolicyModule,
@@ -32,6 +33,10 @@ from asymrl.engines.policy import (
 )
 from asymrl.flops import work_of
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
+
+CPU_TOKENS = 768
+"""Padded tokens that a CPU works on at a time, however many it has memory for: what is made of
+them in a layer stays in its cache, and rows of a micro-batch are more alike."""
 
 
 class LocalPolicy:
@@ -63,17 +68,23 @@ class LocalPolicy:
         refuse_another_head(self.module)
         self.work = work_of(model)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
+            model.parameters(),
+            lr=lr,
+            betas=(betas[0], betas[1]),
+            weight_decay=weight_decay,
+            fused=True,  # one pass over weights and moments instead of ten
         )
         self.lr = lr
         self.warmup_updates = warmup_updates
         self.max_grad_norm = max_grad_norm
         self.token_budget = token_budget
         self.bf16 = bf16
+        # not on a GPU, whose fastest attention takes no mask, nor where layers run twice
+        self.shares_prompts = self._device.type == "cpu" and not gradient_checkpointing
         self.updates = 0
         for parameter in model.parameters():  # so that a skipped or fresh state is a full one
             self.optimizer.state[parameter] = {
-                "step": torch.zeros(()),
+                "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
@@ -89,19 +100,28 @@ class LocalPolicy:
 
     def backward(self, minibatch: Batch, loss: LossFn) -> Totals:
         """The gradient of the mini-batch's loss, into the parameters' `grad`; nothing moves."""
-        self.optimizer.zero_grad(set_to_none=False)
-        for parameter in self.module.parameters():  # AdamW moves on even when nothing survives
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.zero_grad()
         totals = Totals()
         totals.add(loss(no_tokens(minibatch, self._device)))
         live = torch.nonzero(minibatch.live)[:, 0].tolist()
-        for micro in self._micro_batches(minibatch, live):
+        shared = None
+        if self.shares_prompts and prompts.worth_it(minibatch, live):
             with self._autocast():
-                logprobs, entropy = run(self.module, micro, self._device)
+                shared = prompts.compute(self.module, minibatch, live)
+        for micro in self._micro_batches(minibatch, live, responses_only=shared is not None):
+            before, width = None, micro.input_ids.shape[1]
+            if shared:
+                before = prompts.before(shared, minibatch.prompt_lengths, micro.rows, width)
+            with self._autocast():
+                logprobs, entropy = run(self.module, micro, self._device, before)
             outputs = loss(loss_inputs(minibatch, micro, logprobs, entropy))
             outputs.loss.backward()
             totals.add(outputs)
+        if shared:
+            prompts.backward(shared)
+        for parameter in self.module.parameters():  # AdamW moves on even when nothing survives
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         return totals
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
@@ -167,9 +187,18 @@ class LocalPolicy:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.bf16)
 
-    def _micro_batches(self, batch: Tokens, rows: Sequence[int]) -> Iterator[MicroBatch]:
+    def _micro_batches(
+        self, batch: Tokens, rows: Sequence[int], *, responses_only: bool = False
+    ) -> Iterator[MicroBatch]:
         """The given rows in micro-batches of like length; nothing for no rows."""
         lengths = [len(batch.sequences[row]) for row in rows]
-        (mine,) = plan(lengths, 1, self.token_budget)
+        if responses_only:
+            begins = batch.prompt_lengths[list(rows)] - 1
+            lengths = [n - begin for n, begin in zip(lengths, begins.tolist(), strict=True)]
+        budget = self.token_budget
+        if self._device.type == "cpu":
+            budget = min(budget, CPU_TOKENS)
+        (mine,) = plan(lengths, 1, budget)
         for part in mine:
-            yield micro_batch(batch, [rows[index] for index in part])
+            chosen = [rows[index] for index in part]
+            yield micro_batch(batch, chosen, responses_only=responses_only)

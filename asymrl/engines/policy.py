@@ -83,11 +83,17 @@ class PolicyModule(nn.Module):
         self.head = Head(model.get_output_embeddings(), temperature)
 
     def forward(
-        self, input_ids: Tensor, sequence: Tensor, position: Tensor, targets: Tensor
+        self,
+        input_ids: Tensor,
+        sequence: Tensor,
+        position: Tensor,
+        targets: Tensor,
+        before: Mapping[str, Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """input_ids (B, T); sequence, position (m,): where each target's hidden state is."""
+        """input_ids (B, T); sequence, position (m,): where each target's hidden state is; before:
+        what the backbone is told of tokens before the first (prompts.py)."""
         backbone = self.model.get_decoder()
-        hidden = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
+        hidden = backbone(input_ids=input_ids, **(before or {"use_cache": False})).last_hidden_state
         return self.head(hidden[sequence, position], targets)
 
     def named_hf_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -115,10 +121,12 @@ class Head(nn.Module):
 class MicroBatch:
     """Some rows of a batch as one padded forward pass.
 
-    input_ids (B, T), right-padded, without each row's last token; tokens (m,): the rows' places in
-    the flat (M,) axis; sequence, position (m,): the hidden state that predicts each; targets (m,).
+    rows: which; input_ids (B, T), right-padded, without each row's last token; tokens (m,): the
+    rows' places in the flat (M,) axis; sequence, position (m,): the hidden state that predicts
+    each; targets (m,).
     """
 
+    rows: Sequence[int]
     input_ids: Tensor
     tokens: Tensor
     sequence: Tensor
@@ -126,34 +134,38 @@ class MicroBatch:
     targets: Tensor
 
 
-def micro_batch(batch: Tokens, rows: Sequence[int]) -> MicroBatch:
+def micro_batch(batch: Tokens, rows: Sequence[int], *, responses_only: bool = False) -> MicroBatch:
+    """responses_only: each row from the last token of its prompt on."""
     lengths = response_lengths(batch)
     first = lengths.cumsum(0) - lengths
-    input_ids = torch.zeros(
-        len(rows), max(len(batch.sequences[r]) for r in rows) - 1, dtype=torch.long
-    )
-    for b, r in enumerate(rows):
-        sequence = torch.tensor(batch.sequences[r][:-1])
-        input_ids[b, : len(sequence)] = sequence
     chosen = torch.tensor(rows)
+    starts = batch.prompt_lengths[chosen] - 1
+    begins = starts if responses_only else torch.zeros_like(starts)
+    texts = [batch.sequences[r][begin:-1] for r, begin in zip(rows, begins.tolist(), strict=True)]
+    input_ids = torch.zeros(len(rows), max(map(len, texts)), dtype=torch.long)
+    for b, text in enumerate(texts):
+        input_ids[b, : len(text)] = torch.tensor(text)
     counts = lengths[chosen]
     offset = torch.arange(int(counts.sum())) - torch.repeat_interleave(
         counts.cumsum(0) - counts, counts
     )
     tokens = torch.repeat_interleave(first[chosen], counts) + offset
     return MicroBatch(
+        rows=rows,
         input_ids=input_ids,
         tokens=tokens,
         sequence=torch.repeat_interleave(torch.arange(len(rows)), counts),
-        position=torch.repeat_interleave(batch.prompt_lengths[chosen] - 1, counts) + offset,
+        position=torch.repeat_interleave(starts - begins, counts) + offset,
         targets=batch.targets[tokens],
     )
 
 
-def run(module: nn.Module, micro: MicroBatch, device: Any) -> tuple[Tensor, Tensor]:
+def run(
+    module: nn.Module, micro: MicroBatch, device: Any, before: Mapping[str, Any] | None = None
+) -> tuple[Tensor, Tensor]:
     """logprobs (m,) and entropy (m,) of a micro-batch, on `device`."""
     parts = (micro.input_ids, micro.sequence, micro.position, micro.targets)
-    return module(*(onto(part, device) for part in parts))
+    return module(*(onto(part, device) for part in parts), *([before] if before else []))
 
 
 def onto(tensor: Tensor, device: Any) -> Tensor:

@@ -1,0 +1,150 @@
+"""How the time of a step grows with response length, G, vocabulary, prompts and ranks.
+
+One size at a time is changed from a base of 8 prompts x 8 samples x 48 tokens, which never stop
+early; every group is mixed. Generate and update apart, seconds of processor time, best of the
+rounds (a shared machine adds and never takes away); the exponent is the slope of log seconds over
+log size. Ranks: wall time of an update of ZeRO-3 on 1 and 2 processes, of one thread each.
+
+    python benchmarks/scaling.py [--rounds 3] [--threads 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import subject
+import torch
+from transformers import AutoTokenizer, Qwen3ForCausalLM
+from turns import keep, table
+
+from asymrl.types import Sampling
+
+SIZES = {
+    "max_tokens": (24, 48, 96),
+    "group_size": (4, 8, 16),
+    "vocabulary": (2_048, 8_192, 32_768),
+    "prompts": (4, 8, 16),
+}
+BASE = {"max_tokens": 48, "group_size": 8, "vocabulary": subject.SMALL, "prompts": 8}
+
+
+def work(vocabulary: int, **rollout: int) -> Any:
+    """Engine, policy, what is asked, how it is sampled, and the config of one size."""
+    path = subject.folder(vocabulary)
+    tokenizer, cfg = AutoTokenizer.from_pretrained(path), subject.config(1, path, **rollout)
+    how = Sampling(
+        temperature=1.0, top_p=1.0, top_k=0, max_tokens=cfg.rollout.max_tokens, stop_ids=(-1,)
+    )
+    asked = subject.requests(cfg, subject.problems(tokenizer))
+    return subject.engine(path, tokenizer), path, asked, how, cfg
+
+
+def seconds(vocabulary: int, rounds: int, **rollout: int) -> tuple[float, float]:
+    """Best of the rounds, of generate and of update."""
+    engine, path, asked, how, cfg = work(vocabulary, **rollout)
+    policy, times = subject.policy(path), []
+    for _ in range(rounds):
+        began = time.process_time()
+        rollouts = subject.generated(engine, asked, how)
+        middle = time.process_time()
+        batches, loss = subject.cut(cfg, asked, rollouts, 1.0)
+        begun = time.process_time()
+        for batch in batches:
+            policy.update(batch, loss)
+        times.append((middle - began, time.process_time() - begun))
+    generate, update = zip(*times, strict=True)
+    return min(generate), min(update)
+
+
+def exponent(sizes: Any, times: Any) -> float:
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+
+def of_ranks(rounds: int) -> dict[int, float]:
+    """Ranks -> seconds of an update on ZeRO-3."""
+    found = {}
+    for ranks in (1, 2):
+        command = [
+            "torchrun",
+            "--standalone",
+            "--nproc-per-node",
+            str(ranks),
+            sys.argv[0],
+            "--rank",
+        ]
+        command[0] = os.path.join(os.path.dirname(sys.executable), command[0])
+        quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, "--rounds", str(rounds)], env=quiet, capture_output=True, text=True
+        )
+        if done.returncode:
+            sys.exit(done.stderr[-2000:])
+        found[ranks] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def as_rank(rounds: int) -> None:
+    """One process of `of_ranks`; the first prints the seconds."""
+    from asymrl.engines.deepspeed import DeepSpeedPolicy
+    from asymrl.engines.world import from_environment, join
+
+    world = from_environment()
+    join(world)
+    torch.set_num_threads(1)
+    engine, path, asked, how, cfg = work(subject.SMALL, prompts=16)
+    policy = DeepSpeedPolicy(
+        lambda dtype: Qwen3ForCausalLM.from_pretrained(path, dtype=dtype),
+        world=world,
+        offload_optimizer=False,
+        token_budget=1024,
+        **subject.OPTIMIZER,
+    )
+    batches, loss = subject.cut(cfg, asked, subject.generated(engine, asked, how), 1.0)
+    times = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        for batch in batches:
+            policy.update(batch, loss)
+        times.append(time.perf_counter() - began)
+    if world.first:
+        print(min(times[1:]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rank:
+        return as_rank(arguments.rounds)
+    torch.set_num_threads(arguments.threads)
+    rows, numbers = [], {}
+    for name, sizes in SIZES.items():
+        times = [seconds(rounds=arguments.rounds, **(BASE | {name: size})) for size in sizes]
+        numbers[name] = dict(zip(sizes, times, strict=True))
+        for phase, part in zip(("generate", "update"), zip(*times, strict=True), strict=True):
+            shown = ", ".join(f"{x:.2f}" for x in part)
+            across = " ".join(f"{size:,}" for size in sizes)
+            rows.append([name, across, phase, shown, f"{exponent(sizes, part):.2f}"])
+    if find_spec("deepspeed"):
+        ranks = of_ranks(arguments.rounds)
+        numbers["ranks"] = ranks
+        shown = ", ".join(f"{x:.2f}" for x in ranks.values())
+        slope = f"{exponent(list(ranks), list(ranks.values())):.2f}"
+        rows.append(["ranks", "1 2", "update, ZeRO-3", shown, slope])
+    header = ["what grows", "sizes", "phase", "seconds", "exponent"]
+    text = f"{table(header, rows)}\n\nThreads: {arguments.threads}; best of {arguments.rounds}."
+    return keep("scaling", text, numbers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""TRL's side of step.py: GRPOTrainer with transformers' generate, in a virtual environment of its
+own. One line from the gate is one rollout batch: four optimizer steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from turns import Gate
+
+
+class AtTheGate(TrainerCallback):
+    """After each rollout batch is used up, a turn."""
+
+    def __init__(self, updates: int) -> None:
+        self.gate, self.updates, self.share, self.lengths = Gate(), updates, 1.0, [0]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._turn(control)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.updates == 0:
+            self._turn(control)
+
+    def _turn(self, control: Any) -> None:
+        told = self.gate.between(length=sum(self.lengths) / len(self.lengths))
+        control.should_training_stop = told is None
+        self.share = float(told or 1.0)
+
+
+def settings(asked: Any) -> GRPOConfig:
+    """The same work as ours, in fp32, with nothing beside it."""
+    return GRPOConfig(
+        output_dir="runs/bench/trl",
+        per_device_train_batch_size=asked["prompts"] // asked["updates"] * asked["samples"],
+        steps_per_generation=asked["updates"],
+        num_generations=asked["samples"],
+        max_completion_length=asked["max_tokens"],
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        beta=0.0,
+        learning_rate=asked["lr"],
+        lr_scheduler_type="constant",
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        bf16=False,
+        gradient_checkpointing=False,
+        shuffle_dataset=False,
+        use_cpu=True,
+        max_steps=10**6,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--asked", type=json.loads, required=True, help="sizes, prompts, rewards")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    asked = arguments.asked
+    callback = AtTheGate(asked["updates"])
+
+    def rewards(completion_ids: list[list[int]], **kwargs: Any) -> list[float | None]:
+        """By the place in the batch: groups follow each other as the prompts do."""
+        callback.lengths = [len(ids) for ids in completion_ids]
+        return asked["rewards"][str(callback.share)]
+
+    trainer = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(arguments.folder),
+        reward_funcs=rewards,
+        args=settings(asked),
+        train_dataset=Dataset.from_dict({"prompt": asked["texts"]}),
+        processing_class=AutoTokenizer.from_pretrained(arguments.folder),
+        callbacks=[callback],
+    )
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main()

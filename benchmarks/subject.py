@@ -1,0 +1,193 @@
+"""What is measured: a small Qwen3, its prompts, and the settings of a step.
+
+0.8M parameters beside the embeddings' share of a vocabulary. The responses' lengths are in the
+weights: every state says the stop token with the same probability, so lengths are geometric with
+a mean of 36 of at most 48 tokens, whoever samples; and a learning rate of 1e-7 leaves them so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from turns import RESULTS
+
+from asymrl.batch import engine_values, make_groups, tokenise
+from asymrl.data import draw
+from asymrl.engines.hf import HFEngine
+from asymrl.engines.local import LocalPolicy
+from asymrl.methods import methods
+from asymrl.schema import Config
+from asymrl.types import Batch, LossFn, Problem, Request, Rollout, Sampling, Verdict
+
+PROMPTS, SAMPLES, MAX_TOKENS = 32, 8, 48
+UPDATES = 4  # optimizer steps a rollout batch
+STOP_PROBABILITY = 0.0128  # of a token: (1 - (1-p)^48) / p = 36 tokens
+SMALL, LARGE = 327, 151_936  # the pocket vocabulary, and Qwen3's
+STOP, PAD = 0, 1
+LR = 1e-7
+OPTIMIZER: dict[str, Any] = {
+    "temperature": 1.0,
+    "lr": LR,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "warmup_updates": 0,
+    "bf16": False,
+    "gradient_checkpointing": False,
+}
+
+
+def folder(vocabulary: int) -> Path:
+    """A Hugging Face folder with model and tokenizer, made on first use."""
+    path = RESULTS / f"model-{vocabulary}"
+    if not (path / "tokenizer.json").is_file():
+        make_model(vocabulary).save_pretrained(path)
+        make_tokenizer(vocabulary).save_pretrained(path)
+    return path
+
+
+def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    words = {"<stop>": STOP, "<pad>": PAD} | {f"w{n}": n for n in range(2, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<stop>", pad_token="<pad>", padding_side="left"
+    )
+
+
+@torch.no_grad()
+def make_model(vocabulary: int) -> Qwen3ForCausalLM:
+    """Random weights but for one direction, which all embeddings share: along it the stop token's
+    output row is longer by what its probability wants."""
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=STOP,
+        pad_token_id=PAD,
+        dtype=torch.float32,
+    )
+    model = Qwen3ForCausalLM(config).eval()
+    head = model.lm_head.weight
+    head[:, 0] = 1.0
+    ids = torch.randint(2, vocabulary, (8, 32))
+    hidden = model.model(input_ids=ids).last_hidden_state.flatten(0, 1)
+    others = (hidden @ head[1:].T).logsumexp(-1)
+    wanted = math.log(STOP_PROBABILITY / (1 - STOP_PROBABILITY)) + others
+    head[STOP, 0] += ((wanted - hidden @ head[STOP]) / hidden[:, 0]).mean()
+    return model
+
+
+def prompts() -> list[str]:
+    """PROMPTS texts of 8 to 15 tokens."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = [8 + n % 8 for n in range(PROMPTS)]
+    return [
+        " ".join(f"w{w}" for w in torch.randint(2, SMALL, (n,), generator=generator).tolist())
+        for n in lengths
+    ]
+
+
+def problems(tokenizer: Any) -> list[Problem]:
+    return [
+        Problem(
+            id=str(n),
+            prompt_ids=tuple(tokenizer(text)["input_ids"]),
+            prompt_text=text,
+            gold="1",
+            source="bench",
+        )
+        for n, text in enumerate(prompts())
+    ]
+
+
+def reward(prompt: int, sample: int, share: float) -> float:
+    """Of sample number `sample` of prompt number `prompt`: half of a mixed group is right, and so
+    is all or none of another; the first `share` of each 4 prompts is mixed."""
+    if prompt % 4 < 4 * share:
+        return float(sample % 2)
+    return float(prompt // 4 % 2)
+
+
+def verdict(prompt: int, sample: int, share: float) -> Verdict:
+    right = reward(prompt, sample, share) == 1
+    return Verdict(reason="correct" if right else "wrong", answer=None, seconds=0.0)
+
+
+def config(steps: int, path: Path, **rollout: Any) -> Config:
+    """As configs/pocket.yaml, but for the sizes, and with nothing but steps: no evaluation, no
+    checkpoint, no look back at the log-probs."""
+    never = 10**9
+    asked = {"prompts": PROMPTS, "group_size": SAMPLES, "max_tokens": MAX_TOKENS}
+    return Config.model_validate(
+        {
+            "model": {"path": str(path)},
+            "data": {"train": "bench.jsonl"},
+            "rollout": {**asked, "sync_check_every": never, **rollout},
+            "verifier": {"name": "exact"},
+            "advantage": {"name": "asym", "beta_pos": 0.5, "beta_neg": 0.5},
+            "optim": {
+                "lr": LR,
+                "minibatch_prompts": rollout.get("prompts", PROMPTS) // UPDATES,
+                "betas": [0.9, 0.999],
+                "weight_decay": 0.0,
+            },
+            "eval": {"every": never},
+            "checkpoint": {"every": never},
+            "tracking": {"rollouts_every": never, "logprob_gain_every": 0},
+            "steps": steps,
+        }
+    )
+
+
+def sampling(max_tokens: int = MAX_TOKENS) -> Sampling:
+    return Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=max_tokens, stop_ids=(STOP,))
+
+
+def engine(path: Path, tokenizer: Any, rows: int = 512) -> HFEngine:
+    return HFEngine(Qwen3ForCausalLM.from_pretrained(path), tokenizer.decode, rows)
+
+
+def policy(path: Path, token_budget: int = 16384) -> LocalPolicy:
+    """As train.py makes it."""
+    model = Qwen3ForCausalLM.from_pretrained(path)
+    return LocalPolicy(model, token_budget=token_budget, **OPTIMIZER)
+
+
+def requests(cfg: Config, asked: Sequence[Problem], step: int = 1) -> list[Request]:
+    """What the loop asks for at a step, its draws from 0 on."""
+    rollout = cfg.rollout
+    return draw(
+        asked, rollout.prompts, samples=rollout.group_size, first_draw=0, seed=cfg.seed, step=step
+    )
+
+
+def generated(engine: HFEngine, asked: Sequence[Request], how: Sampling) -> list[Rollout]:
+    return sorted(engine.generate(asked, how), key=lambda r: (r.draw, r.sample))
+
+
+def cut(
+    cfg: Config, asked: Sequence[Request], rollouts: Sequence[Rollout], share: float
+) -> tuple[list[Batch], LossFn]:
+    """The step's mini-batches and its loss, as the loop makes them, `share` of the groups mixed."""
+    method = methods(cfg, [request.problem for request in asked])
+    tokens, scored = tokenise(asked, rollouts), engine_values(rollouts)
+    rewards = torch.tensor([reward(r.draw, r.sample, share) for r in rollouts])
+    groups = make_groups(tokens, scored, rewards, torch.ones_like(rewards, dtype=torch.bool))
+    advantages = method.estimate(groups, method.begin)
+    of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
+    return method.cut(tokens, scored, of_tokens, groups), method.loss

@@ -1,0 +1,86 @@
+"""Weights from the policy into the engine, against a memcpy of as many bytes.
+
+`loop.sync` unchecked, into hf and, where it is installed, into vLLM; the memcpy is one `copy_` of
+all weights as one flat tensor, on as many threads. They take turns, in seconds of processor time.
+The last lines are the ratios.
+
+    python benchmarks/sync.py [--rounds 15] [--threads 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import subject
+import torch
+from transformers import AutoTokenizer
+from turns import keep, ratio_of_medians, table
+
+from asymrl.engines.world import World
+from asymrl.loop import sync
+
+
+def seconds(action: Callable[[], object]) -> float:
+    began = time.process_time()
+    action()
+    return time.process_time() - began
+
+
+def vllm_engine(path: Path, tokenizer: Any) -> Any:
+    from asymrl.engines.vllm import VLLMEngine
+
+    return VLLMEngine(
+        str(path),
+        tokenizer.decode,
+        world=World(rank=0, size=1, tensor_parallel=1),
+        dtype=torch.float32,
+        max_model_len=64,
+        max_rows=64,
+    )
+
+
+def measure(vocabulary: int, kind: str, rounds: int) -> tuple[int, list[float], list[float]]:
+    """Bytes, seconds of a sync and of a memcpy."""
+    path = subject.folder(vocabulary)
+    tokenizer, policy = AutoTokenizer.from_pretrained(path), subject.policy(path)
+    engine = (vllm_engine if kind == "vllm" else subject.engine)(path, tokenizer)
+    source = torch.cat([tensor.flatten() for _, tensor in policy.named_weights()])
+    target = torch.empty_like(source)
+    mine, plain = [], []
+    for _ in range(rounds + 1):
+        engine.sleep()
+        mine.append(seconds(lambda: sync(policy, engine, check=False)))
+        plain.append(seconds(lambda: target.copy_(source)))
+    return source.nbytes, mine[1:], plain[1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    kinds = ["hf", *(["vllm"] if find_spec("vllm") else [])]
+    rows, lines, numbers = [], [], {}
+    for kind in kinds:
+        for vocabulary in (subject.SMALL, subject.LARGE):
+            size, mine, plain = measure(vocabulary, kind, arguments.rounds)
+            ratio = ratio_of_medians(mine, plain)
+            times = [f"{1000 * statistics.median(x):.2f}" for x in (mine, plain)]
+            rows.append([kind, f"{vocabulary:,}", f"{size / 2**20:.1f}", *times, f"{ratio:.2f}"])
+            lines.append(f"ratio {ratio:.2f} ({kind} / memcpy, {size / 2**20:.0f} MiB)")
+            numbers[f"{kind} {vocabulary}"] = {"bytes": size, "sync": mine, "memcpy": plain}
+    header = ["engine", "vocabulary", "MiB", "sync, ms", "memcpy, ms", "ratio"]
+    text = f"{table(header, rows)}\n\nThreads: {arguments.threads}; medians of {arguments.rounds}."
+    keep("sync", text, numbers)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The prompts of a mini-batch, computed once: the same gradient from fewer tokens."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from asymrl.algo.loss import denominators, ppo_clip
+from asymrl.batch import make_groups, minibatches, tokenise
+from asymrl.engines import local, prompts
+from asymrl.engines.local import LocalPolicy
+from asymrl.types import Batch, Problem, Request, Rollout
+from tests.conftest import tiny_model
+
+VOCABULARY, STOP = 20, 7
+LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.05)
+
+
+@pytest.fixture(autouse=True)
+def always_worth_it(monkeypatch) -> None:
+    monkeypatch.setattr(prompts, "WORTH", 0)
+
+
+def batch(sizes: list[int], responses: list[int], live: list[bool] | None = None) -> Batch:
+    """Every prompt, by its length, with a response of each length; all rows have an advantage, or
+    those of the `live` groups."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(VOCABULARY, (count,), generator=generator).tolist())
+
+    problems = [
+        Problem(id="", prompt_ids=some(n), prompt_text="", gold="", source="") for n in sizes
+    ]
+    requests = [
+        Request(problem=problem, draw=n, samples=len(responses), seed=0)
+        for n, problem in enumerate(problems)
+    ]
+    rollouts = [
+        Rollout(
+            draw=n,
+            sample=i,
+            token_ids=some(length),
+            text="",
+            truncated=False,
+            engine_logprobs=(),
+            engine_entropy=None,
+        )
+        for n in range(len(sizes))
+        for i, length in enumerate(responses)
+    ]
+    tokens = tokenise(requests, rollouts)
+    old = -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator)
+    rewards = torch.arange(len(rollouts)).remainder(2).double()
+    groups = make_groups(tokens, (old, old), rewards, torch.ones_like(rewards).bool())
+    advantages = torch.randn(len(rollouts), generator=generator)
+    if live is not None:
+        advantages *= torch.tensor(live).repeat_interleave(len(responses))
+    (made,) = minibatches(
+        tokens,
+        (old, old),
+        advantages[tokens.row],
+        groups,
+        prompts=len(sizes),
+        entropy_bonus=0.05 if live is None else 0.0,
+        denominators=partial(denominators, aggregation="token_mean", constant_length=1),
+    )
+    return made
+
+
+def policy(*, shares: bool) -> LocalPolicy:
+    made = LocalPolicy(
+        tiny_model(VOCABULARY, STOP),
+        temperature=0.8,
+        lr=1e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        warmup_updates=0,
+        token_budget=64,
+        bf16=False,
+        gradient_checkpointing=False,
+    )
+    assert made.shares_prompts
+    made.shares_prompts = shares
+    return made
+
+
+def gradient(trained: LocalPolicy, minibatch: Batch) -> torch.Tensor:
+    trained.backward(minibatch, LOSS)
+    return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("sizes", "live"),
+    [
+        ([4, 4], None),
+        ([1, 1, 1], None),  # nothing before the last token
+        ([1, 40, 7], None),  # more padding than prompt
+        ([9, 3, 30, 5], [False, True, False, True]),
+    ],
+)
+def test_shared_prompts_change_no_gradient(sizes, live) -> None:
+    minibatch = batch(sizes, [1, 6, 13, 6], live)
+    mine = gradient(policy(shares=True), minibatch)
+    plain = gradient(policy(shares=False), minibatch)
+    assert plain.norm() > 0
+    assert (mine - plain).norm() <= 1e-5 * plain.norm()
+
+
+def seen(trained: LocalPolicy, minibatch: Batch) -> list[torch.Size]:
+    """The shapes of what goes through the model."""
+    shapes = []
+    embeddings = trained.module.model.get_input_embeddings()
+    hook = embeddings.register_forward_hook(
+        lambda module, given, out: shapes.append(given[0].shape)
+    )
+    trained.backward(minibatch, LOSS)
+    hook.remove()
+    return shapes
+
+
+def test_a_prompt_goes_through_the_model_once_a_group() -> None:
+    minibatch = batch([30, 30], [5] * 4)
+    shared = sum(shape.numel() for shape in seen(policy(shares=True), minibatch))
+    plain = sum(shape.numel() for shape in seen(policy(shares=False), minibatch))
+    assert shared == 2 * 29 + 8 * 5  # a response begins with the prompt's last token
+    assert plain == 8 * (29 + 5)
+
+
+def test_prompts_are_not_shared_where_that_saves_too_few_tokens(monkeypatch) -> None:
+    minibatch = batch([30, 30], [5] * 4)
+    monkeypatch.setattr(prompts, "WORTH", 2 * 3 * 29)
+    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 2 * 29 + 8 * 5
+    monkeypatch.setattr(prompts, "WORTH", 2 * 3 * 29 + 1)
+    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 8 * (29 + 5)
+
+
+def test_prompts_of_skipped_groups_are_not_computed() -> None:
+    minibatch = batch([30, 8], [5] * 4, live=[False, True])
+    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 7 + 4 * 5
+
+
+def test_a_cpu_works_on_few_tokens_at_a_time_however_large_the_budget(monkeypatch) -> None:
+    trained = policy(shares=False)
+    trained.token_budget = 10**6
+    monkeypatch.setattr(local, "CPU_TOKENS", 50)
+    shapes = seen(trained, batch([4, 4], [7] * 6))  # 12 rows of 10 tokens and a last one
+    assert sum(shape[0] for shape in shapes) == 12
+    assert max(shape.numel() for shape in shapes) <= 50
