@@ -174,7 +174,8 @@ def draw(found: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
         panel.invert_yaxis()
         panel.spines[["top", "right"]].set_visible(False)
     panels[1].set_yticklabels([])
-    panels[1].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.0))
+    shown = panels[0].get_legend_handles_labels()
+    figure.legend(*shown, loc="outside lower center", ncols=len(ALL_KINDS), frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=130)
 

@@ -81,7 +81,7 @@ def test_weights_that_are_a_folder_are_refused(one_problem, model_folder, tmp_pa
     (damaged / "model.safetensors").unlink()
     (damaged / "model.safetensors").mkdir()
     assert evaluation.main(["--ckpt", str(damaged), *one_problem[2:]]) == 2
-    assert f"model folder {damaged} cannot be loaded" in capsys.readouterr().err
+    assert f"{damaged / 'model.safetensors'} is damaged" in capsys.readouterr().err
 
 
 def test_a_problem_beyond_the_models_positions_is_refused(one_problem, tmp_path, capsys) -> None:
@@ -98,7 +98,7 @@ def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path, capsys) -> N
     for out in (tmp_path / "taken/r.html", tmp_path / ("x" * 300), run / "metrics.jsonl/r.html"):
         assert report.main([str(run), "--out", str(out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: --out {out}: ") and "cannot be written" in line
+        assert line.startswith(f"error: --out {str(out)[:100]}") and "cannot be written" in line
     assert not (tmp_path / "taken/r.html").exists()
 
 

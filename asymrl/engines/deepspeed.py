@@ -7,10 +7,12 @@ estimators. The only file that imports deepspeed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -54,6 +56,7 @@ from deepspeed.runtime.zero import offload_config  # noqa: E402  # pyright: igno
 deepspeed: Any = framework
 Kind: Any = offload_config.OffloadStateTypeEnum
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BUILD_SECONDS = 600.0  # ten times what it took on two busy cores
 GATHERED = 2**28  # entries of a bucket of gathered weights: 512 MiB in bf16
 
 
@@ -61,15 +64,22 @@ def build_ops() -> None:
     """What DeepSpeed compiles where there is no GPU, a minute at first and then cached.
 
     torch locks a build by a file that stays when its process is killed, and whoever comes next
-    waits for it for ever. Our lock ends with its process: who has it may remove torch's.
+    waits for it for ever. So one that is older than any build takes is removed. Our own lock,
+    under which nobody else looks, ends with its process.
     """
     builder = deepspeed.accelerator.get_accelerator().create_op_builder("ShareMemCommBuilder")
     if builder is None or torch.cuda.is_available():
         return
     folder = Path(_get_build_directory(builder.name, False))
-    with (folder / ".ours").open("w") as ours:
-        fcntl.flock(ours, fcntl.LOCK_EX)
-        (folder / "lock").unlink(missing_ok=True)
+    ours, lock = folder / ".ours", folder / "lock"
+    with ours.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):  # the build has ended
+            while True:
+                ours.touch()  # the file system's clock
+                if ours.stat().st_mtime - lock.stat().st_mtime > BUILD_SECONDS:
+                    lock.unlink()
+                time.sleep(0.1)
         builder.load(verbose=False)
 
 

@@ -31,7 +31,7 @@ from asymrl.engines.policy import (
     save_model,
     without_dropout,
 )
-from asymrl.flops import work_of
+from asymrl.flops import Work, work_of
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 CPU_TOKENS = 768
@@ -66,7 +66,6 @@ class LocalPolicy:
         without_dropout(model)
         self.module = PolicyModule(model.train(), temperature)
         refuse_another_head(self.module)
-        self.work = work_of(model)
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=lr,
@@ -88,6 +87,10 @@ class LocalPolicy:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
+
+    @property
+    def work(self) -> Work:
+        return work_of(self.module.model)
 
     @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
