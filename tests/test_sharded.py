@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("sharding", SHARDED)
 
 
 def test_three_sgd_steps_end_in_the_same_weights(sharding, monkeypatch) -> None:
-    def sgd(params, lr, betas, weight_decay):
+    def sgd(params, lr, betas, weight_decay, fused=False):
         return torch.optim.SGD(params, lr=0.1)
 
     from asymrl.engines import deepspeed
