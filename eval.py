@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asymrl.files import UNWRITABLE
-from asymrl.types import GOES_ON, UserError
+from asymrl.exits import exit_code
+from asymrl.types import UserError
 
 BENCHMARKS = "math500,aime24,aime25,amc23,olympiadbench"
 PAPER = "paper"
@@ -67,51 +65,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    if os.environ.get("RANK", "0") == "0":
-        return attempt(arguments, first=True)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the first process speaks
-        return attempt(arguments, first=False)
-
-
-def attempt(arguments: argparse.Namespace, first: bool) -> int:
-    """The exit code."""
-    try:
-        run(arguments)
-    except UserError as error:
-        if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
-            time.sleep(1)  # then ends this one; sooner than a watch does (TIME_TO_SPEAK)
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        print(f"error: cannot write: {error}; {GOES_ON}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if first:
-            print("stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(partial(run, arguments))
 
 
 def run(arguments: argparse.Namespace) -> None:
     refuse_numbers(arguments)
-    from rich.console import Console
-
     from asymrl import asking, evaluate, models, samples, verifiers
     from asymrl.engines import choice
     from asymrl.engines import world as worlds
     from asymrl.schema import Deadlines
     from asymrl.watch import Watch
 
-    world = worlds.from_environment()
+    world, deadlines = worlds.from_environment(), Deadlines()
     engine, why = choice.choose_engine(arguments.engine, choice.machine(world), "--engine")
     print(f"samples: {engine} ({why})", flush=True)
     models.set_threads(arguments.threads)
     with ExitStack() as stack:
         if world.size > 1:
-            worlds.join(world)
-        watch = stack.enter_context(Watch(world, Deadlines().model_dump(), Path()))
+            worlds.join(world, deadlines.load)
+        watch = stack.enter_context(Watch(world, deadlines.model_dump(), Path()))
         with world.in_turn():  # downloads
             asked = asking.find(arguments.ckpt, arguments.config)
         verifier = stack.enter_context(verifiers.make(**asked.verifier))
@@ -121,15 +93,15 @@ def run(arguments: argparse.Namespace) -> None:
         sampling, told = asking.sampling(
             asked, longest, arguments.temperature, arguments.max_tokens
         )
-        if world.first:
-            for note in [*asked.notes, *notes, *told]:
-                print(f"note: {note}", file=sys.stderr, flush=True)
+        for note in [*asked.notes, *notes, *told] if world.first else []:
+            print(f"note: {note}", file=sys.stderr, flush=True)
         counts = {name: samples_at(arguments.avg_at, name) for name in benchmarks}
         folder = arguments.output or Path("runs") / "eval" / asked.name
         with world.in_turn():
             if world.first:
                 stack.enter_context(samples.opened(folder))
-        console = Console() if sys.stdout.isatty() else Console(width=120)  # a log's table is whole
+        watch.folder = folder
+        console = terminal()
         results = evaluate.evaluate(
             partial(make_engine, engine, asked, world, longest + sampling.max_tokens),
             verifier,
@@ -187,6 +159,13 @@ def make_engine(name: str, asked: Any, world: Any, room: int) -> Any:
         if not math.isclose(sent, arrived, rel_tol=1e-9, abs_tol=1e-9):
             raise RuntimeError(f"{n} is {sent} in the checkpoint and {arrived} in vLLM")
     return engine
+
+
+def terminal() -> Any:
+    """Of its own width; elsewhere, as in a log, wide enough for a whole table."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 @contextmanager

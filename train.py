@@ -25,17 +25,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asymrl import config as configs
 from asymrl import memory
-from asymrl.files import UNWRITABLE
+from asymrl.exits import exit_code
 from asymrl.schema import Config
-from asymrl.types import GOES_ON, Problem, Sampling, UserError
+from asymrl.types import Problem, Sampling, UserError
 
 if TYPE_CHECKING:  # heavy imports wait until the config is known to be right
     from asymrl.checkpoint import Position
@@ -67,41 +68,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    if os.environ.get("RANK", "0") == "0":
-        return attempt(arguments, first=True)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the first process speaks
-        return attempt(arguments, first=False)
+    return exit_code(partial(attempt, arguments))
 
 
-def attempt(arguments: argparse.Namespace, first: bool) -> int:
-    """The exit code."""
-    try:
-        config = configs.load(arguments.config, arguments.overrides, arguments.row)
-        if arguments.dry_run:
-            print(configs.dump(config), memory.describe(config, *memory.cards()), sep="\n")
-        else:
-            parts = [arguments.config, *([arguments.row] if arguments.row else [])]
-            name = "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
-            folder = arguments.output_dir or Path("runs") / name
-            stopped = run(config, folder, arguments.resume, until(arguments.max_minutes))
-            if stopped:
-                print(f"stopped: {stopped.why}; all that is done is saved in {folder}", flush=True)
-                return stopped.code if first else 0  # a launcher ends all for one that fails
-    except UserError as error:
-        if not first:  # ranks mostly meet the same mistake: the first says it, and the launcher
-            time.sleep(1)  # then ends this one; sooner than a watch does (TIME_TO_SPEAK)
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        print(f"error: cannot write: {error}; {GOES_ON}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if first:
-            print(f"stopped at once; {GOES_ON}", file=sys.stderr)
-        return 130
-    return 0
+def attempt(arguments: argparse.Namespace) -> int | None:
+    """The exit code of a run that came to an end, None for 0."""
+    config = configs.load(arguments.config, arguments.overrides, arguments.row)
+    if arguments.dry_run:
+        print(configs.dump(config), memory.describe(config, *memory.cards()), sep="\n")
+        return None
+    parts = [arguments.config, *([arguments.row] if arguments.row else [])]
+    name = "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
+    folder = arguments.output_dir or Path("runs") / name
+    stopped = run(config, folder, arguments.resume, until(arguments.max_minutes))
+    if not stopped:
+        return None
+    print(f"stopped: {stopped.why}", flush=True)
+    first = os.environ.get("RANK", "0") == "0"
+    return stopped.code if first else None  # a launcher ends all for one that fails
 
 
 def until(minutes: float | None) -> float:
@@ -130,7 +114,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
     with ExitStack() as stack:
         print(why, flush=True)
         if world.size > 1 or chosen.policy.backend == "deepspeed":
-            worlds.join(world)
+            worlds.join(world, config.deadlines.load)
         watch = stack.enter_context(Watch(world, config.deadlines.model_dump(), folder))
         verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
         with world.in_turn():
@@ -138,7 +122,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
                 checkpoint.refuse_damaged(found)
             tokenizer = models.load_tokenizer(config.model)
             problems, benchmarks = load_problems(config, tokenizer, verifier)
-            data = digest(problems)
+            data = digest(list(chain(problems, *benchmarks.values())))
             if found and not another:
                 checkpoint.refuse_other_data(found, data)
         room = room_for(config, [problems, *benchmarks.values()])
@@ -156,7 +140,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
         tracker = make_tracker(config, folder, start.step, world, watch)
         stack.enter_context(closing(tracker))
         at_step = eval_settings(config, sampling) | {"benchmarks": benchmarks, "run": folder}
-        return loop.train(
+        stopped = loop.train(
             config,
             problems=problems,
             engine=engine,
@@ -168,6 +152,11 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
             tracker=tracker,
             start=start,
         )
+    if not stopped:
+        return None
+    new = checkpoint.latest(folder) != found
+    rest = f"all that is done is saved in {folder}" if new else "no step was done since the start"
+    return replace(stopped, why=f"{stopped.why}; {rest}")
 
 
 @contextmanager

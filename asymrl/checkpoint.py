@@ -151,9 +151,9 @@ def refuse_other_data(folder: Path, data: str) -> None:
     """UserError where a run would go on with other problems than it had, or in another order."""
     if (saved := read_trainer(folder)["data"]) != data:
         raise UserError(
-            f"data.train is not what {folder} was trained on (digest {data} now, {saved} then): "
-            "put the same problems back, or begin a new run from it with --resume "
-            f"{folder} --output-dir NEW"
+            f"data.train or eval.benchmarks is not what {folder} was trained with (digest {data} "
+            f"now, {saved} then): put the same problems back, or begin a new run from it with "
+            f"--resume {folder} --output-dir NEW"
         )
 
 

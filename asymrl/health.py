@@ -18,28 +18,28 @@ def concerns(metrics: Mapping[str, float], bounds: Warn) -> dict[str, str]:
     failures = metrics["verdict/timeout"] + metrics["verdict/crashed"]
     mismatch = metrics["rollout/logprob_mismatch_mean"]
     lower = "a smaller optim.lr, a loss.entropy_bonus, or a smaller advantage.beta_pos may help"
-    found = {
+    found = {  # a number that is none is within no bound
         "entropy_below": (
-            entropy < bounds.entropy_below,
+            not entropy >= bounds.entropy_below,
             f"policy/entropy is {entropy:.3g} nats, the policy has all but collapsed; {lower}",
         ),
         "entropy_above": (
-            entropy > bounds.entropy_above,
+            not entropy <= bounds.entropy_above,
             f"policy/entropy is {entropy:.3g} nats, the policy is coming apart; a smaller "
             "optim.lr, loss.entropy_bonus or loss.clip_high may help",
         ),
         "truncated_above": (
-            truncated > bounds.truncated_above,
+            not truncated <= bounds.truncated_above,
             f"rollout/truncated is {truncated:.0%} of the responses; a larger rollout.max_tokens, "
             "or rollout.truncation=mask, may help",
         ),
         "verifier_failures_above": (
-            failures > bounds.verifier_failures_above,
+            not failures <= bounds.verifier_failures_above,
             f"verdict/timeout and verdict/crashed are {failures:.1%} of the responses, which earn "
             "0 whatever they say; a larger verifier.timeout may help",
         ),
         "mismatch_above": (
-            mismatch > bounds.mismatch_above,
+            not mismatch <= bounds.mismatch_above,
             f"rollout/logprob_mismatch_mean is {mismatch:.3g} nats a token: the engine samples "
             "from another distribution than the policy trains; loss.importance_sampling=token, or "
             "rollout.sync_check_every=1 to compare the weights, may help",

@@ -123,8 +123,9 @@ def take_step(
     if stopped := stop({}):
         return stopped  # nothing has changed yet: the step is dropped, and taken another time
 
-    with clock("score"):
+    with clock("sleep"):
         engine.sleep()
+    with clock("score"):
         tokens = tokenise(requests, rollouts)
         scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
 

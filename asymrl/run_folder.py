@@ -50,7 +50,10 @@ def find(run: Path, config: Config, resume: str) -> Path | None:
             "leaves it as it is"
         )
     if "config.yaml" not in traces:
-        raise UserError(f"{run} holds {traces[0]} but no config.yaml; give another --output-dir")
+        raise UserError(
+            f"{run} holds {traces[0]} but no config.yaml, so there is no run to go on with; move "
+            "that away, or give another --output-dir"
+        )
     differing = configs.differing_keys(configs.load(str(run / "config.yaml")), config)
     if differing:
         raise UserError(

@@ -222,6 +222,7 @@ class Deadlines(Section):
     load: Minutes = 120.0
     generate: Minutes = 60.0
     verify_wait: Minutes = 15.0
+    sleep: Minutes = 30.0
     score: Minutes = 60.0
     update: Minutes = 120.0
     gain: Minutes = 60.0

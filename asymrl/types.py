@@ -45,6 +45,10 @@ class UserError(Exception):
         super().__init__(plain if len(plain) <= SENTENCE else f"{plain[:half]} ... {plain[-half:]}")
 
 
+class ToldByFirst(UserError):
+    """The first process met it and has said it; here it only ends this one."""
+
+
 def masked(text: str) -> str:
     """Without the user and password of a URL, and without what is given as a token or the like."""
     text = re.sub(r"(\w://)[^/\s@]+@", r"\1***@", text)

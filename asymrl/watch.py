@@ -131,7 +131,7 @@ class Watch(NullTracker):
     def _trouble(self, signs: Sequence[Sign], quiet: Mapping[int, float]) -> str | None:
         others = [sign for sign in signs if sign.rank != self.world.rank]
         for sign in others:
-            if sign.state == "running" and not alive(sign.process):
+            if sign.state == "running" and self._near(sign.rank) and not alive(sign.process):
                 return f"rank {sign.rank} (process {sign.process}) is gone"
         if any(sign.state == "failed" for sign in others):
             return FAILED
@@ -139,6 +139,11 @@ class Watch(NullTracker):
         if any(sign.state == "stuck" for sign in others) or min(quiet.values()) > 60 * limit:
             return f"no news for {min(quiet.values()):.0f} s, where {limit:g} minutes are the limit"
         return None
+
+    def _near(self, rank: int) -> bool:
+        """On this node, where processes are known by their numbers. Nodes are filled in turn."""
+        of_node = int(os.environ.get("LOCAL_WORLD_SIZE") or self.world.size)
+        return rank // of_node == self.world.rank // of_node
 
     def _end(self, why: str, signs: Sequence[Sign], quiet: Mapping[int, float]) -> NoReturn:
         """Say it, write where every thread is, and end this process."""

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -68,22 +69,25 @@ def exponent(sizes: Any, times: Any) -> float:
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
-def of_ranks(rounds: int) -> dict[int, float]:
-    """Ranks -> seconds of an update on ZeRO-3."""
+def of_ranks(rounds: int, numbers: Sequence[int] = (1, 2), threads: int = 1) -> dict[int, float]:
+    """Ranks -> seconds of an update on ZeRO-3, each rank with as many threads."""
     found = {}
-    for ranks in (1, 2):
+    for ranks in numbers:
         command = [
             "torchrun",
             "--standalone",
             "--nproc-per-node",
             str(ranks),
-            sys.argv[0],
+            __file__,
             "--rank",
         ]
         command[0] = os.path.join(os.path.dirname(sys.executable), command[0])
-        quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+        quiet = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(
-            [*command, "--rounds", str(rounds)], env=quiet, capture_output=True, text=True
+            [*command, "--rounds", str(rounds), "--threads", str(threads)],
+            env=quiet,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             sys.exit(done.stderr[-2000:])
@@ -91,14 +95,14 @@ def of_ranks(rounds: int) -> dict[int, float]:
     return found
 
 
-def as_rank(rounds: int) -> None:
+def as_rank(rounds: int, threads: int) -> None:
     """One process of `of_ranks`; the first prints the seconds."""
     from asymrl.engines.deepspeed import DeepSpeedPolicy
     from asymrl.engines.world import from_environment, join
 
     world = from_environment()
     join(world)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     engine, path, asked, how, cfg = work(subject.SMALL, prompts=16)
     policy = DeepSpeedPolicy(
         lambda dtype: Qwen3ForCausalLM.from_pretrained(path, dtype=dtype),
@@ -125,7 +129,7 @@ def main() -> None:
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank:
-        return as_rank(arguments.rounds)
+        return as_rank(arguments.rounds, arguments.threads)
     torch.set_num_threads(arguments.threads)
     rows, numbers = [], {}
     for name, sizes in SIZES.items():

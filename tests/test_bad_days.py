@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import re
 import resource
@@ -64,8 +65,9 @@ def test_a_signal_ends_a_run_whole_and_the_same_command_goes_on(
     folder, rare = tmp_path / "run", "checkpoint.every=50"
     with signalled(number, folder / "metrics.jsonl", step):
         assert attempt(config_file, folder, rare) == stopping.UNFINISHED
-    assert f"stopped: {number.name}; all that is done is saved" in capsys.readouterr().out
     done = metrics(folder)[-1]["step"]
+    told = f"all that is done is saved in {folder}" if done else "no step was done since the start"
+    assert f"stopped: {number.name}; {told}\n" in capsys.readouterr().out
     assert step <= done < 5
     if done:
         assert checkpoint.load_position(folder / "checkpoints" / "latest")[0].step == done
@@ -90,7 +92,8 @@ def test_a_second_signal_is_as_it_was_before(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_time_that_was_given_ends_a_run(config_file: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "run"
     assert attempt(config_file, folder, "--max-minutes", "1e-6") == stopping.UNFINISHED
-    assert "the time of --max-minutes is over" in capsys.readouterr().out
+    told = "stopped: the time of --max-minutes is over; no step was done since the start\n"
+    assert told in capsys.readouterr().out
     assert [row["step"] for row in metrics(folder)] == [0]
     assert attempt(config_file, folder, "--max-minutes", "1000") == 0
     for wrong in ("0", "-3", "nan", "inf"):
@@ -174,6 +177,7 @@ def test_a_metric_past_its_bound_is_called_out_once(changed, bound: str, advice:
     (name, number), *_ = changed.items()
     assert all(f"warn.{bound}" in line and advice in line and name in line for line in said)
     assert not health.concerns(GOOD | changed, Warn(**{bound: number}))  # at a bound is not past it
+    assert bound in health.concerns(GOOD | {name: math.nan}, Warn())  # no number is in no bound
 
 
 def test_warnings_reach_the_user(config_file: Path, tmp_path: Path, capsys) -> None:
@@ -273,18 +277,19 @@ def test_a_checkpoints_readme_may_be_edited(config_file: Path, finished: Path, t
     run(config_file, folder, "steps=6")
 
 
+@pytest.mark.parametrize("key", ["data.train={}", "eval.benchmarks=[{}]"])
 def test_data_that_changed_since_the_checkpoint_is_refused(
-    config_file: Path, tmp_path: Path, capsys
+    config_file: Path, tmp_path: Path, capsys, key: str
 ) -> None:
     data = tmp_path / "problems.jsonl"
     rows = [{"id": str(n), "problem": f"What is {n}?", "answer": str(n)} for n in range(9)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    folder, own = tmp_path / "run", f"data.train={data}"
+    folder, own = tmp_path / "run", key.format(data)
     run(config_file, folder, own, "steps=2")
     data.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
     assert attempt(config_file, folder, own, "steps=3") == 2
     error = capsys.readouterr().err
-    assert "data.train is not what" in error and error.count("\n") == 1
+    assert "data.train or eval.benchmarks is not what" in error and error.count("\n") == 1
     last = str(folder / "checkpoints" / "latest")
     run(config_file, tmp_path / "new", own, "steps=3", "--resume", last)
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -300,7 +305,8 @@ def test_no_clock_and_no_host_decides_anything() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="nothing is compiled where there is a GPU")
-def test_a_lock_left_by_a_killed_build_is_removed() -> None:
+@pytest.mark.parametrize("by", ["us", "somebody, long ago"])
+def test_a_lock_left_by_a_killed_build_is_removed(by: str) -> None:
     """torch waits for such a lock for ever."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: `make stack`")
     from torch.utils.cpp_extension import _get_build_directory
@@ -309,12 +315,16 @@ def test_a_lock_left_by_a_killed_build_is_removed() -> None:
 
     build_ops()
     lock = Path(_get_build_directory("deepspeed_shm_comm", False)) / "lock"
-    with (lock.parent / ".ours").open("w") as ours:  # nobody builds here meanwhile
+    with (lock.parent / ".ours").open("a") as ours:  # nobody builds here meanwhile
         fcntl.flock(ours, fcntl.LOCK_EX)
         lock.touch()
-        os.utime(lock, (0, 0))
+        if by == "us":
+            print("building", file=ours)
+        else:
+            os.utime(lock, (0, 0))
     build_ops()
-    assert not lock.exists() or lock.stat().st_mtime > 0
+    assert not lock.exists()
+    assert not (lock.parent / ".ours").read_text()
 
 
 def test_a_batch_that_was_cut_short_is_never_trained_on(config_file: Path, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_a_missing_checkpoint_is_named(tiny, capsys) -> None:
 
 
 def test_what_two_processes_cannot_do_is_refused(tiny, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, text in (("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, text)
     assert "--num_processes 1" in refused(capsys, *tiny, "policy.backend=local")
     assert "must divide" in refused(capsys, *tiny, "rollout.tensor_parallel=3")
 

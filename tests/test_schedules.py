@@ -262,12 +262,13 @@ def test_inside_the_band_at_rest_nothing_moves():
     assert (state["beta_pos"], state["beta_neg"]) == (0.5, 0.5)
 
 
-def test_without_a_kappa_or_an_entropy_nothing_moves():
+@pytest.mark.parametrize("none", [nan, math.inf])
+def test_without_a_kappa_or_an_entropy_nothing_moves(none: float):
     state: Any = START
     for step in range(1, 5):
-        state = entropy_steering(state, seen(step, kappa=nan), **BAND)
+        state = entropy_steering(state, seen(step, kappa=none), **BAND)
     assert (state["beta_pos"], state["beta_neg"]) == (0.5, 0.5)
-    assert entropy_steering(state, seen(5, kappa=1.0, entropy=nan), **BAND) == state
+    assert entropy_steering(state, seen(5, kappa=1.0, entropy=none), **BAND) == state
 
 
 @given(

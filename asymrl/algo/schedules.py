@@ -143,15 +143,15 @@ def entropy_steering(
     value the weight max(rate, 1/n). Units: nats a token; max_move, max_beta in beta; horizon in
     steps. The rule and its defaults are ours; the paper leaves schedules to future work.
 
-    Degenerate cases: a nan kappa leaves the running kappa as it is, and the move is made with that;
-    after one kappa there is no spread and nothing moves; kappas that are all the same, but not 0,
-    are trusted fully. At a bound one beta stays and the other moves; a pace that the bounds do not
-    allow is not reached. An entropy that is nan changes nothing.
+    Degenerate cases: a nan or infinite kappa leaves the running one as it is, and the move is made
+    with that; after one kappa there is no spread and nothing moves; kappas that are all the same,
+    but not 0, are trusted fully. At a bound one beta stays and the other moves; a pace that the
+    bounds do not allow is not reached. An entropy that is nan or infinite changes nothing.
     """
     assert 0 <= entropy_low < entropy_high, "entropy_low is at least 0 and below entropy_high"
     assert horizon > 0, f"the horizon is {horizon}, and is above 0"
     assert 0 < rate <= 1, f"the rate is {rate}, and is above 0 and at most 1"
-    if math.isnan(seen.entropy):
+    if not math.isfinite(seen.entropy):
         return dict(state)
     new = _seen_kappa(_seen_entropy(state, seen.entropy, rate), seen.kappa, rate)
     width = entropy_high - entropy_low
@@ -220,7 +220,7 @@ def _seen_entropy(state: State, entropy: float, rate: float) -> dict[str, float]
 def _seen_kappa(state: State, kappa: float, rate: float) -> dict[str, float]:
     """The state after one more kappa: its weighted mean, variance, and sum of squared weights."""
     new = dict(state)
-    if math.isnan(kappa):
+    if not math.isfinite(kappa):
         return new
     count, mean = state.get("kappa_count", 0.0) + 1, state.get("kappa_mean", 0.0)
     weight = max(rate, 1 / count)

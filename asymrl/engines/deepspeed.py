@@ -64,23 +64,27 @@ def build_ops() -> None:
     """What DeepSpeed compiles where there is no GPU, a minute at first and then cached.
 
     torch locks a build by a file that stays when its process is killed, and whoever comes next
-    waits for it for ever. So one that is older than any build takes is removed. Our own lock,
-    under which nobody else looks, ends with its process.
+    waits for it for ever. So one is removed that is older than any build takes, or was left by a
+    build of ours that did not end: our own lock, under which nobody else looks, ends with its
+    process, and what it says does not.
     """
     builder = deepspeed.accelerator.get_accelerator().create_op_builder("ShareMemCommBuilder")
     if builder is None or torch.cuda.is_available():
         return
     folder = Path(_get_build_directory(builder.name, False))
     ours, lock = folder / ".ours", folder / "lock"
-    with ours.open("w") as held:
+    with ours.open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):  # the build has ended
             while True:
+                killed = ours.stat().st_size > 0
                 ours.touch()  # the file system's clock
-                if ours.stat().st_mtime - lock.stat().st_mtime > BUILD_SECONDS:
+                if killed or ours.stat().st_mtime - lock.stat().st_mtime > BUILD_SECONDS:
                     lock.unlink()
                 time.sleep(0.1)
+        print("building", file=held, flush=True)
         builder.load(verbose=False)
+        held.truncate(0)
 
 
 def zero3(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class HFEngine:
 
     def __init__(self, model: Any, decode: Callable[[Sequence[int]], str], max_rows: int) -> None:
         self.model = model.eval()
+        self.weights = {name: weight.detach() for name, weight in model.named_parameters()}
         self.decode = decode
         self.max_rows = max_rows
         self.weight_dtype: torch.dtype = model.dtype
@@ -125,15 +126,14 @@ class HFEngine:
         )
 
     def load_weights(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        own = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in named:
-                own.pop(name).copy_(tensor)
-        assert not own, f"weights that the policy did not send: {sorted(own)}"
+        missing = set(self.weights)
+        for name, tensor in named:
+            missing.remove(name)
+            self.weights[name].copy_(tensor)
+        assert not missing, f"weights that the policy did not send: {sorted(missing)}"
 
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
-        own = dict(self.model.named_parameters())
-        return {name: fingerprint(own[name]) for name in names}
+        return {name: fingerprint(self.weights[name]) for name in names}
 
     def sleep(self) -> None:
         """Nothing to give back: the engine is one copy of the weights."""

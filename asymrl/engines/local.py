@@ -66,6 +66,7 @@ class LocalPolicy:
         without_dropout(model)
         self.module = PolicyModule(model.train(), temperature)
         refuse_another_head(self.module)
+        self.weights = [(n, p.detach()) for n, p in self.module.named_hf_parameters()]
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=lr,
@@ -154,7 +155,7 @@ class LocalPolicy:
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, p.detach()) for name, p in self.module.named_hf_parameters())
+        return iter(self.weights)
 
     def sleep(self) -> None:
         """Nothing moves: an engine beside it has its own memory."""

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-from asymrl.types import UserError, value
+from asymrl.types import ToldByFirst, UserError, value
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(days=2)  # what is stuck, and where, is the watch's to say: watch.py
@@ -57,7 +58,7 @@ class World:
     def in_turn(self) -> Iterator[None]:
         """The first rank does it, then the others find it done: downloads, caches, files.
 
-        A UserError that the first one meets is raised on every rank, so that none waits for it.
+        A UserError that the first one meets ends every rank, so that none waits for it.
         """
         if not self.first:
             self._agree(None)
@@ -71,9 +72,9 @@ class World:
         self._agree(error)
 
     def _agree(self, error: UserError | None) -> None:
-        for met in self.gather(error):
-            if met is not None:
-                raise met
+        (met, *_) = self.gather(error)  # only the first one's can be any
+        if met is not None:
+            raise met if self.first else ToldByFirst(str(met))
 
     def sum(self, mine: Tensor) -> Tensor:
         """The sum of every rank's CPU tensor, on every rank. Collective."""
@@ -84,7 +85,16 @@ class World:
 
 def from_environment(tensor_parallel: int = 1) -> World:
     """What torchrun, accelerate launch and the like say of this process; alone without them."""
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = number("RANK", 0), number("WORLD_SIZE", 1)
+    if rank >= size:
+        raise UserError(f"RANK={rank} must be below WORLD_SIZE={size}, the number of processes")
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if size > 1 and missing:
+        raise UserError(
+            f"WORLD_SIZE={size}, and {missing[0]} is not set, so the processes cannot find each "
+            "other; start them with accelerate launch or torchrun, or unset WORLD_SIZE"
+        )
+    number("MASTER_PORT", 0)
     if size % tensor_parallel:
         raise UserError(
             f"rollout.tensor_parallel = {tensor_parallel} must divide the number of processes, "
@@ -93,8 +103,18 @@ def from_environment(tensor_parallel: int = 1) -> World:
     return World(rank=rank, size=size, tensor_parallel=tensor_parallel)
 
 
-def join(world: World) -> None:
+def number(name: str, default: int) -> int:
+    """Of an environment variable."""
+    text = os.environ.get(name) or str(default)
+    if not (text.isdecimal() and text.isascii()):
+        raise UserError(f"{name}={text} is no number; a launcher sets it, else unset it")
+    return int(text)
+
+
+def join(world: World, minutes: float = PATIENCE / timedelta(minutes=1)) -> None:
     """Take this process's GPU, if there are any, and make the process group, if there is none.
+
+    UserError, with the ranks that are missing, where not all are here within `minutes`.
 
     gloo carries what lies on CPUs (rollouts, log-probs), NCCL what lies on GPUs. Of one process a
     group is made too: ZeRO-3 wants one. It lasts as long as the process: vLLM takes down its own
@@ -108,6 +128,29 @@ def join(world: World) -> None:
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it, of one process too
     if world.size > 1:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store = meet(world, timedelta(minutes=minutes))
+        given = {"store": store, "rank": world.rank, "world_size": world.size}
+        dist.init_process_group(backend, timeout=PATIENCE, **given)
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=PATIENCE)
+
+
+def meet(world: World, patience: timedelta) -> Store:
+    """The launcher's store, once every rank has shown itself in it."""
+    keys = [f"asymrl/here/{rank}" for rank in range(world.size)]
+    store = None
+    try:
+        store, *_ = next(rendezvous("env://", timeout=patience))
+        store.set(keys[world.rank], "")
+        store.wait(keys, patience)
+        return store
+    except (dist.DistError, ValueError) as error:
+        waited = f"within {patience / timedelta(minutes=1):g} minutes (deadlines.load)"
+        if store is None:
+            where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+            cause = " ".join(str(error).split())[:120]
+            raise UserError(f"the processes did not meet at {where} {waited}: {cause}") from None
+        missing = [str(rank) for rank, key in enumerate(keys) if not store.check([key])]
+        raise UserError(
+            f"of {world.size} processes, rank {', '.join(missing)} did not come {waited}"
+        ) from None

@@ -104,15 +104,17 @@ def test_a_resumed_run_is_where_it_was(whole: Path, config_file: Path, tmp_path:
     assert all(torch.allclose(state[name], same[name], atol=1e-5) for name in same)
 
 
-def test_a_run_moves_from_two_ranks_to_one_process(whole: Path, config_file: Path) -> None:
+def test_a_run_moves_from_two_ranks_to_one_process_and_back(whole: Path, config_file: Path) -> None:
     """And to other engines: the state is in one format."""
     arguments = ["--config", str(config_file), "--output-dir", str(whole), *STACK[1:], "steps=4"]
     assert train.main(arguments) == 0
+    launch(*TORCHRUN, "train.py", *arguments[:-1], "steps=5", "rollout.engine=hf")
     rows = metrics(whole)
-    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
-    assert [row["optim/updates"] for row in rows[1:]] == [2, 4, 6, 8]
-    second = json.loads((whole / "environment.json").read_text())[1]
-    assert second["processes"] == 1 and "local" in second["engines"]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    assert [row["optim/updates"] for row in rows[1:]] == [2, 4, 6, 8, 10]
+    started = json.loads((whole / "environment.json").read_text())
+    assert [each["processes"] for each in started] == [2, 1, 2]
+    assert "local" in started[1]["engines"] and "deepspeed" in started[2]["engines"]
 
 
 def test_vllm_opens_the_checkpoint_as_it_is(whole: Path) -> None:
