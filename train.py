@@ -152,11 +152,15 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
             tracker=tracker,
             start=start,
         )
-    if not stopped:
-        return None
-    new = checkpoint.latest(folder) != found
-    rest = f"all that is done is saved in {folder}" if new else "no step was done since the start"
-    return replace(stopped, why=f"{stopped.why}; {rest}")
+    return stopped and replace(stopped, why=f"{stopped.why}; {what_is_saved(folder, found)}")
+
+
+def what_is_saved(folder: Path, found: Path | None) -> str:
+    """In words; found: the checkpoint that the run began from."""
+    from asymrl.checkpoint import latest
+
+    new = latest(folder) != found
+    return f"all that is done is saved in {folder}" if new else "no step was done since the start"
 
 
 @contextmanager
