@@ -29,7 +29,7 @@ BENCH := runs/bench
 BENCH_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BENCH)/venv/bin/python -m pip install --quiet --constraint constraints.txt
 PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
-BENCH_PARTS := step overhead skip sync scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
+BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
 .PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%) table2-pocket claims-pocket grid-pocket
@@ -166,6 +166,9 @@ bench-skip: $(VENV)/core ## update time against the share of mixed groups
 
 bench-sync: $(VENV)/core ## weights into the engine against a memcpy
 	$(BIN)/python benchmarks/sync.py
+
+bench-pays: $(VENV)/core ## what usually pays, each with and without
+	$(BIN)/python benchmarks/pays.py
 
 bench-scaling: $(VENV)/core ## time against response length, G, vocabulary, prompts, ranks
 	$(BIN)/python benchmarks/scaling.py

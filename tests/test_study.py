@@ -258,6 +258,16 @@ def test_the_table_has_means_errors_and_paired_differences(tmp_path: Path) -> No
     assert files[1].stat().st_size > 1000
 
 
+def test_one_seed_has_no_errors_and_says_so(tmp_path: Path) -> None:
+    made = jobs((BASE, row("grpo"), SCHEDULED[0]), ["easy"], 1, tmp_path, steps=2)
+    write(made, lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, temperature: 0.25)
+    made += jobs((row("asym"),), ["easy"], 1, tmp_path, steps=2)
+    write(made[-1:], lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, t: 0.5)
+    text = table2.report(made, tmp_path, tmp_path, "table2")[0].read_text()
+    assert "| asym | **0.500** | **0.500** | 0.500 | - | +0.250 |" in text and "nan" not in text
+    assert "nothing here tells two rows apart" in text and "the best" not in text
+
+
 def test_the_grid_has_the_number_of_every_point(tmp_path: Path) -> None:
     made = jobs(GRID_ARMS, ["easy"], 2, tmp_path, steps=1)
 

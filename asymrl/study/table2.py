@@ -88,9 +88,7 @@ def report(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> list[Pat
         HEAD.format(seeds=len(seeds), samples=SAMPLES),
         *markdown(table),
         "",
-        f"Not distinguishable from the best, {near[0]}, over these seeds (the paired 95% interval "
-        "of the difference contains 0, nothing adjusted): "
-        f"{', '.join(near[1:]) or 'none'}. The order among these means little.",
+        alike(near, len(seeds)),
         "",
         *schedules(table),
         "![Accuracy and entropy by arm, with standard errors](table2-pocket.png)",
@@ -105,14 +103,24 @@ def report(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> list[Pat
     return [docs / "table2-pocket.md", picture]
 
 
+def alike(near: Sequence[str], seeds: int) -> str:
+    if seeds == 1:
+        return "Of one seed there are no errors: nothing here tells two rows apart."
+    return (
+        f"Not distinguishable from the best, {near[0]}, over these seeds (the paired 95% interval "
+        "of the difference contains 0, nothing adjusted): "
+        f"{', '.join(near[1:]) or 'none'}. The order among these means little."
+    )
+
+
 HEAD = """# The paper's table on the pocket task
 
-Made by `make table2-pocket`; not written by hand. Mean and standard error over {seeds} seeds, which
-all arms share; the warm-started policy is the same for all. Accuracy is avg@{samples} on held-out
-problems at temperature 1 and at 0.4. Entropy (nats a token) and the none-solved fraction are means
-over the last 10 steps. The last column is the mean paired difference of accuracy at temperature 1
-to GRPO, with its 95% t interval. **Bold** is the highest mean of a column, <u>underlined</u> the
-second. `base` is the untrained policy, its entropy that of one batch.
+Made by `make table2-pocket`; not written by hand. Mean and standard error over seeds ({seeds} of
+them), which all arms share; the warm-started policy is the same for all. Accuracy is avg@{samples}
+on held-out problems at temperature 1 and at 0.4. Entropy (nats a token) and the none-solved
+fraction are means over the last 10 steps. The last column is the mean paired difference of accuracy
+at temperature 1 to GRPO, with its 95% t interval. **Bold** is the highest mean of a column,
+<u>underlined</u> the second. `base` is the untrained policy, its entropy that of one batch.
 """
 
 
@@ -125,7 +133,7 @@ def markdown(table: Sequence[Line]) -> list[str]:
     for line in table:
         cells = []
         for name, (middle, error) in line.values.items():
-            text = f"{middle:.3f} ± {error:.3f}" if math.isfinite(middle) else "-"
+            text = with_error(middle, error)
             top = [other.arm for other in ranked.get(name, [])]
             if line.arm in top:
                 text = f"**{text}**" if line.arm == top[0] else f"<u>{text}</u>"
@@ -145,11 +153,20 @@ def schedules(table: Sequence[Line]) -> list[str]:
         middle, error = line.values[HOT]
         c = line.to_asym
         word = "higher" if c.low > 0 else "lower" if c.high < 0 else "not distinguishable"
-        rows.append(f"| {line.arm} | {middle:.3f} ± {error:.3f} | {in_words(c)} | {word} |")
+        rows.append(f"| {line.arm} | {with_error(middle, error)} | {in_words(c)} | {word} |")
     return [*rows, ""]
+
+
+def with_error(middle: float, error: float) -> str:
+    """Of one seed there is no error."""
+    if not math.isfinite(middle):
+        return "-"
+    return f"{middle:.3f} ± {error:.3f}" if math.isfinite(error) else f"{middle:.3f}"
 
 
 def in_words(contrast: Contrast) -> str:
     if contrast.mean == contrast.low == contrast.high == 0:
         return "-"
+    if math.isnan(contrast.low):
+        return f"{contrast.mean:+.3f}"
     return f"{contrast.mean:+.3f} ({contrast.low:+.3f} to {contrast.high:+.3f})"
