@@ -174,7 +174,8 @@ bench-scaling: $(VENV)/core ## time against response length, G, vocabulary, prom
 	$(BIN)/python benchmarks/scaling.py
 
 bench-loss: $(VENV)/test ## memory and time of the loss against full logits and TRL's kernel (ALL=1: to 32,768 tokens)
-	$(BIN)/python benchmarks/loss_memory.py $(if $(ALL),,--quick)
+	@mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/loss_memory.py $(if $(ALL),,--quick) | tee $(BENCH)/loss.txt
 
 bench-verifier: $(VENV)/core ## our math verifier against math-verify, as a ratio (DATA=folder of problem files)
 	@mkdir -p $(BENCH)
@@ -187,5 +188,5 @@ bench-sampler: $(VENV)/core ## our sampler against transformers' generate, as a 
 bench-profile: $(VENV)/core ## where the milliseconds of a step go -> docs/performance.png
 	$(BIN)/python benchmarks/profile_step.py
 
-bench-gpu: $(VENV)/core ## on a GPU machine: rollouts against bare vLLM, MFU of the update, what a sync costs
+bench-gpu: $(VENV)/stack ## on a GPU machine: rollouts against bare vLLM, MFU of the update, what a sync costs
 	$(BIN)/python benchmarks/gpu.py $(if $(GPU),,--cpu)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from asymrl import config as configs
 from asymrl import memory
-from asymrl.exits import exit_code
+from asymrl.exits import exit_code, is_first
 from asymrl.schema import Config
 from asymrl.types import Problem, Sampling, UserError
 
@@ -84,8 +83,7 @@ def attempt(arguments: argparse.Namespace) -> int | None:
     if not stopped:
         return None
     print(f"stopped: {stopped.why}", flush=True)
-    first = os.environ.get("RANK", "0") == "0"
-    return stopped.code if first else None  # a launcher ends all for one that fails
+    return stopped.code if is_first() else None  # a launcher ends all for one that fails
 
 
 def until(minutes: float | None) -> float:
@@ -133,7 +131,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
         shared = {"engine": engine, "verifier": verifier, "world": world}
         saved = kept(config, folder, sampling, tokenizer)
         save = partial(checkpoint.save, folder, policy=policy, data=data, **saved)
-        own = partial(save, start) if another else None
+        own = partial(branch, folder, resume, world, partial(save, start)) if another else None
         stack.enter_context(opened(config, folder, found, start, world, why, own))
         stop = make_stop(config, folder, world, until)
         stack.enter_context(stop.listening())
@@ -171,23 +169,31 @@ def opened(
     start: Position,
     world: World,
     why: str,
-    save: Callable[[], object] | None,
+    branch: Callable[[], object] | None,
 ) -> Iterator[None]:
-    """The run folder, this run's alone. save: a run that begins from another's checkpoint has its
-    own before all else."""
+    """The run folder, this run's alone; branch: what is done in it before all else."""
     from asymrl import environment, run_folder
 
     with ExitStack() as stack:
         with world.in_turn():
             if world.first:
                 stack.enter_context(run_folder.opened(folder, found, start))
-        if save:
-            save()
+        if branch:
+            branch()
         with world.in_turn():
             if world.first:
                 run_folder.write_config(folder, config)
                 environment.write_environment(folder, world.size, why)
         yield
+
+
+def branch(folder: Path, resume: str, world: World, save: Callable[[], object]) -> None:
+    """A run that begins from another's checkpoint has its own at once, and knows whence it came."""
+    from asymrl.run_folder import write_origin
+
+    save()
+    if world.first:
+        write_origin(folder, resume)
 
 
 def kept(config: Config, folder: Path, sampling: Sampling, tokenizer: Any) -> dict[str, Any]:

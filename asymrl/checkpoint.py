@@ -36,7 +36,7 @@ from asymrl.schema import (
 )
 from asymrl.types import TrainerState, UserError, shown, value
 
-FORMAT = 4
+FORMAT = 5
 STATE = "trainer/state.safetensors"  # not beside the model's: vLLM reads all that lie there
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
 

@@ -9,13 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
 
 from asymrl.files import UNWRITABLE
 from asymrl.types import GOES_ON, ToldByFirst, UserError
 
 DONE, WRONG, INTERRUPTED = 0, 2, 130
 FIRST_TO_SPEAK = 1.0  # seconds; less than a watch waits for every rank to (watch.TIME_TO_SPEAK)
+BEFORE_A_WATCH = 10.0  # seconds, while no process group is there and so no rank waits for another
 
 
 def exit_code(run: Callable[[], int | None]) -> int:
@@ -23,12 +25,50 @@ def exit_code(run: Callable[[], int | None]) -> int:
     of its own, and is said.
 
     Ranks mostly meet the same mistake: the first says it at once, the others where they still live
-    a second later, as a launcher ends all when one has ended.
+    some seconds later, as a launcher ends all when one has ended.
     """
-    if os.environ.get("RANK", "0") == "0":
-        return _attempt(run, first=True)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        return _attempt(run, first=False)
+    out: Any = Said(sys.stdout)
+    error: Any = Said(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(error):
+        if is_first():
+            return _attempt(run, first=True)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            return _attempt(run, first=False)
+
+
+def is_first() -> bool:
+    """Of the processes that a launcher started; alone without one."""
+    return not os.environ.get("RANK", "").strip("0")
+
+
+class Said:
+    """A stream that may lose its reader, which ends no run: a terminal hangs up, a `tee` dies of
+    the same Ctrl-C, a log's disk is full. From then on what is said goes nowhere."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self._go_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self._go_nowhere()
+
+    def _go_nowhere(self) -> None:
+        """What the stream still holds too, which it would try to write once more at exit."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
 
 
 def _attempt(run: Callable[[], int | None], *, first: bool) -> int:
@@ -38,13 +78,14 @@ def _attempt(run: Callable[[], int | None], *, first: bool) -> int:
         return WRONG
     except UserError as error:
         if not first:
-            time.sleep(FIRST_TO_SPEAK)
+            joined = "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
+            time.sleep(FIRST_TO_SPEAK if joined else BEFORE_A_WATCH)
         print(f"error: {error}", file=sys.stderr)
         return WRONG
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        print(f"error: cannot write: {error}; {GOES_ON}", file=sys.stderr)
+        print(f"error: cannot read or write: {error}; {GOES_ON}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         if first:

@@ -21,6 +21,7 @@ mixture of experts not every weight is used by every token.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ BF16_PEAKS = {
     "RTX 4090": 165e12,
 }
 """Dense bf16 operations a second by their makers' data sheets, without sparsity; by a part of the
-name that CUDA gives the device."""
+name that CUDA gives the device, whole words: an L40 is no L4, an RTX A1000 no A100."""
 
 
 @value
@@ -69,11 +70,12 @@ def work_of(model: Any, devices: int = 1) -> Work:
     """Of a Hugging Face causal LM, whole or sharded by ZeRO-3 (then ds_shape is the size)."""
     config = model.config
     inner = {id(p) for p in model.get_decoder().parameters()}
-    looked_up = id(model.get_input_embeddings().weight)
+    modules = model.get_decoder().modules()  # of positions too
+    looked_up = {id(each.weight) for each in modules if isinstance(each, torch.nn.Embedding)}
     shapes = {
         id(p): tuple(getattr(p, "ds_shape", p.shape))
         for p in model.parameters()
-        if id(p) in inner and id(p) != looked_up
+        if id(p) in inner and id(p) not in looked_up
     }
     vocabulary, width = getattr(
         model.get_output_embeddings().weight, "ds_shape", model.get_output_embeddings().weight.shape
@@ -126,7 +128,8 @@ def utilisation(
 
 def device_peak(name: str) -> float | None:
     """Dense bf16 operations a second of the device that CUDA calls `name`; None if unknown."""
-    return next((peak for part, peak in BF16_PEAKS.items() if part in name), None)
+    named = (peak for part, peak in BF16_PEAKS.items() if re.search(rf"\b{part}\b", name))
+    return next(named, None)
 
 
 def peak_of(devices: int) -> float | None:

@@ -7,6 +7,8 @@ model.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from asymrl.files import locked, write_atomically
 from asymrl.schema import Config
 from asymrl.types import UserError
 
+ORIGIN = "begun_from"  # the --resume DIR that a run began with
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 
 
@@ -24,8 +27,12 @@ def find(run: Path, config: Config, resume: str) -> Path | None:
     """The checkpoint that a run in folder `run` begins from, or None. Reads only.
 
     resume: `auto` goes on from checkpoints/latest, or begins anew where there is none; `never`
-    refuses a folder that holds a run; a folder is a checkpoint that a *new* run begins from.
+    refuses a folder that holds a run; a folder is a checkpoint that a *new* run begins from, and
+    which the run that began from it goes on with, as `auto` would.
     """
+    began = run / ORIGIN
+    if began.is_file() and began.read_text(errors="replace") == os.path.abspath(resume):
+        resume = "auto"  # the command that began this run, once more
     if resume not in ("auto", "never"):
         checkpoint = Path(resume)
         if not (checkpoint / "trainer.json").is_file():
@@ -42,17 +49,19 @@ def find(run: Path, config: Config, resume: str) -> Path | None:
     if run.exists() and not run.is_dir():
         raise UserError(f"--output-dir {run} is a file; valid is a folder, new or of a run")
     traces = [name for name in RUN_FILES if (run / name).exists()]
+    if traces == ["checkpoints"] and only_begun(run / "checkpoints"):
+        traces = []  # killed, or out of space, in the first save of a run from another's checkpoint
     if not traces:
         return None if resume in ("auto", "never") else Path(resume).resolve()
-    if resume != "auto":
-        raise UserError(
-            f"{run} already holds a run; --resume auto goes on with it, another --output-dir "
-            "leaves it as it is"
-        )
     if "config.yaml" not in traces:
         raise UserError(
             f"{run} holds {traces[0]} but no config.yaml, so there is no run to go on with; move "
             "that away, or give another --output-dir"
+        )
+    if resume != "auto":
+        raise UserError(
+            f"{run} already holds a run; --resume auto goes on with it, another --output-dir "
+            "leaves it as it is"
         )
     differing = configs.differing_keys(configs.load(str(run / "config.yaml")), config)
     if differing:
@@ -61,6 +70,12 @@ def find(run: Path, config: Config, resume: str) -> Path | None:
             "give the same config or another --output-dir"
         )
     return latest(run)
+
+
+def only_begun(folder: Path) -> bool:
+    """Nothing is there but what was half-written, which `opened` removes."""
+    held = folder.glob("*")
+    return folder.is_dir() and all(re.fullmatch(r"\..*\.tmp", path.name) for path in held)
 
 
 @contextmanager
@@ -82,6 +97,10 @@ def write_config(run: Path, config: Config) -> None:
     write_atomically(run / "config.yaml", configs.dump(config))
 
 
+def write_origin(run: Path, resume: str) -> None:
+    write_atomically(run / ORIGIN, os.path.abspath(resume))
+
+
 def cut_back(run: Path, step: int) -> None:
     """Drop what was logged after `step`: those steps run again. step -1 drops all.
 
@@ -101,14 +120,22 @@ def cut_back(run: Path, step: int) -> None:
 
 
 def lines_until(metrics: Path, step: int) -> list[str]:
-    """The lines of the steps up to `step`. A half-written last line is no line yet."""
-    kept = []
+    """The lines of the steps up to `step`, none missing and none twice. A half-written last line is
+    no line yet."""
+    kept, before = [], None
     for number, line in enumerate(metrics.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
         try:
-            if int(json.loads(line)["step"]) <= step:
+            now = int(json.loads(line)["step"])
+            if now <= step:
                 kept.append(line.decode())
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise UserError(f"{metrics}:{number}: the line is damaged; mend or move it") from None
+        if before is not None and now != before + 1:
+            raise UserError(
+                f"{metrics}:{number}: step {now} comes after step {before}: lines are missing or "
+                "double; put them back as they were, or move the file away"
+            )
+        before = now
     return kept

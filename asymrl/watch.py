@@ -25,7 +25,7 @@ from typing import Any, NoReturn, Self
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
 
-from asymrl.engines.world import World
+from asymrl.engines.world import World, afresh
 from asymrl.tracking import NullTracker
 from asymrl.types import GOES_ON, value
 
@@ -74,7 +74,7 @@ class Watch(NullTracker):
     def __enter__(self) -> Self:
         if self.world.size > 1:  # a connection of its own: the main thread's may be waiting
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            self.store = TCPStore(host, port, timeout=PATIENCE, wait_for_workers=False)
+            self.store = afresh(TCPStore(host, port, timeout=PATIENCE, wait_for_workers=False))
             self._exchange()  # so that a rank which dies at once is missed
         self.thread.start()
         return self
@@ -123,7 +123,7 @@ class Watch(NullTracker):
         )
         if self.store is None:
             return [mine]
-        keys = [f"asymrl/watch/{rank}" for rank in range(self.world.size)]
+        keys = [f"watch/{rank}" for rank in range(self.world.size)]
         self.store.set(keys[mine.rank], json.dumps(asdict(mine)))
         shown = [self.store.get(key) for key in keys if self.store.check([key])]
         return [Sign(**json.loads(sign)) for sign in shown]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -13,7 +14,12 @@ from jaxtyping import install_import_hook
 
 install_import_hook("asymrl.algo", "beartype.beartype")  # before anything imports it
 
-from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+from transformers import (  # noqa: E402
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 import train  # noqa: E402
 from asymrl.pocket.tokenizer import build_tokenizer  # noqa: E402
@@ -57,6 +63,29 @@ def tiny_model(vocabulary: int, stop_id: int, seed: int = 0) -> Qwen3ForCausalLM
         pad_token_id=0,
     )
     return Qwen3ForCausalLM(config).eval()
+
+
+def convolving_model(vocabulary: int) -> Lfm2ForCausalLM:
+    """One of whose layers keeps the last states instead of keys and values."""
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        layer_types=["conv", "full_attention"],
+    )
+    return Lfm2ForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_heard() -> None:
+    """By the tests and by what they start, under nohup and in a shell's background too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

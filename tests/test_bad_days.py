@@ -223,6 +223,17 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_branch_that_found_no_space_is_begun_by_the_same_command(
+    config_file: Path, finished: Path, tmp_path: Path, capsys
+) -> None:
+    branch = ["steps=6", "--resume", str(finished / "checkpoints" / "latest")]
+    with largest_file(1024 * 50):
+        assert attempt(config_file, tmp_path / "run", *branch) == 2
+    assert "there is none before it" in capsys.readouterr().err
+    (tmp_path / "run" / "checkpoints" / ".step-000005.tmp").mkdir()  # as a kill leaves it
+    run(config_file, tmp_path / "run", *branch)
+
+
 @pytest.mark.parametrize("kilobytes", [1, 8, 50, 100, 200])
 def test_a_disk_that_is_full_costs_no_checkpoint(
     config_file: Path, finished: Path, tmp_path: Path, capsys, kilobytes: int

@@ -64,7 +64,8 @@ def test_a_missing_checkpoint_is_named(tiny, capsys) -> None:
 
 
 def test_what_two_processes_cannot_do_is_refused(tiny, capsys, monkeypatch) -> None:
-    for name, text in (("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+    there = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, text in there.items():
         monkeypatch.setenv(name, text)
     assert "--num_processes 1" in refused(capsys, *tiny, "policy.backend=local")
     assert "must divide" in refused(capsys, *tiny, "rollout.tensor_parallel=3")
@@ -123,6 +124,16 @@ def test_a_latest_that_leads_elsewhere_is_refused(tiny, copy: Path, tmp_path, ca
         link.unlink()
         link.symlink_to(aim)
         assert part in refused(capsys, *tiny, "steps=6")
+
+
+@pytest.mark.parametrize("order", [[0, 1, 3, 4, 5], [0, 1, 2, 2, 3, 4, 5], [0, 2, 1, 3, 4, 5]])
+def test_metrics_with_a_gap_or_a_double_are_not_gone_on_with(tiny, copy, capsys, order) -> None:
+    file = copy / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[n] for n in order))
+    assert f"metrics.jsonl:{[n == m for m, n in enumerate(order)].index(False) + 1}: step" in (
+        refused(capsys, *tiny, "steps=6")
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
 from asymrl import flops
 from asymrl.engines.policy import PolicyModule
@@ -135,6 +135,9 @@ def test_only_rows_with_a_forward_and_backward_pass_count(monkeypatch):
         ("NVIDIA A100-SXM4-80GB", 312),
         ("NVIDIA L40S", 362),
         ("NVIDIA L4", 121),
+        ("NVIDIA L40", None),
+        ("NVIDIA A10G", None),
+        ("NVIDIA RTX A1000", None),
         ("NVIDIA GeForce GTX 1080", None),
     ],
 )
@@ -150,3 +153,9 @@ def test_devices_add_up_where_their_peak_is_known(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert peak_of(1) is None
     assert flops.BF16_PEAKS["H200"] == 989e12
+
+
+def test_positions_that_are_looked_up_are_no_work():
+    """12 x width^2 a layer, whatever the number of positions."""
+    config = GPT2Config(vocab_size=97, n_positions=500, n_embd=16, n_layer=3, n_head=2)
+    assert work_of(GPT2LMHeadModel(config)).matrices == 3 * 12 * 16**2

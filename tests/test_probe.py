@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import Qwen3Config
 
 from asymrl import probe, probe_report
 from asymrl.batch import make_groups, tokenise
@@ -162,7 +163,7 @@ class Table(nn.Module):
         super().__init__()
         self.head = nn.Linear(len(logits), len(logits), bias=False)
         self.head.weight = nn.Parameter(logits.T.contiguous())  # (V, contexts)
-        self.config = SimpleNamespace(vocab_size=len(logits), model_type="table")
+        self.config = Qwen3Config(vocab_size=len(logits))
         self.dtype, self.device = torch.float32, torch.device("cpu")
 
     def get_output_embeddings(self) -> nn.Linear:

@@ -1,16 +1,18 @@
 """The prompts of a mini-batch, computed once: the same gradient from fewer tokens."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from asymrl.algo.loss import denominators, ppo_clip
 from asymrl.batch import make_groups, minibatches, tokenise
 from asymrl.engines import local, prompts
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Rollout
-from tests.conftest import tiny_model
+from tests.conftest import convolving_model, tiny_model
 
 VOCABULARY, STOP = 20, 7
 LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.05)
@@ -68,21 +70,37 @@ def batch(sizes: list[int], responses: list[int], live: list[bool] | None = None
     return made
 
 
-def policy(*, shares: bool) -> LocalPolicy:
+def windowed_model() -> MistralForCausalLM:
+    """A token sees the four before it."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        initializer_range=0.3,
+        sliding_window=5,
+    )
+    return MistralForCausalLM(config)
+
+
+def policy(*, shares: bool, model: Any = None) -> LocalPolicy:
     made = LocalPolicy(
-        tiny_model(VOCABULARY, STOP),
+        model or tiny_model(VOCABULARY, STOP),
         temperature=0.8,
         lr=1e-3,
         betas=(0.9, 0.95),
         weight_decay=0.0,
         max_grad_norm=1.0,
         warmup_updates=0,
-        token_budget=64,
+        token_budget=128,
         bf16=False,
         gradient_checkpointing=False,
     )
-    assert made.shares_prompts
-    made.shares_prompts = shares
+    assert made.shares_prompts == (model is None or isinstance(model, MistralForCausalLM))
+    made.shares_prompts &= shares
     return made
 
 
@@ -105,6 +123,13 @@ def test_shared_prompts_change_no_gradient(sizes, live) -> None:
     mine = gradient(policy(shares=True), minibatch)
     plain = gradient(policy(shares=False), minibatch)
     assert plain.norm() > 0
+    assert (mine - plain).norm() <= 1e-5 * plain.norm()
+
+
+def test_shared_prompts_of_unlike_length_are_as_far_from_a_response_as_they_are() -> None:
+    minibatch = batch([9, 3, 30, 5], [1, 6, 13, 6])
+    mine = gradient(policy(shares=True, model=windowed_model()), minibatch)
+    plain = gradient(policy(shares=False, model=windowed_model()), minibatch)
     assert (mine - plain).norm() <= 1e-5 * plain.norm()
 
 
@@ -136,6 +161,14 @@ def test_prompts_are_not_shared_where_that_saves_too_few_tokens(monkeypatch) -> 
     assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 8 * (29 + 5)
 
 
+def test_prompts_are_not_shared_where_they_are_more_than_the_budget() -> None:
+    minibatch, trained = batch([30, 8], [5] * 4), policy(shares=True)
+    trained.token_budget = 2 * 29
+    assert seen(trained, minibatch)[0] == (2, 29)
+    trained.token_budget = 2 * 29 - 1
+    assert all(shape.numel() <= 2 * 29 - 1 for shape in seen(trained, minibatch))
+
+
 def test_prompts_of_skipped_groups_are_not_computed() -> None:
     minibatch = batch([30, 8], [5] * 4, live=[False, True])
     assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 7 + 4 * 5
@@ -148,3 +181,19 @@ def test_a_cpu_works_on_few_tokens_at_a_time_however_large_the_budget(monkeypatc
     shapes = seen(trained, batch([4, 4], [7] * 6))  # 12 rows of 10 tokens and a last one
     assert sum(shape[0] for shape in shapes) == 12
     assert max(shape.numel() for shape in shapes) <= 50
+
+
+def test_layers_run_twice_though_an_engine_used_their_model_in_between() -> None:
+    trained = policy(shares=False)
+    trained.module.model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained.module.model.eval()
+    runs = []
+    layer = trained.module.model.model.layers[0].mlp
+    layer.register_forward_pre_hook(lambda *_: runs.append(1))
+    trained.backward(batch([3], [2]), LOSS)
+    assert len(runs) == 2
+
+
+def test_prompts_are_not_shared_where_a_layer_keeps_more_than_keys_and_values() -> None:
+    trained = policy(shares=True, model=convolving_model(VOCABULARY))
+    assert gradient(trained, batch([9, 3], [5] * 4)).norm() > 0

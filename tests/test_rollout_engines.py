@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ from asymrl.engines.hf import (
     nucleus,
     sample,
 )
+from asymrl.engines.local import LocalPolicy
 from asymrl.engines.rollout import RolloutEngine, derive_seed, fingerprint, uniforms
 from asymrl.engines.scripted import ScriptedEngine
-from asymrl.types import Problem, Request, Rollout, Sampling
-from tests.conftest import tiny_model
+from asymrl.types import Problem, Request, Rollout, Sampling, UserError
+from tests.conftest import convolving_model, tiny_model
 
 VOCABULARY, STOP = 20, 7
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
@@ -120,6 +122,22 @@ def test_hf_values_equal_a_full_forward_pass(temperature: float) -> None:
         given = rollout.engine_logprobs, rollout.engine_entropy
         for mine, theirs in zip(given, dense, strict=True):
             torch.testing.assert_close(torch.tensor(mine), theirs, atol=2e-5, rtol=1e-5)
+
+
+def test_hf_samples_from_a_model_that_a_policy_trains_with_checkpoints() -> None:
+    engine, asked = hf(), requests()
+    unused: dict[str, Any] = {"lr": 0.0, "betas": (0.0, 0.0), "weight_decay": 0.0}
+    unused |= {"max_grad_norm": 1.0, "warmup_updates": 0, "token_budget": 64, "bf16": False}
+    LocalPolicy(engine.model, temperature=1.0, gradient_checkpointing=True, **unused)
+    for rollout in engine.generate(asked, SAMPLING):
+        dense, _ = dense_values(engine.model, rollout, asked[rollout.draw - 40], 1.0)
+        given = torch.tensor(rollout.engine_logprobs)
+        torch.testing.assert_close(given, dense, atol=2e-5, rtol=1e-5)
+
+
+def test_hf_refuses_a_model_that_keeps_more_than_keys_and_values() -> None:
+    with pytest.raises(UserError, match="lfm2"):
+        HFEngine(convolving_model(VOCABULARY), decode, 8)
 
 
 def test_hf_tokens_do_not_depend_on_what_is_sampled_beside_them() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from asymrl import tracking
+from tests.conftest import run
+from tests.test_loop import same_weights
 
 
 def test_jsonl_has_no_nan_and_keeps_what_was_there(tmp_path: Path) -> None:
@@ -101,3 +103,15 @@ def test_a_run_that_goes_on_is_the_same_wandb_run(tmp_path: Path, monkeypatch) -
     other = tmp_path / "other"
     other.mkdir()
     assert ids[0] == ids[1] != tracking.wandb_id(other)
+
+
+def test_a_run_that_nobody_reads_any_more_goes_on(
+    config_file: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `tee` that died of the Ctrl-C which was meant for the run; a terminal that hung up."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as unread:
+        monkeypatch.setattr("sys.stdout", unread)
+        run(config_file, tmp_path / "run")
+    assert same_weights(tmp_path / "run", finished)

@@ -83,8 +83,10 @@ def build_ops() -> None:
                     lock.unlink()
                 time.sleep(0.1)
         print("building", file=held, flush=True)
-        builder.load(verbose=False)
-        held.truncate(0)
+        try:
+            builder.load(verbose=False)
+        finally:
+            held.truncate(0)
 
 
 def zero3(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -> dict[str, Any]:

@@ -19,16 +19,22 @@ from transformers.cache_utils import Cache
 
 from asymrl.engines import hf_cache
 from asymrl.engines.rollout import fingerprint, uniforms
-from asymrl.types import Request, Rollout, Sampling
+from asymrl.types import Request, Rollout, Sampling, UserError
 
 BLOCK = 512  # tokens of the vocabulary
 CPU_LOGITS = 2**20  # that are looked at together: 4 MiB
 
 
 class HFEngine:
-    """`model` is a causal LM in eval mode, owned by the engine; `decode` turns ids into text."""
+    """`model` is a causal LM in eval mode, owned by the engine; `decode` turns ids into text.
+    UserError for one whose cache is not keys and values alone."""
 
     def __init__(self, model: Any, decode: Callable[[Sequence[int]], str], max_rows: int) -> None:
+        if not hf_cache.suits(model):
+            raise UserError(
+                f"{model.config.model_type} models keep more of what they read than keys and "
+                "values, which the hf engine does not know"
+            )
         self.model = model.eval()
         self.weights = {name: weight.detach() for name, weight in model.named_parameters()}
         self.decode = decode
@@ -39,6 +45,7 @@ class HFEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         """Requests of like prompt length go together, as many as have `max_rows` samples; one that
         has more goes alone and whole."""
+        self.model.eval()  # layers that checkpoint in training would go without the cache
         waiting = sorted(requests, key=lambda request: len(request.problem.prompt_ids))
         while waiting:
             rows = list(accumulate(request.samples for request in waiting))

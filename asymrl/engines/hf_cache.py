@@ -7,14 +7,28 @@ that stays. Knows attention layers of transformers; nothing of sampling.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
 
 def room_for(length: int) -> int:
     """Tokens that a layer of so many gets room for: few more, since attention reads past gaps."""
     return length + max(4, length // 16)
+
+
+def suits(model: Any) -> bool:
+    """Whether keys and values are all that the layers keep: no convolution, no recurrent state."""
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 class Layer(CacheLayerMixin):

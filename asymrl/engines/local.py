@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asymrl.batch import plan
-from asymrl.engines import prompts
+from asymrl.engines import hf_cache, prompts
 from asymrl.engines.policy import (
     MicroBatch,
     PolicyModule,
@@ -80,7 +80,8 @@ class LocalPolicy:
         self.token_budget = token_budget
         self.bf16 = bf16
         # not on a GPU, whose fastest attention takes no mask, nor where layers run twice
-        self.shares_prompts = self._device.type == "cpu" and not gradient_checkpointing
+        on_cpu = self._device.type == "cpu"
+        self.shares_prompts = on_cpu and not gradient_checkpointing and hf_cache.suits(model)
         self.updates = 0
         for parameter in model.parameters():  # so that a skipped or fresh state is a full one
             self.optimizer.state[parameter] = {
@@ -104,12 +105,13 @@ class LocalPolicy:
 
     def backward(self, minibatch: Batch, loss: LossFn) -> Totals:
         """The gradient of the mini-batch's loss, into the parameters' `grad`; nothing moves."""
+        self.module.train()  # an engine of the same model may have left it in eval mode
         self.optimizer.zero_grad()
         totals = Totals()
         totals.add(loss(no_tokens(minibatch, self._device)))
         live = torch.nonzero(minibatch.live)[:, 0].tolist()
         shared = None
-        if self.shares_prompts and prompts.worth_it(minibatch, live):
+        if self.shares_prompts and prompts.worth_it(minibatch, live, self.token_budget):
             with self._autocast():
                 shared = prompts.compute(self.module, minibatch, live)
         for micro in self._micro_batches(minibatch, live, responses_only=shared is not None):

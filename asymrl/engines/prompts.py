@@ -23,9 +23,10 @@ WORTH = 128
 
 @value
 class Prompts:
-    """N prompts without their last token, right-padded to P. mask (N, P): the rest is padding;
-    place (R,): each row's prompt; made: keys, values of each layer, and leaves: copies of them
-    that gather gradients."""
+    """N prompts without their last token, padded to P on the left: a token then stands where its
+    row has it, counted from the response, which sliding windows go by. mask (N, P): the rest is
+    padding; place (R,): each row's prompt; made: keys, values of each layer, and leaves: copies of
+    them that gather gradients."""
 
     mask: Tensor
     place: Tensor
@@ -33,11 +34,13 @@ class Prompts:
     leaves: Sequence[tuple[Tensor, Tensor]]
 
 
-def worth_it(batch: Tokens, rows: Sequence[int]) -> bool:
-    """Whether computing each prompt of these rows once saves enough."""
+def worth_it(batch: Tokens, rows: Sequence[int], most: int) -> bool:
+    """Whether computing each prompt of these rows once saves enough, and all of them, padded and
+    in one pass, are at most so many tokens."""
     lengths = {int(batch.group[row]): int(batch.prompt_lengths[row]) - 1 for row in rows}
     saved = sum(int(batch.prompt_lengths[row]) - 1 for row in rows) - sum(lengths.values())
-    return saved >= WORTH
+    padded = len(lengths) * max(lengths.values(), default=0)
+    return saved >= WORTH and padded <= most
 
 
 def compute(module: PolicyModule, batch: Tokens, rows: Sequence[int]) -> Prompts:
@@ -45,21 +48,31 @@ def compute(module: PolicyModule, batch: Tokens, rows: Sequence[int]) -> Prompts
     first = {int(batch.group[row]): row for row in reversed(rows)}
     texts = [batch.sequences[r][: int(batch.prompt_lengths[r]) - 1] for r in first.values()]
     ids = torch.zeros(len(texts), max(1, *map(len, texts)), dtype=torch.long)
-    mask = torch.zeros_like(ids, dtype=torch.bool)
     for n, text in enumerate(texts):
         ids[n, : len(text)] = torch.tensor(text, dtype=torch.long)
-        mask[n, : len(text)] = True
+    lengths = torch.tensor([len(text) for text in texts])[:, None]
+    source = torch.arange(ids.shape[1]) - (ids.shape[1] - lengths)  # below 0: padding
     place = torch.zeros(int(batch.group.max()) + 1, dtype=torch.long)
     place[list(first)] = torch.arange(len(first))
     cache, device = DynamicCache(), module.model.device
     # no mask: padding on the right changes nothing before it
     module.model.get_decoder()(input_ids=ids.to(device), past_key_values=cache, use_cache=True)
     layers: Any = cache.layers
-    made = [(layer.keys, layer.values) for layer in layers]
+    index = source.clamp(min=0).to(device)
+    made = [(moved(layer.keys, index), moved(layer.values, index)) for layer in layers]
     leaves = [(k.detach().requires_grad_(), v.detach().requires_grad_()) for k, v in made]
     return Prompts(
-        mask=mask.to(device), place=place[batch.group].to(device), made=made, leaves=leaves
+        mask=(source >= 0).to(device),
+        place=place[batch.group].to(device),
+        made=made,
+        leaves=leaves,
     )
+
+
+def moved(whole: Tensor, source: Tensor) -> Tensor:
+    """whole (N, heads, P, D), source (N, P) -> the tokens in another order."""
+    index = source[:, None, :, None].expand(-1, whole.shape[1], -1, whole.shape[3])
+    return whole.gather(2, index)
 
 
 def before(prompts: Prompts, lengths: Tensor, rows: Sequence[int], width: int) -> dict[str, Any]:

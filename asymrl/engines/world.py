@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore, Store
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from asymrl.types import ToldByFirst, UserError, value
@@ -88,13 +88,15 @@ def from_environment(tensor_parallel: int = 1) -> World:
     rank, size = number("RANK", 0), number("WORLD_SIZE", 1)
     if rank >= size:
         raise UserError(f"RANK={rank} must be below WORLD_SIZE={size}, the number of processes")
-    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    expected = ("MASTER_ADDR", "MASTER_PORT", "RANK")
+    missing = [name for name in expected if not os.environ.get(name)]
     if size > 1 and missing:
         raise UserError(
             f"WORLD_SIZE={size}, and {missing[0]} is not set, so the processes cannot find each "
             "other; start them with accelerate launch or torchrun, or unset WORLD_SIZE"
         )
-    number("MASTER_PORT", 0)
+    for name in ("MASTER_PORT", "LOCAL_RANK"):
+        number(name, 0)
     if size % tensor_parallel:
         raise UserError(
             f"rollout.tensor_parallel = {tensor_parallel} must divide the number of processes, "
@@ -130,27 +132,44 @@ def join(world: World, minutes: float = PATIENCE / timedelta(minutes=1)) -> None
     if world.size > 1:
         store = meet(world, timedelta(minutes=minutes))
         given = {"store": store, "rank": world.rank, "world_size": world.size}
-        dist.init_process_group(backend, timeout=PATIENCE, **given)
+        try:
+            dist.init_process_group(backend, timeout=timedelta(minutes=minutes), **given)
+        except RuntimeError as error:  # gloo's is no DistError
+            cause = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"the processes met, and could not all connect to each other within {minutes:g} "
+                f"minutes (deadlines.load): {cause}"
+            ) from None
+        dist.distributed_c10d._set_pg_timeout(PATIENCE)
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=PATIENCE)
 
 
+def afresh(store: Store) -> Store:
+    """Where nothing is that an attempt before left there: torchrun --max-restarts keeps its store,
+    and gloo would look for the processes of that attempt."""
+    return PrefixStore(f"asymrl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
 def meet(world: World, patience: timedelta) -> Store:
     """The launcher's store, once every rank has shown itself in it."""
-    keys = [f"asymrl/here/{rank}" for rank in range(world.size)]
+    keys = [f"here/{rank}" for rank in range(world.size)]
     store = None
     try:
-        store, *_ = next(rendezvous("env://", timeout=patience))
+        store = afresh(next(rendezvous("env://", timeout=patience))[0])
         store.set(keys[world.rank], "")
         store.wait(keys, patience)
         return store
     except (dist.DistError, ValueError) as error:
-        waited = f"within {patience / timedelta(minutes=1):g} minutes (deadlines.load)"
+        minutes = f"{patience / timedelta(minutes=1):g} minutes"
         if store is None:
             where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
             cause = " ".join(str(error).split())[:120]
-            raise UserError(f"the processes did not meet at {where} {waited}: {cause}") from None
+            raise UserError(
+                f"the processes did not meet at {where} (deadlines.load = {minutes}): {cause}"
+            ) from None
         missing = [str(rank) for rank, key in enumerate(keys) if not store.check([key])]
         raise UserError(
-            f"of {world.size} processes, rank {', '.join(missing)} did not come {waited}"
+            f"of {world.size} processes, rank {', '.join(missing)} did not come within {minutes} "
+            "(deadlines.load)"
         ) from None
