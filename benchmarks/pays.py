@@ -4,7 +4,7 @@ The model and the settings of `subject.py`, one thread; with and without take tu
 rounds, in seconds of processor time (of wall time where more than this process works). "Long
 prompts" are those of `subject.py` eight times over.
 
-    python benchmarks/pays.py [--rounds 7]
+    python benchmarks/pays.py [--rounds 5]
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows, numbers = [], {}
