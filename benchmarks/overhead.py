@@ -22,16 +22,11 @@ import torch
 from transformers import AutoTokenizer
 from turns import keep, ratio_of_medians, spread, table
 
-from asymrl import evaluate, loop, verifiers
-from asymrl.checkpoint import Position
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.policy import loss_inputs, run
-from asymrl.engines.world import World
 from asymrl.tracking import NullTracker
-from asymrl.types import LossInputs, Request, Rollout, Verdict
-
-ALONE = World(rank=0, size=1, tensor_parallel=1)
+from asymrl.types import LossInputs, Request, Rollout
 
 
 class Turns(NullTracker):
@@ -80,34 +75,12 @@ def measure(rounds: int) -> list[dict[str, float]]:
     path = subject.folder(subject.SMALL)
     tokenizer, cfg = AutoTokenizer.from_pretrained(path), subject.config(rounds + 1, path)
     tracker = Turns(cfg, subject.engine(path, tokenizer), subject.policy(path))
-    with verifiers.make("exact") as verifier:
 
-        def roll_out(
-            asked: Sequence[Request], *progress: Any
-        ) -> tuple[list[Rollout], list[Verdict]]:
-            rollouts, _ = evaluate.roll_out(
-                asked,
-                *progress,
-                engine=tracker.engine,
-                verifier=verifier,
-                sampling=subject.sampling(),
-                world=ALONE,
-            )
-            tracker.drawn = asked, rollouts
-            return rollouts, [subject.verdict(r.draw, r.sample, 1.0) for r in rollouts]
+    def seen(asked: Sequence[Request], rollouts: list[Rollout]) -> None:
+        tracker.drawn = asked, rollouts
 
-        loop.train(
-            cfg,
-            problems=subject.problems(tokenizer),
-            engine=tracker.engine,
-            policy=tracker.policy,
-            roll_out=roll_out,
-            evaluate=lambda step: {},
-            save=lambda position: None,
-            stop=lambda metrics: None,
-            tracker=tracker,
-            start=Position(),
-        )
+    own = {"engine": tracker.engine, "policy": tracker.policy, "tracker": tracker}
+    subject.train(cfg, path, share=lambda: 1.0, seen=seen, **own)
     return tracker.steps[1:]
 
 

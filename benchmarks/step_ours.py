@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import subject
 import torch
 from transformers import AutoTokenizer
 from turns import Gate
 
-from asymrl import evaluate, loop, verifiers
-from asymrl.checkpoint import Position
-from asymrl.engines.world import World
 from asymrl.tracking import NullTracker
-from asymrl.types import Request, Rollout, Verdict
 
 
 class AtTheGate(NullTracker):
@@ -48,37 +43,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     path = subject.folder(arguments.vocabulary)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tracker, engine = AtTheGate(), subject.engine(path, tokenizer)
-
-    with verifiers.make("exact") as verifier:
-
-        def roll_out(
-            requests: Sequence[Request], *progress: Any
-        ) -> tuple[list[Rollout], list[Verdict]]:
-            rollouts, _ = evaluate.roll_out(
-                requests,
-                *progress,
-                engine=engine,
-                verifier=verifier,
-                sampling=subject.sampling(),
-                world=World(rank=0, size=1, tensor_parallel=1),
-            )
-            fixed = [subject.verdict(r.draw, r.sample, tracker.share) for r in rollouts]
-            return rollouts, fixed
-
-        loop.train(
-            subject.config(10**6, path, prompts=arguments.prompts),
-            problems=subject.problems(tokenizer),
-            engine=engine,
-            policy=subject.policy(path),
-            roll_out=roll_out,
-            evaluate=lambda step: {},
-            save=lambda position: None,
-            stop=lambda metrics: None,
-            tracker=tracker,
-            start=Position(),
-        )
+    tracker = AtTheGate()
+    subject.train(
+        subject.config(10**6, path, prompts=arguments.prompts),
+        path,
+        engine=subject.engine(path, AutoTokenizer.from_pretrained(path)),
+        policy=subject.policy(path),
+        tracker=tracker,
+        share=lambda: tracker.share,
+    )
 
 
 if __name__ == "__main__":

@@ -8,21 +8,25 @@ a mean of 36 of at most 48 tokens, whoever samples; and a learning rate of 1e-7 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from turns import RESULTS
 
+from asymrl import evaluate, loop, verifiers
 from asymrl.batch import engine_values, make_groups, tokenise
+from asymrl.checkpoint import Position
 from asymrl.data import draw
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
+from asymrl.engines.world import World
 from asymrl.methods import methods
 from asymrl.schema import Config
+from asymrl.tracking import Tracker
 from asymrl.types import Batch, LossFn, Problem, Request, Rollout, Sampling, Verdict
 
 PROMPTS, SAMPLES, MAX_TOKENS = 32, 8, 48
@@ -191,3 +195,40 @@ def cut(
     advantages = method.estimate(groups, method.begin)
     of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
     return method.cut(tokens, scored, of_tokens, groups), method.loss
+
+
+def train(
+    cfg: Config,
+    path: Path,
+    *,
+    engine: HFEngine,
+    policy: LocalPolicy,
+    tracker: Tracker,
+    share: Callable[[], float],
+    seen: Callable[[Sequence[Request], list[Rollout]], object] = lambda asked, rollouts: None,
+) -> None:
+    """The loop itself, its rewards fixed by place: share() of the groups are mixed. seen: what is
+    told of each rollout batch."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    with verifiers.make("exact") as verifier:
+
+        def roll_out(
+            asked: Sequence[Request], *progress: Any
+        ) -> tuple[list[Rollout], list[Verdict]]:
+            given = {"engine": engine, "verifier": verifier, "world": World()}
+            rollouts, _ = evaluate.roll_out(asked, *progress, sampling=sampling(), **given)
+            seen(asked, rollouts)
+            return rollouts, [verdict(r.draw, r.sample, share()) for r in rollouts]
+
+        loop.train(
+            cfg,
+            problems=problems(tokenizer),
+            engine=engine,
+            policy=policy,
+            roll_out=roll_out,
+            evaluate=lambda step: {},
+            save=lambda position: None,
+            stop=lambda metrics: None,
+            tracker=tracker,
+            start=Position(),
+        )

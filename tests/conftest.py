@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
@@ -44,17 +45,22 @@ def tokenizer():
     return build_tokenizer(1024)
 
 
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+
+
 def tiny_model(vocabulary: int, stop_id: int, seed: int = 0) -> Qwen3ForCausalLM:
     """A random Qwen3 with grouped-query attention and tied embeddings. Its weights are large, so
     that its distributions differ from token to token."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        **TINY,
         head_dim=32,
         tie_word_embeddings=True,
         max_position_embeddings=1024,
@@ -70,11 +76,7 @@ def convolving_model(vocabulary: int) -> Lfm2ForCausalLM:
     torch.manual_seed(0)
     config = Lfm2Config(
         vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        **TINY,
         layer_types=["conv", "full_attention"],
     )
     return Lfm2ForCausalLM(config).eval()

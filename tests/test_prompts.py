@@ -12,7 +12,7 @@ from asymrl.batch import make_groups, minibatches, tokenise
 from asymrl.engines import local, prompts
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Rollout
-from tests.conftest import convolving_model, tiny_model
+from tests.conftest import TINY, convolving_model, tiny_model
 
 VOCABULARY, STOP = 20, 7
 LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.05)
@@ -75,11 +75,7 @@ def windowed_model() -> MistralForCausalLM:
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        **TINY,
         initializer_range=0.3,
         sliding_window=5,
     )
