@@ -34,7 +34,7 @@ from asymrl.schema import (
     Verifier,
     check_user_turn,
 )
-from asymrl.types import TrainerState, UserError, shown, value
+from asymrl.types import TrainerState, UserError, said, shown, value
 
 FORMAT = 5
 STATE = "trainer/state.safetensors"  # not beside the model's: vLLM reads all that lie there
@@ -262,8 +262,7 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
     except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} is damaged and cannot be read: {cause}") from None
+        raise UserError(f"{file} is damaged and cannot be read: {said(error)}") from None
 
 
 class Trainer(Section):

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from asymrl.schema import METHOD_SECTIONS, Config
-from asymrl.types import UserError, shown
+from asymrl.types import UserError, said, shown
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_BYTES = 1_000_000  # of a config file
@@ -67,7 +67,7 @@ def load(config: str, overrides: Sequence[str] = (), row: str | None = None) -> 
         merged = merge(merged, OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged)
     except BROKEN as error:
-        raise UserError(f"{where}: {first_line(error)}") from None
+        raise UserError(f"{where}: {said(error)}") from None
     return validate(plain, where)
 
 
@@ -78,7 +78,7 @@ def refuse_override(override: str) -> None:
         refuse_unbounded(override.partition("=")[2], f"override {shown(override)}")
         OmegaConf.from_dotlist([override])
     except BROKEN as error:
-        raise UserError(f"override {shown(override)} is not YAML: {first_line(error)}") from None
+        raise UserError(f"override {shown(override)} is not YAML: {said(error)}") from None
 
 
 def with_base(path: Path) -> Any:
@@ -131,7 +131,7 @@ def read(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"config file {path} cannot be read: {error.strerror or error}") from None
     except BROKEN as error:
-        raise UserError(f"{path} is not YAML: {first_line(error)}") from None
+        raise UserError(f"{path} is not YAML: {said(error)}") from None
     if not OmegaConf.is_dict(loaded):
         raise UserError(f"{path} must be a mapping of config keys to values")
     return loaded
@@ -167,10 +167,6 @@ def refuse_unbounded(text: str, where: str) -> None:
             raise UserError(
                 f"{where}: no config has over {MOST_VALUES:,} values or {DEEPEST} levels"
             )
-
-
-def first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def texts(tree: Any) -> Iterator[str]:

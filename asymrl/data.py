@@ -19,7 +19,7 @@ from asymrl import hub, pocket
 from asymrl.engines.rollout import derive_seed
 from asymrl.folders import name_bare
 from asymrl.sources import SOURCES, Source, count_note, own_columns
-from asymrl.types import Problem, Request, UserError, shown, value
+from asymrl.types import Problem, Request, UserError, said, shown, value
 from asymrl.verifiers import Verifier, unreadable
 
 # Parameters of apply_chat_template itself, and so nothing that a template can be told.
@@ -140,8 +140,8 @@ def other_file(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         table = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
     except (exceptions.DatasetsError, OSError, RuntimeError, StopIteration, *BROKEN) as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {cause[:200]}") from None
+        cause = said(error.__cause__ or error)
+        raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {cause}") from None
     return ((f"{path}, row {number}", record) for number, record in enumerate(table, 1))
 
 
@@ -179,23 +179,21 @@ def hub_rows(name: str, source: Source) -> list[Row]:
     try:
         table = load_dataset(source.id, source.config, split=source.split, revision=source.revision)
     except (OSError, ValueError, exceptions.DatasetsError) as error:
-        cause = " ".join(str(error).split())[:200]
         raise UserError(
-            f"data set {name} ({source.id}) cannot be loaded from the Hugging Face hub ({cause}); "
-            "a local file works too: give its path"
+            f"data set {name} ({source.id}) cannot be loaded from the Hugging Face hub "
+            f"({said(error)}); a local file works too: give its path, or --data-dir to eval.py"
         ) from None
+    if lacking := {source.problem, source.answer} - set(table.column_names):
+        raise UserError(
+            f"data set {name} ({source.id}) has no column {', '.join(sorted(lacking))}; it has "
+            f"{', '.join(table.column_names)}; a local file with problem and answer works too"
+        )
     rows = []
     for number, record in enumerate(map(dict, table)):
+        own = own_columns({c: record[c] for c in (source.problem, source.answer)}, source)
+        texts = {"problem": own["problem"], "answer": own.get("answer")}
         where = f"{source.id} {source.split}[{number}]"
-        answer = source.read_answer(record[source.answer])
-        rows.append(
-            to_row(
-                {"id": f"{name}/{number}", "problem": record[source.problem], "answer": answer},
-                where,
-                "problem",
-                "answer",
-            )
-        )
+        rows.append(to_row({"id": f"{name}/{number}", **texts}, where, "problem", "answer"))
     return checked(rows, name)
 
 
@@ -220,9 +218,9 @@ def render(
             )
             ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     except BROKEN as error:
-        cause = " ".join(str(error).split())[:160]
         raise UserError(
-            f"the tokenizer, or its chat template, refuses the prompt of {shown(problem)}: {cause}"
+            "the tokenizer, or its chat template, refuses the prompt of "
+            f"{shown(problem)}: {said(error)}"
         ) from None
     if not ids:
         raise UserError("the tokenizer's chat template makes a prompt without a token")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from functools import cache
 
+from asymrl.types import said
+
 SECONDS = 10.0
 
 
@@ -24,8 +26,8 @@ def reach() -> None:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except (HTTPError, OSError, ValueError) as error:
         constants.HF_HUB_OFFLINE = True
-        cause = " ".join(str(error).split())[:100]
         print(
-            f"note: {constants.ENDPOINT} does not answer ({cause}); what was downloaded is used",
+            f"note: {constants.ENDPOINT} does not answer ({said(error)}); "
+            "what was downloaded is used",
             file=sys.stderr,
         )

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from asymrl import folders, hub, pocket
 from asymrl.schema import Model, Shape
-from asymrl.types import UserError, shown
+from asymrl.types import UserError, said, shown
 
 POCKET = "pocket"
 # What transformers raises for a folder that it cannot make sense of.
@@ -127,13 +127,13 @@ def from_hub(load: Any, model: Model, **kwargs: Any) -> Any:
             stack.push(folders.name_bare)
             return load(located, **kwargs)
     except BROKEN as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = str(error) or type(error).__name__
     hint = next((hint for part, hint in HINTS.items() if part in cause), "")
     if local:
-        raise UserError(f"model folder {located} cannot be loaded: {cause[:160]}{hint}")
+        raise UserError(f"model folder {located} cannot be loaded: {said(cause)}{hint}")
     raise UserError(
         f"model {model.path!r} is neither a local folder nor a model that the Hugging Face hub "
-        f"gave ({cause[:160]}){hint}"
+        f"gave ({said(cause)}){hint}"
     )
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asymrl.files import write_atomically
-from asymrl.types import UserError
+from asymrl.types import UserError, said
 
 
 class Tracker(Protocol):
@@ -81,8 +81,7 @@ class WandbTracker(NullTracker):
             self.run = wandb.init(dir=folder, id=wandb_id(folder), resume="allow", **given)
             self.run.define_metric("*", step_metric="step")
         except wandb.Error as error:
-            cause = " ".join(str(error).split())[:160]
-            raise UserError(f"tracking.wandb = {mode}: wandb refuses ({cause})") from None
+            raise UserError(f"tracking.wandb = {mode}: wandb refuses ({said(error)})") from None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._try(lambda: self.run.log({"step": step, **finite(metrics)}))

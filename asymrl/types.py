@@ -64,6 +64,12 @@ def shown(given: Any) -> str:
     return text if len(text) <= 100 else f"{text[:60]} ... {text[-30:]}"
 
 
+def said(error: object) -> str:
+    """What an error says, on one line and no longer than a sentence can bear."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 240 else f"{text[:240]} ..."
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def value(cls: type) -> Any:
     """Class decorator: a frozen, slotted, keyword-only dataclass."""

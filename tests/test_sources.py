@@ -1,6 +1,7 @@
 """The table of data sets, and local copies of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,42 @@ def test_the_papers_benchmarks_are_pinned() -> None:
         source = sources.SOURCES[name]
         assert source.problems and source.licence
         assert name == "minerva" or len(source.revision or "") == 40
+
+
+def on_the_hub(monkeypatch, folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """The hub's part is played by a folder: `datasets` reads both in the same way."""
+    known = sources.SOURCES[name]
+    write(folder / f"{known.split}.jsonl", rows)
+    there = replace(known, id=str(folder), config=None, problems=(len(rows),))
+    monkeypatch.setitem(sources.SOURCES, name, there)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "gold"),
+    [
+        ("math", {"problem": "q", "level": "1", "solution": r"so $\boxed{7}$"}, "7"),
+        ("olympiadbench", {"question": "q", "final_answer": ["7"], "image_1": None}, "7"),
+        ("gsm8k", {"question": "q", "answer": "1 + 1,233\n#### 1,234"}, "1234"),
+        ("amc23", {"question": "q", "answer": 27.0}, "27.0"),
+    ],
+)
+def test_a_data_set_of_the_hub_is_read_by_its_own_columns(
+    tmp_path: Path, tokenizer, monkeypatch, name: str, row: dict[str, Any], gold: str
+) -> None:
+    on_the_hub(monkeypatch, tmp_path, name, [row])
+    (problem,) = load(name, tokenizer, None).problems
+    assert (problem.id, problem.meta, problem.gold) == (f"{name}/0", {"problem": "q"}, gold)
+
+
+def test_columns_and_counts_of_the_hub_are_checked(tmp_path, tokenizer, monkeypatch) -> None:
+    on_the_hub(monkeypatch, tmp_path, "gsm8k", [{"problem": "q", "answer": "#### 1"}])
+    with pytest.raises(UserError, match=r"has no column question; it has problem, answer"):
+        load("gsm8k", tokenizer, None)
+    on_the_hub(monkeypatch, tmp_path, "gsm8k", [{"question": "q", "answer": None}])
+    with pytest.raises(UserError, match=r"test\[0\]: field 'answer' must be a non-empty text"):
+        load("gsm8k", tokenizer, None)
+    on_the_hub(monkeypatch, tmp_path, "gsm8k", [{"question": "q", "answer": "#### 1"}])
+    there = replace(sources.SOURCES["gsm8k"], problems=(1319,))
+    monkeypatch.setitem(sources.SOURCES, "gsm8k", there)
+    with pytest.raises(UserError, match="holds 1 problems, and gsm8k has 1319"):
+        load("gsm8k", tokenizer, None)

@@ -25,7 +25,7 @@ from torch import Tensor
 from asymrl.engines.rollout import derive_seed, fingerprint
 from asymrl.engines.vllm_weights import hf_names, named_weight, repack_heads
 from asymrl.engines.world import World
-from asymrl.types import Request, Rollout, Sampling, UserError
+from asymrl.types import Request, Rollout, Sampling, UserError, said
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model in this process, where weights can reach it
@@ -221,8 +221,8 @@ def open_engine(wanted: dict[str, Any]) -> Any:
                 refuse_head_size(config.model_config.get_head_size())
             llm = LLMEngine.from_vllm_config(config, context, disable_log_stats=True)
         except (ValueError, OSError, NotImplementedError) as error:
-            cause = " ".join(str(error).split()).rpartition("Value error, ")[2]
-            cause = cause.partition(" [type=")[0][:200]  # pydantic's own addition
+            cause = str(error).rpartition("Value error, ")[2]
+            cause = said(cause.partition(" [type=")[0])  # pydantic's own addition
             raise UserError(f"model {wanted['model']} cannot be opened by vLLM: {cause}") from error
     # it calls the tied head and the rotary embedding, which have nothing to load, failures
     getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(ERROR)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from asymrl.types import ToldByFirst, UserError, value
+from asymrl.types import ToldByFirst, UserError, said, value
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(days=2)  # what is stuck, and where, is the watch's to say: watch.py
@@ -135,10 +135,9 @@ def join(world: World, minutes: float = PATIENCE / timedelta(minutes=1)) -> None
         try:
             dist.init_process_group(backend, timeout=timedelta(minutes=minutes), **given)
         except RuntimeError as error:  # gloo's is no DistError
-            cause = " ".join(str(error).split())[:120]
             raise UserError(
                 f"the processes met, and could not all connect to each other within {minutes:g} "
-                f"minutes (deadlines.load): {cause}"
+                f"minutes (deadlines.load): {said(error)}"
             ) from None
         dist.distributed_c10d._set_pg_timeout(PATIENCE)
     else:
@@ -164,9 +163,8 @@ def meet(world: World, patience: timedelta) -> Store:
         minutes = f"{patience / timedelta(minutes=1):g} minutes"
         if store is None:
             where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
-            cause = " ".join(str(error).split())[:120]
             raise UserError(
-                f"the processes did not meet at {where} (deadlines.load = {minutes}): {cause}"
+                f"the processes did not meet at {where} (deadlines.load = {minutes}): {said(error)}"
             ) from None
         missing = [str(rank) for rank, key in enumerate(keys) if not store.check([key])]
         raise UserError(
