@@ -39,6 +39,7 @@ BF16_PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
     "H100": 989e12,
+    "H800 PCIe": 756e12,
     "H800": 989e12,
     "A100": 312e12,
     "A800": 312e12,
@@ -67,7 +68,8 @@ class Work:
 
 
 def work_of(model: Any, devices: int = 1) -> Work:
-    """Of a Hugging Face causal LM, whole or sharded by ZeRO-3 (then ds_shape is the size)."""
+    """Of a Hugging Face causal LM, whole or sharded by ZeRO-3 (then ds_shape is the size). Without
+    a peak where weights are no matrices: stacked experts, convolutions."""
     config = model.config
     inner = {id(p) for p in model.get_decoder().parameters()}
     modules = model.get_decoder().modules()  # of positions too
@@ -86,7 +88,7 @@ def work_of(model: Any, devices: int = 1) -> Work:
         matrices=sum(shape[0] * shape[1] for shape in shapes.values() if len(shape) == 2),
         attention=config.num_hidden_layers * heads * head_dim,
         head=vocabulary * width,
-        peak=peak_of(devices),
+        peak=peak_of(devices) if all(len(shape) < 3 for shape in shapes.values()) else None,
     )
 
 

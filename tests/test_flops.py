@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from asymrl import flops
 from asymrl.engines.policy import PolicyModule
@@ -78,6 +85,22 @@ def test_the_work_of_a_model_by_hand(name: str):
     else:  # q and o 64x64, k and v 64x32, MLP 3 x 64x80; 3 layers; biases left out
         layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 80
         assert work == Work(matrices=3 * layer, attention=3 * 64, head=97 * 64)
+
+
+def test_a_mixture_of_experts_has_no_peak(monkeypatch):
+    config = Qwen3MoeConfig(
+        vocab_size=97,
+        hidden_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    monkeypatch.setattr(flops, "peak_of", lambda devices: 1e12)
+    assert work_of(untied_model()).peak == 1e12
+    assert work_of(Qwen3MoeForCausalLM(config)).peak is None
 
 
 def counted(model, batch: int, length: int, responses: int, backward: bool) -> int:
