@@ -119,6 +119,8 @@ def from_hub(load: Any, model: Model, **kwargs: Any) -> Any:
     local = Path(located).is_dir()
     if local:
         folders.refuse_settings(Path(located), model.trust_remote_code, model.allow_pickle)
+    elif located.startswith(("/", ".", "~")):  # no id of the hub does
+        raise UserError(f"model folder {located} does not exist; valid is a folder or a hub id")
     else:
         hub.reach()
     kwargs |= {"revision": model.revision, "trust_remote_code": model.trust_remote_code}

@@ -39,6 +39,7 @@ def tiny(config_file: Path, tmp_path: Path) -> list[str]:
         ("steps=soon", "steps = 'soon'"),
         ("data.train=no/such.jsonl", "no/such.jsonl does not exist"),
         ("model.path=no/such/folder", "no/such/folder"),
+        ("model.path=./no/such", "model folder ./no/such does not exist"),
         ("data.train={broken}", "broken.jsonl:1: field 'answer'"),
         ("eval.benchmarks=[{broken}]", "broken.jsonl:1: field 'answer'"),
         ("rollout.stop=[<nothing>]", "rollout.stop: '<nothing>' is not a token"),
