@@ -31,10 +31,11 @@ from markupsafe import Markup
 from asymrl.files import write_atomically
 from asymrl.report_arms import Arm, arms_of, finished
 from asymrl.report_charts import Section, draw_all
-from asymrl.report_figures import COLOURS, shortened
+from asymrl.report_figures import COLOURS
 from asymrl.report_rollouts import GROUPS, MOST_STEPS, ROLLOUTS, sample_rollouts
 from asymrl.report_runs import Run, read_runs
 from asymrl.report_tables import differences, method, model, table_head, table_row
+from asymrl.report_text import shortened
 from asymrl.types import UserError
 
 
@@ -42,11 +43,13 @@ def write_report(runs: Sequence[Path], out: Path) -> list[str]:
     """Writes the page to `out` and its figures to `figures/*.png` beside it, each atomically.
 
     Returns a sentence for each run folder that could not be read; they are on the page too.
-    UserError where a folder does not exist, where none is a readable run, and where `out` or a
-    figure cannot be written.
+    UserError where a folder does not exist, where none is a readable run, and where `out` is no
+    HTML file's name, or it or a figure cannot be written.
     """
     if os.path.isdir(out):  # Path.is_dir raises of names that no file can have
         raise UserError(f"--out {out} is a folder; the name of an HTML file is needed")
+    if out.suffix.lower() not in (".html", ".htm"):  # it may be a run's own file
+        raise UserError(f"--out {out} is not written: a name that ends in .html is needed")
     found, left_out = read_runs(runs)
     page, sections = build_page(found, left_out)
     figures = out.parent / "figures"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import matplotlib
 
 from asymrl.report_arms import FEW, Arm, betas, curve, finished, setting, standard_error
-from asymrl.report_curves import curves, measured, moving
+from asymrl.report_curves import curves, measured, moving, one_curve
 from asymrl.report_figures import (
     STYLE,
     Chart,
@@ -151,7 +152,8 @@ def draw_all(arms: Sequence[Arm]) -> tuple[list[Section], list[str]]:
     ]
     if not names:
         notes.append("No run has an evaluation, so the figure of held-out accuracy is left out.")
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page has the browser's fonts
         phases = _phases(arms)
         if not phases:
             notes.append("No run has time/<phase>: the figure of phase times is left out.")
@@ -245,21 +247,25 @@ def _estimators(arms: Sequence[Arm]) -> list[Chart]:
     charts = []
     for channel, a, w, side in CHANNELS:
         common: dict[str, Any] = {"names": names, "x_label": x_label, "zero": True}
+        advantages = [one.advantage[channel] if one else None for one in found]
+        masses = [one.mass[channel] if one else None for one in found]
         charts += [
             Chart(
                 name=f"advantage_{channel}",
                 title=f"Advantage {a}(p), {channel} channel",
                 unit=f"advantage of a {side} rollout (no unit)",
-                caption="From the configs. Estimators that see more than p: at equal log-probs.",
-                lines=[one.advantage[channel] if one else None for one in found],
+                caption="From the configs. Estimators that see more than p: at equal log-probs."
+                + one_curve(names, advantages),
+                lines=advantages,
                 **common,
             ),
             Chart(
                 name=f"mass_{channel}",
                 title=f"Channel mass {w}(p)",
                 unit="mean |advantage| a rollout of the group (no unit)",
-                caption=f"{'p A+(p)' if a == 'A+' else '(1-p) |A-(p)|'}, from the configs.",
-                lines=[one.mass[channel] if one else None for one in found],
+                caption=f"{'p A+(p)' if a == 'A+' else '(1-p) |A-(p)|'}, from the configs."
+                + one_curve(names, masses),
+                lines=masses,
                 scale=f"mass_{channel}" if alike else "",
                 **common,
             ),

@@ -100,6 +100,15 @@ def moving(arm: Arm, beta: str) -> bool:
     return any(len(set(series(run, f"advantage/{beta}").values)) > 1 for run in arm.runs)
 
 
+def one_curve(names: Sequence[str], lines: Sequence[Line | None]) -> str:
+    """Which arms have the same curve, in words: in a drawing the later may hide the earlier."""
+    found: dict[tuple[float, ...], list[str]] = {}
+    for name, line in zip(names, lines, strict=True):
+        if line:
+            found.setdefault((*line.x, *(round(y, 9) for y in line.y)), []).append(name)
+    return "".join(f" One curve: {', '.join(own)}." for own in found.values() if len(own) > 1)
+
+
 def _tabulated(
     estimator: Callable[..., Any], params: Mapping[str, Any], size: int
 ) -> dict[str, list[tuple[float, float]]]:

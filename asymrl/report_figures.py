@@ -23,12 +23,19 @@ from matplotlib.ticker import MaxNLocator
 
 from asymrl.report_arms import Line
 from asymrl.report_runs import printable
+from asymrl.report_text import LEGEND_SIZE, brief, entries_of, fitting, text_width
 from asymrl.types import value
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#60646c", "#e0e1e6", "#ffffff"
 # Okabe and Ito's palette (2008) without its yellow, which is too light for a line on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
-DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.4, 1.2, 1.4)))
+DASHES = (
+    "solid",
+    (0, (5, 1.6)),
+    (0, (1.2, 1.4)),
+    (0, (6, 1.4, 1.2, 1.4)),
+    (0, (4, 1.4, 1.2, 1.4, 1.2, 1.4)),
+)
 MARKERS = ("o", "s", "^", "D")
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
     colour: f"--run-{i}" for i, colour in enumerate(COLOURS)
@@ -36,6 +43,9 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} |
 WIDTH, PLOT_HEIGHT, LEGEND_ROW = 4.4, 2.1, 0.172  # inches
 LEFT, RIGHT, TOP, BOTTOM = 0.55, 0.12, 0.55, 0.5
 MANY = 6  # lines; above it raw ones and bands are fainter and legend entries shorter
+ROOMS = (66, 120, 275)  # points for a legend entry in three columns, in two, in one
+TITLE_ROOM = 300  # points
+LONGEST_TICK = 7  # characters that fit between the figure's edge and its y axis
 MOST_POINTS = 400  # of a line in a drawing: more than a screen shows of it
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
@@ -85,24 +95,16 @@ class Drawing:
     png: bytes
 
 
-def shortened(text: str, length: int) -> str:
-    """At most `length` characters, the middle left out."""
-    if len(text) <= length:
-        return text
-    head = (length - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
-
-
 def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
 def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
-    """One chart. 7 colours and 4 dashes share no factor: 28 arms look different from each other."""
+    """One chart. 7 colours and 5 dashes share no factor: 35 arms look different from each other."""
     handles: list[Line2D] = []
     shown = [(i, line) for i, line in enumerate(chart.lines) if line]
     looks = chart.looks or range(len(chart.lines))
-    entries = [shortened(chart.names[i], 44 if len(shown) <= MANY else 20) for i, _ in shown]
+    entries = entries_of([chart.names[i] for i, _ in shown], ROOMS[1 + (len(shown) <= MANY)])
     figure, axes = _canvas(chart.title, chart.unit, entries)
     if chart.zero:
         axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -128,7 +130,7 @@ def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
         axes.set_xlim(-0.04, 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+    _label_y(axes)
     _legend(figure, handles, entries)
     said = [_in_words(chart.names[i], line, chart.x_label) for i, line in shown]
     return _finish(
@@ -162,7 +164,8 @@ def draw_bars(
             look = {"color": colour(k), "edgecolor": PAPER, "linewidth": 0.8}
             axes.barh(place, width, 0.4, left=start, **look)
             start += width
-        axes.text(0, place - 0.26, shortened(names[i], 44), va="bottom", fontsize=8.5)
+        label = fitting(names[i], ROOMS[-1], size=LEGEND_SIZE)
+        axes.text(0, place - 0.26, label, va="bottom", fontsize=LEGEND_SIZE)
         axes.annotate(
             f"{start:.3g} s",
             (start, place),
@@ -199,7 +202,7 @@ def draw_heat_map(
         y, x, part = rows.index(pos), columns.index(neg), (number - low) / span
         shade = matplotlib.colormaps["cividis"](part)
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shade, edgecolor=PAPER))
-        ink = "#fffffe" if part < 0.5 else "#0b0b0b"  # not the page's colours: these do not turn
+        ink = "#fffffe" if part < 0.47 else "#000001"  # not the page's colours: these do not turn
         size = min(9.0, 40 / len(columns))
         axes.text(x, y, f"{number:.3f}", ha="center", va="center", color=ink, fontsize=size)
     axes.set_xlim(-0.5, len(columns) - 0.5)
@@ -230,6 +233,16 @@ def limits_of(charts: Sequence[Chart]) -> tuple[float, float]:
     if all(chart.fraction for chart in charts):
         return max(low - room, -0.02), min(high + room, 1.02)
     return low - room, high + room
+
+
+def _label_y(axes: Axes) -> None:
+    """Plain numbers; 5e-5 where those are too long to stand beside the axis."""
+    axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+    ticks = axes.get_yticks().tolist()
+    short = [brief(tick) for tick in ticks]
+    longest = max(map(len, axes.yaxis.get_major_formatter().format_ticks(ticks)))
+    if longest > LONGEST_TICK and len(set(short)) == len(short):
+        axes.yaxis.set_major_formatter(lambda tick, _: brief(tick))
 
 
 def _thinned(line: Line) -> tuple[list[float], ...]:
@@ -276,15 +289,16 @@ def _canvas(
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=8.5)
-    place, look = (0.1 / WIDTH, 1 - 0.08 / height), {"weight": "bold", "fontsize": 10}
-    figure.text(*place, printable(shortened(title, 60)), va="top", **look)
+    look: dict[str, Any] = {"weight": "bold", "size": 10}
+    whole = printable(fitting(title, TITLE_ROOM, **look))
+    figure.text(0.1 / WIDTH, 1 - 0.08 / height, whole, va="top", **look)
     figure.text(0.1 / WIDTH, 1 - 0.3 / height, y_label, va="top", color=MUTED, fontsize=8.5)
     return figure, axes
 
 
 def _legend_columns(entries: Sequence[str]) -> int:
-    longest = max((len(entry) for entry in entries), default=0)
-    return 3 if longest <= 12 else 2 if longest <= 20 else 1
+    widest = max((text_width(entry, size=LEGEND_SIZE) for entry in entries), default=0)
+    return 3 if widest <= ROOMS[0] else 2 if widest <= ROOMS[1] else 1
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D | Patch], names: Sequence[str]) -> None:
@@ -298,7 +312,7 @@ def _legend(figure: Figure, handles: Sequence[Line2D | Patch], names: Sequence[s
         bbox_to_anchor=(0.0, (rows * LEGEND_ROW + 0.08) / height),
         ncols=columns,
         frameon=False,
-        fontsize=8.5,
+        fontsize=LEGEND_SIZE,
         handlelength=2.6,
         labelspacing=0.35,
         columnspacing=1.4,

@@ -69,13 +69,15 @@ def _step(file: Path) -> int:
 
 
 def _groups(rows: Sequence[Mapping[str, Any]], step: int) -> list[dict[str, Any]]:
-    """By rising group accuracy, in the order drawn where it is equal."""
+    """By rising group accuracy, in the order drawn where it is equal. As in training, what
+    `truncation: mask` left out counts neither as solved nor in the group's size."""
     by_draw: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_draw.setdefault(str(row.get("draw", row.get("problem_id"))), []).append(row)
     groups = []
     for draw, members in enumerate(by_draw.values()):
         shown = [_shown(row) for row in members]
+        counted = [_shown(row) for row in members if row.get("valid") is not False]
         problem = members[0].get("problem") or members[0].get("prompt")
         groups.append(
             {
@@ -83,12 +85,12 @@ def _groups(rows: Sequence[Mapping[str, Any]], step: int) -> list[dict[str, Any]
                 "draw": draw,
                 "problem": _text(problem or members[0].get("problem_id")),
                 "gold": _text(members[0].get("gold")),
-                "solved": sum(rollout["correct"] for rollout in shown),
-                "size": len(shown),
+                "solved": sum(rollout["correct"] for rollout in counted),
+                "size": len(counted),
                 "rollouts": list(_in_turn(shown))[:ROLLOUTS],
             }
         )
-    return sorted(groups, key=lambda group: group["solved"] / group["size"])
+    return sorted(groups, key=lambda group: group["solved"] / max(1, group["size"]))
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

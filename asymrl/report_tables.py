@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from asymrl.report_arms import Arm, Estimate, estimate, finished, kappa_hat, setting
-from asymrl.report_figures import shortened
 from asymrl.report_runs import Run, Series, accuracy, minutes, number, series, with_mean
+from asymrl.report_text import shortened
 
 NONE, MINUS, SPACE = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 Cell = tuple[str, str]  # text, small print
@@ -45,12 +45,18 @@ def table_row(arm: Arm, arms: Sequence[Arm]) -> dict[str, Any]:
         _from_to(runs, reward),
         _from_to(runs, entropy),
         (_written(estimate([kappa_hat(run) for run in arm.runs])), ""),
-        (", ".join(NONE if seed is None else str(seed) for seed in seeds), ""),
+        (", ".join(NONE if seed is None else str(seed) for seed in seeds), _left_behind(arm)),
         (str(steps), f"of {planned}" if number(planned) not in (None, steps) else ""),
         (f"{sum(spent) / len(spent):.1f}" if any(spent) else NONE, ""),
         (model(arm.runs[0]), ""),
     ]
     return {"label": arm.label, "cells": cells}
+
+
+def _left_behind(arm: Arm) -> str:
+    """Small print where not every seed is in the last values."""
+    ahead, all_runs = len(finished(arm)), len(arm.runs)
+    return "" if ahead == all_runs else f"last values: {ahead} of {all_runs} runs"
 
 
 def method(run: Run) -> str:

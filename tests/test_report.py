@@ -161,6 +161,7 @@ def test_a_run_that_is_behind_its_arm_is_in_no_last_value(make_run: MakeRun) -> 
     page = page_of(make_run("other", config=config(beta_pos=1)).parent)
     assert cells(page, "arm")[1] == "0.250 ± 0.020 → 0.625 ± 0.020"
     assert "behind: at step 1, others of its arm further" in page.text
+    assert page.text.count("last values: 1 of 2 runs") == 1
 
 
 def test_a_loss_of_accuracy_has_its_sign(make_run: MakeRun) -> None:
@@ -256,12 +257,12 @@ def test_runs_may_differ_in_benchmarks(make_run: MakeRun) -> None:
     assert (other.parent / "figures/accuracy_a_b.png").exists()
 
 
-def test_28_runs_look_different_from_each_other() -> None:
+def test_35_runs_look_different_from_each_other() -> None:
     looks = {
         (report_figures.colour(i), report_figures.DASHES[i % len(report_figures.DASHES)])
-        for i in range(28)
+        for i in range(35)
     }
-    assert len(looks) == 28
+    assert len(looks) == 35
 
 
 def test_phases_beyond_the_palette_are_added_up_as_other(make_run: MakeRun) -> None:
@@ -358,6 +359,9 @@ def test_a_missing_folder_and_a_bad_out_are_refused(
     assert "is a folder" in capsys.readouterr().err
     assert main([str(run), "--out", str(run / "config.yaml" / "r.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    assert main([str(run), "--out", str(run / "config.yaml")]) == 2
+    assert "ends in .html" in capsys.readouterr().err
+    assert (run / "config.yaml").read_text() == CONFIG
 
 
 def test_a_failed_write_leaves_the_old_page_and_no_litter(

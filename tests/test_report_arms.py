@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 
 from asymrl import report_charts
 from asymrl.report_arms import Arm, Line, arms_of, curve, estimate, finished, kappa_hat, smooth
 from asymrl.report_curves import curves, measured
-from asymrl.report_figures import Chart, draw
+from asymrl.report_figures import STYLE, Chart, draw, draw_heat_map
 from asymrl.report_runs import Run, read_runs, series
 from tests.report_folders import FULL, config, step_row, write_run
 
@@ -164,11 +165,56 @@ def test_a_grid_of_betas_is_a_heat_map_and_a_line_is_not(tmp_path: Path) -> None
 
 
 def test_of_curves_that_agree_the_dashed_one_lies_on_the_whole_one() -> None:
-    """Else the later hides the earlier: arm 4 has a whole line, arms 1 to 3 have gaps in theirs."""
+    """Else the later hides the earlier: arm 5 has a whole line, arms 1 to 4 have gaps in theirs."""
     line = Line(x=[0.0, 1.0], y=[0.0, 1.0])
-    chart = Chart(name="c", title="", unit="", caption="", names=list("abcde"), lines=[line] * 5)
+    chart = Chart(name="c", title="", unit="", caption="", names=list("abcdef"), lines=[line] * 6)
     svg = draw(chart, (0, 1)).svg
-    assert re.findall(r'data-arm="(\d)"', svg) == ["0", "4", "1", "2", "3"]
+    assert re.findall(r'data-arm="(\d)"', svg) == ["0", "5", "1", "2", "3", "4"]
+
+
+def test_arms_with_the_same_curve_are_named_below_it(tmp_path: Path) -> None:
+    made = {
+        name: {"config": config(beta_pos=pos, beta_neg=neg)}
+        for name, pos, neg in (("a", 0.5, 0.1), ("b", 0.5, 0.2), ("c", 0.7, 0.3))
+    }
+    sections, _ = report_charts.draw_all(arms_of(runs_in(tmp_path, **made)))
+    said = {d.name: d.caption for s in sections for d in s.drawings}
+    assert said["advantage_positive"].endswith(" One curve: a, b.")
+    assert said["mass_positive"].endswith(" One curve: a, b.")
+    assert not [n for n in said if n.endswith("negative") and "One curve" in said[n]]
+
+
+def test_both_axes_are_labelled_in_every_drawing(tmp_path: Path) -> None:
+    sections, _ = report_charts.draw_all(arms_of(runs_in(tmp_path, run={"rows": FULL})))
+    drawings = [d for section in sections for d in section.drawings]
+    over = {"step", "group accuracy p (fraction of rollouts right)", "time (seconds a step, mean)"}
+    assert len(drawings) == 16
+    for drawing in drawings:
+        texts = set(re.findall(">([^<]+)</text>", drawing.svg))
+        assert len(texts & over) == 1, drawing.name
+        unit = drawing.alt.split(". ")[0].rsplit(", ", 1)[1]  # as it is told in words
+        assert unit in texts or drawing.name == "phase_times"  # its bars have names and no axis
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-5, 0.01, 1e6])
+def test_numbers_beside_an_axis_are_short_and_right(scale: float) -> None:
+    line = Line(x=[0.0, 1.0], y=[-scale, scale])
+    chart = Chart(name="c", title="", unit="", caption="", names=["a"], lines=[line])
+    with matplotlib.rc_context(STYLE):
+        texts = re.findall(r">([^<]*)</text>", draw(chart, (-scale, scale)).svg)
+    near = [
+        t.replace("\N{MINUS SIGN}", "-") for t in texts if t and t[0] in "\N{MINUS SIGN}0123456789"
+    ]
+    below = [t for t in near if t.startswith("-")]
+    assert min(map(float, below)) == pytest.approx(-scale) and max(map(len, near)) <= 7
+
+
+def test_a_name_in_letters_that_matplotlib_lacks_is_drawn_without_complaint(
+    tmp_path: Path,
+) -> None:
+    name = "\N{CJK UNIFIED IDEOGRAPH-6570}" * 50
+    sections, _ = report_charts.draw_all(arms_of(runs_in(tmp_path, **{name: {}})))
+    assert all("\N{CJK UNIFIED IDEOGRAPH-6570}…" in d.svg for s in sections for d in s.drawings)
 
 
 def test_flips_are_drawn_alone_where_there_are_other_arms(tmp_path: Path) -> None:
@@ -216,6 +262,24 @@ def test_a_heat_map_says_how_sure_a_cell_is(tmp_path: Path) -> None:
     assert "Seeds a cell: 2. Standard error of a cell, root mean square over cells: 0.125." in (
         drawing.caption
     )
+
+
+def test_numbers_in_a_heat_map_can_be_read() -> None:
+    """Contrast of at least 4.5 (WCAG AA) on every shade between the least and the most."""
+    cells = {(p / 10, n / 10): ("a", 10.0 * p + n) for p in range(10) for n in range(10)}
+    with matplotlib.rc_context(STYLE):
+        svg = draw_heat_map("h", "", "", "", cells).svg
+    shades = re.findall(r"fill: (#\w+); stroke: var\(--paper\)", svg)
+    inks = re.findall(r'fill: (#\w+)"[^>]*>\d+\.000<', svg)
+    assert len(shades) == len(inks) == 100
+
+    def light(code: str) -> float:
+        parts = [int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.05 + 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    pairs = [sorted((light(shade), light(ink))) for shade, ink in zip(shades, inks, strict=True)]
+    assert min(high / low for low, high in pairs) >= 4.5
 
 
 def test_betas_are_drawn_where_a_schedule_moves_them(tmp_path: Path) -> None:

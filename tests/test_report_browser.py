@@ -11,7 +11,7 @@ import pytest
 
 from asymrl.report import write_report
 from tests.browser import NAMES, Tab, browser, find_browser
-from tests.report_folders import FULL, config, rollout, write_run
+from tests.report_folders import FULL, config, rollout, step_row, write_run
 
 pytestmark = [
     pytest.mark.long,
@@ -98,6 +98,66 @@ def test_it_loads_alone_without_complaint_and_fits(
         ("rgb(21, 23, 26)", "rgb(74, 163, 224)"),
     )
     assert (ground, line) == (night if dark else light)
+
+
+@pytest.fixture(scope="module")
+def crowded_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """30 arms of long names in wide letters, a long benchmark, tiny, huge and missing numbers."""
+    folder, letters = (
+        tmp_path_factory.mktemp("crowded"),
+        ("W" * 60, "\N{CJK UNIFIED IDEOGRAPH-6570}" * 40),
+    )
+    bench = "eval/olympiadbench_text_only_english_open_ended_mathematics/avg"
+    for n in range(30):
+        odd = {"diag/kappa": -2.5e-5 * n, "diag/logprob_gain_positive": 1e7 * n, bench: n / 30}
+        rows = [step_row(s, **odd, **{"policy/entropy": [None, 1e-7][s % 2]}) for s in (1, 2)]
+        write_run(folder / f"runs/{letters[n % 2]}{n}_seed", rows, None, config(beta_pos=n / 30))
+    write_report([folder / "runs"], folder / "report.html")
+    return (folder / "report.html").as_uri()
+
+
+TEXTS = """[...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const edge = svg.getBoundingClientRect();
+  const texts = [...svg.querySelectorAll('text')].map(
+    t => [t.textContent, t.getBoundingClientRect()]);
+  const cut = texts.filter(([, r]) => r.left < edge.left - 1 || r.right > edge.right + 1);
+  const over = texts.filter(([, a], i) => texts.slice(i + 1).some(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3));
+  return [...cut, ...over].map(([text]) => text);
+})"""
+
+
+@pytest.mark.parametrize("which", ["page", "crowded_page"])
+def test_no_text_of_a_figure_is_cut_or_lies_on_another(
+    tab: Tab, which: str, request: pytest.FixtureRequest
+) -> None:
+    for width in (360, 768, 1440):
+        tab.open(request.getfixturevalue(which), width)
+        assert tab.run(TEXTS) == []
+
+
+def test_a_legend_names_each_of_30_arms_apart(tab: Tab, crowded_page: str) -> None:
+    tab.open(crowded_page)
+    legend = "[...document.querySelector('figure svg').querySelectorAll('text')].slice(-30)"
+    assert tab.run(f"new Set({legend}.map(t => t.textContent)).size") == 30
+
+
+def test_settings_that_are_opened_fit(tab: Tab, crowded_page: str) -> None:
+    tab.open(crowded_page, 360)
+    tab.run("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    assert tab.run("document.documentElement.scrollWidth") <= 360
+
+
+def test_on_paper_the_table_is_whole_and_the_ground_white(tab: Tab, page: str) -> None:
+    tab.open(page, 718, dark=True)
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    tab.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    table = "document.querySelector('.scroll')"
+    assert tab.run(f"{table}.scrollWidth - {table}.clientWidth") <= 0
+    assert tab.run(f"getComputedStyle({table}).overflowX") == "visible"
+    assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tab.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_a_page_that_asks_and_complains_would_be_seen(tab: Tab, tmp_path: Path) -> None:
@@ -197,6 +257,27 @@ def test_an_arm_can_be_brought_out_in_the_figures(tab: Tab, page: str) -> None:
     )
     dim = "[...document.querySelectorAll('.dim')].every(e => e.dataset.arm === '0')"
     assert tab.run(dim) and tab.run("document.querySelectorAll('.dim').length") >= 14
+
+
+def test_a_text_is_a_stop_of_the_tab_key_where_it_scrolls_and_has_a_name(
+    tab: Tab, tmp_path: Path
+) -> None:
+    long = rollout(0, 0, response="word\n" * 400)
+    write_report(
+        [write_run(tmp_path / "run", FULL, {1: [long, rollout(0, 1)]})], tmp_path / "r.html"
+    )
+    tab.open((tmp_path / "r.html").as_uri())
+    stops = tab.run("[...document.querySelectorAll('pre[tabindex]')].map(e => e.ariaLabel)")
+    assert stops == ["long text"]
+    assert tab.run("document.querySelector('pre[tabindex]').textContent").startswith("word")
+
+
+def test_a_rollout_that_is_correct_and_truncated_is_both(tab: Tab, tmp_path: Path) -> None:
+    both = rollout(0, 0, reward=1.0, reason="correct", truncated=True)
+    write_report([write_run(tmp_path / "run", FULL, {1: [both]})], tmp_path / "r.html")
+    for kind, match in (("correct", True), ("truncated", True), ("wrong", False)):
+        tab.open(f"{(tmp_path / 'r.html').as_uri()}#kind={kind}")
+        assert ("1 rollouts match" in status(tab)) is match
 
 
 def test_filters_can_be_reached_and_have_names(tab: Tab, page: str) -> None:

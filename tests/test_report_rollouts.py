@@ -54,6 +54,16 @@ def test_correct_is_what_earned_the_reward(tmp_path: Path) -> None:
     assert sample.groups[0]["solved"] == 0
 
 
+def test_what_the_mask_left_out_is_not_in_the_groups_accuracy(tmp_path: Path) -> None:
+    """As in groups/accuracy of the metrics, which `truncation: mask` leaves it out of too."""
+    kept = [rollout(0, i, reward=1.0, reason="correct") for i in range(2)]
+    cut = [rollout(0, i, truncated=True, valid=False) for i in (2, 3)]
+    none = [rollout(1, i, truncated=True, valid=False) for i in (0, 1)]
+    sample = sample_rollouts(with_rollouts(tmp_path / "run", s1=[*kept, *cut, *none]), 2)
+    assert [(g["solved"], g["size"]) for g in sample.groups] == [(2, 2), (0, 0)]
+    assert [len(g["rollouts"]) for g in sample.groups] == [4, 2]  # they can still be read
+
+
 def test_a_long_response_keeps_its_beginning_and_end(tmp_path: Path) -> None:
     response = "BEGIN" + "x" * 10 * LONGEST_TEXT + "END"
     run = with_rollouts(tmp_path / "run", s1=[rollout(0, 0, response=response)])
