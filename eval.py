@@ -84,8 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         if world.size > 1:
             worlds.join(world, deadlines.load)
         watch = stack.enter_context(Watch(world, deadlines.model_dump(), Path()))
-        with world.in_turn():  # downloads
-            asked = asking.find(arguments.ckpt, arguments.config)
+        asked = find(arguments, world)
         verifier = stack.enter_context(verifiers.make(**asked.verifier))
         with world.in_turn():
             benchmarks, notes = load_benchmarks(arguments, asked, verifier)
@@ -126,6 +125,19 @@ def run(arguments: argparse.Namespace) -> None:
         )
     console.print(evaluate.table(results))
     print(f"every sample, and summary.json: {folder}")
+
+
+def find(arguments: argparse.Namespace, world: Any) -> Any:
+    """Who is asked, and how: on every rank the one that the first rank found."""
+    from asymrl import asking
+
+    place = None
+    with world.in_turn():
+        if world.first and arguments.ckpt:
+            place = asking.place(arguments.ckpt)
+    (place, *_) = world.gather(place)
+    with world.in_turn():  # downloads
+        return asking.find(place, arguments.config)
 
 
 def make_engine(name: str, asked: Any, world: Any, room: int) -> Any:
@@ -219,7 +231,9 @@ def samples_at(avg_at: int | str, benchmark: str) -> int:
     """The paper's protocol takes fewer of the two large benchmarks (arXiv 2604.04894, App. H)."""
     if isinstance(avg_at, int):
         return avg_at
-    return 5 if benchmark in ("math500", "olympiadbench") else 10
+    from asymrl.sources import named
+
+    return 5 if named(benchmark) in ("math500", "olympiadbench") else 10
 
 
 LONGEST_NAME = 255  # characters that a file's or a folder's name may have

@@ -7,6 +7,7 @@ Knows checkpoints, configs and tokenizers; nothing of engines or of samples.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +45,18 @@ class Asked:
     verifier: Mapping[str, Any]
     which: str | None
     notes: Sequence[str]
+
+
+def place(ckpt: str) -> str:
+    """A local folder by its own name, now: `latest` may name another one while this one is read.
+    A hub id stays. UserError for the folder of a run."""
+    if not os.path.isdir(ckpt):
+        return ckpt
+    folder = Path(ckpt).resolve()
+    for inside in ("checkpoints/latest", "latest"):
+        if not (folder / "config.json").exists() and (folder / inside).is_dir():
+            raise UserError(f"{ckpt} holds a run, and no model itself; valid is {ckpt}/{inside}")
+    return str(folder)
 
 
 def find(ckpt: str | None, config_name: str | None) -> Asked:

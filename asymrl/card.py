@@ -14,6 +14,7 @@ import yaml
 
 from asymrl import data
 from asymrl.schema import Config
+from asymrl.sources import named
 
 SETTINGS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
 
@@ -74,7 +75,7 @@ def results(run: Path, step: int) -> Iterator[str]:
         ends = [end for end in scores["interval"] or () if end is not None]
         within = " to ".join(f"{100 * end:.2f}" for end in ends) or "-"
         yield (
-            f"| {name} | {100 * scores['avg']:.2f} ({within}) | {scores['samples']} "
+            f"| {in_cell(name)} | {100 * scores['avg']:.2f} ({within}) | {scores['samples']} "
             f"| {scores['problems']} |"
         )
     yield ""
@@ -87,8 +88,12 @@ def settings(config: Config) -> Iterator[str]:
     yield "|---|---|"
     for section in SETTINGS:
         for key, value in getattr(config, section).model_dump().items():
-            shown = str(value).replace("|", "\\|")  # stop tokens have bars: <|im_end|>
-            yield f"| {section}.{key} | {shown} |"
+            yield f"| {section}.{key} | {in_cell(str(value))} |"
+
+
+def in_cell(plain: str) -> str:
+    """Stop tokens have bars, <|im_end|>, and so may names."""
+    return plain.replace("|", "\\|")
 
 
 def sources(config: Config) -> list[data.Source]:
@@ -98,9 +103,11 @@ def sources(config: Config) -> list[data.Source]:
 
 def licences(config: Config) -> Iterator[str]:
     """Of the training data first, then of what it was evaluated on."""
-    named = [("trained on", config.data.train)]
-    named += [("evaluated on", name) for name in config.eval.benchmarks]
-    for verb, name in named:
-        source = data.SOURCES.get(name)
-        yield f"{verb} {name}: {f'{source.id}, {source.licence}' if source else 'local data'}"
+    used = [("trained on", config.data.train)]
+    used += [("evaluated on", name) for name in config.eval.benchmarks]
+    for verb, name in used:
+        known = named(data.short_name(name))
+        source = data.SOURCES[known] if known else None
+        copy = "" if known == name else "local data, by its name a copy of "
+        yield f"{verb} {name}: {f'{copy}{source.id}, {source.licence}' if source else 'local data'}"
     yield f"the weights are under the licence of {config.model.path}"

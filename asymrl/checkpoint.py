@@ -62,7 +62,7 @@ def save(
     keep: int,
     best_on: str | None,
 ) -> None:
-    """Write checkpoints/step-N beside its place, rename it in, point `latest` at it, prune.
+    """Write checkpoints/step-N beside its place, rename it in, point `best` and `latest`, prune.
 
     Collective, since a state is gathered from all ranks; the first one writes. card(step): its
     README.md. data: what names the training problems. best_on: the benchmark by which `best` is
@@ -85,7 +85,10 @@ def save(
             if final.exists():
                 remove(final)
             os.replace(temporary, final)
-            point(folder, "latest", final.name)
+            best = best_step(run, best_on) if best_on else None
+            if best:
+                point(folder, "best", best)
+            point(folder, "latest", final.name)  # last: killed before it, the step is done again
     except (OSError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         stays = latest(run)
@@ -93,9 +96,6 @@ def save(
             f"checkpoint {final} could not be written: {' '.join(str(error).split())}; "
             + (f"{stays.name} stays the last one" if stays else "there is none before it")
         ) from None
-    best = best_step(run, best_on) if best_on else None
-    if best:
-        point(folder, "best", best)
     for old in checkpoints(folder)[:-keep]:
         if old.name != best:
             remove(old)

@@ -25,7 +25,7 @@ from asymrl.types import UserError, value
 
 MEAN = "mean"
 METHOD = (
-    "95% intervals of paired differences: bootstrap over problems, "
+    "95% intervals of paired differences: bootstrap over problems, widened where they are few, "
     f"{scores.RESAMPLES:,} resamples, seed {scores.SEED}; each for itself, not corrected for "
     "their number."
 )
@@ -209,9 +209,10 @@ def below(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def markdown_text(plain: str) -> str:
-    """Names are no markup: neither a column's end, nor HTML, emphasis, a link or an image."""
+    """Names are no markup: neither a column's end, nor HTML, emphasis, a link or an image. An
+    underscore within a word is none."""
     plain = plain.replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"[\\|*`]|\](?=\()", r"\\\g<0>", plain)
+    return re.sub(r"[\\|*`~]|\](?=\()|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", plain)
 
 
 def latex(evaluations: Sequence[Evaluation]) -> str:

@@ -6,6 +6,7 @@ is a pure function of (seed, draw), so a resumed run continues it without replay
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -49,7 +50,6 @@ BROKEN = (
     ArithmeticError,
     RecursionError,
 )
-READERS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @value
@@ -79,13 +79,16 @@ def read_rows(
             f"data file {source} does not exist; valid is a local .jsonl, .json, .csv or .parquet "
             f"file or one of {', '.join([*SOURCES, *pocket.DATA])}"
         )
-    elif Path(source).suffix == ".jsonl":
-        records = jsonl(Path(source))
+    elif Path(source).suffix not in READERS:
+        raise UserError(f"{source}: valid data files end in {', '.join(READERS)}")
     else:
-        records = other_file(Path(source))
+        records = READERS[Path(source).suffix](Path(source))
     if known:
         records = ((where, own_columns(record, SOURCES[known])) for where, record in records)
-    rows = [to_row(record, where, problem_field, answer_field) for where, record in records]
+    rows = [
+        to_row(record, where, f"{short_name(source)}/{n}", problem_field, answer_field)
+        for n, (where, record) in enumerate(records)
+    ]
     return checked(rows, source)
 
 
@@ -130,27 +133,55 @@ def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
                 raise UserError(f"{where}: the line is not JSON ({error})") from None
 
 
-def other_file(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix not in READERS:
-        raise UserError(f"{path}: valid data files end in .jsonl, {', '.join(READERS)}")
+def json_list(path: Path) -> Iterator[tuple[str, Any]]:
+    """A list of rows, or one a line. Not by way of a table: its columns are of one kind, and a
+    large number beside a decimal would lose its last digits."""
+    try:
+        held = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        held = None
+    if not isinstance(held, list):
+        return jsonl(path)
+    return ((f"{path}, row {number}", record) for number, record in enumerate(held, 1))
+
+
+def csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """All fields as the text that is there: 007, 0.10 and None too."""
+    csv.field_size_limit(2**31 - 1)  # solutions can be long
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            for number, record in enumerate(csv.DictReader(lines, strict=True), 1):
+                if None in record:
+                    raise ValueError(f"row {number} has more fields than the first line")
+                yield f"{path}, row {number}", record
+    except (ValueError, csv.Error) as error:  # not UTF-8, or no CSV
+        raise UserError(f"{path} cannot be read as csv: {error}") from None
+
+
+def parquet(path: Path) -> Iterator[tuple[str, Any]]:
     from datasets import disable_progress_bars, exceptions, load_dataset, logging
 
     disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)  # the sentence below says it
     try:
-        table = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
+        table = load_dataset("parquet", data_files=str(path), split="train")
     except (exceptions.DatasetsError, OSError, RuntimeError, StopIteration, *BROKEN) as error:
-        cause = said(error.__cause__ or error)
-        raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {cause}") from None
+        raise UserError(
+            f"{path} cannot be read as parquet: {said(error.__cause__ or error)}"
+        ) from None
     return ((f"{path}, row {number}", record) for number, record in enumerate(table, 1))
 
 
-def to_row(record: Any, where: str, problem_field: str, answer_field: str) -> Row:
+READERS = {".jsonl": jsonl, ".json": json_list, ".csv": csv_rows, ".parquet": parquet}
+
+
+def to_row(record: Any, where: str, name: str, problem_field: str, answer_field: str) -> Row:
+    """name: its id where it has none of its own; no path is in it, since files move."""
     if not isinstance(record, dict):
         raise UserError(f"{where}: a row must be an object with {problem_field}, {answer_field}")
     used = {problem_field, answer_field, "id"}
     return Row(
-        id=where if record.get("id") is None else str(record["id"]),
+        id=name if record.get("id") in (None, "") else str(record["id"]),
         problem=as_text(record, problem_field, where),
         gold=as_text(record, answer_field, where),
         where=where,
@@ -193,7 +224,7 @@ def hub_rows(name: str, source: Source) -> list[Row]:
         own = own_columns({c: record[c] for c in (source.problem, source.answer)}, source)
         texts = {"problem": own["problem"], "answer": own.get("answer")}
         where = f"{source.id} {source.split}[{number}]"
-        rows.append(to_row({"id": f"{name}/{number}", **texts}, where, "problem", "answer"))
+        rows.append(to_row(texts, where, f"{name}/{number}", "problem", "answer"))
     return checked(rows, name)
 
 

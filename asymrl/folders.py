@@ -16,6 +16,7 @@ from asymrl.types import UserError, shown
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+EMBEDDING = "model.embed_tokens.weight"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # Far above any model; beyond it transformers would build layers, or tables, until the memory ends.
 MOST = {
@@ -85,8 +86,9 @@ def refuse_tokenizer(folder: Path) -> None:
             )
 
 
-def refuse_weights(folder: Path, pickles: bool) -> None:
-    """UserError that names the file of weights that is missing, pickled, or damaged."""
+def refuse_weights(folder: Path, pickles: bool, embedding: tuple[Any, Any]) -> None:
+    """UserError that names the file of weights that is missing, pickled, damaged, or of another
+    model than config.json. embedding: its (vocabulary, width) by that, None where it says none."""
     if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
         found = [name for name in PICKLED if (folder / name).exists()]
         if found and pickles:
@@ -99,7 +101,7 @@ def refuse_weights(folder: Path, pickles: bool) -> None:
         raise UserError(f"model folder {folder} has no weights: {WEIGHTS} is missing")
     names = [WEIGHTS] if (folder / WEIGHTS).exists() else shards(folder)
     for name in names:
-        refuse_shard(folder / name)
+        refuse_shard(folder / name, embedding)
 
 
 def shards(folder: Path) -> list[str]:
@@ -116,14 +118,22 @@ def shards(folder: Path) -> list[str]:
     return names
 
 
-def refuse_shard(file: Path) -> None:
-    """UserError where it is cut short, or holds what are no weights."""
+def refuse_shard(file: Path, embedding: tuple[Any, Any]) -> None:
+    """UserError where it is cut short, or holds what are no weights, or those of a model of another
+    size: transformers would make the one of config.json first, and fill the memory with it."""
     try:
         with safe_open(file, framework="pt") as held:
             for name in held.keys():  # noqa: SIM118, it is no mapping
                 if (kind := held.get_slice(name).get_dtype()) not in FLOATS:
                     raise UserError(
                         f"{file}: {name} is of type {kind}; weights are {', '.join(FLOATS)}"
+                    )
+                shape = tuple(held.get_slice(name).get_shape())
+                as_said = all(x in (None, y) for x, y in zip(embedding, shape, strict=False))
+                if name == EMBEDDING and not as_said:
+                    raise UserError(
+                        f"{file}: {name} is {shape}, and by config.json it is {embedding}: they "
+                        "are not of one model"
                     )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{file} is damaged and cannot be read: {error}") from None

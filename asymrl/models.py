@@ -89,7 +89,9 @@ def load_model(model: Model, dtype: torch.dtype, device: str | None = None) -> A
     print(f"loading {model.path}", flush=True)
     folder = Path(locate(model.path))
     if folder.is_dir():
-        folders.refuse_weights(folder, model.allow_pickle)
+        config = from_hub(AutoConfig.from_pretrained, model)
+        embedding = (vocabulary(model), whole_number(config, "hidden_size", model))
+        folders.refuse_weights(folder, model.allow_pickle, embedding)
     loaded, report = from_hub(
         AutoModelForCausalLM.from_pretrained,
         model,

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from asymrl.files import digest as of_file
 from asymrl.files import locked, sync, write_atomically
 from asymrl.types import REASONS, Problem, Request, UserError
 
@@ -220,8 +221,8 @@ def digest(problems: Sequence[Problem]) -> str:
 
 
 def weights(folder: Path) -> str | None:
-    """Which model a folder holds: config and tokenizer whole, and names, sizes and last MiB of the
-    weight files, so that a large model costs no time; None where there are none (a hub id)."""
+    """Which model a folder holds, by config, tokenizer and weights, every byte: a fine-tuned part
+    can lie anywhere. Some seconds for each 10 GB; None where there are no weights (a hub id)."""
     named = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     files = sorted(file for file in named if file.is_file())
     hashed = hashlib.blake2b(digest_size=8)
@@ -229,10 +230,7 @@ def weights(folder: Path) -> str | None:
         if (folder / name).is_file():
             hashed.update((folder / name).read_bytes())
     for path in files:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 2**20))
-            hashed.update(f"{path.name} {size} ".encode() + file.read())
+        hashed.update(f"{path.name} {of_file(path)} ".encode())
     return hashed.hexdigest() if files else None
 
 

@@ -270,10 +270,11 @@ def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
     finished: Path, tmp_path: Path, capsys
 ) -> None:
     data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
-    for name in ("math500", "aime24"):
+    for name in ("math500", "aime24", "olympiadbench_train"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(data) + "\n")
     arguments = ["--ckpt", str(finished / "checkpoints" / "latest"), "--data-dir", str(tmp_path)]
-    arguments += ["--benchmarks", "math500,aime24", "--output", str(tmp_path / "out")]
+    arguments += ["--benchmarks", "math500,aime24,olympiadbench_train"]
+    arguments += ["--output", str(tmp_path / "out")]
     line = refused(capsys, *arguments, "--avg-at", "paper", program=evaluation)
     assert "holds 1 problems, and math500 has 500" in line and not (tmp_path / "out").exists()
     arguments += ["--allow-count"]
@@ -282,6 +283,7 @@ def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
     assert {name: scores["samples"] for name, scores in summary.items()} == {
         "math500": 5,
         "aime24": 10,
+        "olympiadbench_train": 5,
     }
 
 

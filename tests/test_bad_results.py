@@ -33,6 +33,39 @@ def test_a_flag_that_is_given_twice_is_refused(one_problem, capsys, again: list[
     assert not Path(one_problem[-1]).exists()
 
 
+def test_the_checkpoint_that_was_found_is_the_one_that_is_asked(
+    one_problem, finished: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Whatever `latest` names while an evaluation loads, as beside a run."""
+    run = shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    link, load = run / "checkpoints" / "latest", evaluation.load_benchmarks
+
+    def moved(*arguments):
+        link.unlink()
+        link.symlink_to("step-000001")
+        return load(*arguments)
+
+    monkeypatch.setattr(evaluation, "load_benchmarks", moved)
+    common = [*one_problem[2:-1], str(tmp_path / "moved"), "--temperature", "1"]
+    assert evaluation.main(["--ckpt", str(link), *common]) == 0
+    monkeypatch.undo()
+    common[-3] = str(tmp_path / "alone")
+    assert evaluation.main(["--ckpt", str(run / "checkpoints" / "step-000005"), *common]) == 0
+    for name in ("some.jsonl", "settings.json"):
+        one, other = ((tmp_path / out / name).read_bytes() for out in ("moved", "alone"))
+        assert one == other
+    common[-3] = str(tmp_path / "first")
+    assert evaluation.main(["--ckpt", str(run / "checkpoints" / "step-000001"), *common]) == 0
+    assert (tmp_path / "first" / "some.jsonl").read_bytes() != one  # else this shows nothing
+
+
+def test_the_folder_of_a_run_is_no_model(one_problem, finished: Path, capsys) -> None:
+    for folder, inside in (("", "checkpoints/latest"), ("checkpoints", "latest")):
+        assert evaluation.main(["--ckpt", str(finished / folder), *one_problem[2:]]) == 2
+        valid = f"valid is {finished / folder}/{inside}\n"
+        assert capsys.readouterr().err.endswith(valid)
+
+
 def test_two_configs_and_half_a_flag_are_refused(capsys) -> None:
     for arguments, part in (
         (["--config", "a", "--config", "b"], "--config is given twice"),
@@ -95,7 +128,8 @@ def test_a_problem_beyond_the_models_positions_is_refused(one_problem, tmp_path,
 def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path, capsys) -> None:
     run = write_run(tmp_path / "run", FULL)
     (tmp_path / "taken/figures/entropy.png").mkdir(parents=True)
-    for out in (tmp_path / "taken/r.html", tmp_path / ("x" * 300), run / "metrics.jsonl/r.html"):
+    names = ("taken/r.html", "x" * 300 + ".html", "run/metrics.jsonl/r.html")
+    for out in (tmp_path / name for name in names):
         assert report.main([str(run), "--out", str(out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: --out {str(out)[:100]}") and "cannot be written" in line

@@ -5,9 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 import eval as evaluation
+from asymrl import checkpoint
 from asymrl import config as configs
 from asymrl.card import card, rule
 from asymrl.checkpoint import best_step
@@ -57,6 +59,24 @@ def test_a_card_names_sources_with_their_licences(tmp_path: Path) -> None:
     assert "best on math500" in rule(config)
 
 
+def test_local_copies_have_the_licence_of_their_name_and_bars_end_no_cell(tmp_path: Path) -> None:
+    local = ["data.train=x/math_train.jsonl", "eval.benchmarks=[x/aime24.csv, x/a|b.jsonl]"]
+    folder = tmp_path / "eval" / "step-000020"
+    folder.mkdir(parents=True)
+    scores = {"avg": 0.5, "interval": [0.4, 0.6], "samples": 2, "problems": 9}
+    held = {"sampling": {"temperature": 0}, "benchmarks": {"a|b": scores}}
+    (folder / "summary.json").write_text(json.dumps(held))
+    text = card(configs.load("qwen3_4b_asym", local), tmp_path, 20)
+    math = "local data, by its name a copy of DigitalLearningGmbH/MATH-lighteval, MIT"
+    assert f"trained on x/math_train.jsonl: {math}" in text
+    assert (
+        "x/aime24.csv: local data, by its name a copy of HuggingFaceH4/aime_2024, texts (c) MAA"
+        in text
+    )
+    assert "x/a|b.jsonl: local data\n" in text
+    assert "\n| a\\|b | 50.00 (40.00 to 60.00) | 2 | 9 |\n" in text
+
+
 def test_the_best_step_is_the_highest_score_that_was_saved_and_the_earliest_of_equals(
     tmp_path: Path,
 ) -> None:
@@ -78,6 +98,27 @@ def test_the_best_checkpoint_stays_and_is_named(config_file: Path, tmp_path: Pat
     assert found.resolve().name == f"step-{best:06d}"
     names = {path.name for path in (folder / "checkpoints").glob("step-*")}
     assert names == {f"step-{best:06d}", "step-000005"}
+
+
+def test_a_run_that_was_killed_in_its_last_save_has_its_best(
+    config_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Between the two links that a save makes, whichever comes first."""
+    once = ["checkpoint={every: 5, select: {best_on: problems}}", "eval.every=5"]
+    point, made = checkpoint.point, []
+
+    def killed(folder: Path, link: str, name: str) -> None:
+        if made:
+            raise SystemExit
+        made.append(link)
+        point(folder, link, name)
+
+    monkeypatch.setattr(checkpoint, "point", killed)
+    with pytest.raises(SystemExit):
+        run(config_file, tmp_path / "run", *once)
+    monkeypatch.undo()
+    folder = run(config_file, tmp_path / "run", *once)
+    assert checkpoint.latest(folder) == (folder / "checkpoints" / "best").resolve()
 
 
 def test_a_run_that_goes_on_finds_the_same_best(config_file: Path, tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 """Result folders side by side."""
 
+import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
 
 from asymrl import compare
 
@@ -59,12 +64,14 @@ def test_two_folders_in_plain_words(tmp_path, capsys) -> None:
 
 
 def test_the_difference_and_its_interval_are_those_of_the_pairs(tmp_path, capsys) -> None:
-    """Differences of 0 and 1/2 in equal parts: the resampled mean is Binomial(20, 1/2) / 40."""
+    """Differences of 0 and 1/2 in equal parts: the resampled mean is Binomial(20, 1/2) / 40, its
+    quantiles 6/40 and 14/40, and these are as far from 10/40 as 20 problems ask for."""
     rewards = {"a": [[1, 0], [0, 0]] * 10}
     one = folder(tmp_path / "one", {"a": [[0, 0], [0, 0]] * 10})
     out = shown(capsys, one, folder(tmp_path / "two", rewards))
     (low, high) = re.findall(r"\[\+([\d.]+), \+([\d.]+)\]", out)[0]
-    assert (float(low), float(high)) == (15.0, 35.0)  # 6/40 and 14/40
+    half = 10 * math.sqrt(20 / 19) * 2.093024 / 1.959964
+    assert (float(low), float(high)) == pytest.approx((25 - half, 25 + half), abs=0.005)
 
 
 def test_best_is_bold_and_second_underlined(tmp_path, capsys) -> None:
@@ -169,6 +176,16 @@ def test_names_are_no_markup(tmp_path, capsys) -> None:
     assert rows[0].startswith("{[}red] & ")
     escaped = r"break \% \& \$x\$ \textbackslash{}input\{y\} & "
     assert rows[2].startswith(f"line\N{REPLACEMENT CHARACTER}{escaped}")
+
+
+def test_markdown_shows_names_as_they_are(tmp_path, capsys) -> None:
+    names = ["_x_", "__init__", "~~s~~", "a_b", "_a b_c_", "![i](u)", "`c`", "&amp;", "<b>", "a\\"]
+    folders = [folder(tmp_path / name, {"a_": [[0, 1]] * 4}) for name in names]
+    shown(capsys, *folders, "--markdown", str(tmp_path / "t.md"))
+    drawn = MarkdownIt("gfm-like", {"linkify": False}).render((tmp_path / "t.md").read_text())
+    cells = re.findall(r"<tr>\n<td[^>]*>(.*?)</td>", drawn)
+    assert [html.unescape(cell) for cell in cells] == names
+    assert "<li>a_: __init__ - _x_ +0.00" in drawn
 
 
 def test_what_is_no_finished_evaluation_is_refused(tmp_path, capsys) -> None:

@@ -96,6 +96,38 @@ def test_csv_reads_like_jsonl(tmp_path, tokenizer, monkeypatch) -> None:
         assert name in refused(str(tmp_path / name), tokenizer)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_an_answer_is_what_is_written_whatever_is_in_the_other_rows(
+    tmp_path, tokenizer, suffix: str
+) -> None:
+    """A table has columns of one kind: these would be 1.2345678901234568e+16 and no answer."""
+    golds = ["12345678901234567", "2.50", "007", "None", "2024-01-02"]
+    rows = [{"problem": f"{n}?", "answer": gold} for n, gold in enumerate(golds)]
+    lines = {
+        "csv": "problem,answer\n" + "".join(f"{n}?,{gold}\n" for n, gold in enumerate(golds)),
+        "json": json.dumps([*rows, {"problem": "6?", "answer": 2**54 + 1}, rows[0] | {"x": 1.5}]),
+    }
+    file = tmp_path / f"d.{suffix}"
+    file.write_text(lines[suffix])
+    found = [problem.gold for problem in load(str(file), tokenizer).problems]
+    more = [str(2**54 + 1), golds[0]] if suffix == "json" else []
+    assert found == [*golds, *more]
+
+
+def test_a_comma_too_many_is_no_further_answer(tmp_path, tokenizer) -> None:
+    (tmp_path / "d.csv").write_text("problem,answer\na, b,7\n")
+    text = refused(str(tmp_path / "d.csv"), tokenizer)
+    assert "d.csv cannot be read as csv: row 1 has more fields" in text
+
+
+def test_a_problem_is_the_same_wherever_its_file_lies(tmp_path, tokenizer) -> None:
+    rows = [{"problem": f"{n}?", "answer": "1"} for n in range(2)]
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "d.json").write_text(json.dumps(rows))
+    for source in (write(tmp_path / "d.jsonl", *rows), str(tmp_path / "else" / "d.json")):
+        assert [problem.id for problem in load(source, tokenizer).problems] == ["d/0", "d/1"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path, tokenizer) -> None:
     (tmp_path / "d.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row(1)).encode() + b"\r\n")
     assert load(str(tmp_path / "d.jsonl"), tokenizer).problems[0].id == "p1"

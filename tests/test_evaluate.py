@@ -251,3 +251,14 @@ def test_weights_are_known_by_their_bytes(model_folder, tmp_path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert samples.weights(tmp_path) != known
     assert samples.weights(tmp_path / "no-such") is None
+
+
+@pytest.mark.parametrize("place", [0, 2**20, -1])
+def test_no_part_of_the_weights_may_change(tmp_path, place: int) -> None:
+    """As where only some layers were fine-tuned, in the same folder."""
+    content = bytearray(3 * 2**20)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    known = samples.weights(tmp_path)
+    content[place] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert samples.weights(tmp_path) != known

@@ -213,3 +213,25 @@ def test_the_bootstrap_agrees_with_scipys() -> None:
         (numbers,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
     assert (found["b"].low, found["b"].high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+@pytest.mark.parametrize("problems", [3, 6, 10])
+def test_few_problems_do_not_make_a_difference(problems: int) -> None:
+    """Where there is none, one is said to be there in some 5% of cases, and not in 8% to 15%."""
+    generator, said, held = np.random.default_rng(8), [], []
+    for _ in range(400):
+        p = generator.uniform(0, 0.9, problems)
+        right, other = generator.binomial(10, p), generator.binomial(10, p)
+        more = generator.binomial(10, p + 0.1)
+        none, some = ((x - right) / 10 for x in (other, more))
+        found, _ = scores.bootstrap({"none": none.tolist(), "some": some.tolist()})
+        said.append(scores.word(found["none"]) != "not distinguishable")
+        held.append(found["some"].low <= 0.1 <= found["some"].high)
+    assert mean(said) <= 0.08 and mean(held) >= 0.92
+
+
+def test_the_widening_by_hand() -> None:
+    """t(.975) of 1 and 9 degrees of freedom is 12.706 and 2.262, z(.975) 1.95996."""
+    assert scores.widening(2) == pytest.approx(math.sqrt(2) * 12.7062 / 1.95996, rel=1e-5)
+    assert scores.widening(10) == pytest.approx(math.sqrt(10 / 9) * 2.262157 / 1.959964, rel=1e-5)
+    assert scores.widening(10**6) == pytest.approx(1, abs=1e-5)

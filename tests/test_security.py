@@ -185,6 +185,16 @@ def test_sizes_that_would_fill_the_memory_are_refused(folder: Path) -> None:
     assert "num_hidden_layers = 2147483648" in refused(load, folder)
 
 
+def test_a_config_of_a_larger_model_is_refused_before_that_is_made(folder: Path) -> None:
+    """Without its sizes it is a Qwen3 of 8 billion parameters: 32 GB."""
+    for name in ("hidden_size", "vocab_size"):
+        before = (folder / "config.json").read_text()
+        edit(folder / "config.json", **{name: "left out"})
+        assert "model.embed_tokens.weight is (" in refused(load, folder)
+        (folder / "config.json").write_text(before)
+    load(folder)
+
+
 def test_a_wrong_shape_names_the_key_and_both_numbers(folder: Path) -> None:
     sizes = {"layers": 2, "hidden": 32, "intermediate": 48, "heads": 2, "kv_heads": 1}
     right = Shape(
