@@ -172,12 +172,13 @@ def opened(
     branch: Callable[[], object] | None,
 ) -> Iterator[None]:
     """The run folder, this run's alone; branch: what is done in it before all else."""
-    from asymrl import environment, run_folder
+    from asymrl import checkpoint, environment, run_folder
 
     with ExitStack() as stack:
         with world.in_turn():
             if world.first:
                 stack.enter_context(run_folder.opened(folder, found, start))
+                checkpoint.name_best(folder, config.checkpoint.best_on)
         if branch:
             branch()
         with world.in_turn():
@@ -200,13 +201,12 @@ def kept(config: Config, folder: Path, sampling: Sampling, tokenizer: Any) -> di
     """What a checkpoint holds beside a policy and its tokenizer, and which ones stay."""
     from asymrl.card import card
 
-    select = config.checkpoint.select
     return {
         "tokenizer": tokenizer,
         "definitions": definitions(config, sampling, tokenizer),
         "card": partial(card, config, folder),
         "keep": config.checkpoint.keep,
-        "best_on": None if select == "last" else select.best_on,
+        "best_on": config.checkpoint.best_on,
     }
 
 
@@ -337,8 +337,7 @@ def make_stop(config: Config, folder: Path, world: World, until: float) -> Stop:
     """What the run so far scored counts for its patience."""
     from asymrl.stopping import Stop, scores_of
 
-    select = config.checkpoint.select
-    best_on = None if select == "last" else select.best_on
+    best_on = config.checkpoint.best_on
     scores = scores_of(folder / "metrics.jsonl", best_on)
     return Stop(world, until=until, patience=config.eval.patience, best_on=best_on, scores=scores)
 

@@ -49,14 +49,16 @@ class Asked:
 
 def place(ckpt: str) -> str:
     """A local folder by its own name, now: `latest` may name another one while this one is read.
-    A hub id stays. UserError for the folder of a run."""
+    A hub id stays. UserError for a folder without a model, such as a run's."""
     if not os.path.isdir(ckpt):
         return ckpt
     folder = Path(ckpt).resolve()
+    if (folder / "config.json").exists():
+        return str(folder)
     for inside in ("checkpoints/latest", "latest"):
-        if not (folder / "config.json").exists() and (folder / inside).is_dir():
+        if (folder / inside).is_dir():
             raise UserError(f"{ckpt} holds a run, and no model itself; valid is {ckpt}/{inside}")
-    return str(folder)
+    raise UserError(f"{ckpt} is no model folder: config.json is missing")
 
 
 def find(ckpt: str | None, config_name: str | None) -> Asked:

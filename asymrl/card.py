@@ -55,10 +55,10 @@ def card(config: Config, run: Path, step: int) -> str:
 
 def rule(config: Config) -> str:
     """How the checkpoint that counts is chosen, in words."""
-    select = config.checkpoint.select
-    if select == "last":
+    best_on = config.checkpoint.best_on
+    if best_on is None:
         return "the last one counts (checkpoint.select: last)"
-    return f"the best on {select.best_on} counts, named `best` (checkpoint.select: best_on)"
+    return f"the best on {best_on} counts, named `best` (checkpoint.select: best_on)"
 
 
 def results(run: Path, step: int) -> Iterator[str]:

@@ -85,15 +85,13 @@ def save(
             if final.exists():
                 remove(final)
             os.replace(temporary, final)
-            best = best_step(run, best_on) if best_on else None
-            if best:
-                point(folder, "best", best)
+            best = name_best(run, best_on)
             point(folder, "latest", final.name)  # last: killed before it, the step is done again
     except (OSError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         stays = latest(run)
         raise UserError(
-            f"checkpoint {final} could not be written: {' '.join(str(error).split())}; "
+            f"checkpoint {final} could not be written: {said(error)}; "
             + (f"{stays.name} stays the last one" if stays else "there is none before it")
         ) from None
     for old in checkpoints(folder)[:-keep]:
@@ -182,6 +180,18 @@ def best_step(run: Path, benchmark: str) -> str | None:
     }
     saved = [path.name for path in checkpoints(run / "checkpoints")]
     return max((name for name in saved if name in scores), key=scores.__getitem__, default=None)
+
+
+def name_best(run: Path, benchmark: str | None) -> str | None:
+    """Point `best` at best_step; it goes where there is none, since what it named was cut off."""
+    if benchmark is None:
+        return None
+    best, folder = best_step(run, benchmark), run / "checkpoints"
+    if best:
+        point(folder, "best", best)
+    else:
+        (folder / "best").unlink(missing_ok=True)
+    return best
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -316,7 +326,7 @@ def definitions(folder: Path) -> Definitions | None:
         check_user_turn(found.prompt.user)
         return found
     except (OSError, ValueError) as error:  # pydantic's is a ValueError
-        raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{file} is damaged: {said(error)}") from None
 
 
 def latest(run: Path) -> Path | None:

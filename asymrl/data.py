@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -137,10 +138,11 @@ def json_list(path: Path) -> Iterator[tuple[str, Any]]:
     """A list of rows, or one a line. Not by way of a table: its columns are of one kind, and a
     large number beside a decimal would lose its last digits."""
     try:
-        held = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        held = None
-    if not isinstance(held, list):
+        text = path.read_text(encoding="utf-8-sig")
+        held = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError) as error:  # not UTF-8, or no JSON
+        raise UserError(f"{path} cannot be read as json: {said(error)}") from None
+    if held is None:
         return jsonl(path)
     return ((f"{path}, row {number}", record) for number, record in enumerate(held, 1))
 
@@ -148,14 +150,19 @@ def json_list(path: Path) -> Iterator[tuple[str, Any]]:
 def csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """All fields as the text that is there: 007, 0.10 and None too."""
     csv.field_size_limit(2**31 - 1)  # solutions can be long
+    number, refused = 0, f"{path} cannot be read as csv"
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
-            for number, record in enumerate(csv.DictReader(lines, strict=True), 1):
+            reader = csv.DictReader(lines, strict=True)
+            names = [name for name in reader.fieldnames or () if name]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f"{refused}: two columns are called {shown(twice)}")
+            for number, record in enumerate(reader, 1):
                 if None in record:
-                    raise ValueError(f"row {number} has more fields than the first line")
+                    raise UserError(f"{refused}: row {number} has more fields than the first line")
                 yield f"{path}, row {number}", record
-    except (ValueError, csv.Error) as error:  # not UTF-8, or no CSV
-        raise UserError(f"{path} cannot be read as csv: {error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{refused} after row {number}: {error}") from None
 
 
 def parquet(path: Path) -> Iterator[tuple[str, Any]]:
@@ -190,12 +197,16 @@ def to_row(record: Any, where: str, name: str, problem_field: str, answer_field:
 
 
 def as_text(record: Mapping[str, Any], field: str, where: str) -> str:
-    """A field as text; a bare number is one too, as tables hold integer answers."""
+    """A field as text; a bare number is one too, as tables hold integer answers. NaN, by which
+    they say that there is none, is not."""
     given = record.get(field)
-    if isinstance(given, int | float) and not isinstance(given, bool):
+    if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < math.inf:
         return str(given)
     if not isinstance(given, str) or not given.strip():
-        raise UserError(f"{where}: field {field!r} must be a non-empty text, not {shown(given)}")
+        found = "" if field in record else f"; there are {shown(', '.join(record))}"
+        raise UserError(
+            f"{where}: field {field!r} must be a non-empty text, not {shown(given)}{found}"
+        )
     if not given.isascii() and given != given.encode(errors="ignore").decode():
         raise UserError(
             f"{where}: field {field!r} holds half of a surrogate pair, which is no text"

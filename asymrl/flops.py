@@ -70,7 +70,7 @@ class Work:
 def work_of(model: Any, devices: int = 1) -> Work:
     """Of a Hugging Face causal LM, whole or sharded by ZeRO-3 (then ds_shape is the size). Without
     a peak where weights are no matrices: stacked experts, convolutions."""
-    config = model.config
+    config = model.config.get_text_config()
     inner = {id(p) for p in model.get_decoder().parameters()}
     modules = model.get_decoder().modules()  # of positions too
     looked_up = {id(each.weight) for each in modules if isinstance(each, torch.nn.Embedding)}

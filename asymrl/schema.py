@@ -214,6 +214,10 @@ class Checkpoint(Section):
     keep: Positive = 1  # the newest so many, and the selected one
     select: Literal["last"] | BestOn = "last"
 
+    @property
+    def best_on(self) -> str | None:
+        return None if self.select == "last" else self.select.best_on
+
 
 class Deadlines(Section):
     """Minutes without news (a phase that begins, a response that is finished) after which a run
@@ -340,11 +344,11 @@ def check_selection(config: Config) -> None:
             f"eval.patience = {config.eval.patience} waits for better evaluations, and "
             "eval.benchmarks names none"
         )
-    select = config.checkpoint.select
-    if select == "last":
+    best_on = config.checkpoint.best_on
+    if best_on is None:
         return
     names = [PurePath(benchmark).stem for benchmark in config.eval.benchmarks]
-    check_choice("checkpoint.select.best_on", select.best_on, names)
+    check_choice("checkpoint.select.best_on", best_on, names)
     if config.checkpoint.every % config.eval.every:
         raise ValueError(
             f"checkpoint.every = {config.checkpoint.every} must be a multiple of eval.every = "

@@ -64,6 +64,9 @@ def test_the_folder_of_a_run_is_no_model(one_problem, finished: Path, capsys) ->
         assert evaluation.main(["--ckpt", str(finished / folder), *one_problem[2:]]) == 2
         valid = f"valid is {finished / folder}/{inside}\n"
         assert capsys.readouterr().err.endswith(valid)
+    logged = str(finished / "rollouts")
+    assert evaluation.main(["--ckpt", logged, *one_problem[2:]]) == 2
+    assert f"{logged} is no model folder: config.json is missing" in capsys.readouterr().err
 
 
 def test_two_configs_and_half_a_flag_are_refused(capsys) -> None:

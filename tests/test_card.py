@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import eval as evaluation
-from asymrl import checkpoint
+from asymrl import checkpoint, loop
 from asymrl import config as configs
 from asymrl.card import card, rule
 from asymrl.checkpoint import best_step
@@ -87,6 +87,10 @@ def test_the_best_step_is_the_highest_score_that_was_saved_and_the_earliest_of_e
         (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
     assert best_step(tmp_path, "b") == "step-000003"
     assert best_step(tmp_path, "other") is None
+    link = tmp_path / "checkpoints" / "best"
+    for benchmark, there in (("b", True), (None, True), ("other", False)):
+        checkpoint.name_best(tmp_path, benchmark)
+        assert link.is_symlink() is there
 
 
 def test_the_best_checkpoint_stays_and_is_named(config_file: Path, tmp_path: Path) -> None:
@@ -119,6 +123,25 @@ def test_a_run_that_was_killed_in_its_last_save_has_its_best(
     monkeypatch.undo()
     folder = run(config_file, tmp_path / "run", *once)
     assert checkpoint.latest(folder) == (folder / "checkpoints" / "best").resolve()
+
+
+def test_best_never_names_a_checkpoint_that_is_cut_off(
+    config_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Killed between the two links of a save, its step is done again, and may score otherwise."""
+    select = [EACH.replace("keep: 5", "keep: 1"), "eval.every=1", "optim.lr=0.05"]
+    folder = run(config_file, tmp_path / "run", *select)
+    best = (folder / "checkpoints" / "best").resolve().name
+    for link, name in (("best", "step-000005"), ("latest", best)):
+        checkpoint.point(folder / "checkpoints", link, name)
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(loop, "train", killed)
+    with pytest.raises(SystemExit):
+        run(config_file, folder, *select)
+    assert (folder / "checkpoints" / "best").resolve(strict=True).name == best
 
 
 def test_a_run_that_goes_on_finds_the_same_best(config_file: Path, tmp_path: Path) -> None:

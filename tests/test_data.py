@@ -120,6 +120,21 @@ def test_a_comma_too_many_is_no_further_answer(tmp_path, tokenizer) -> None:
     assert "d.csv cannot be read as csv: row 1 has more fields" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("d.csv", "problem,answer,answer\nq,1,2\n", "two columns are called 'answer'"),
+        ("d.csv", 'problem,answer\nq,1\n"q"x,1\n', "as csv after row 1: ',' expected"),
+        ("d.csv", "problem;answer\nq;1\n", "not None; there are 'problem;answer'"),
+        ("d.json", '[\n{"problem": "q", "answer": "1"},\n{"problem": 1.2.3}\n]', "line 3 column"),
+        ("d.json", '[{"problem": "q", "answer": NaN}]', "d.json, row 1: field 'answer' must"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path, tokenizer, name, text, said) -> None:
+    (tmp_path / name).write_text(text)
+    assert said in refused(str(tmp_path / name), tokenizer)
+
+
 def test_a_problem_is_the_same_wherever_its_file_lies(tmp_path, tokenizer) -> None:
     rows = [{"problem": f"{n}?", "answer": "1"} for n in range(2)]
     (tmp_path / "else").mkdir()

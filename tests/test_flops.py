@@ -8,6 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3MoeConfig,
@@ -85,6 +87,13 @@ def test_the_work_of_a_model_by_hand(name: str):
     else:  # q and o 64x64, k and v 64x32, MLP 3 x 64x80; 3 layers; biases left out
         layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 80
         assert work == Work(matrices=3 * layer, attention=3 * 64, head=97 * 64)
+
+
+def test_of_a_model_that_sees_its_text_part_counts():
+    text = untied_model()
+    with torch.device("meta"):
+        seeing = LlavaForConditionalGeneration(LlavaConfig(text_config=text.config))
+    assert work_of(seeing) == work_of(text)
 
 
 def test_a_mixture_of_experts_has_no_peak(monkeypatch):
