@@ -83,7 +83,7 @@ def read_rows(
     elif Path(source).suffix not in READERS:
         raise UserError(f"{source}: valid data files end in {', '.join(READERS)}")
     else:
-        records = READERS[Path(source).suffix](Path(source))
+        records = file_rows(Path(source))
     if known:
         records = ((where, own_columns(record, SOURCES[known])) for where, record in records)
     rows = [
@@ -91,6 +91,14 @@ def read_rows(
         for n, (where, record) in enumerate(records)
     ]
     return checked(rows, source)
+
+
+def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, row) of a local file; UserError where the disk or its rights do not give it."""
+    try:
+        yield from READERS[path.suffix](path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def checked(rows: list[Row], source: str) -> list[Row]:

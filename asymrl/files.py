@@ -75,6 +75,6 @@ def names(folder: Path) -> list[str]:
 
 
 def digest(file: Path) -> str:
-    """BLAKE2b of its content, 128 bits: some seconds for each 10 GB."""
+    """BLAKE2b of its content, 128 bits: about a second a GB on the machine of docs/log.md."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

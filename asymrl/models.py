@@ -131,7 +131,7 @@ def from_hub(load: Any, model: Model, **kwargs: Any) -> Any:
             stack.push(folders.name_bare)
             return load(located, **kwargs)
     except BROKEN as error:
-        cause = str(error) or type(error).__name__
+        cause = " ".join(str(error).split()) or type(error).__name__  # hints may be on two lines
     hint = next((hint for part, hint in HINTS.items() if part in cause), "")
     if local:
         raise UserError(f"model folder {located} cannot be loaded: {said(cause)}{hint}")

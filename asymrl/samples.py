@@ -222,7 +222,7 @@ def digest(problems: Sequence[Problem]) -> str:
 
 def weights(folder: Path) -> str | None:
     """Which model a folder holds, by config, tokenizer and weights, every byte: a fine-tuned part
-    can lie anywhere. Some seconds for each 10 GB; None where there are no weights (a hub id)."""
+    can lie anywhere. About a second a GB (files.digest); None where there are none (a hub id)."""
     named = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     files = sorted(file for file in named if file.is_file())
     hashed = hashlib.blake2b(digest_size=8)

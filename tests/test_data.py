@@ -135,6 +135,14 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, tokenizer, name, text, said)
     assert said in refused(str(tmp_path / name), tokenizer)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc on this machine")
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, tokenizer, suffix: str) -> None:
+    file = tmp_path / f"d{suffix}"
+    file.symlink_to("/proc/self/mem")  # its first byte is an input/output error
+    assert f"{file} cannot be read" in refused(str(file), tokenizer)
+
+
 def test_a_problem_is_the_same_wherever_its_file_lies(tmp_path, tokenizer) -> None:
     rows = [{"problem": f"{n}?", "answer": "1"} for n in range(2)]
     (tmp_path / "else").mkdir()

@@ -20,7 +20,7 @@ from asymrl import flops
 from asymrl.engines.policy import PolicyModule
 from asymrl.flops import Work, device_peak, forward_flops, peak_of, utilisation, work_of
 from asymrl.types import Batch, Tokens
-from tests.conftest import tiny_model
+from tests.conftest import TINY, tiny_model
 
 HAND = Work(matrices=100, attention=10, head=1000, peak=1e6)
 
@@ -98,14 +98,7 @@ def test_of_a_model_that_sees_its_text_part_counts():
 
 def test_a_mixture_of_experts_has_no_peak(monkeypatch):
     config = Qwen3MoeConfig(
-        vocab_size=97,
-        hidden_size=32,
-        moe_intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_experts=4,
-        num_experts_per_tok=2,
+        vocab_size=97, **TINY, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2
     )
     monkeypatch.setattr(flops, "peak_of", lambda devices: 1e12)
     assert work_of(untied_model()).peak == 1e12
