@@ -98,24 +98,24 @@ $(POCKET_TARGETS): pocket-%: $(VENV)/core ## train that row on the pocket task -
 	$(BIN)/python -m asymrl.report runs/pocket_$* --out runs/pocket_$*/report.html
 
 table2-pocket: $(VENV)/core ## the paper's table on the pocket task, 8 seeds -> docs/table2-pocket.md
-	$(BIN)/python -m asymrl.study table2
+	$(BIN)/python -m studies table2
 
 claims-pocket: $(VENV)/core ## the paper's six claims on two pocket mixes, 8 seeds -> docs/claims.md
-	$(BIN)/python -m asymrl.study claims
+	$(BIN)/python -m studies claims
 
 grid-pocket: $(VENV)/core ## accuracy over beta_pos x beta_neg on the pocket task -> docs/grid-pocket.png
-	$(BIN)/python -m asymrl.study grid
+	$(BIN)/python -m studies grid
 
 $(BACKBONE_TARGETS): $(VENV)/core ## on a GPU machine: train that row, evaluate it, add it to runs/table2-<model>.md
 	$(BIN)/accelerate launch train.py --config $(subst -,_,$@).yaml
 	@cd runs/$(subst -,_,$@); [ eval/paper/summary.json -nt checkpoints/latest/trainer.json ] || \
 	{ cd ../..; set -x; $(EVALUATE) --ckpt runs/$(subst -,_,$@)/checkpoints/latest --output runs/$(subst -,_,$@)/eval/paper; }
-	$(BIN)/python -m asymrl.study paper-table $(firstword $(subst -, ,$@))
+	$(BIN)/python -m studies paper-table $(firstword $(subst -, ,$@))
 
 $(BACKBONES:%=%-base): %-base: $(VENV)/core ## evaluate the untrained model, add it to the table
 	@[ -f runs/$*_base/eval/paper/summary.json ] || \
 	{ set -x; $(EVALUATE) --config $* --output runs/$*_base/eval/paper; }
-	$(BIN)/python -m asymrl.study paper-table $*
+	$(BIN)/python -m studies paper-table $*
 
 define TABLE2
 table2-$(1): $(1)-base $(ROWS:%=$(1)-%)

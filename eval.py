@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asymrl.exits import exit_code
-from asymrl.types import UserError
+from asymrl.data.readers import short_names
+from asymrl.errors import UserError
+from asymrl.run.exit_codes import exit_code
 
 BENCHMARKS = "math500,aime24,aime25,amc23,olympiadbench"
 PAPER = "paper"
@@ -70,26 +71,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     refuse_numbers(arguments)
-    from asymrl import asking, evaluate, models, samples, verifiers
-    from asymrl.engines import choice
-    from asymrl.engines import world as worlds
-    from asymrl.schema import Deadlines
-    from asymrl.watch import Watch
+    from asymrl import verifiers
+    from asymrl.config.schema import DeadlinesConfig
+    from asymrl.engines import build, pretrained
+    from asymrl.engines import distributed as worlds
+    from asymrl.evaluation import evaluate, results_folder, settings
+    from asymrl.run.watchdog import Watchdog
 
-    world, deadlines = worlds.from_environment(), Deadlines()
-    engine, why = choice.choose_engine(arguments.engine, choice.machine(world), "--engine")
+    world, deadlines = worlds.from_environment(), DeadlinesConfig()
+    engine, why = build.choose_engine(arguments.engine, build.machine(world), "--engine")
     print(f"samples: {engine} ({why})", flush=True)
-    models.set_threads(arguments.threads)
+    pretrained.set_threads(arguments.threads)
     with ExitStack() as stack:
         if world.size > 1:
             worlds.join(world, deadlines.load)
-        watch = stack.enter_context(Watch(world, deadlines.model_dump(), Path()))
+        watch = stack.enter_context(Watchdog(world, deadlines.model_dump(), Path()))
         asked = find(arguments, world)
         verifier = stack.enter_context(verifiers.make(**asked.verifier))
         with world.in_turn():
             benchmarks, notes = load_benchmarks(arguments, asked, verifier)
         longest = max(len(p.prompt_ids) for part in benchmarks.values() for p in part)
-        sampling, told = asking.sampling(
+        sampling, told = settings.sampling(
             asked, longest, arguments.temperature, arguments.max_tokens
         )
         for note in [*asked.notes, *notes, *told] if world.first else []:
@@ -98,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
         folder = arguments.output or Path("runs") / "eval" / asked.name
         with world.in_turn():
             if world.first:
-                stack.enter_context(samples.opened(folder))
+                stack.enter_context(results_folder.open_results_folder(folder))
         watch.folder = folder
         console = terminal()
         results = evaluate.evaluate(
@@ -112,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
             world=world,
             progress=partial(heard, watch, stack.enter_context(shown(console))),
             chunk=arguments.chunk,
-            settings=asking.settings(
+            settings=settings.eval_settings(
                 asked,
                 benchmarks,
                 counts,
@@ -129,32 +131,32 @@ def run(arguments: argparse.Namespace) -> None:
 
 def find(arguments: argparse.Namespace, world: Any) -> Any:
     """Who is asked, and how: on every rank the one that the first rank found."""
-    from asymrl import asking
+    from asymrl.evaluation import settings
 
     place = None
     with world.in_turn():
         if world.first and arguments.ckpt:
-            place = asking.place(arguments.ckpt)
+            place = settings.resolve_checkpoint(arguments.ckpt)
     (place, *_) = world.gather(place)
     with world.in_turn():  # downloads
-        return asking.find(place, arguments.config)
+        return settings.find_model(place, arguments.config)
 
 
 def make_engine(name: str, asked: Any, world: Any, room: int) -> Any:
     """The engine with its weights; on a GPU in bf16."""
-    from asymrl import models
+    from asymrl.engines import pretrained
 
-    dtype = models.default_dtype()
+    dtype = pretrained.default_dtype()
     if name == "hf":
         from asymrl.engines.hf import HFEngine
 
         rows = min(MAX_ROWS, max(1, HF_TOKENS // room))
-        return HFEngine(models.load_model(asked.model, dtype), asked.tokenizer.decode, rows)
+        return HFEngine(pretrained.load_model(asked.model, dtype), asked.tokenizer.decode, rows)
     from asymrl.engines.rollout import fingerprint
     from asymrl.engines.vllm import VLLMEngine
 
     engine = VLLMEngine(
-        models.locate(asked.model.path),
+        pretrained.locate(asked.model.path),
         asked.tokenizer.decode,
         world=world,
         dtype=dtype,
@@ -164,7 +166,7 @@ def make_engine(name: str, asked: Any, world: Any, room: int) -> Any:
         revision=asked.model.revision,
         trust_remote_code=asked.model.trust_remote_code,
     )
-    weights = models.load_model(asked.model, dtype, device="cpu")
+    weights = pretrained.load_model(asked.model, dtype, device="cpu")
     engine.load_weights((n, tensor.detach()) for n, tensor in weights.named_parameters())
     for n, tensor in weights.named_parameters():
         sent, arrived = fingerprint(tensor), engine.fingerprint([n])[n]
@@ -199,7 +201,7 @@ def shown(console: Any) -> Iterator[Callable[[int, int], None]]:
 
 
 def heard(watch: Any, show: Callable[[int, int], None], done: int, total: int) -> None:
-    """An evaluation without news is ended, as a run is: asymrl/watch.py."""
+    """An evaluation without news is ended, as a run is: asymrl/run/watchdog.py."""
     watch.phase("evaluate", done, total)
     show(done, total)
 
@@ -231,9 +233,9 @@ def samples_at(avg_at: int | str, benchmark: str) -> int:
     """The paper's protocol takes fewer of the two large benchmarks (arXiv 2604.04894, App. H)."""
     if isinstance(avg_at, int):
         return avg_at
-    from asymrl.sources import named
+    from asymrl.data.sources import source_of_file
 
-    return 5 if named(benchmark) in ("math500", "olympiadbench") else 10
+    return 5 if source_of_file(benchmark) in ("math500", "olympiadbench") else 10
 
 
 LONGEST_NAME = 255  # characters that a file's or a folder's name may have
@@ -270,22 +272,23 @@ def load_benchmarks(
     arguments: argparse.Namespace, asked: Any, verifier: Any
 ) -> tuple[dict[str, Any], list[str]]:
     """Problems by benchmark, and notes."""
-    from asymrl import data, pocket, sources
+    from asymrl import pocket
+    from asymrl.data import problems, sources
 
     names = [name.strip() for name in arguments.benchmarks.split(",") if name.strip()]
-    if "mean" in data.short_names(names):
+    if "mean" in short_names(names):
         raise UserError("--benchmarks mean: that is what the mean over benchmarks is called")
-    where = [sources.locate(name, arguments.data_dir, [*pocket.DATA]) for name in names]
+    where = [sources.locate_benchmark(name, arguments.data_dir, [*pocket.DATA]) for name in names]
     loaded, notes = {}, []
-    for name, source in zip(data.short_names(names), where, strict=True):
-        found = data.load_problems(
+    for name, source in zip(short_names(names), where, strict=True):
+        found = problems.load_problems(
             source,
             tokenizer=asked.tokenizer,
             prompt=asked.prompt,
             max_prompt_tokens=sys.maxsize,
             limit=arguments.limit,
             verifier=verifier,
-            known=sources.named(name),
+            known=sources.source_of_file(name),
             any_count=arguments.allow_count,
         )
         loaded[name] = found.problems

@@ -8,7 +8,7 @@ averaged over the tokens of each mini-batch, and begin again with the new policy
 REINFORCE, (0.5, 0.5) is GRPO, (0.9, 0.4) the paper's best (arXiv 2604.04894).
 
 Left out on purpose: a critic, a KL penalty, a reward model, dual clip, dynamic sampling, several
-turns. The story is asymrl/loop.py; the mathematics is asymrl/algo/.
+turns. The story is asymrl/training/loop.py; the mathematics is asymrl/algo/.
 
     accelerate launch train.py --config qwen3_4b_asym.yaml [key.sub=value ...]
         [--row ROW] [--dry-run] [--resume auto|never|DIR] [--output-dir DIR] [--max-minutes M]
@@ -31,21 +31,24 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asymrl import config as configs
-from asymrl import memory
-from asymrl.exits import exit_code, is_first
-from asymrl.schema import Config
-from asymrl.types import Problem, Sampling, UserError
+from asymrl.config.load import dump_config, load_config
+from asymrl.config.schema import Config
+from asymrl.data.readers import short_names
+from asymrl.engines import memory
+from asymrl.errors import UserError
+from asymrl.run.exit_codes import exit_code, is_first
+from asymrl.training.rollout import generate_and_verify
+from asymrl.types import Problem, Sampling
 
 if TYPE_CHECKING:  # heavy imports wait until the config is known to be right
-    from asymrl.checkpoint import Position
+    from asymrl.engines.distributed import World
     from asymrl.engines.policy import Policy
     from asymrl.engines.rollout import RolloutEngine
-    from asymrl.engines.world import World
-    from asymrl.stopping import Stop, Stopped
-    from asymrl.tracking import Tracker
+    from asymrl.run.early_stop import Stop
+    from asymrl.run.tracking import Tracker
+    from asymrl.run.watchdog import Watchdog
+    from asymrl.types import Position, Stopped
     from asymrl.verifiers import Verifier
-    from asymrl.watch import Watch
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -72,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def attempt(arguments: argparse.Namespace) -> int | None:
     """The exit code of a run that came to an end, None for 0."""
-    config = configs.load(arguments.config, arguments.overrides, arguments.row)
+    config = load_config(arguments.config, arguments.overrides, arguments.row)
     if arguments.dry_run:
-        print(configs.dump(config), memory.describe(config, *memory.cards()), sep="\n")
+        print(dump_config(config), memory.describe(config, *memory.cards()), sep="\n")
         return None
     parts = [arguments.config, *([arguments.row] if arguments.row else [])]
     name = "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
@@ -95,34 +98,38 @@ def until(minutes: float | None) -> float:
 
 def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | None:
     """Load everything, only then touch the run folder, then train."""
-    from asymrl import checkpoint, evaluate, loop, models, run_folder, verifiers
-    from asymrl.engines import choice
-    from asymrl.engines import world as worlds
-    from asymrl.samples import digest
-    from asymrl.watch import Watch
+    from asymrl import verifiers
+    from asymrl.engines import build, pretrained
+    from asymrl.engines import distributed as worlds
+    from asymrl.evaluation import evaluate
+    from asymrl.evaluation.results_folder import digest
+    from asymrl.run import checkpoint
+    from asymrl.run import folder as run_folder
+    from asymrl.run.watchdog import Watchdog
+    from asymrl.training import loop
 
     world = worlds.from_environment(config.rollout.tensor_parallel)
-    chosen, why = choice.choose(config, choice.machine(world))
-    found = run_folder.find(folder, config, resume)
-    start, state, another = checkpoint.begin(folder, found)
+    chosen, why = build.choose(config, build.machine(world))
+    found = run_folder.find_checkpoint(folder, config, resume)
+    start, state, another = checkpoint.starting_point(folder, found)
     if start.step >= config.steps:
         print(f"{folder} is at step {start.step}, steps = {config.steps}: nothing to do")
         return None
-    models.set_threads(config.policy.threads)
+    pretrained.set_threads(config.policy.threads)
     with ExitStack() as stack:
         print(why, flush=True)
         if world.size > 1 or chosen.policy.backend == "deepspeed":
             worlds.join(world, config.deadlines.load)
-        watch = stack.enter_context(Watch(world, config.deadlines.model_dump(), folder))
+        watch = stack.enter_context(Watchdog(world, config.deadlines.model_dump(), folder))
         verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
         with world.in_turn():
             if world.first and found:
-                checkpoint.refuse_damaged(found)
-            tokenizer = models.load_tokenizer(config.model)
+                checkpoint.check_digests(found)
+            tokenizer = pretrained.load_tokenizer(config.model)
             problems, benchmarks = load_problems(config, tokenizer, verifier)
             data = digest(list(chain(problems, *benchmarks.values())))
             if found and not another:
-                checkpoint.refuse_other_data(found, data)
+                checkpoint.check_same_data(found, data)
         room = room_for(config, [problems, *benchmarks.values()])
         engine, sampling = make_engine(chosen, tokenizer, world, room)
         policy = make_policy(chosen, world)
@@ -130,7 +137,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
             policy.load_state(state)
         shared = {"engine": engine, "verifier": verifier, "world": world}
         saved = kept(config, folder, sampling, tokenizer)
-        save = partial(checkpoint.save, folder, policy=policy, data=data, **saved)
+        save = partial(checkpoint.save_checkpoint, folder, policy=policy, data=data, **saved)
         own = partial(branch, folder, resume, world, partial(save, start)) if another else None
         stack.enter_context(opened(config, folder, found, start, world, why, own))
         stop = make_stop(config, folder, world, until)
@@ -143,7 +150,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
             problems=problems,
             engine=engine,
             policy=policy,
-            roll_out=partial(evaluate.roll_out, sampling=sampling, asked=stop.asked, **shared),
+            roll_out=partial(generate_and_verify, sampling=sampling, asked=stop.asked, **shared),
             evaluate=partial(evaluate.at_step, tracker=tracker, **at_step, **shared),
             save=save,
             stop=stop,
@@ -155,7 +162,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
 
 def what_is_saved(folder: Path, found: Path | None) -> str:
     """In words; found: the checkpoint that the run began from."""
-    from asymrl.checkpoint import latest
+    from asymrl.run.checkpoint import latest
 
     new = latest(folder) != found
     return f"all that is done is saved in {folder}" if new else "no step was done since the start"
@@ -172,13 +179,14 @@ def opened(
     branch: Callable[[], object] | None,
 ) -> Iterator[None]:
     """The run folder, this run's alone; branch: what is done in it before all else."""
-    from asymrl import checkpoint, environment, run_folder
+    from asymrl.run import checkpoint, environment
+    from asymrl.run import folder as run_folder
 
     with ExitStack() as stack:
         with world.in_turn():
             if world.first:
-                stack.enter_context(run_folder.opened(folder, found, start))
-                checkpoint.name_best(folder, config.checkpoint.best_on)
+                stack.enter_context(run_folder.open_run_folder(folder, found, start))
+                checkpoint.link_best(folder, config.checkpoint.best_on)
         if branch:
             branch()
         with world.in_turn():
@@ -190,7 +198,7 @@ def opened(
 
 def branch(folder: Path, resume: str, world: World, save: Callable[[], object]) -> None:
     """A run that begins from another's checkpoint has its own at once, and knows whence it came."""
-    from asymrl.run_folder import write_origin
+    from asymrl.run.folder import write_origin
 
     save()
     if world.first:
@@ -199,7 +207,7 @@ def branch(folder: Path, resume: str, world: World, save: Callable[[], object]) 
 
 def kept(config: Config, folder: Path, sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
     """What a checkpoint holds beside a policy and its tokenizer, and which ones stay."""
-    from asymrl.card import card
+    from asymrl.run.card import card
 
     return {
         "tokenizer": tokenizer,
@@ -212,8 +220,8 @@ def kept(config: Config, folder: Path, sampling: Sampling, tokenizer: Any) -> di
 
 def definitions(config: Config, sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
     """asymrl.json of a checkpoint: how this policy is to be asked, and by whom judged."""
-    from asymrl.card import rule
-    from asymrl.models import template_digest
+    from asymrl.engines.pretrained import template_digest
+    from asymrl.run.card import rule
 
     return {
         "prompt": config.data.prompt,
@@ -228,7 +236,7 @@ def load_problems(
     config: Config, tokenizer: Any, verifier: Verifier
 ) -> tuple[tuple[Problem, ...], dict[str, tuple[Problem, ...]]]:
     """The training problems, and the problems of each benchmark by its short name."""
-    from asymrl import data
+    from asymrl.data import problems as data
 
     load = partial(
         data.load_problems,
@@ -242,7 +250,7 @@ def load_problems(
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
     training = load(config.data.train, limit=config.data.limit)
-    names = data.short_names(config.eval.benchmarks)
+    names = short_names(config.eval.benchmarks)
     benchmarks = {
         name: load(source, limit=config.eval.limit)
         for name, source in zip(names, config.eval.benchmarks, strict=True)
@@ -255,11 +263,11 @@ def load_problems(
 
 def room_for(config: Config, problems: Sequence[Sequence[Problem]]) -> int:
     """Tokens of the longest prompt there is with the longest response allowed."""
-    from asymrl import models
+    from asymrl.engines import pretrained
 
     longest = max(len(problem.prompt_ids) for part in problems for problem in part)
     room = longest + max(config.rollout.max_tokens, config.eval.max_tokens or 0)
-    models.refuse_too_long(config.model, room)
+    pretrained.check_positions(config.model, room)
     return room
 
 
@@ -269,7 +277,7 @@ def make_engine(
     """The rollout engine, and how it samples in training."""
     import torch
 
-    from asymrl import models
+    from asymrl.engines import pretrained
 
     dtype = torch.bfloat16 if config.policy.dtype == "bfloat16" else torch.float32
     rollout = config.rollout
@@ -278,14 +286,14 @@ def make_engine(
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
         max_tokens=config.rollout.max_tokens,
-        stop_ids=models.stop_ids(config.model, tokenizer, config.rollout.stop),
+        stop_ids=pretrained.stop_ids(config.model, tokenizer, config.rollout.stop),
     )
     match rollout.engine:
         case "vllm":
             from asymrl.engines.vllm import VLLMEngine
 
             return VLLMEngine(
-                models.locate(config.model.path),
+                pretrained.locate(config.model.path),
                 tokenizer.decode,
                 world=world,
                 dtype=dtype,
@@ -300,16 +308,16 @@ def make_engine(
         case _:
             from asymrl.engines.hf import HFEngine
 
-            model = models.load_model(config.model, dtype)
+            model = pretrained.load_model(config.model, dtype)
             return HFEngine(model, tokenizer.decode, rollout.max_rows), sampling
 
 
 def make_policy(config: Config, world: World) -> Policy:
     import torch
 
-    from asymrl import models
+    from asymrl.engines import pretrained
 
-    load = partial(models.load_model, config.model)
+    load = partial(pretrained.load_model, config.model)
     settings = {
         "temperature": config.rollout.temperature,
         "lr": config.optim.lr,
@@ -335,7 +343,7 @@ def make_policy(config: Config, world: World) -> Policy:
 
 def make_stop(config: Config, folder: Path, world: World, until: float) -> Stop:
     """What the run so far scored counts for its patience."""
-    from asymrl.stopping import Stop, scores_of
+    from asymrl.run.early_stop import Stop, scores_of
 
     best_on = config.checkpoint.best_on
     scores = scores_of(folder / "metrics.jsonl", best_on)
@@ -343,9 +351,9 @@ def make_stop(config: Config, folder: Path, world: World, until: float) -> Stop:
 
 
 def make_tracker(
-    config: Config, folder: Path, first_step: int, world: World, watch: Watch
+    config: Config, folder: Path, first_step: int, world: World, watch: Watchdog
 ) -> Tracker:
-    from asymrl import health, tracking
+    from asymrl.run import alerts, tracking
 
     if not world.first:
         return watch
@@ -356,7 +364,7 @@ def make_tracker(
         )
         trackers.append(wandb)
     console = tracking.ConsoleTracker(folder.name, first_step, config.steps)
-    warnings = health.Health(config.warn, console.say)
+    warnings = alerts.Alerts(config.warn, console.say)
     return tracking.Trackers(*trackers, console, warnings)
 
 

@@ -1,7 +1,7 @@
 """The nouns of AsymRL: what one stage of the loop hands to the next.
 
-Every value here is frozen; a stage makes a new value and never changes one that it was given.
-This module knows no torch at run time (verifier workers import it), no framework and no config.
+Every value here is frozen: a stage makes a new value and never changes one it was given. This
+module loads no torch at run time (verifier workers import it), no framework and no config.
 
 Axes: N prompts, G rollouts a prompt, R rows (rollouts in a batch), M response tokens of those rows
 laid end to end, V vocabulary.
@@ -9,13 +9,14 @@ laid end to end, V vocabulary.
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, dataclass_transform
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 Reason = Literal["correct", "wrong", "no_answer", "unparseable", "timeout", "crashed"]
 REASONS: tuple[Reason, ...] = (
@@ -28,55 +29,13 @@ REASONS: tuple[Reason, ...] = (
 )
 
 
-GOES_ON = "what was saved is whole, and the same command goes on from it"
-SENTENCE = 400  # characters
-
-
-class UserError(Exception):
-    """Bad input. Its text is the one sentence that the user sees: what, where, what is valid.
-
-    Whatever a file put into it, it is one line, cut in its middle where it is long, and holds no
-    control characters, so that a file can say nothing to a terminal, and no password of a URL.
-    """
-
-    def __init__(self, sentence: str) -> None:
-        plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in masked(sentence))
-        half = SENTENCE // 2 - 3
-        super().__init__(plain if len(plain) <= SENTENCE else f"{plain[:half]} ... {plain[-half:]}")
-
-
-class ToldByFirst(UserError):
-    """The first process met it and has said it; here it only ends this one."""
-
-
-def masked(text: str) -> str:
-    """Without the user and password of a URL, and without what is given as a token or the like."""
-    text = re.sub(r"(\w://)[^/\s@]+@", r"\1***@", text)
-    return re.sub(r"(?i)((?:token|secret|password|api_?key)=)\S+", r"\1***", text)
-
-
-def shown(given: Any) -> str:
-    """A value of any size and depth, as a sentence may show it."""
-    try:
-        text = repr(given)
-    except (RecursionError, ValueError):  # very deep; a number of very many digits
-        return f"a very large {type(given).__name__}"
-    return text if len(text) <= 100 else f"{text[:60]} ... {text[-30:]}"
-
-
-def said(error: object) -> str:
-    """What an error says, on one line and no longer than a sentence can bear."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 240 else f"{text[:240]} ..."
-
-
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-def value(cls: type) -> Any:
+def frozen(cls: type) -> Any:
     """Class decorator: a frozen, slotted, keyword-only dataclass."""
     return dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
-@value
+@frozen
 class Problem:
     """One problem, its prompt already rendered and tokenised."""
 
@@ -88,7 +47,7 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-@value
+@frozen
 class Request:
     """`samples` rollouts wanted for prompt draw number `draw` (a running index)."""
 
@@ -98,7 +57,7 @@ class Request:
     seed: int
 
 
-@value
+@frozen
 class Sampling:
     """How to sample, every field explicit, so that a model's generation_config changes nothing.
 
@@ -112,7 +71,7 @@ class Sampling:
     stop_ids: tuple[int, ...]
 
 
-@value
+@frozen
 class Rollout:
     """One sampled response. `token_ids` ends with its stop token unless `truncated`.
 
@@ -129,7 +88,7 @@ class Rollout:
     engine_entropy: tuple[float, ...] | None
 
 
-@value
+@frozen
 class Verdict:
     """What the verifier said of one response. Only `correct` earns the reward 1."""
 
@@ -142,7 +101,7 @@ class Verdict:
         return float(self.reason == "correct")
 
 
-@value
+@frozen
 class Groups:
     """All that an advantage estimator may see of N groups of G rollouts.
 
@@ -157,7 +116,7 @@ class Groups:
     mean_logprobs: Tensor
 
 
-@value
+@frozen
 class TokenGroups:
     """All that a reweighter may see of M response tokens.
 
@@ -174,7 +133,7 @@ class TokenGroups:
     group: Tensor
 
 
-@value
+@frozen
 class Tokens:
     """R rows of prompt + response, their response tokens laid end to end: what can be scored.
 
@@ -189,7 +148,7 @@ class Tokens:
     targets: Tensor
 
 
-@value
+@frozen
 class Batch(Tokens):
     """Tokens with everything that an update needs, flat over response tokens.
 
@@ -209,7 +168,7 @@ class Batch(Tokens):
     cell: Tensor
 
 
-@value
+@frozen
 class LossInputs:
     """What a loss sees of one micro-batch. All (M,) but `group` and `cell`, which are (R,)."""
 
@@ -224,7 +183,7 @@ class LossInputs:
     denominators: Tensor
 
 
-@value
+@frozen
 class LossOutputs:
     """A micro-batch's share of the mini-batch loss (a scalar: the shares add up to the loss).
 
@@ -245,7 +204,7 @@ Scored = tuple["Tensor", "Tensor"]
 LossFn = Callable[[LossInputs], LossOutputs]
 
 
-@value
+@frozen
 class UpdateStats:
     """One optimizer step: means over the whole mini-batch, skipped rows counted in.
 
@@ -263,7 +222,7 @@ class UpdateStats:
     non_finite: str | None = None
 
 
-@value
+@frozen
 class TrainerState:
     """Full, named fp32 tensors on the CPU, so that world size and backend may change.
 
@@ -276,3 +235,27 @@ class TrainerState:
     exp_avg: Mapping[str, Tensor]
     exp_avg_sq: Mapping[str, Tensor]
     updates: int
+
+
+@frozen
+class Position:
+    """Where a run is: steps done, prompt draws taken, and what its schedule keeps."""
+
+    step: int = 0
+    draws: int = 0
+    schedule: Mapping[str, float] = field(default_factory=dict)
+
+
+@frozen
+class Stopped:
+    """A run that ended whole before its last step. code: the exit code of its process."""
+
+    why: str
+    code: int
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part and on nothing else, on any machine."""
+    text = "/".join(str(part) for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -10,8 +10,8 @@ rollouts  tokens/s of our VLLMEngine, in a process with the model that it gets i
           for. No response ends early, so the seeds do not matter. Goal: at least 95%.
 sync      seconds of the engine's sleep and of its next wake and load, and the latter against a
           copy of the same bytes on the device.
-update    MFU (asymrl/flops.py) of mini-batches of live rows with lognormal lengths. Goal: at least
-          45%.
+update    MFU (asymrl/engines/flops.py) of mini-batches of live rows with lognormal lengths.
+          Goal: at least 45%.
 
 On a CPU this shows that the script runs and that nothing is lost around vLLM; its ratio is no GPU
 number.
@@ -34,8 +34,8 @@ from typing import Any
 
 import torch
 
-from asymrl import flops, models
 from asymrl.algo.loss import ppo_clip
+from asymrl.engines import flops, pretrained
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Sampling
 
@@ -64,7 +64,7 @@ def main() -> None:
         sys.exit("no GPU here; --cpu runs the rollouts on the pocket model")
     with TemporaryDirectory() as folder:
         arguments.model = (
-            models.locate(models.POCKET) if arguments.cpu else write_config(Path(folder))
+            pretrained.locate(pretrained.POCKET) if arguments.cpu else write_config(Path(folder))
         )
         rollouts(arguments)
         for part in ("update",) if arguments.cpu else ("sync", "update"):
@@ -166,8 +166,8 @@ def engine_with_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Our engine, given the weights of a model in this process."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from asymrl.engines.distributed import World
     from asymrl.engines.vllm import VLLMEngine
-    from asymrl.engines.world import World
 
     dtype, device = (torch.float32, "cpu") if arguments.cpu else (torch.bfloat16, "cuda")
     torch.manual_seed(0)
@@ -293,7 +293,7 @@ def make_policy(arguments: argparse.Namespace) -> Any:
         "gradient_checkpointing": not arguments.cpu,
     }
     if arguments.backend == "deepspeed":
-        from asymrl.engines import world as worlds
+        from asymrl.engines import distributed as worlds
         from asymrl.engines.deepspeed import DeepSpeedPolicy
 
         worlds.join(worlds.World())

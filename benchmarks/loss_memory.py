@@ -28,7 +28,7 @@ from torch import Tensor
 from asymrl.algo.logprobs import logprobs_and_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.process_memory import resident
+from tests.helpers.process_memory import resident
 
 VOCABULARY = 151_936
 SIZES, QUICK = (2_048, 4_096, 8_192, 16_384, 32_768), (2_048, 8_192)

@@ -25,7 +25,7 @@ from turns import keep, ratio_of_medians, spread, table
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.policy import loss_inputs, run
-from asymrl.tracking import NullTracker
+from asymrl.run.tracking import NullTracker
 from asymrl.types import LossInputs, Request, Rollout
 
 

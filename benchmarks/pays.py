@@ -24,12 +24,12 @@ import torch
 from transformers import AutoTokenizer
 from turns import keep, ratio_of_medians, table
 
-from asymrl.batch import engine_values, make_groups, tokenise
+from asymrl.algo.batch import engine_values, make_groups, tokenise
 from asymrl.engines import local
+from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
-from asymrl.engines.world import World
-from asymrl.evaluate import roll_out
-from asymrl.metrics import rollout_metrics
+from asymrl.training.metrics import rollout_metrics
+from asymrl.training.rollout import generate_and_verify
 from asymrl.types import Request
 from asymrl.verifiers import make
 
@@ -134,7 +134,7 @@ def verified(small: Subject, at_once: bool) -> Action:
         def generate(self, *asked: Any) -> Iterator[Any]:
             yield from list(engine.generate(*asked))
 
-    return lambda: roll_out(small.asked, engine=engine if at_once else Late(), **given)  # pyright: ignore
+    return lambda: generate_and_verify(small.asked, engine=engine if at_once else Late(), **given)  # pyright: ignore
 
 
 def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:

@@ -26,13 +26,15 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import AutoTokenizer
 from turns import keep, table
 
-from asymrl import data, models, verifiers
-from asymrl.batch import engine_values, make_groups, tokenise
+from asymrl import verifiers
+from asymrl.algo.batch import engine_values, make_groups, tokenise
+from asymrl.config.schema import ModelConfig
+from asymrl.data import problems as data
+from asymrl.engines import pretrained
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
-from asymrl.methods import methods
-from asymrl.metrics import rollout_metrics
-from asymrl.schema import Model
+from asymrl.training.algorithm import build_algorithm
+from asymrl.training.metrics import rollout_metrics
 from asymrl.types import Request, Sampling
 
 matplotlib.use("Agg")
@@ -63,7 +65,7 @@ def step(
     engine: HFEngine, policy: LocalPolicy, cfg: Any, asked: list[Request], how: Sampling
 ) -> None:
     """A step of the loop with its phases named; verdicts by place, as in step.py."""
-    method = methods(cfg, [])
+    method = build_algorithm(cfg, [])
     with record_function("phase generate"):
         rollouts = subject.generated(engine, asked, how)
     with record_function("phase advantages and metrics"):
@@ -140,8 +142,8 @@ def bench_step() -> Callable[[], None]:
 
 
 def pocket_step() -> Callable[[], None]:
-    model = Model(path=models.POCKET)
-    tokenizer = models.load_tokenizer(model)
+    model = ModelConfig(path=pretrained.POCKET)
+    tokenizer = pretrained.load_tokenizer(model)
     cfg = subject.config(1, Path("pocket"), max_tokens=32)
     with verifiers.make("exact") as verifier:
         problems = data.load_problems(
@@ -152,10 +154,10 @@ def pocket_step() -> Callable[[], None]:
             verifier=verifier,
         ).problems
     asked = subject.requests(cfg, problems)
-    load = models.load_model
+    load = pretrained.load_model
     engine = HFEngine(load(model, torch.float32), tokenizer.decode, 512)
     policy = LocalPolicy(load(model, torch.float32), token_budget=16384, **subject.OPTIMIZER)
-    how = replace(subject.sampling(32), stop_ids=models.stop_ids(model, tokenizer, ()))
+    how = replace(subject.sampling(32), stop_ids=pretrained.stop_ids(model, tokenizer, ()))
     return lambda: step(engine, policy, cfg, asked, how)
 
 

@@ -14,9 +14,11 @@ import time
 
 import torch
 
-from asymrl import data, models, verifiers
+from asymrl import verifiers
+from asymrl.config.schema import ModelConfig
+from asymrl.data import problems as data
+from asymrl.engines import pretrained
 from asymrl.engines.hf import HFEngine
-from asymrl.schema import Model
 from asymrl.types import Request, Sampling
 
 PROMPTS, SAMPLES = 32, 8
@@ -30,9 +32,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    pocket = Model(path=models.POCKET)
-    tokenizer = models.load_tokenizer(pocket)
-    model = models.load_model(pocket, torch.float32)
+    pocket = ModelConfig(path=pretrained.POCKET)
+    tokenizer = pretrained.load_tokenizer(pocket)
+    model = pretrained.load_model(pocket, torch.float32)
     with verifiers.make("exact") as verifier:
         problems = data.load_problems(
             "pocket_easy",
@@ -47,7 +49,7 @@ def main() -> None:
         top_p=1.0,
         top_k=0,
         max_tokens=arguments.max_tokens,
-        stop_ids=models.stop_ids(pocket, tokenizer, ()),
+        stop_ids=pretrained.stop_ids(pocket, tokenizer, ()),
     )
     engine = HFEngine(model, tokenizer.decode, max_rows=PROMPTS * SAMPLES)
 

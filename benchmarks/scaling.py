@@ -98,7 +98,7 @@ def of_ranks(rounds: int, numbers: Sequence[int] = (1, 2), threads: int = 1) -> 
 def as_rank(rounds: int, threads: int) -> None:
     """One process of `of_ranks`; the first prints the seconds."""
     from asymrl.engines.deepspeed import DeepSpeedPolicy
-    from asymrl.engines.world import from_environment, join
+    from asymrl.engines.distributed import from_environment, join
 
     world = from_environment()
     join(world)

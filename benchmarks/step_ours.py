@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 from turns import Gate
 
-from asymrl.tracking import NullTracker
+from asymrl.run.tracking import NullTracker
 
 
 class AtTheGate(NullTracker):

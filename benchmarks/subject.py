@@ -17,17 +17,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from turns import RESULTS
 
-from asymrl import evaluate, loop, verifiers
-from asymrl.batch import engine_values, make_groups, tokenise
-from asymrl.checkpoint import Position
-from asymrl.data import draw
+from asymrl import verifiers
+from asymrl.algo.batch import engine_values, make_groups, tokenise
+from asymrl.config.schema import Config
+from asymrl.data.problems import sample_prompts
+from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
-from asymrl.engines.world import World
-from asymrl.methods import methods
-from asymrl.schema import Config
-from asymrl.tracking import Tracker
-from asymrl.types import Batch, LossFn, Problem, Request, Rollout, Sampling, Verdict
+from asymrl.run.tracking import Tracker
+from asymrl.training import loop
+from asymrl.training.algorithm import build_algorithm
+from asymrl.training.rollout import generate_and_verify
+from asymrl.types import Batch, LossFn, Position, Problem, Request, Rollout, Sampling, Verdict
 
 PROMPTS, SAMPLES, MAX_TOKENS = 32, 8, 48
 UPDATES = 4  # optimizer steps a rollout batch
@@ -175,7 +176,7 @@ def policy(path: Path, token_budget: int = 16384) -> LocalPolicy:
 def requests(cfg: Config, asked: Sequence[Problem], step: int = 1) -> list[Request]:
     """What the loop asks for at a step, its draws from 0 on."""
     rollout = cfg.rollout
-    return draw(
+    return sample_prompts(
         asked, rollout.prompts, samples=rollout.group_size, first_draw=0, seed=cfg.seed, step=step
     )
 
@@ -188,7 +189,7 @@ def cut(
     cfg: Config, asked: Sequence[Request], rollouts: Sequence[Rollout], share: float
 ) -> tuple[list[Batch], LossFn]:
     """The step's mini-batches and its loss, as the loop makes them, `share` of the groups mixed."""
-    method = methods(cfg, [request.problem for request in asked])
+    method = build_algorithm(cfg, [request.problem for request in asked])
     tokens, scored = tokenise(asked, rollouts), engine_values(rollouts)
     rewards = torch.tensor([reward(r.draw, r.sample, share) for r in rollouts])
     groups = make_groups(tokens, scored, rewards, torch.ones_like(rewards, dtype=torch.bool))
@@ -216,7 +217,7 @@ def train(
             asked: Sequence[Request], *progress: Any
         ) -> tuple[list[Rollout], list[Verdict]]:
             given = {"engine": engine, "verifier": verifier, "world": World()}
-            rollouts, _ = evaluate.roll_out(asked, *progress, sampling=sampling(), **given)
+            rollouts, _ = generate_and_verify(asked, *progress, sampling=sampling(), **given)
             seen(asked, rollouts)
             return rollouts, [verdict(r.draw, r.sample, share()) for r in rollouts]
 

@@ -22,8 +22,8 @@ import torch
 from transformers import AutoTokenizer
 from turns import keep, ratio_of_medians, table
 
-from asymrl.engines.world import World
-from asymrl.loop import sync
+from asymrl.engines.distributed import World
+from asymrl.training.loop import sync_weights
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -55,7 +55,7 @@ def measure(vocabulary: int, kind: str, rounds: int) -> tuple[int, list[float], 
     mine, plain = [], []
     for _ in range(rounds + 1):
         engine.sleep()
-        mine.append(seconds(lambda: sync(policy, engine, check=False)))
+        mine.append(seconds(lambda: sync_weights(policy, engine, check=False)))
         plain.append(seconds(lambda: target.copy_(source)))
     return source.nbytes, mine[1:], plain[1:]
 

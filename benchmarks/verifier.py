@@ -37,8 +37,8 @@ from asymrl.verifiers.extract import boxes
 from asymrl.verifiers.pool import MEMORY_BYTES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.answer_pairs import changes, golds, mutated
-from tests.process_memory import Watch, resident
+from tests.helpers.answer_pairs import changes, golds, mutated
+from tests.helpers.process_memory import Watch, resident
 
 BLOCK = 50
 DEADLINE = 5.0

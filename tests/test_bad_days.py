@@ -19,16 +19,17 @@ import pytest
 import torch
 
 import train
-from asymrl import checkpoint, health, stopping
-from asymrl.engines.world import World
-from asymrl.evaluate import roll_out
-from asymrl.schema import Warn
-from asymrl.stopping import Stop, stale
-from asymrl.types import UpdateStats, UserError
+from asymrl.config.schema import WarnConfig
+from asymrl.engines.distributed import World
+from asymrl.errors import UserError
+from asymrl.run import alerts, checkpoint, early_stop
+from asymrl.run.early_stop import Stop, stale
+from asymrl.run.exit_codes import UNFINISHED
+from asymrl.training.rollout import generate_and_verify
+from asymrl.types import UpdateStats
 from asymrl.verifiers import make
-from tests.conftest import run
-from tests.test_loop import comparable, metrics, same_weights
-from tests.test_rollout_engines import SAMPLING, hf, requests
+from tests.helpers.engines import SAMPLING, hf, requests
+from tests.helpers.runs import comparable, metrics, run, same_weights
 
 
 def attempt(config_file: Path, folder: Path, *overrides: str) -> int:
@@ -56,22 +57,22 @@ def signalled(number: signal.Signals, metrics_file: Path, step: int) -> Iterator
         thread.join()
 
 
-@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("number", early_stop.SIGNALS)
 @pytest.mark.parametrize("step", [0, 1, 3])
 def test_a_signal_ends_a_run_whole_and_the_same_command_goes_on(
     config_file: Path, finished: Path, tmp_path: Path, capsys, number: signal.Signals, step: int
 ) -> None:
-    before = [signal.getsignal(each) for each in stopping.SIGNALS]
+    before = [signal.getsignal(each) for each in early_stop.SIGNALS]
     folder, rare = tmp_path / "run", "checkpoint.every=50"
     with signalled(number, folder / "metrics.jsonl", step):
-        assert attempt(config_file, folder, rare) == stopping.UNFINISHED
+        assert attempt(config_file, folder, rare) == UNFINISHED
     done = metrics(folder)[-1]["step"]
     told = f"all that is done is saved in {folder}" if done else "no step was done since the start"
     assert f"stopped: {number.name}; {told}\n" in capsys.readouterr().out
     assert step <= done < 5
     if done:
         assert checkpoint.load_position(folder / "checkpoints" / "latest")[0].step == done
-    assert [signal.getsignal(each) for each in stopping.SIGNALS] == before
+    assert [signal.getsignal(each) for each in early_stop.SIGNALS] == before
     run(config_file, folder, rare)
     assert comparable(folder) == comparable(finished)
     assert same_weights(folder, finished)
@@ -84,14 +85,14 @@ def test_a_second_signal_is_as_it_was_before(monkeypatch: pytest.MonkeyPatch) ->
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         assert stop.asked() == "SIGINT"
-        monkeypatch.setattr(stopping, "ONCE", 0.0)
+        monkeypatch.setattr(early_stop, "ONCE", 0.0)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
 def test_the_time_that_was_given_ends_a_run(config_file: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "run"
-    assert attempt(config_file, folder, "--max-minutes", "1e-6") == stopping.UNFINISHED
+    assert attempt(config_file, folder, "--max-minutes", "1e-6") == UNFINISHED
     told = "stopped: the time of --max-minutes is over; no step was done since the start\n"
     assert told in capsys.readouterr().out
     assert [row["step"] for row in metrics(folder)] == [0]
@@ -109,10 +110,12 @@ def test_a_rollout_batch_that_is_asked_to_stop_ends_there() -> None:
         "asked": lambda: next(heard, "SIGTERM"),
     }
     with make("exact") as verifier:
-        rollouts, verdicts = roll_out(requests(), verifier=verifier, world=World(), **given)
+        rollouts, verdicts = generate_and_verify(
+            requests(), verifier=verifier, world=World(), **given
+        )
         assert len(rollouts) == len(verdicts) == 3
         given["asked"] = lambda: None
-        whole, _ = roll_out(requests(), verifier=verifier, world=World(), **given)
+        whole, _ = generate_and_verify(requests(), verifier=verifier, world=World(), **given)
         assert len(whole) == sum(request.samples for request in requests())
 
 
@@ -170,14 +173,18 @@ GOOD = {
 )
 def test_a_metric_past_its_bound_is_called_out_once(changed, bound: str, advice: str) -> None:
     said: list[str] = []
-    watcher = health.Health(Warn(), said.append)
+    watcher = alerts.Alerts(WarnConfig(), said.append)
     for step, row in enumerate([GOOD, GOOD | changed, GOOD | changed, GOOD, GOOD | changed]):
         watcher.log(step, row)
     assert [line.split(":")[1] for line in said] == [" step 1", " step 4"]
     (name, number), *_ = changed.items()
     assert all(f"warn.{bound}" in line and advice in line and name in line for line in said)
-    assert not health.concerns(GOOD | changed, Warn(**{bound: number}))  # at a bound is not past it
-    assert bound in health.concerns(GOOD | {name: math.nan}, Warn())  # no number is in no bound
+    assert not alerts.concerns(
+        GOOD | changed, WarnConfig(**{bound: number})
+    )  # at a bound is not past it
+    assert bound in alerts.concerns(
+        GOOD | {name: math.nan}, WarnConfig()
+    )  # no number is in no bound
 
 
 def test_warnings_reach_the_user(config_file: Path, tmp_path: Path, capsys) -> None:
@@ -198,18 +205,18 @@ def test_updates_that_blow_up_end_the_run_with_what_was_seen(
     seen = folder / "rollouts" / f"step-{last['step']:06d}.jsonl"
     assert seen.name in error and len(seen.read_text().splitlines()) == 24
     saved = checkpoint.latest(folder)
-    assert saved is None or checkpoint.refuse_damaged(saved) is None
+    assert saved is None or checkpoint.check_digests(saved) is None
 
 
 def test_skipped_updates_are_counted_over_steps() -> None:
     good = UpdateStats(metrics={}, by_cell={}, grad_norm=1.0, lr=1.0, updates=1, skipped_rows=0)
     bad = replace(good, non_finite="the loss (nan)")
-    assert health.skipped_in_a_row(0, [good, bad]) == 1
-    assert health.skipped_in_a_row(1, [bad, bad]) == 3
-    assert health.skipped_in_a_row(2, [bad, good]) == 0
-    health.refuse_to_go_on(7, 2, [bad, bad], most=3)
+    assert alerts.skipped_in_a_row(0, [good, bad]) == 1
+    assert alerts.skipped_in_a_row(1, [bad, bad]) == 3
+    assert alerts.skipped_in_a_row(2, [bad, good]) == 0
+    alerts.stop_if_diverged(7, 2, [bad, bad], most=3)
     with pytest.raises(UserError, match=r"step 7: 3 updates in a row.*the loss \(nan\)"):
-        health.refuse_to_go_on(7, 3, [bad, bad], most=3)
+        alerts.stop_if_diverged(7, 3, [bad, bad], most=3)
 
 
 @contextmanager
@@ -247,7 +254,7 @@ def test_a_disk_that_is_full_costs_no_checkpoint(
     assert error.startswith("error: ") and error.count("\n") == 1, error
     saved = checkpoint.latest(folder)
     assert saved is not None and saved.name == "step-000002"
-    checkpoint.refuse_damaged(saved)
+    checkpoint.check_digests(saved)
     assert not list(folder.glob("checkpoints/.step-*"))
     run(config_file, folder)
     assert comparable(folder) == comparable(finished)
@@ -342,7 +349,7 @@ def test_a_batch_that_was_cut_short_is_never_trained_on(config_file: Path, tmp_p
     """Asked to stop in generation, the loop leaves the policy as it was and saves that."""
     folder = tmp_path / "run"
     run(config_file, folder, "steps=2")
-    before = checkpoint.load(folder / "checkpoints" / "latest")[0]
+    before = checkpoint.load_checkpoint(folder / "checkpoints" / "latest")[0]
     told: list[str | None] = [None]
 
     class Midway(Stop):  # asked when the third response of step 3 is there
@@ -350,12 +357,12 @@ def test_a_batch_that_was_cut_short_is_never_trained_on(config_file: Path, tmp_p
             told.append(None)
             return "SIGTERM" if len(told) > 5 else None
 
-    stopping.Stop, kept = Midway, stopping.Stop
+    early_stop.Stop, kept = Midway, early_stop.Stop
     try:
-        assert attempt(config_file, folder, "steps=9") == stopping.UNFINISHED
+        assert attempt(config_file, folder, "steps=9") == UNFINISHED
     finally:
-        stopping.Stop = kept
-    assert checkpoint.load(folder / "checkpoints" / "latest")[0] == before
+        early_stop.Stop = kept
+    assert checkpoint.load_checkpoint(folder / "checkpoints" / "latest")[0] == before
     assert metrics(folder)[-1]["step"] == 2
 
 

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 import eval as evaluation
 import train
-from asymrl import checkpoint, environment, report
-from asymrl import config as configs
+from asymrl.config.load import dump_config, load_config
+from asymrl.errors import UserError
 from asymrl.files import digest
-from asymrl.types import UserError
+from asymrl.report import __main__
+from asymrl.run import checkpoint, environment
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, program=train) -> str:
@@ -289,7 +290,7 @@ def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
 
 def test_an_untrained_model_is_asked_as_its_config_asks(tiny, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text(configs.dump(configs.load(tiny[1], ["data.user=Hear {problem}"])))
+    config.write_text(dump_config(load_config(tiny[1], ["data.user=Hear {problem}"])))
     data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
     (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
     arguments = ["--config", str(config), "--data-dir", str(tmp_path), "--benchmarks", "some"]
@@ -336,7 +337,7 @@ def test_responses_beyond_the_models_positions_are_refused(
 
 
 def test_an_engine_that_is_not_there_is_refused(one_problem, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("asymrl.engines.choice.find_spec", lambda name: None)
+    monkeypatch.setattr("asymrl.engines.build.find_spec", lambda name: None)
     assert "--engine vllm, but vLLM is not installed" in refused(
         capsys, *one_problem, "--engine", "vllm", program=evaluation
     )
@@ -361,5 +362,5 @@ def test_a_checkpoint_with_another_chat_template_is_refused(
 
 
 def test_a_report_of_no_run_is_refused(tmp_path: Path, capsys) -> None:
-    line = refused(capsys, str(tmp_path / "nothing"), program=report)
+    line = refused(capsys, str(tmp_path / "nothing"), program=__main__)
     assert "nothing" in line

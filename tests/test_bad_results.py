@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 import eval as evaluation
-from asymrl import asking, report
-from tests.report_folders import FULL, write_run
-from tests.report_folders import evaluation as evaluated
+from asymrl.evaluation import settings
+from asymrl.report import __main__
+from tests.helpers.report_folders import FULL, write_run
+from tests.helpers.report_folders import evaluation as evaluated
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_a_plain_model_is_told_how_it_is_asked(one_problem, model_folder, capsys
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "null", "[1]", "", "\0"])
-@pytest.mark.parametrize("name", asking.MODEL_JSON)
+@pytest.mark.parametrize("name", settings.MODEL_JSON)
 def test_damaged_files_of_a_model_are_named(
     one_problem, model_folder, tmp_path, capsys, name: str, text: str
 ) -> None:
@@ -133,7 +134,7 @@ def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path, capsys) -> N
     (tmp_path / "taken/figures/entropy.png").mkdir(parents=True)
     names = ("taken/r.html", "x" * 300 + ".html", "run/metrics.jsonl/r.html")
     for out in (tmp_path / name for name in names):
-        assert report.main([str(run), "--out", str(out)]) == 2
+        assert __main__.main([str(run), "--out", str(out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: --out {str(out)[:100]}") and "cannot be written" in line
     assert not (tmp_path / "taken/r.html").exists()
@@ -144,6 +145,6 @@ def test_names_of_metrics_that_are_no_text_are_drawn(tmp_path: Path) -> None:
     names = ["\ud800\x00\n", "a b", "a_b", "mean", "x" * 999]
     row = {f"eval/{name}/avg": 0.5 for name in names} | {"time/\x00<b>": 1.0, "time/less": -1.0}
     run = write_run(tmp_path / "run", [evaluated(0, 0.5) | row])
-    assert report.main([str(run), "--out", str(tmp_path / "r.html")]) == 0
+    assert __main__.main([str(run), "--out", str(tmp_path / "r.html")]) == 0
     drawn = [file.name for file in (tmp_path / "figures").glob("accuracy_*")]
     assert len(drawn) == len(names) + 2 and "accuracy_held.png" in drawn  # and their mean

@@ -16,10 +16,15 @@ import torch
 import yaml
 from pyarrow import parquet
 
-from asymrl import checkpoint, data, environment, memory, models, run_folder, verifiers
-from asymrl import config as configs
+from asymrl import verifiers
+from asymrl.config.load import CONFIG_DIR, dump_config, flatten, load_config
+from asymrl.config.schema import ModelConfig
+from asymrl.data import problems
+from asymrl.engines import memory, pretrained
 from asymrl.engines.local import LocalPolicy
-from tests.fuzzing import KEYS, NUMBERS, TEXTS, fuzz, spoil, spoil_bytes, spoil_json, vary
+from asymrl.run import checkpoint, environment
+from asymrl.run import folder as run_folder
+from tests.helpers.fuzzing import KEYS, NUMBERS, TEXTS, fuzz, spoil, spoil_bytes, spoil_json, vary
 
 SHORT = {"configs": 300, "rows": 300, "tables": 30, "trainer": 300, "state": 100, "tokenizer": 40}
 SHORT |= {"model": 40, "run": 150}
@@ -36,9 +41,9 @@ def cases(part: str) -> pytest.MarkDecorator:
 
 # ---- configs
 
-OWN = [yaml.safe_load(path.read_text()) for path in sorted(configs.CONFIG_DIR.glob("*.yaml"))]
+OWN = [yaml.safe_load(path.read_text()) for path in sorted(CONFIG_DIR.glob("*.yaml"))]
 WHOLE = [c for c in OWN if "base" not in c]
-DOTTED = sorted(configs.flatten(configs.load("pocket_asym").model_dump()))
+DOTTED = sorted(flatten(load_config("pocket_asym").model_dump()))
 VALUES = ["1", "-1", "0.5", "1e9", ".nan", ".inf", "null", "true", "[]", "{}", "[1, 2]", "{a: 1}"]
 VALUES += ["'", "[", "{", "&a 1", "*a", "!!python/name:os.system", "${seed}", "${", "- 1", "a: b"]
 VALUES += [
@@ -91,7 +96,7 @@ def override(rng: random.Random) -> str:
 @cases("configs")
 def test_any_config_is_an_answer_or_a_sentence(count: int, tmp_path: Path) -> None:
     file = tmp_path / "some.yaml"
-    shutil.copy(configs.CONFIG_DIR / "pocket.yaml", tmp_path)
+    shutil.copy(CONFIG_DIR / "pocket.yaml", tmp_path)
 
     def case(rng: random.Random) -> str:
         named, overrides, row = "pocket_asym", [], None
@@ -102,11 +107,11 @@ def test_any_config_is_an_answer_or_a_sentence(count: int, tmp_path: Path) -> No
             overrides = [override(rng) for _ in range(rng.choice([1, 1, 2]))]
         if rng.random() < 0.02:
             row = rng.choice(["rloo", "nothing", "", "../pocket", "a\0b", "x" * 300, str(file)])
-        config = configs.load(named, overrides, row)
-        text = configs.dump(config)
+        config = load_config(named, overrides, row)
+        text = dump_config(config)
         file.write_text(text, encoding="utf-8")
-        again = configs.load(str(file))
-        assert configs.dump(again) == text, "what a run folder keeps is what the run had"
+        again = load_config(str(file))
+        assert dump_config(again) == text, "what a run folder keeps is what the run had"
         memory.describe(config, 0, 0.0)
         memory.describe(config, 2, 80.0)
         return "config"
@@ -139,7 +144,7 @@ def load(tokenizer) -> Iterator[Any]:
     with verifiers.make("exact") as exact, verifiers.make("math", 1, 1.0) as pooled:
 
         def read(rng: random.Random, file: Path) -> str:
-            found = data.load_problems(
+            found = problems.load_problems(
                 str(file),
                 tokenizer=tokenizer,
                 prompt=PROMPT,
@@ -236,7 +241,7 @@ def test_any_trainer_json_and_asymrl_json_is_read_or_refused(count: int, run: Pa
         if name == "asymrl.json":
             checkpoint.definitions(folder)
         else:
-            position, state = checkpoint.load(folder)
+            position, state = checkpoint.load_checkpoint(folder)
             assert position.step >= 0 and position.draws >= 0 and state.updates >= 0
         return name
 
@@ -284,12 +289,12 @@ def test_any_trainer_state_is_taken_or_refused(count: int, run: Path) -> None:
     folder = run / "checkpoints" / "latest"
     file = folder / checkpoint.STATE
     whole = file.read_bytes()
-    model = models.load_model(models.Model(path=str(folder)), torch.float32)
+    model = pretrained.load_model(ModelConfig(path=str(folder)), torch.float32)
     policy = LocalPolicy(model, **SETTINGS)
 
     def case(rng: random.Random) -> str:
         file.write_bytes(spoil_safetensors(rng, whole) if rng.random() < 0.98 else whole)
-        policy.load_state(checkpoint.load(folder)[1])
+        policy.load_state(checkpoint.load_checkpoint(folder)[1])
         return "state"
 
     assert fuzz("state", count, case, [str(folder), "of another model: "])["refused"] > count / 2
@@ -313,11 +318,11 @@ def test_any_tokenizer_is_loaded_or_refused(count: int, model_folder: Path, tmp_
         spoilt = spoil_bytes if name.endswith("jinja") else spoil_json
         (folder / name).write_bytes(spoilt(rng, whole[name]))
         try:
-            model = models.Model(path=str(folder))
-            found = models.load_tokenizer(model)
-            stops = models.stop_ids(model, found, ())
+            model = ModelConfig(path=str(folder))
+            found = pretrained.load_tokenizer(model)
+            stops = pretrained.stop_ids(model, found, ())
             assert stops and all(isinstance(stop, int) for stop in stops)
-            data.render(found, "What is 1?", **PROMPT)
+            problems.render_prompt(found, "What is 1?", **PROMPT)
         finally:
             (folder / name).write_bytes(whole[name])
         return name
@@ -337,7 +342,7 @@ def test_any_model_folder_is_loaded_whole_or_refused(
         name = rng.choice(list(whole))
         (folder / name).write_bytes(spoils[name](rng, whole[name]))
         try:
-            models.load_model(models.Model(path=str(folder)), torch.float32)
+            pretrained.load_model(ModelConfig(path=str(folder)), torch.float32)
         finally:
             (folder / name).write_bytes(whole[name])
         return name
@@ -349,7 +354,7 @@ def test_any_model_folder_is_loaded_whole_or_refused(
 def test_any_run_folder_is_gone_on_with_or_refused(
     count: int, run: Path, config_file: Path, tmp_path: Path
 ) -> None:
-    config = configs.load(str(config_file))
+    config = load_config(str(config_file))
     files = ("config.yaml", "metrics.jsonl", "environment.json")
     whole = {name: (run / name).read_bytes() for name in files}
     link = run / "checkpoints" / "latest"
@@ -365,9 +370,9 @@ def test_any_run_folder_is_gone_on_with_or_refused(
             spoilt = spoil_json if name == "environment.json" else spoil_bytes
             (run / name).write_bytes(spoilt(rng, whole[name]))
         try:
-            found = run_folder.find(run, config, "auto")
+            found = run_folder.find_checkpoint(run, config, "auto")
             assert found is not None
-            checkpoint.begin(run, found)
+            checkpoint.starting_point(run, found)
             run_folder.lines_until(run / "metrics.jsonl", rng.randrange(6))
             environment.earlier(run / "environment.json")
         finally:

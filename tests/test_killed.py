@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_loop import comparable, same_weights
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.paths import ROOT
+from tests.helpers.runs import comparable, same_weights
 
 
 def killed(kills: int, root: Path, *arguments: str) -> dict:
-    """What tests/killed.py counted; every run it made equals the one that nobody killed."""
-    command = [sys.executable, "-m", "tests.killed", str(kills), "0", str(root), *arguments]
+    """What tests/helpers/killed.py counted; every run it made equals the one that nobody killed."""
+    command = [sys.executable, "-m", "tests.helpers.killed", str(kills), "0", str(root), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + (root / "log").read_text()[-3000:]
     *folders, counts = map(json.loads, done.stdout.splitlines())

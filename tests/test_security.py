@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from asymrl import config as configs
-from asymrl import data, models, types, verifiers
-from asymrl.environment import masked
-from asymrl.schema import Model, Shape
-from asymrl.types import UserError
+from asymrl import verifiers
+from asymrl.config.load import CONFIG_DIR, load_config
+from asymrl.config.schema import ModelConfig, ShapeConfig
+from asymrl.data import problems
+from asymrl.engines import pretrained
+from asymrl.errors import MAX_SENTENCE, UserError, redact, short_repr
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PROMPT: dict[str, Any] = {"system": None, "user": "{problem}", "template_kwargs": {}}
 SECRETS = {
     "WANDB_API_KEY": "5ec3e7" * 6 + "5ec3",  # 40 hexadecimal digits, as wandb's are
@@ -39,7 +40,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def load(folder: Path, **settings: Any) -> Any:
-    return models.load_model(Model(path=str(folder), **settings), torch.float32)
+    return pretrained.load_model(ModelConfig(path=str(folder), **settings), torch.float32)
 
 
 def refused(read: Any, *arguments: Any, **settings: Any) -> str:
@@ -91,22 +92,24 @@ def test_code_of_a_model_is_not_run(folder: Path, tmp_path: Path, file: str) -> 
     (folder / "own.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
     kinds = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
     edit(folder / file, auto_map={kind: "own.Own" for kind in kinds}, model_type="own")
-    for read in (models.load_tokenizer, lambda m: models.load_model(m, torch.float32)):
-        text = refused(read, Model(path=str(folder)))
+    for read in (pretrained.load_tokenizer, lambda m: pretrained.load_model(m, torch.float32)):
+        text = refused(read, ModelConfig(path=str(folder)))
         assert "model.trust_remote_code=true" in text and file in text
     assert not canary.exists()
 
 
 def test_a_chat_template_cannot_leave_its_sandbox(folder: Path) -> None:
-    tokenizer = models.load_tokenizer(Model(path=str(folder)))
+    tokenizer = pretrained.load_tokenizer(ModelConfig(path=str(folder)))
     tokenizer.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    assert "unsafe" in refused(data.render, tokenizer, "a", **PROMPT)
+    assert "unsafe" in refused(problems.render_prompt, tokenizer, "a", **PROMPT)
 
 
 @pytest.mark.parametrize("name", ["tokenize", "chat_template", "tools"])
 def test_a_template_is_told_nothing_that_changes_how_it_is_rendered(tokenizer, name: str) -> None:
     prompt = PROMPT | {"template_kwargs": {name: False}}
-    assert f"chat_template_kwargs.{name}" in refused(data.render, tokenizer, "a", **prompt)
+    assert f"chat_template_kwargs.{name}" in refused(
+        problems.render_prompt, tokenizer, "a", **prompt
+    )
 
 
 def test_no_module_unpickles_evaluates_or_builds_objects_from_yaml() -> None:
@@ -122,11 +125,9 @@ def test_a_config_runs_no_code_and_reads_no_environment(tmp_path: Path, monkeypa
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     file = tmp_path / "c.yaml"
     for text in ("!!python/object/apply:os.getcwd []", "${oc.env:HF_TOKEN}"):
-        file.write_text(
-            f"base: {configs.CONFIG_DIR / 'pocket.yaml'}\ntracking:\n  project: {text}\n"
-        )
-        assert SECRETS["HF_TOKEN"] not in refused(configs.load, str(file))
-    assert "oc.env" in refused(configs.load, "pocket", ["tracking.project=${oc.env:HF_TOKEN}"])
+        file.write_text(f"base: {CONFIG_DIR / 'pocket.yaml'}\ntracking:\n  project: {text}\n")
+        assert SECRETS["HF_TOKEN"] not in refused(load_config, str(file))
+    assert "oc.env" in refused(load_config, "pocket", ["tracking.project=${oc.env:HF_TOKEN}"])
 
 
 # ---- folders that are not whole
@@ -197,8 +198,11 @@ def test_a_config_of_a_larger_model_is_refused_before_that_is_made(folder: Path)
 
 def test_a_wrong_shape_names_the_key_and_both_numbers(folder: Path) -> None:
     sizes = {"layers": 2, "hidden": 32, "intermediate": 48, "heads": 2, "kv_heads": 1}
-    right = Shape(
-        **sizes, head_dim=32, vocab=len(models.load_tokenizer(Model(path=str(folder)))), tied=True
+    right = ShapeConfig(
+        **sizes,
+        head_dim=32,
+        vocab=len(pretrained.load_tokenizer(ModelConfig(path=str(folder)))),
+        tied=True,
     )
     load(folder, shape=right)
     for key, wrong in {"vocab": 999, "tied": False, "kv_heads": 2}.items():
@@ -212,7 +216,7 @@ def test_a_wrong_shape_names_the_key_and_both_numbers(folder: Path) -> None:
 def test_a_tokenizer_beyond_the_models_vocabulary_is_refused(folder: Path) -> None:
     rows = json.loads((folder / "config.json").read_text())["vocab_size"]
     edit(folder / "config.json", vocab_size=rows - 1)
-    text = refused(models.load_tokenizer, Model(path=str(folder)))
+    text = refused(pretrained.load_tokenizer, ModelConfig(path=str(folder)))
     assert f"ids up to {rows - 1}" in text and f"a vocabulary of {rows - 1}" in text
 
 
@@ -220,7 +224,7 @@ def test_ids_far_apart_are_refused_before_they_fill_the_memory(folder: Path) -> 
     held = json.loads((folder / "tokenizer.json").read_text())
     held["model"]["vocab"]["<0x00>"] = 2**31
     (folder / "tokenizer.json").write_text(json.dumps(held))
-    text = refused(models.load_tokenizer, Model(path=str(folder)))
+    text = refused(pretrained.load_tokenizer, ModelConfig(path=str(folder)))
     assert "tokenizer.json: its largest id is 2147483648" in text
 
 
@@ -228,34 +232,36 @@ def test_a_model_without_a_stop_token_is_refused(folder: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         edit(folder / name, eos_token_id="left out")
     edit(folder / "tokenizer_config.json", eos_token="left out")
-    model = Model(path=str(folder))
-    tokenizer = models.load_tokenizer(model)
-    assert "has no stop token" in refused(models.stop_ids, model, tokenizer, ())
-    assert len(models.stop_ids(model, tokenizer, ["<|im_end|>"])) == 1
+    model = ModelConfig(path=str(folder))
+    tokenizer = pretrained.load_tokenizer(model)
+    assert "has no stop token" in refused(pretrained.stop_ids, model, tokenizer, ())
+    assert len(pretrained.stop_ids(model, tokenizer, ["<|im_end|>"])) == 1
 
 
 @pytest.mark.parametrize("wrong", [10**6, -1, "</s>", 1.5, {"a": 1}])
 def test_a_stop_token_that_is_no_id_is_refused(folder: Path, wrong: Any) -> None:
     edit(folder / "generation_config.json", eos_token_id=wrong)
-    model = Model(path=str(folder))
-    text = refused(models.stop_ids, model, models.load_tokenizer(model), ())
+    model = ModelConfig(path=str(folder))
+    text = refused(pretrained.stop_ids, model, pretrained.load_tokenizer(model), ())
     assert "stop token" in text or "cannot be loaded" in text
 
 
 def test_a_broken_generation_config_is_not_passed_over(folder: Path) -> None:
     (folder / "generation_config.json").write_text("{")
-    model = Model(path=str(folder))
-    assert "model folder" in refused(models.stop_ids, model, models.load_tokenizer(model), ())
+    model = ModelConfig(path=str(folder))
+    assert "model folder" in refused(
+        pretrained.stop_ids, model, pretrained.load_tokenizer(model), ()
+    )
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     file = tmp_path / "d.jsonl"
     file.write_text('{"problem": "a", "answer": "1"}\n')
-    tokenizer: Any = models.load_tokenizer(Model(path=str(folder)))
+    tokenizer: Any = pretrained.load_tokenizer(ModelConfig(path=str(folder)))
     with verifiers.make("exact") as verifier:
         loading: dict[str, Any] = {"prompt": PROMPT, "max_prompt_tokens": 64, "verifier": verifier}
-        text = refused(data.load_problems, str(file), tokenizer=tokenizer, **loading)
+        text = refused(problems.load_problems, str(file), tokenizer=tokenizer, **loading)
     assert "no chat template" in text and "chat_template.jinja" in text
 
 
@@ -304,13 +310,13 @@ def test_what_looks_like_a_password_is_masked(tmp_path: Path) -> None:
         "some.token=hunter2": "hunter2",
         "x.api_key=hunter2 y=1": "hunter2",
     }.items():
-        assert secret not in masked(text) and secret not in str(UserError(text))
+        assert secret not in redact(text) and secret not in str(UserError(text))
     plain = "model.path=org/name loss.clip_high=0.28 https://host/a@b"
-    assert masked(plain) == plain
+    assert redact(plain) == plain
 
 
 def test_a_sentence_stays_one_line_and_says_nothing_to_a_terminal() -> None:
     text = str(UserError("a\nb\x1b[31m" + "\u202e" + "x" * 10_000 + "the end"))
     assert text.startswith(r"a\nb\x1b[31m\u202exx") and text.endswith("xthe end")
-    assert len(text) <= types.SENTENCE and text.isprintable()
-    assert types.shown(10**5000) == "a very large int"
+    assert len(text) <= MAX_SENTENCE and text.isprintable()
+    assert short_repr(10**5000) == "a very large int"

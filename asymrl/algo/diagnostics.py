@@ -15,7 +15,7 @@ from asymrl.types import Groups
 
 BINS = 16
 """Group accuracies are counted to the nearest sixteenth: exactly, for G = 2, 4, 8 and 16."""
-NUM_CELLS = 2 * (BINS + 1)
+NUM_ACCURACY_BINS = 2 * (BINS + 1)
 
 
 def kappa(groups: Groups) -> float:
@@ -56,7 +56,7 @@ def channel_mass(groups: Groups, advantages: Float[Tensor, "N G"]) -> dict[str, 
     return {"diag/mass_positive": mass(correct), "diag/mass_negative": mass(wrong)}
 
 
-def cells(groups: Groups) -> Int[Tensor, "N G"]:
+def accuracy_bins(groups: Groups) -> Int[Tensor, "N G"]:
     """Which cell a rollout counts under: round(16 p) for reward 0, and 17 more for reward 1.
 
     Mixed groups are never rounded to 0 or 1.
@@ -78,10 +78,10 @@ def by_accuracy(groups: Groups, advantages: Float[Tensor, "N G"]) -> dict[str, f
 
     p in sixteenths; where no group is, there is no metric.
     """
-    cell = cells(groups)[groups.valid]
+    cell = accuracy_bins(groups)[groups.valid]
     counted = groups.valid.any(1)
     size = groups.valid.sum(1, keepdim=True).expand_as(groups.valid)[groups.valid]
-    zeros = advantages.new_zeros(NUM_CELLS)
+    zeros = advantages.new_zeros(NUM_ACCURACY_BINS)
     share = 1 / (size * counted.sum())
     mass = zeros.index_add(0, cell, (advantages[groups.valid].abs() * share).to(zeros.dtype))
     fraction = zeros.index_add(0, cell, share.to(zeros.dtype)).reshape(2, BINS + 1).sum(0)

@@ -15,13 +15,13 @@ not know estimators, losses or files.
 import math
 from collections.abc import Callable, Mapping
 
-from asymrl.types import value
+from asymrl.types import frozen
 
 State = Mapping[str, float]
 
 
-@value
-class Observed:
+@frozen
+class StepStats:
     """What a schedule may see of the step that has just finished.
 
     step: its number, from 1; steps: of the whole run; accuracy: p of each group that has a valid
@@ -36,13 +36,13 @@ class Observed:
     entropy: float
 
 
-def constant(state: State, seen: Observed) -> dict[str, float]:
+def constant(state: State, seen: StepStats) -> dict[str, float]:
     """The config's betas throughout, as in the paper."""
     return dict(state)
 
 
 def linear(
-    state: State, seen: Observed, *, end_beta_pos: float, end_beta_neg: float
+    state: State, seen: StepStats, *, end_beta_pos: float, end_beta_neg: float
 ) -> dict[str, float]:
     """From the config's betas on a straight line to the end's. Ours; the paper has no schedule.
 
@@ -58,7 +58,7 @@ def linear(
 
 
 def cosine(
-    state: State, seen: Observed, *, end_beta_pos: float, end_beta_neg: float
+    state: State, seen: StepStats, *, end_beta_pos: float, end_beta_neg: float
 ) -> dict[str, float]:
     """As `linear`, with f(t) = (1 + cos(pi (t - 1) / (steps - 1))) / 2: slow, fast, slow.
 
@@ -71,7 +71,7 @@ def cosine(
 
 def peak_tracking(
     state: State,
-    seen: Observed,
+    seen: StepStats,
     *,
     quantile_pos: float = 0.1,
     quantile_neg: float = 0.4,
@@ -114,7 +114,7 @@ def peak_tracking(
 
 def entropy_steering(
     state: State,
-    seen: Observed,
+    seen: StepStats,
     *,
     entropy_low: float,
     entropy_high: float,
@@ -168,7 +168,7 @@ def entropy_steering(
 
 def _toward(
     state: State,
-    seen: Observed,
+    seen: StepStats,
     end_beta_pos: float,
     end_beta_neg: float,
     share: Callable[[float], float],

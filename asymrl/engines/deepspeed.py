@@ -25,24 +25,24 @@ from torch import Tensor
 from torch.utils.cpp_extension import _get_build_directory
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from asymrl.batch import plan
+from asymrl.algo.batch import plan
+from asymrl.engines.distributed import World
+from asymrl.engines.flops import work_of
 from asymrl.engines.policy import (
     MicroBatch,
     PolicyModule,
     Totals,
+    check_head,
+    check_same_parameters,
     laid_out,
     loss_inputs,
     micro_batch,
     no_tokens,
     non_finite,
-    refuse_another_head,
-    refuse_another_model,
     run,
     save_model,
     without_dropout,
 )
-from asymrl.engines.world import World
-from asymrl.flops import work_of
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 if not torch.cuda.is_available():
@@ -50,8 +50,8 @@ if not torch.cuda.is_available():
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # what DeepSpeed 0.19 calls has new names in torch 2.13, and says so at every call
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-import deepspeed as framework  # noqa: E402  # pyright: ignore
-from deepspeed.runtime.zero import offload_config  # noqa: E402  # pyright: ignore
+import deepspeed as framework  # pyright: ignore  # noqa: E402
+from deepspeed.runtime.zero import offload_config  # pyright: ignore  # noqa: E402
 
 deepspeed: Any = framework
 Kind: Any = offload_config.OffloadStateTypeEnum
@@ -149,7 +149,7 @@ class DeepSpeedPolicy:
         )
         self.engine: Any = engine
         self.work = work_of(self.module.model, world.size)
-        refuse_another_head(self.module)
+        check_head(self.module)
         self.world = world
         self.lr = lr
         self.warmup_updates = warmup_updates
@@ -243,7 +243,7 @@ class DeepSpeedPolicy:
 
     @torch.no_grad()
     def load_state(self, state: TrainerState) -> None:
-        refuse_another_model(state, {n: tuple(p.ds_shape) for n, p in self._named_parameters()})
+        check_same_parameters(state, {n: tuple(p.ds_shape) for n, p in self._named_parameters()})
         self.updates = state.updates
         for name, parameter in self._named_parameters():
             weights = state.weights[name]

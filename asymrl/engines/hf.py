@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from asymrl.engines import hf_cache
+from asymrl.engines import kv_cache
 from asymrl.engines.rollout import fingerprint, uniforms
-from asymrl.types import Request, Rollout, Sampling, UserError
+from asymrl.errors import UserError
+from asymrl.types import Request, Rollout, Sampling
 
 BLOCK = 512  # tokens of the vocabulary
 CPU_LOGITS = 2**20  # that are looked at together: 4 MiB
@@ -30,7 +31,7 @@ class HFEngine:
     UserError for one whose cache is not keys and values alone."""
 
     def __init__(self, model: Any, decode: Callable[[Sequence[int]], str], max_rows: int) -> None:
-        if not hf_cache.suits(model):
+        if not kv_cache.suits(model):
             raise UserError(
                 f"{model.config.model_type} models keep more of what they read than keys and "
                 "values, which the hf engine does not know"
@@ -59,7 +60,7 @@ class HFEngine:
         owners = [(r, i) for r in requests for i in range(r.samples)]  # by row, never dropped
         index = torch.repeat_interleave(torch.tensor([r.samples for r in requests])).to(device)
         mask, positions, cache, logits = self._prefill(requests, sampling.max_tokens)
-        hf_cache.repeat(cache, index)
+        kv_cache.repeat(cache, index)
         mask, positions, logits = (
             None if mask is None else mask[index],
             positions[index],
@@ -81,7 +82,7 @@ class HFEngine:
                     request, i = owners[row]
                     ids = tokens[row, :length].tolist()
                     yield self._rollout(request, i, ids, values[row, :length].tolist(), not stop)
-                order = hf_cache.drop(cache, done)
+                order = kv_cache.drop(cache, done)
                 if not len(order):
                     return
                 alive, token, positions = alive[order], token[order], positions[order]
@@ -104,7 +105,7 @@ class HFEngine:
         if int(lengths.min()) < width:
             mask = torch.ones(len(prompts), width + more, dtype=torch.bool, device=device)
             mask[:, :width] = positions >= 0
-        cache = hf_cache.new()
+        cache = kv_cache.new()
         seen = None if mask is None else mask[:, :width]
         logits = self._forward(ids, seen, positions.clamp(min=0), cache)
         return mask, lengths, cache, logits

@@ -14,24 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asymrl.batch import plan
-from asymrl.engines import hf_cache, prompts
+from asymrl.algo.batch import plan
+from asymrl.engines import kv_cache, shared_prefix
+from asymrl.engines.flops import Work, work_of
 from asymrl.engines.policy import (
     MicroBatch,
     PolicyModule,
     Totals,
+    check_head,
+    check_same_parameters,
     laid_out,
     loss_inputs,
     micro_batch,
     no_tokens,
     non_finite,
-    refuse_another_head,
-    refuse_another_model,
     run,
     save_model,
     without_dropout,
 )
-from asymrl.flops import Work, work_of
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 CPU_TOKENS = 768
@@ -65,7 +65,7 @@ class LocalPolicy:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         without_dropout(model)
         self.module = PolicyModule(model.train(), temperature)
-        refuse_another_head(self.module)
+        check_head(self.module)
         self.weights = [(n, p.detach()) for n, p in self.module.named_hf_parameters()]
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -81,7 +81,7 @@ class LocalPolicy:
         self.bf16 = bf16
         # not on a GPU, whose fastest attention takes no mask, nor where layers run twice
         on_cpu = self._device.type == "cpu"
-        self.shares_prompts = on_cpu and not gradient_checkpointing and hf_cache.suits(model)
+        self.shares_prompts = on_cpu and not gradient_checkpointing and kv_cache.suits(model)
         self.updates = 0
         for parameter in model.parameters():  # so that a skipped or fresh state is a full one
             self.optimizer.state[parameter] = {
@@ -111,20 +111,20 @@ class LocalPolicy:
         totals.add(loss(no_tokens(minibatch, self._device)))
         live = torch.nonzero(minibatch.live)[:, 0].tolist()
         shared = None
-        if self.shares_prompts and prompts.worth_it(minibatch, live, self.token_budget):
+        if self.shares_prompts and shared_prefix.worth_it(minibatch, live, self.token_budget):
             with self._autocast():
-                shared = prompts.compute(self.module, minibatch, live)
+                shared = shared_prefix.compute(self.module, minibatch, live)
         for micro in self._micro_batches(minibatch, live, responses_only=shared is not None):
             before, width = None, micro.input_ids.shape[1]
             if shared:
-                before = prompts.before(shared, minibatch.prompt_lengths, micro.rows, width)
+                before = shared_prefix.before(shared, minibatch.prompt_lengths, micro.rows, width)
             with self._autocast():
                 logprobs, entropy = run(self.module, micro, self._device, before)
             outputs = loss(loss_inputs(minibatch, micro, logprobs, entropy))
             outputs.loss.backward()
             totals.add(outputs)
         if shared:
-            prompts.backward(shared)
+            shared_prefix.backward(shared)
         for parameter in self.module.parameters():  # AdamW moves on even when nothing survives
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -174,7 +174,7 @@ class LocalPolicy:
 
     @torch.no_grad()
     def load_state(self, state: TrainerState) -> None:
-        refuse_another_model(state, {n: tuple(p.shape) for n, p in self.named_weights()})
+        check_same_parameters(state, {n: tuple(p.shape) for n, p in self.named_weights()})
         self.updates = state.updates
         for name, parameter in self.module.named_hf_parameters():
             parameter.copy_(state.weights[name])

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from asymrl.algo.batch import response_lengths
 from asymrl.algo.logprobs import logprobs_and_entropy
-from asymrl.batch import response_lengths
-from asymrl.flops import Work
+from asymrl.engines.flops import Work
+from asymrl.errors import UserError
 from asymrl.types import (
     Batch,
     LossFn,
@@ -27,8 +28,7 @@ from asymrl.types import (
     Tokens,
     TrainerState,
     UpdateStats,
-    UserError,
-    value,
+    frozen,
 )
 
 
@@ -117,7 +117,7 @@ class Head(nn.Module):
         return logprobs_and_entropy(hidden, weight, targets, temperature=self.temperature)
 
 
-@value
+@frozen
 class MicroBatch:
     """Some rows of a batch as one padded forward pass.
 
@@ -209,7 +209,7 @@ def save_model(model: Any, weights: Mapping[str, Tensor], dtype: torch.dtype, fo
     model.save_pretrained(folder, state_dict={n: t.to(dtype) for n, t in weights.items()})
 
 
-def refuse_another_model(state: TrainerState, own: Mapping[str, tuple[int, ...]]) -> None:
+def check_same_parameters(state: TrainerState, own: Mapping[str, tuple[int, ...]]) -> None:
     """A state is of this model if every part has just its parameters, in their shapes."""
     for section in ("weights", "exp_avg", "exp_avg_sq"):
         held = getattr(state, section)
@@ -339,7 +339,7 @@ def without_dropout(model: Any) -> None:
 
 
 @torch.no_grad()
-def refuse_another_head(module: PolicyModule) -> None:
+def check_head(module: PolicyModule) -> None:
     """Some models do more to their logits than a linear head does; their numbers would be wrong."""
     model, device = module.model, module.model.device
     ids = torch.arange(4, 12, device=device)[None] % model.config.vocab_size

@@ -6,7 +6,6 @@ is derived from (run seed, s, j, i) alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymrl.types import Request, Rollout, Sampling
+from asymrl.types import Request, Rollout, Sampling, derive_seed
 
 FINGERPRINT_PART = 2**24
 
@@ -48,13 +47,6 @@ class RolloutEngine(Protocol):
     def sleep(self) -> None:
         """Give memory back while the policy updates; the weights may be lost."""
         ...
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part and on nothing else, on any machine."""
-    text = "/".join(str(part) for part in parts)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def uniforms(seed: int, sample: int, count: int) -> Tensor:

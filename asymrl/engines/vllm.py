@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymrl.engines.rollout import derive_seed, fingerprint
+from asymrl.engines.distributed import World
+from asymrl.engines.rollout import fingerprint
 from asymrl.engines.vllm_weights import hf_names, named_weight, repack_heads
-from asymrl.engines.world import World
-from asymrl.types import Request, Rollout, Sampling, UserError, said
+from asymrl.errors import UserError, one_line
+from asymrl.types import Request, Rollout, Sampling, derive_seed
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model in this process, where weights can reach it
@@ -218,11 +219,11 @@ def open_engine(wanted: dict[str, Any]) -> Any:
         try:
             config = EngineArgs(**wanted).create_engine_config(context)
             if not torch.cuda.is_available():
-                refuse_head_size(config.model_config.get_head_size())
+                check_head_size(config.model_config.get_head_size())
             llm = LLMEngine.from_vllm_config(config, context, disable_log_stats=True)
         except (ValueError, OSError, NotImplementedError) as error:
             cause = str(error).rpartition("Value error, ")[2]
-            cause = said(cause.partition(" [type=")[0])  # pydantic's own addition
+            cause = one_line(cause.partition(" [type=")[0])  # pydantic's own addition
             raise UserError(f"model {wanted['model']} cannot be opened by vLLM: {cause}") from error
     # it calls the tied head and the rotary embedding, which have nothing to load, failures
     getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(ERROR)
@@ -237,7 +238,7 @@ def settle(llm: Any) -> None:
         client.get_output()
 
 
-def refuse_head_size(size: int) -> None:
+def check_head_size(size: int) -> None:
     """vLLM's GPU attention does so itself; on CPU only the first response would fail."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend  # pyright: ignore
 

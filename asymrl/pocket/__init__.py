@@ -1,14 +1,10 @@
-"""The CPU-scale task, tokenizer, model and warm start: all that a pocket run needs, made here.
+"""The laptop-scale task: its problems, tokenizer, model and warm start, all made on this machine.
 
-`ensure(folder)` makes it, `ready()` makes it at its usual place on first use. Nothing is
-downloaded.
+`ready()` makes them in `runs/pocket` on first use; nothing is downloaded. Importing this package
+loads no torch.
 """
 
 from pathlib import Path
-
-from asymrl.pocket.build import ensure
-from asymrl.pocket.model import Recipe
-from asymrl.pocket.show import ensure_shown
 
 FOLDER = Path("runs/pocket")
 DATA = {
@@ -19,8 +15,7 @@ DATA = {
 
 
 def ready() -> Path:
-    """FOLDER, made if it is not there, with its progress shown."""
+    """FOLDER, made with a progress display if it does not exist yet."""
+    from asymrl.pocket.show import ensure_shown
+
     return ensure_shown(FOLDER)
-
-
-__all__ = ["DATA", "FOLDER", "Recipe", "ensure", "ready"]

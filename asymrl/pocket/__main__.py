@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from asymrl.types import UserError
+from asymrl.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:

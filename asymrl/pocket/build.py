@@ -22,10 +22,10 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from transformers.utils import logging as hf_logging
 
+from asymrl.errors import UserError
 from asymrl.pocket.model import MAX_LENGTH, Progress, Recipe, build_model, warm_start
 from asymrl.pocket.task import LENGTHS, MODULUS, Numbers, box, question, rows, split
 from asymrl.pocket.tokenizer import build_tokenizer
-from asymrl.types import UserError
 
 RECIPE_FILE = "recipe.json"
 FILES = ("policy", "train_easy.jsonl", "train_hard.jsonl", "heldout.jsonl", RECIPE_FILE)

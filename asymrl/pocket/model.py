@@ -15,14 +15,14 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from asymrl.pocket.task import END, Numbers, Style, demonstration, question
 from asymrl.pocket.tokenizer import ASSISTANT, PAD, USER
-from asymrl.types import value
+from asymrl.types import frozen
 
 MAX_LENGTH = 8192
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, of how many, what is being done)."""
 
 
-@value
+@frozen
 class Recipe:
     """Everything that the pocket folder depends on, beside the seed.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from asymrl.types import value
+from asymrl.types import frozen
 
 MODULUS = 13
 RESIDUES = range(MODULUS)
@@ -54,7 +54,7 @@ PIECES = (
 """Every piece of text that is one token."""
 
 
-@value
+@frozen
 class Style:
     """How the demonstrations are written: the chance of each habit, at every place it may come.
 

@@ -13,11 +13,12 @@ from concurrent.futures import Future
 from functools import cache
 from typing import Any, Protocol, Self
 
-from asymrl.types import UserError, Verdict, value
+from asymrl.errors import UserError
+from asymrl.types import Verdict, frozen
 from asymrl.verifiers.pool import Pool
 
 
-@value
+@frozen
 class Entry:
     """Where a verifier lives, and whether it can hang or crash and so needs processes."""
 

@@ -22,7 +22,8 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
-from asymrl.types import UserError, Verdict
+from asymrl.errors import UserError
+from asymrl.types import Verdict
 from asymrl.verifiers import VERIFIERS, Verifier, make
 from asymrl.verifiers.extract import answer_tag, box_list, closing_answer
 

@@ -13,14 +13,14 @@ from functools import lru_cache
 
 from asymrl.types import Reason
 from asymrl.verifiers import exact
-from asymrl.verifiers.answers import same
-from asymrl.verifiers.expressions import Node
+from asymrl.verifiers.equality.answers import same
+from asymrl.verifiers.equality.symbolic import finished, unfinished
+from asymrl.verifiers.equality.values import Beyond
 from asymrl.verifiers.extract import final_answer
-from asymrl.verifiers.grammar import read
-from asymrl.verifiers.notation import plain, unwrapped, words
-from asymrl.verifiers.symbolic import finished, unfinished
-from asymrl.verifiers.tokens import Unreadable, has_thousands
-from asymrl.verifiers.values import Beyond
+from asymrl.verifiers.latex.lexer import Unreadable, has_thousands
+from asymrl.verifiers.latex.normalize import plain, unwrapped, words
+from asymrl.verifiers.latex.parser import read
+from asymrl.verifiers.latex.tree import Node
 
 FENCED = True  # in a worker it may run no code, and open and reach nothing
 

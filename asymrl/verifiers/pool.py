@@ -30,8 +30,8 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from asymrl.types import Verdict, value
-from asymrl.verifiers import fence
+from asymrl.types import Verdict, frozen
+from asymrl.verifiers import sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ START = "import sys; from asymrl.verifiers.pool import work; work(*sys.argv[1:])
 Job = tuple[Future[Any], Callable[[Verdict], Any], list[str]]  # future, what it is given, request
 
 
-@value
+@frozen
 class Command:
     """What a worker runs: a module's verify with these keyword arguments, so long a job."""
 
@@ -219,7 +219,7 @@ def work(fd: str, module: str, timeout: str, settings: str) -> None:
     verifier, keywords = importlib.import_module(module), json.loads(settings)
     verifier.verify(*WARM_UP, **keywords)
     if getattr(verifier, "FENCED", False):
-        fence.put_up()
+        sandbox.install_sandbox()
     with Connection(int(fd)) as link, contextlib.suppress(EOFError, OSError):
         link.send_bytes(b"ready")
         while os.getppid() == parent:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from asymrl import checkpoint
-from asymrl.schema import Deadlines
-from tests.stack.test_ranks import BIN, ROOT
-from tests.test_loop import metrics
+from asymrl.config.schema import DeadlinesConfig
+from asymrl.run import checkpoint
+from tests.helpers.paths import BIN, ROOT
+from tests.helpers.runs import metrics
 
 pytestmark = [
     pytest.mark.skipif(
@@ -27,7 +27,7 @@ pytestmark = [
 STEPS = ["rollout.engine=hf", "policy.backend=deepspeed", "steps=100000", "checkpoint.every=5"]
 
 
-TIGHT = [f"deadlines.{phase}=0.2" for phase in Deadlines.model_fields if phase != "load"]
+TIGHT = [f"deadlines.{phase}=0.2" for phase in DeadlinesConfig.model_fields if phase != "load"]
 
 
 class Launched:
@@ -86,7 +86,7 @@ def test_a_rank_that_dies_takes_the_other_down(launched: Launched) -> None:
     assert all("rank 1" in line for line in lines), lines
     saved = checkpoint.latest(launched.folder)
     assert saved is not None
-    checkpoint.refuse_damaged(saved)
+    checkpoint.check_digests(saved)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds ranks in /proc")
@@ -101,7 +101,7 @@ def test_a_rank_that_hangs_ends_the_run_and_is_named(launched: Launched) -> None
     assert not Path(f"/proc/{hung}").exists()
     saved = checkpoint.latest(launched.folder)
     assert saved is not None
-    checkpoint.refuse_damaged(saved)
+    checkpoint.check_digests(saved)
 
 
 def test_ranks_that_are_asked_to_stop_save_and_go_on(launched: Launched, config_file: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_evaluate_runs as runs
+from tests.evaluation import test_evaluate_runs as runs
 
 command = runs.command  # the fixture
 

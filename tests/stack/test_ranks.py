@@ -15,10 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
-from asymrl import checkpoint
+from asymrl.run import checkpoint
+from tests.helpers.paths import BIN, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 pytestmark = [
     pytest.mark.skipif(
         find_spec("vllm") is None or find_spec("deepspeed") is None,
@@ -56,7 +55,7 @@ def comparable(row: dict[str, Any]) -> dict[str, float]:
 
 def test_two_ranks_keep_every_promise(tmp_path: Path) -> None:
     """One launch of two processes that go through three files of tests in step."""
-    files = "tests/test_policies.py tests/test_sharded.py tests/stack/two_ranks.py"
+    files = "tests/engines/test_policies.py tests/engines/test_sharded.py tests/stack/two_ranks.py"
     inner = (
         f"exec {sys.executable} -m pytest {files} -k 'not local' -x -q -p no:cacheprovider "
         f"--timeout 120 --basetemp={tmp_path}/rank$RANK"

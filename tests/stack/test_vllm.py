@@ -18,13 +18,13 @@ from transformers import GenerationConfig, Qwen2Config, Qwen3Config
 from transformers import Qwen2ForCausalLM as Qwen2
 from transformers import Qwen3ForCausalLM as Qwen3
 
+from asymrl.engines.distributed import World
 from asymrl.engines.rollout import fingerprint
 from asymrl.engines.vllm import VLLMEngine, arguments, undisturbed
-from asymrl.engines.world import World
-from asymrl.types import UserError
-from tests import test_rollout_engines as contract
-from tests.conftest import tiny_model
-from tests.test_rollout_engines import SAMPLING, STOP, VOCABULARY, by_key, decode, requests
+from asymrl.errors import UserError
+from tests.engines import test_rollout_engines as contract
+from tests.helpers.engines import SAMPLING, STOP, VOCABULARY, by_key, decode, dense_values, requests
+from tests.helpers.models import tiny_model
 
 pytestmark = [
     pytest.mark.skipif(
@@ -122,7 +122,7 @@ def test_contract(engine, promise: str) -> None:
 
 def assert_logprobs_are_of(model, rollouts, asked, temperature: float = 1.0) -> None:
     for rollout in rollouts:
-        dense, _ = contract.dense_values(model, rollout, asked[rollout.draw - 40], temperature)
+        dense, _ = dense_values(model, rollout, asked[rollout.draw - 40], temperature)
         torch.testing.assert_close(torch.tensor(rollout.engine_logprobs), dense, atol=1e-4, rtol=0)
 
 

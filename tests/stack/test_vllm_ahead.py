@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from asymrl.engines.vllm import VLLMEngine
+from tests.helpers.engines import SAMPLING, requests
 from tests.stack import test_vllm as vllm
 from tests.stack.test_vllm import MODEL, assert_logprobs_are_of, named
-from tests.test_rollout_engines import SAMPLING, requests
 
 pytestmark = vllm.pytestmark
 

@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 import train
+from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.rollout import fingerprint
 from asymrl.engines.vllm import VLLMEngine
-from asymrl.engines.world import World, from_environment, join
-from asymrl.evaluate import roll_out
-from asymrl.loop import sync
-from asymrl.types import Sampling, UserError
+from asymrl.errors import UserError
+from asymrl.training.loop import sync_weights
+from asymrl.training.rollout import generate_and_verify
+from asymrl.types import Sampling
 from asymrl.verifiers import make as make_verifier
-from tests.conftest import tiny_model
-from tests.test_policies import LOSS, MIXED, rollout_batch, sharded
-from tests.test_rollout_engines import by_key, dense_values, requests
+from tests.helpers.engines import by_key, dense_values, requests
+from tests.helpers.models import tiny_model
+from tests.helpers.policies import LOSS, MIXED, rollout_batch, sharded
 
 VOCABULARY, STOP = 20, 7  # of test_policies
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
@@ -83,8 +84,8 @@ NAMES = ["model.embed_tokens.weight", "model.layers.1.self_attn.v_proj.weight", 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tensor_that_changed_on_the_way_stops_the_run_by_name(policy, engine, name) -> None:
     with pytest.raises(RuntimeError, match=name.replace(".", r"\.")):
-        sync(Corrupting(policy, name), engine, check=True)  # pyright: ignore[reportArgumentType]
-    sync(policy, engine, check=True)
+        sync_weights(Corrupting(policy, name), engine, check=True)  # pyright: ignore[reportArgumentType]
+    sync_weights(policy, engine, check=True)
 
 
 def test_a_sync_that_breaks_off_leaves_an_engine_that_refuses(policy, engine) -> None:
@@ -98,14 +99,14 @@ def test_a_sync_that_breaks_off_leaves_an_engine_that_refuses(policy, engine) ->
         engine.load_weights(broken())
     with pytest.raises(RuntimeError, match="no weights"):
         list(engine.generate(requests(), SAMPLING))
-    sync(policy, engine, check=True)
+    sync_weights(policy, engine, check=True)
     assert len(list(engine.generate(requests(), SAMPLING))) == 30
 
 
 def test_after_an_update_and_a_sync_all_three_agree_on_logprobs(policy, engine, world) -> None:
     """The policy on two ranks, vLLM on each, and transformers."""
     policy.update(rollout_batch(MIXED), LOSS)
-    sync(policy, engine, check=True)
+    sync_weights(policy, engine, check=True)
     weights = {name: tensor.clone() for name, tensor in policy.named_weights()}
     model = tiny_model(VOCABULARY, STOP)
     HFEngine(model, decode, 64).load_weights(iter(weights.items()))
@@ -140,10 +141,10 @@ def test_gathered_weights_are_streamed_whole_whatever_the_bucket(
 
 
 def test_ranks_share_the_requests_and_all_know_all_rollouts(engine, policy, world) -> None:
-    sync(policy, engine, check=False)
+    sync_weights(policy, engine, check=False)
     asked = requests(count=5)
     with make_verifier("exact") as verifier:
-        rollouts, verdicts = roll_out(
+        rollouts, verdicts = generate_and_verify(
             asked, engine=engine, verifier=verifier, sampling=SAMPLING, world=world
         )
     assert [(r.draw, r.sample) for r in rollouts] == [
@@ -158,7 +159,7 @@ def test_ranks_share_the_requests_and_all_know_all_rollouts(engine, policy, worl
 
 def test_an_engine_with_nothing_to_do_keeps_step(engine, policy, world) -> None:
     with make_verifier("exact") as verifier:
-        rollouts, _ = roll_out(
+        rollouts, _ = generate_and_verify(
             requests(count=1), engine=engine, verifier=verifier, sampling=SAMPLING, world=world
         )
     assert len(rollouts) == 6

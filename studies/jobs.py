@@ -1,0 +1,132 @@
+"""What is run: arms (a config and the settings in which it differs), and jobs (an arm on a mix with
+a seed). Values only: knows configs by name, no file and no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from asymrl.config.load import Config, load_config
+from asymrl.types import frozen
+
+MIXES = {"easy": "pocket_easy", "hard": "pocket_hard"}
+NEVER = 1_000_000  # as an interval: the last step is always due
+# No checkpoint, evaluation or sample but the last: the metrics of every step are kept anyway.
+LEAN = (
+    f"eval.every={NEVER}",
+    f"checkpoint.every={NEVER}",
+    f"tracking.rollouts_every={NEVER}",
+    "tracking.logprob_gain_every=5",
+)
+
+
+@frozen
+class Arm:
+    """One line of a study. config: a bare name in configs/, or a path; overrides: key.sub=value."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+
+
+@frozen
+class Job:
+    """One run. folder: its run folder; overrides: all of them; steps, benchmarks: of its config."""
+
+    name: str
+    arm: Arm
+    mix: str
+    seed: int
+    folder: Path
+    overrides: tuple[str, ...]
+    steps: int
+    benchmarks: tuple[str, ...]
+
+    def config(self) -> Config:
+        return load_config(self.arm.config, self.overrides)
+
+
+def row(name: str) -> Arm:
+    """A row of the paper's table: configs/pocket_<name>.yaml."""
+    return Arm(name=name, config=f"pocket_{name}")
+
+
+NAMED = {
+    (0.0, 0.0): row("reinforce"),
+    (0.5, 0.0): row("pos_only"),
+    (0.0, 0.5): row("neg_only"),
+    (0.5, 0.5): row("grpo"),
+    (0.7, 0.7): row("asym_sym"),
+    (0.9, 0.4): row("asym"),
+}
+
+
+def betas(beta_pos: float, beta_neg: float) -> Arm:
+    """The arm at that point of the family; a row of the table where it is one, so that studies
+    share its runs."""
+    return NAMED.get((beta_pos, beta_neg)) or Arm(
+        name=f"pos{beta_pos:g}_neg{beta_neg:g}",
+        config="pocket_grpo",
+        overrides=(f"advantage.beta_pos={beta_pos}", f"advantage.beta_neg={beta_neg}"),
+    )
+
+
+# One step at a learning rate of 0 is the untrained policy, asked and judged like all others.
+BASE = Arm(name="base", config="pocket_grpo", overrides=("optim.lr=0.0", "steps=1"))
+TABLE_ROWS = (
+    *(row(name) for name in ("reinforce", "reinforce_ent", "grpo", "grpo_ent", "grpo_clip_higher")),
+    *(row(name) for name in ("dr_grpo", "pos_only", "neg_only", "asym_sym", "asym")),
+    *(row(name) for name in ("asym_clip_higher", "ent_increase", "ent_decrease")),
+    *(row(name) for name in ("cw_grpo", "eapo", "quad_phr", "quad_plr", "quad_nhr", "quad_nlr")),
+)
+# Schedules, beside the fixed (0.9, 0.4) that they start from.
+SCHEDULED = (
+    Arm(name="peak_tracking", config="pocket_asym", overrides=("schedule.name=peak_tracking",)),
+    Arm(
+        name="entropy_steering",
+        config="pocket_asym",
+        overrides=("schedule={name: entropy_steering, entropy_low: 0.45, entropy_high: 0.65}",),
+    ),
+)
+CLAIM_ARMS = (
+    *(betas(pos, 0.0) for pos in (0.0, 0.25, 0.5, 0.75)),
+    *(betas(0.0, neg) for neg in (0.25, 0.5, 0.75)),
+    *(row(name) for name in ("grpo", "asym", "ent_increase", "ent_decrease")),
+)
+GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
+GRID_ARMS = tuple(betas(pos, neg) for pos in GRID for neg in GRID)
+
+
+def jobs(
+    arms: Sequence[Arm],
+    mixes: Sequence[str],
+    seeds: int,
+    out: Path,
+    steps: int | None = None,
+) -> list[Job]:
+    """Every arm on every mix with the seeds 0, 1, ..., seed by seed, so that a study that is
+    stopped has whole seeds. UserError where a config is wrong, before anything has run.
+
+    steps: in place of the configs' own. The folder is out/<mix>/<arm>/seed-<n>.
+    """
+    given = (f"steps={steps}",) if steps else ()
+    made = []
+    for mix in mixes:
+        for arm in arms:
+            shared = (f"data.train={MIXES[mix]}", *LEAN, *given, *arm.overrides)
+            config = load_config(arm.config, shared)
+            made += [
+                Job(
+                    name=f"{mix}/{arm.name}/seed-{seed}",
+                    arm=arm,
+                    mix=mix,
+                    seed=seed,
+                    folder=out / mix / arm.name / f"seed-{seed}",
+                    overrides=(*shared, f"seed={seed}"),
+                    steps=config.steps,
+                    benchmarks=tuple(config.eval.benchmarks),
+                )
+                for seed in range(seeds)
+            ]
+    return sorted(made, key=lambda job: job.seed)

@@ -1,0 +1,122 @@
+"""Rollouts -> flat tokens, mini-batches, plans."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asymrl.algo.batch import (
+    make_groups,
+    minibatches,
+    plan,
+    response_lengths,
+    select_rows,
+    tokenise,
+)
+from asymrl.algo.loss import loss_denominators
+from asymrl.types import Tokens
+from tests.helpers.batches import requests_and_rollouts
+
+LENGTHS = [[3, 1], [2, 4], [1, 1]]
+
+
+def tokens() -> Tokens:
+    return tokenise(*requests_and_rollouts(LENGTHS))
+
+
+def test_responses_lie_end_to_end_behind_their_prompts() -> None:
+    flat = tokens()
+    assert flat.targets.tolist() == [0, 1, 2, 100, 1000, 1001, 1100, 1101, 1102, 1103, 2000, 2100]
+    assert flat.row.tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5]
+    assert flat.group.tolist() == [0, 0, 1, 1, 2, 2]
+    assert response_lengths(flat).tolist() == [3, 1, 2, 4, 1, 1]
+    assert list(flat.sequences[2]) == [0, 1, 1000, 1001]
+    assert flat.prompt_lengths.tolist() == [1, 1, 2, 2, 3, 3]
+
+
+def test_groups_hold_means_over_each_rows_tokens() -> None:
+    flat = tokens()
+    logprobs = -torch.arange(12.0)
+    rewards = torch.tensor([1.0, 0, 0, 1, 1, 1])
+    groups = make_groups(flat, (logprobs, logprobs), rewards, torch.ones(6, dtype=torch.bool))
+    assert groups.rewards.tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert groups.lengths.tolist() == LENGTHS
+    assert groups.mean_logprobs.tolist() == [[-1, -3], [-4.5, -7.5], [-10, -11]]
+
+
+def test_taking_rows_renumbers_them() -> None:
+    taken, part = select_rows(tokens(), torch.tensor([False, True, False, True, False, False]))
+    assert taken.row.tolist() == [0, 1, 1, 1, 1]
+    assert taken.targets.tolist() == [100, 1100, 1101, 1102, 1103]
+    assert part.nonzero()[:, 0].tolist() == [3, 6, 7, 8, 9]
+
+
+def cut(advantages: list[float], valid: list[bool] | None = None, bonus: float = 0.0, prompts=2):
+    scored = torch.arange(12.0), torch.arange(12.0) + 50
+    rewards = torch.tensor([1.0, 0, 1, 1, 0, 0])
+    return minibatches(
+        tokens(),
+        scored,
+        torch.tensor(advantages)[tokens().row],
+        make_groups(tokens(), scored, rewards, torch.tensor(valid or [True] * 6)),
+        prompts=prompts,
+        entropy_bonus=bonus,
+        denominators=partial(loss_denominators, aggregation="token_mean", constant_length=8),
+    )
+
+
+def test_minibatches_hold_whole_groups_in_order() -> None:
+    first, second = cut([1, 2, 3, 4, 5, 6])
+    assert first.advantages.tolist() == [1, 1, 1, 2, 3, 3, 4, 4, 4, 4]
+    assert second.advantages.tolist() == [5, 6]
+    assert second.old_logprobs.tolist() == [10, 11] and second.old_entropy.tolist() == [60, 61]
+    assert first.group.tolist() == [0, 0, 1, 1] and second.group.tolist() == [0, 0]
+    assert first.cell.tolist() == [17 + 8, 8, 17 + 16, 17 + 16] and second.cell.tolist() == [0, 0]
+
+
+def test_denominators_count_the_whole_minibatch_skipped_rows_too() -> None:
+    first, second = cut([0, 0, 3, 0, 0, 0])
+    assert first.denominators.tolist() == [10.0] * 10
+    assert first.live.tolist() == [False, False, True, False]
+    assert second.denominators.tolist() == [2.0] * 2 and not second.live.any()
+
+
+def test_a_row_that_left_its_group_has_no_weight_and_is_not_counted() -> None:
+    first, _ = cut([1, 1, 1, 1, 1, 1], valid=[True, True, True, False, True, True])
+    assert first.weight.tolist() == [1] * 6 + [0] * 4
+    assert first.denominators.tolist()[:6] == [6.0] * 6
+    assert first.live.tolist() == [True, True, True, False]
+
+
+def test_a_bonus_keeps_rows_without_an_advantage_alive() -> None:
+    first, _ = cut([0] * 6, bonus=0.01)
+    assert first.live.all()
+
+
+rows = st.lists(st.integers(1, 50), max_size=40)
+
+
+@given(rows, st.integers(1, 5), st.integers(1, 200))
+def test_a_plan_has_every_row_once_within_the_budget(lengths, world_size, budget) -> None:
+    ranks = plan(lengths, world_size, budget)
+    assert len(ranks) == world_size
+    assert len({len(micro_batches) for micro_batches in ranks}) == 1
+    every = [row for rank in ranks for micro in rank for row in micro]
+    assert sorted(every) == list(range(len(lengths)))
+    for rank in ranks:
+        for micro in rank:
+            longest = max((lengths[row] for row in micro), default=0)
+            assert len(micro) <= 1 or longest * len(micro) <= budget
+
+
+@given(rows.filter(bool), st.integers(1, 4))
+def test_a_plan_shares_rows_out_evenly(lengths, world_size) -> None:
+    counts = [sum(map(len, rank)) for rank in plan(lengths, world_size, 100)]
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_plan_of_nothing_is_empty(world_size: int) -> None:
+    assert plan([], world_size, 10) == [[] for _ in range(world_size)]

@@ -1,0 +1,106 @@
+"""Which engine and policy a machine gets, and how rollouts are shared out over its processes."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asymrl.config.load import load_config
+from asymrl.engines.build import Machine, choose
+from asymrl.engines.distributed import World, from_environment
+from asymrl.errors import UserError
+
+
+def here(processes: int = 1, gpus: int = 0, vllm: bool = True, deepspeed: bool = True) -> Machine:
+    return Machine(processes=processes, gpus=gpus, vllm=vllm, deepspeed=deepspeed)
+
+
+def chosen(machine: Machine, *overrides: str) -> tuple[str, str]:
+    config, why = choose(load_config("pocket_asym", overrides), machine)
+    engine, backend = config.rollout.engine, config.policy.backend
+    assert why.startswith(f"rollouts: {engine} (") and f"; policy: {backend} (" in why
+    return engine, backend
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [
+        (here(), ("hf", "local")),
+        (here(vllm=False, deepspeed=False), ("hf", "local")),
+        (here(processes=2), ("hf", "deepspeed")),
+        (here(gpus=1), ("vllm", "deepspeed")),
+        (here(gpus=4, processes=4), ("vllm", "deepspeed")),
+        (here(gpus=8, processes=8, vllm=False), ("hf", "deepspeed")),
+        (here(gpus=1, deepspeed=False), ("vllm", "local")),
+    ],
+)
+def test_the_default_is_what_the_machine_has(machine, expected) -> None:
+    assert chosen(machine) == expected
+
+
+def test_what_is_asked_for_is_taken() -> None:
+    assert chosen(here(), "rollout.engine=vllm", "policy.backend=deepspeed") == (
+        "vllm",
+        "deepspeed",
+    )
+    assert chosen(here(gpus=1), "rollout.engine=hf", "policy.backend=local") == ("hf", "local")
+
+
+@pytest.mark.parametrize(
+    ("machine", "overrides", "part"),
+    [
+        (here(processes=2), ["policy.backend=local"], "--num_processes 1"),
+        (here(vllm=False), ["rollout.engine=vllm"], "vLLM is not installed"),
+        (here(deepspeed=False), ["policy.backend=deepspeed"], "not installed"),
+        (here(processes=2, deepspeed=False), [], "not installed"),
+        (here(processes=4, gpus=2), [], "on 2 GPUs"),
+        (here(), ["rollout.tensor_parallel=2"], "rollout.tensor_parallel"),
+        (here(), ["policy.offload_optimizer=true"], "policy.offload_optimizer"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(machine, overrides, part) -> None:
+    with pytest.raises(UserError, match=part):
+        choose(load_config("pocket_asym", overrides), machine)
+
+
+def test_no_launcher_is_a_world_of_one(monkeypatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    world = from_environment()
+    assert world == World() and world.first and world.leads
+    assert world.gather("mine") == ["mine"]
+
+
+@given(st.integers(1, 4), st.sampled_from([1, 2, 4]), st.integers(0, 30))
+def test_every_request_is_generated_by_one_engine(engines, tensor_parallel, count) -> None:
+    size = engines * tensor_parallel
+    items = list(range(count))
+    worlds = [World(rank=r, size=size, tensor_parallel=tensor_parallel) for r in range(size)]
+    leaders = [world for world in worlds if world.leads]
+    assert len(leaders) == engines
+    assert sorted(item for world in leaders for item in world.share(items)) == items
+    for world in worlds:  # behind one engine all are asked the same
+        leader = world.rank // tensor_parallel * tensor_parallel
+        assert world.share(items) == worlds[leader].share(items)
+
+
+@pytest.mark.parametrize(("gpus", "launcher"), [(1, "simple_launcher"), (4, "multi_gpu_launcher")])
+def test_accelerate_launch_without_flags_starts_a_process_a_gpu(
+    monkeypatch, tmp_path, gpus: int, launcher: str
+) -> None:
+    """What the README says of GPU nodes rests on it; only the devices are made up here."""
+    from accelerate.commands import launch
+
+    started = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(launch, "default_config_file", str(tmp_path / "none"))
+    for name in ("simple_launcher", "multi_gpu_launcher", "deepspeed_launcher"):
+        monkeypatch.setattr(
+            launch, name, partial(lambda name, args: started.append((name, args)), name)
+        )
+    arguments = launch.launch_command_parser().parse_args(["train.py", "--config", "qwen3_4b_asym"])
+    launch.launch_command(arguments)
+    assert [(name, args.num_processes) for name, args in started] == [(launcher, gpus)]

@@ -1,0 +1,263 @@
+"""The contract of every policy: of one process, and of ZeRO-3 on as many ranks as run this file.
+
+`make test` runs it alone, and tests/stack/test_ranks.py on two ranks that go through it in step.
+"""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+
+from asymrl.errors import UserError
+from asymrl.training.metrics import logprob_gain
+from asymrl.types import LossInputs, LossOutputs
+from tests.helpers.models import tiny_model
+from tests.helpers.policies import (
+    BONUS,
+    LOSS,
+    MIXED,
+    SHARDED,
+    STOP,
+    VOCABULARY,
+    close,
+    dense_gradients,
+    gradients,
+    offloaded,
+    policy,
+    rollout_batch,
+    state_of,
+)
+
+
+@pytest.fixture(params=[pytest.param(policy, id="local"), *SHARDED])
+def make(request):
+    """Each policy in turn, for the tests that are the contract: those that ask for `make`."""
+    return request.param
+
+
+def test_scores_equal_a_plain_forward_pass(make) -> None:
+    batch = rollout_batch(MIXED)
+    logprobs, entropy = make().score(batch)
+    model = tiny_model(VOCABULARY, STOP)
+    for r, sequence in enumerate(batch.sequences):
+        ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
+        with torch.no_grad():
+            dense = (model(input_ids=ids).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
+        mine = batch.row == r
+        torch.testing.assert_close(
+            logprobs[mine], dense.gather(1, ids[0, start:, None])[:, 0], atol=1e-5, rtol=1e-5
+        )
+        torch.testing.assert_close(entropy[mine], -(dense.exp() * dense).sum(-1))
+
+
+@pytest.mark.parametrize("bonus", [0.0, 0.1])
+@pytest.mark.parametrize("budget", [1, 40, 10000])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_equal_the_plain_loss_under_any_split(make, bonus, budget, checkpointing) -> None:
+    trained = make(token_budget=budget, gradient_checkpointing=checkpointing)
+    batch = rollout_batch(MIXED, bonus)
+    stats = trained.update(batch, BONUS if bonus else LOSS)
+    assert close(gradients(trained), dense_gradients(batch, bonus))
+    assert stats.skipped_rows == (0 if bonus else 5)
+
+
+def test_skipped_rows_count_in_every_mean() -> None:
+    skipping, whole = policy(), policy()
+    batch = rollout_batch(MIXED)
+    ours = skipping.update(batch, LOSS)
+    theirs = whole.update(replace(batch, live=torch.ones(12, dtype=torch.bool)), LOSS)
+    assert ours.skipped_rows == 5 and theirs.skipped_rows == 0
+    for name in ("loss/total", "loss/clip_fraction_low", "loss/clip_fraction_high"):
+        assert ours.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-5)
+    assert 0 < ours.metrics["loss/clip_fraction_low"] < 1
+    assert close(gradients(skipping), gradients(whole))
+
+
+def test_the_optimizer_steps_even_when_no_row_survives(make) -> None:
+    trained = make()
+    trained.update(rollout_batch(MIXED), LOSS)
+    before = {name: tensor.clone() for name, tensor in trained.named_weights()}
+    stats = trained.update(rollout_batch([0.0] * 12), LOSS)
+    assert (stats.grad_norm, stats.skipped_rows, stats.updates) == (0.0, 12, 2)
+    moved = [not torch.equal(before[name], tensor) for name, tensor in trained.named_weights()]
+    assert all(moved)  # the moments of the first step still act
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+    trained = policy(max_grad_norm=0.01)
+    stats = trained.update(rollout_batch(MIXED), LOSS)
+    assert stats.grad_norm > 0.01
+    assert gradients(trained).norm().item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_warmup_rises_linearly(make) -> None:
+    trained = make(warmup_updates=4)
+    rates = [trained.update(rollout_batch(MIXED), LOSS).lr for _ in range(5)]
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+
+
+def test_an_update_raises_what_was_good_and_lowers_what_was_bad(make) -> None:
+    trained = make()
+    batch = rollout_batch([1, -1] * 6)
+    old, _ = trained.score(batch)
+    trained.update(replace(batch, old_logprobs=old), LOSS)
+    change = trained.score(batch)[0] - old
+    assert change[batch.advantages > 0].mean() > 0 > change[batch.advantages < 0].mean()
+
+
+def test_a_state_moves_to_another_policy_bit_by_bit(make) -> None:
+    one, other = make(), make()
+    batch = rollout_batch(MIXED)
+    one.update(batch, LOSS)
+    other.load_state(state_of(one))
+    one.update(batch, LOSS)
+    other.update(batch, LOSS)
+    weights, same = dict(one.named_weights()), dict(other.named_weights())
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_a_state_does_not_change_when_training_goes_on(make) -> None:
+    trained = make()
+    state = state_of(trained)
+    kept = {name: tensor.clone() for name, tensor in state.weights.items()}
+    trained.update(rollout_batch(MIXED), LOSS)
+    assert all(torch.equal(kept[name], state.weights[name]) for name in kept)
+
+
+def test_a_saved_folder_holds_the_trained_weights(make, tmp_path: Path) -> None:
+    trained = make()
+    trained.update(rollout_batch(MIXED), LOSS)
+    state, held = trained.state(), dict(trained.named_weights())
+    if state is None:
+        return  # the first rank writes
+    trained.save_pretrained(tmp_path, state)
+    loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path).named_parameters())
+    assert loaded.keys() == held.keys()
+    assert all(torch.equal(loaded[name], held[name]) for name in held)
+
+
+def test_a_state_of_another_model_is_refused_by_tensor(make) -> None:
+    state = state_of(make())
+    name = "model.norm.weight"
+    with pytest.raises(UserError, match=name):
+        make().load_state(replace(state, exp_avg={**state.exp_avg, name: torch.zeros(5)}))
+    less = {key: tensor for key, tensor in state.weights.items() if key != name}
+    with pytest.raises(UserError, match=name):
+        make().load_state(replace(state, weights=less))
+
+
+def broken_slope(inputs: LossInputs) -> LossOutputs:
+    """The square root at 0 of what has a gradient: the loss is 0, its gradient NaN."""
+    outputs = LOSS(inputs)
+    same = inputs.logprobs - inputs.logprobs.detach()
+    return replace(outputs, loss=outputs.loss * 0 + (same * same).sqrt().sum())
+
+
+def infinite(inputs: LossInputs) -> LossOutputs:
+    outputs = LOSS(inputs)
+    return replace(outputs, loss=outputs.loss + math.inf) if len(inputs.logprobs) else outputs
+
+
+@pytest.mark.parametrize("loss", [broken_slope, infinite])
+def test_an_update_that_is_not_finite_changes_nothing_and_is_told(make, loss) -> None:
+    """And the one after it is as if it had never been."""
+    trained, other, batch = make(), make(), rollout_batch(MIXED)
+    assert trained.update(batch, LOSS) == other.update(batch, LOSS)
+    before = state_of(trained)
+    stats = trained.update(batch, loss)
+    gradient = "'s norm" if make is offloaded else r" of \S+ and \d+ more"
+    told = f"the gradient{gradient}" if loss is broken_slope else r"the loss \((inf|nan)\)"
+    assert re.match(told, stats.non_finite)
+    after = state_of(trained)
+    assert stats.updates == before.updates == after.updates == 1
+    for section in ("weights", "exp_avg", "exp_avg_sq"):
+        mine, theirs = getattr(before, section), getattr(after, section)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert trained.update(batch, LOSS) == other.update(batch, LOSS)
+
+
+def test_a_minibatch_without_a_live_row_has_every_metric(make) -> None:
+    stats = make().update(rollout_batch([0.0] * 12), LOSS)
+    assert stats.metrics == {
+        "loss/total": 0.0,
+        "loss/clip_fraction_low": 0.0,
+        "loss/clip_fraction_high": 0.0,
+        "loss/ratio_max": 0.0,
+    }
+
+
+def test_dropout_is_off(make) -> None:
+    sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": VOCABULARY}
+    trained = make(model=GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.5)))
+    batch = rollout_batch(MIXED)
+    assert torch.equal(trained.score(batch)[0], trained.score(batch)[0])
+
+
+def test_layer_checkpointing_is_what_was_asked_for(make) -> None:
+    for asked in (False, True):
+        assert make(gradient_checkpointing=asked).module.model.is_gradient_checkpointing == asked
+
+
+def test_a_head_that_is_not_linear_is_refused(make) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    config = Gemma2Config(**sizes, vocab_size=VOCABULARY, final_logit_softcapping=0.1)
+    with pytest.raises(UserError, match="gemma2"):
+        make(model=Gemma2ForCausalLM(config))
+
+
+def test_bf16_forward_passes_keep_fp32_weights_and_gradients() -> None:
+    half, full = policy(bf16=True), policy()
+    batch = rollout_batch(MIXED)
+    half.update(batch, LOSS)
+    full.update(batch, LOSS)
+    assert all(t.dtype == torch.float32 for _, t in half.named_weights())
+    assert close(gradients(half), gradients(full), tolerance=0.1)
+    assert not close(gradients(half), gradients(full), tolerance=1e-5)
+
+
+def test_sleeping_changes_nothing(make) -> None:
+    sleeper, other = make(), make()
+    batch = rollout_batch(MIXED)
+    for trained in (sleeper, other, sleeper, other):
+        trained.update(batch, LOSS)
+        if trained is sleeper:
+            trained.sleep()
+            trained.sleep()
+            assert len(list(trained.named_weights())) and trained.score(batch)
+    one, same = state_of(sleeper), state_of(other)
+    for section in ("weights", "exp_avg", "exp_avg_sq"):
+        mine, theirs = getattr(one, section), getattr(same, section)
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_the_log_prob_gain_is_of_correct_rollouts_alone():
+    trained, batch = policy(), rollout_batch(MIXED)
+    rewards = torch.tensor([1.0, 0, 0, 1] * 3)
+    new, _ = trained.score(batch)
+    found = logprob_gain(trained, batch, (batch.old_logprobs, batch.old_entropy), rewards)
+    change = (new - batch.old_logprobs)[(rewards == 1)[batch.row]].double()
+    assert found["diag/logprob_gain_positive"] == pytest.approx(change.mean().item(), rel=1e-5)
+
+
+def test_pressure_by_cell_is_the_gradient_of_the_loss_by_its_log_probs(make):
+    """Over micro-batches, and ranks where there are some, as one pass over all rows has it."""
+    trained, batch = make(token_budget=40), rollout_batch(MIXED)
+    logprobs, _ = trained.score(batch)
+    ratio = (logprobs - batch.old_logprobs).exp()
+    moves = torch.where(batch.advantages > 0, ratio <= 1.2, ratio >= 0.8)
+    size = batch.advantages.abs() * ratio * moves / batch.denominators
+    expected = torch.zeros(34).index_add(0, batch.cell[batch.row], size)
+    found = trained.update(batch, LOSS).by_cell["pressure"]
+    assert found == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-7)

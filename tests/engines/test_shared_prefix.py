@@ -1,0 +1,195 @@
+"""The prompts of a mini-batch, computed once: the same gradient from fewer tokens."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from transformers import MistralConfig, MistralForCausalLM
+
+from asymrl.algo.batch import make_groups, minibatches, tokenise
+from asymrl.algo.loss import loss_denominators, ppo_clip
+from asymrl.engines import local, shared_prefix
+from asymrl.engines.local import LocalPolicy
+from asymrl.types import Batch, Problem, Request, Rollout
+from tests.helpers.models import TINY, convolving_model, tiny_model
+
+VOCABULARY, STOP = 20, 7
+LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.05)
+
+
+@pytest.fixture(autouse=True)
+def always_worth_it(monkeypatch) -> None:
+    monkeypatch.setattr(shared_prefix, "WORTH", 0)
+
+
+def batch(sizes: list[int], responses: list[int], live: list[bool] | None = None) -> Batch:
+    """Every prompt, by its length, with a response of each length; all rows have an advantage, or
+    those of the `live` groups."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(VOCABULARY, (count,), generator=generator).tolist())
+
+    problems = [
+        Problem(id="", prompt_ids=some(n), prompt_text="", gold="", source="") for n in sizes
+    ]
+    requests = [
+        Request(problem=problem, draw=n, samples=len(responses), seed=0)
+        for n, problem in enumerate(problems)
+    ]
+    rollouts = [
+        Rollout(
+            draw=n,
+            sample=i,
+            token_ids=some(length),
+            text="",
+            truncated=False,
+            engine_logprobs=(),
+            engine_entropy=None,
+        )
+        for n in range(len(sizes))
+        for i, length in enumerate(responses)
+    ]
+    tokens = tokenise(requests, rollouts)
+    old = -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator)
+    rewards = torch.arange(len(rollouts)).remainder(2).double()
+    groups = make_groups(tokens, (old, old), rewards, torch.ones_like(rewards).bool())
+    advantages = torch.randn(len(rollouts), generator=generator)
+    if live is not None:
+        advantages *= torch.tensor(live).repeat_interleave(len(responses))
+    (made,) = minibatches(
+        tokens,
+        (old, old),
+        advantages[tokens.row],
+        groups,
+        prompts=len(sizes),
+        entropy_bonus=0.05 if live is None else 0.0,
+        denominators=partial(loss_denominators, aggregation="token_mean", constant_length=1),
+    )
+    return made
+
+
+def windowed_model() -> MistralForCausalLM:
+    """A token sees the four before it."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=VOCABULARY,
+        **TINY,
+        initializer_range=0.3,
+        sliding_window=5,
+    )
+    return MistralForCausalLM(config)
+
+
+def policy(*, shares: bool, model: Any = None) -> LocalPolicy:
+    made = LocalPolicy(
+        model or tiny_model(VOCABULARY, STOP),
+        temperature=0.8,
+        lr=1e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        warmup_updates=0,
+        token_budget=128,
+        bf16=False,
+        gradient_checkpointing=False,
+    )
+    assert made.shares_prompts == (model is None or isinstance(model, MistralForCausalLM))
+    made.shares_prompts &= shares
+    return made
+
+
+def gradient(trained: LocalPolicy, minibatch: Batch) -> torch.Tensor:
+    trained.backward(minibatch, LOSS)
+    return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("sizes", "live"),
+    [
+        ([4, 4], None),
+        ([1, 1, 1], None),  # nothing before the last token
+        ([1, 40, 7], None),  # more padding than prompt
+        ([9, 3, 30, 5], [False, True, False, True]),
+    ],
+)
+def test_shared_prompts_change_no_gradient(sizes, live) -> None:
+    minibatch = batch(sizes, [1, 6, 13, 6], live)
+    mine = gradient(policy(shares=True), minibatch)
+    plain = gradient(policy(shares=False), minibatch)
+    assert plain.norm() > 0
+    assert (mine - plain).norm() <= 1e-5 * plain.norm()
+
+
+def test_shared_prompts_of_unlike_length_are_as_far_from_a_response_as_they_are() -> None:
+    minibatch = batch([9, 3, 30, 5], [1, 6, 13, 6])
+    mine = gradient(policy(shares=True, model=windowed_model()), minibatch)
+    plain = gradient(policy(shares=False, model=windowed_model()), minibatch)
+    assert (mine - plain).norm() <= 1e-5 * plain.norm()
+
+
+def seen(trained: LocalPolicy, minibatch: Batch) -> list[torch.Size]:
+    """The shapes of what goes through the model."""
+    shapes = []
+    embeddings = trained.module.model.get_input_embeddings()
+    hook = embeddings.register_forward_hook(
+        lambda module, given, out: shapes.append(given[0].shape)
+    )
+    trained.backward(minibatch, LOSS)
+    hook.remove()
+    return shapes
+
+
+def test_a_prompt_goes_through_the_model_once_a_group() -> None:
+    minibatch = batch([30, 30], [5] * 4)
+    shared = sum(shape.numel() for shape in seen(policy(shares=True), minibatch))
+    plain = sum(shape.numel() for shape in seen(policy(shares=False), minibatch))
+    assert shared == 2 * 29 + 8 * 5  # a response begins with the prompt's last token
+    assert plain == 8 * (29 + 5)
+
+
+def test_prompts_are_not_shared_where_that_saves_too_few_tokens(monkeypatch) -> None:
+    minibatch = batch([30, 30], [5] * 4)
+    monkeypatch.setattr(shared_prefix, "WORTH", 2 * 3 * 29)
+    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 2 * 29 + 8 * 5
+    monkeypatch.setattr(shared_prefix, "WORTH", 2 * 3 * 29 + 1)
+    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 8 * (29 + 5)
+
+
+def test_prompts_are_not_shared_where_they_are_more_than_the_budget() -> None:
+    minibatch, trained = batch([30, 8], [5] * 4), policy(shares=True)
+    trained.token_budget = 2 * 29
+    assert seen(trained, minibatch)[0] == (2, 29)
+    trained.token_budget = 2 * 29 - 1
+    assert all(shape.numel() <= 2 * 29 - 1 for shape in seen(trained, minibatch))
+
+
+def test_prompts_of_skipped_groups_are_not_computed() -> None:
+    minibatch = batch([30, 8], [5] * 4, live=[False, True])
+    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 7 + 4 * 5
+
+
+def test_a_cpu_works_on_few_tokens_at_a_time_however_large_the_budget(monkeypatch) -> None:
+    trained = policy(shares=False)
+    trained.token_budget = 10**6
+    monkeypatch.setattr(local, "CPU_TOKENS", 50)
+    shapes = seen(trained, batch([4, 4], [7] * 6))  # 12 rows of 10 tokens and a last one
+    assert sum(shape[0] for shape in shapes) == 12
+    assert max(shape.numel() for shape in shapes) <= 50
+
+
+def test_layers_run_twice_though_an_engine_used_their_model_in_between() -> None:
+    trained = policy(shares=False)
+    trained.module.model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained.module.model.eval()
+    runs = []
+    layer = trained.module.model.model.layers[0].mlp
+    layer.register_forward_pre_hook(lambda *_: runs.append(1))
+    trained.backward(batch([3], [2]), LOSS)
+    assert len(runs) == 2
+
+
+def test_prompts_are_not_shared_where_a_layer_keeps_more_than_keys_and_values() -> None:
+    trained = policy(shares=True, model=convolving_model(VOCABULARY))
+    assert gradient(trained, batch([9, 3], [5] * 4)).norm() > 0

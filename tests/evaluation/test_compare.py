@@ -1,0 +1,235 @@
+"""Result folders side by side."""
+
+import html
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from asymrl.evaluation import compare
+
+Rewards = dict[str, list[list[int]]]  # benchmark -> per problem, its samples
+
+
+def folder(path: Path, rewards: Rewards, **row: Any) -> str:
+    path.mkdir()
+    for name, problems in rewards.items():
+        lines = [
+            {"problem_id": f"{name}/{n}", "problem": f"{n}?", "gold": "1"}
+            | {"reason": "correct" if reward else "wrong", "answer": str(reward)}
+            | {"truncated": False, "tokens": 3}
+            | row
+            for n, samples in enumerate(problems)
+            for reward in samples
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (path / f"{name}.jsonl").write_text(text)
+    summary = {"benchmarks": {name: {} for name in rewards}}
+    (path / "summary.json").write_text(json.dumps(summary))
+    return str(path)
+
+
+def shown(capsys, *arguments: str) -> str:
+    assert compare.main([*arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments: str) -> str:
+    assert compare.main([*arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+WEAK: Rewards = {"a": [[0, 0], [1, 0], [0, 1], [0, 0]] * 5, "b": [[1, 0, 1]] * 6}
+STRONG: Rewards = {"a": [[1, 0], [1, 1], [1, 1], [1, 0]] * 5, "b": [[1, 0, 1]] * 6}
+
+
+def test_two_folders_in_plain_words(tmp_path, capsys) -> None:
+    weak, strong = folder(tmp_path / "weak", WEAK), folder(tmp_path / "strong", STRONG)
+    out = shown(capsys, weak, strong)
+    assert re.search(
+        r"a: strong - weak \+50.00 points, 95% \[.+\], 20 problems: strong is higher", out
+    )
+    assert (
+        "b: strong - weak +0.00 points, 95% [+0.00, +0.00], 6 problems: not distinguishable" in out
+    )
+    assert "mean: strong - weak +25.00 points" in out
+    assert "10,000 resamples, seed 0" in out
+    assert "strong - weak" not in shown(capsys, strong, weak)  # the first is what one compares with
+    assert shown(capsys, weak, strong) == out
+
+
+def test_the_difference_and_its_interval_are_those_of_the_pairs(tmp_path, capsys) -> None:
+    """Differences of 0 and 1/2 in equal parts: the resampled mean is Binomial(20, 1/2) / 40, its
+    quantiles 6/40 and 14/40, and these are as far from 10/40 as 20 problems ask for."""
+    rewards = {"a": [[1, 0], [0, 0]] * 10}
+    one = folder(tmp_path / "one", {"a": [[0, 0], [0, 0]] * 10})
+    out = shown(capsys, one, folder(tmp_path / "two", rewards))
+    (low, high) = re.findall(r"\[\+([\d.]+), \+([\d.]+)\]", out)[0]
+    half = 10 * math.sqrt(20 / 19) * 2.093024 / 1.959964
+    assert (float(low), float(high)) == pytest.approx((25 - half, 25 + half), abs=0.005)
+
+
+def test_best_is_bold_and_second_underlined(tmp_path, capsys) -> None:
+    rows = {"low": [[0, 0]] * 4, "mid_1": [[1, 0]] * 4, "mid_2": [[0, 1]] * 4, "top": [[1, 1]] * 4}
+    folders = [folder(tmp_path / name, {"a": problems}) for name, problems in rows.items()]
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+    lines = md.read_text().splitlines()
+    assert lines[:6] == [
+        "|  | a |",
+        "| --- | ---: |",
+        "| low | 0.00 ± 0.00 |",
+        "| mid_1 | <u>50.00 ± 0.00</u> |",
+        "| mid_2 | <u>50.00 ± 0.00</u> |",
+        "| top | **100.00 ± 0.00** |",
+    ]
+    body = [line for line in tex.read_text().splitlines() if line.endswith("\\\\")]
+    assert body == [
+        r" & a \\",
+        r"low & $0.00 \pm 0.00$ \\",
+        r"mid\_1 & $\underline{50.00 \pm 0.00}$ \\",
+        r"mid\_2 & $\underline{50.00 \pm 0.00}$ \\",
+        r"top & $\mathbf{100.00 \pm 0.00}$ \\",
+    ]
+
+
+def test_a_folder_alone_has_no_best(tmp_path, capsys) -> None:
+    md = tmp_path / "t.md"
+    out = shown(capsys, folder(tmp_path / "one", WEAK), "--markdown", str(md))
+    assert "**" not in md.read_text() and "resamples" not in out
+    assert "| one | 25.00 ± 5.74 | 66.67 ± 0.00 | 45.83 ± 2.87 |" in md.read_text()
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path, capsys) -> None:
+    for run in ("x", "y"):
+        (tmp_path / run).mkdir()
+    paths = [folder(tmp_path / run / "paper", WEAK) for run in ("x", "y")]
+    assert "y/paper - x/paper" in shown(capsys, *paths)
+
+
+def test_other_problems_are_refused_by_name(tmp_path, capsys) -> None:
+    one = folder(tmp_path / "one", WEAK)
+    fewer = folder(tmp_path / "fewer", {"a": WEAK["a"][:18], "b": WEAK["b"]})
+    line = refused(capsys, one, fewer)
+    assert "of a, only one of them has 2 problems: a/18, a/19" in line
+    line = refused(capsys, one, folder(tmp_path / "without", {"a": WEAK["a"]}))
+    assert "only one of them has b" in line
+    line = refused(capsys, one, folder(tmp_path / "gold", WEAK, gold="2"))
+    assert "of a, they ask otherwise under the same name 20 problems: a/0, a/1" in line
+
+
+def test_numbers_of_samples_may_differ_and_settings_are_told(tmp_path, capsys) -> None:
+    one, two = (
+        folder(tmp_path / "one", WEAK),
+        folder(tmp_path / "two", {k: [[*s, 1] for s in v] for k, v in WEAK.items()}),
+    )
+    for path, temperature in ((one, 0.4), (two, 1.0)):
+        settings = {"weights": path, "sampling": {"temperature": temperature}, "benchmarks": {}}
+        (Path(path) / "settings.json").write_text(json.dumps(settings))
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    assert compare.main([one, two, "--markdown", str(md), "--latex", str(tex)]) == 0
+    captured = capsys.readouterr()
+    assert "two is higher" in captured.out
+    note = "note: one and two differ in sampling.temperature 0.4 and 1.0"
+    assert captured.err == f"{note}\n"
+    assert f"\n- {note}\n" in md.read_text().split("| two |")[1]  # a table alone would hide it
+    assert f"\n% {note}\n" in tex.read_text().split("\\end{tabular}")[1]
+
+
+def test_no_number_is_without_the_rule_that_chose_its_checkpoint(tmp_path, capsys) -> None:
+    one, two = folder(tmp_path / "one", WEAK), folder(tmp_path / "two", STRONG)
+    rule = "the best on a counts"
+    (Path(two) / "settings.json").write_text(json.dumps({"which": rule, "benchmarks": {}}))
+    (Path(one) / "settings.json").write_text(json.dumps({"benchmarks": {}}))
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    for folders in ([two], [one, two]):
+        out = shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+        line = f"two: which checkpoint: {rule}\n"
+        assert line in out and f"\n- {line}" in md.read_text() and f"\n% {line}" in tex.read_text()
+        assert (
+            ("Best bold" in md.read_text())
+            == ("Best bold" in tex.read_text())
+            == (folders[0] == one)
+        )
+    assert not re.findall("differ in", md.read_text())  # another rule is no other setting
+
+
+def test_names_are_no_markup(tmp_path, capsys) -> None:
+    """Neither of a folder nor of a benchmark, in none of the three tables."""
+    names = ("[red]", "a|b<img src=x>*c*", "line\nbreak % & $x$ \\input{y}")
+    folders = [folder(tmp_path / name, {"[bold]t|u": [[0, 0]] * 4}) for name in names]
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    out = shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+    head, rows = out.split("┡")[:2]
+    assert "[bold]t|u" in head and "[red]" in rows.split("└")[0]
+    text = md.read_text()
+    assert "<img" not in text and "a\\|b&lt;img src=x>\\*c\\*" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [3] * 5
+    assert all(line[0] == "%" for line in tex.read_text().split("\\end{tabular}\n")[1].splitlines())
+    rows = tex.read_text().split("\\midrule\n")[1].splitlines()
+    assert rows[0].startswith("{[}red] & ")
+    escaped = r"break \% \& \$x\$ \textbackslash{}input\{y\} & "
+    assert rows[2].startswith(f"line\N{REPLACEMENT CHARACTER}{escaped}")
+
+
+def test_markdown_shows_names_as_they_are(tmp_path, capsys) -> None:
+    names = ["_x_", "__init__", "~~s~~", "a_b", "_a b_c_", "![i](u)", "`c`", "&amp;", "<b>", "a\\"]
+    folders = [folder(tmp_path / name, {"a_": [[0, 1]] * 4}) for name in names]
+    shown(capsys, *folders, "--markdown", str(tmp_path / "t.md"))
+    drawn = MarkdownIt("gfm-like", {"linkify": False}).render((tmp_path / "t.md").read_text())
+    cells = re.findall(r"<tr>\n<td[^>]*>(.*?)</td>", drawn)
+    assert [html.unescape(cell) for cell in cells] == names
+    assert "<li>a_: __init__ - _x_ +0.00" in drawn
+
+
+def test_what_is_no_finished_evaluation_is_refused(tmp_path, capsys) -> None:
+    one, two = folder(tmp_path / "one", WEAK), folder(tmp_path / "two", WEAK)
+    assert "nothing has no summary.json" in refused(capsys, one, str(tmp_path / "nothing"))
+    assert "given twice" in refused(capsys, one, one)
+    md = tmp_path / "none" / "t.md"
+    (tmp_path / "none").write_text("a file")
+    assert "cannot be written" in refused(capsys, one, two, "--markdown", str(md))
+    file = Path(two) / "a.jsonl"
+    whole = file.read_text()
+    for damage, part in (
+        (whole + "{", "a.jsonl:41: the line is damaged"),
+        (whole + "{}\n", "a.jsonl:41: the row has no answer"),
+        ("".join(whole.splitlines(keepends=True)[:-1]), "equally many samples"),
+        ("", "a.jsonl has 0 samples"),
+        (
+            whole.replace('"wrong"', "null", 1),
+            "a.jsonl:1: reason is null; valid is one of correct,",
+        ),
+        (whole.replace('"correct"', '"right"', 1), 'a.jsonl:3: reason is "right"; valid is one'),
+        (whole.replace('"correct"', '["correct"]', 1), "a.jsonl:3: reason is "),
+        (whole.replace("false", "0", 1), "a.jsonl:1: truncated is 0; valid is true or false"),
+        (whole.replace('"0"', "0", 1), "a.jsonl:1: answer is 0; valid is a text or null"),
+        (whole.replace(": 3}", ": NaN}", 1), "a.jsonl:1: tokens is NaN"),
+        ("[" * 100_000 + "\n" + whole, "a.jsonl:1: the line is damaged"),
+    ):
+        file.write_text(damage)
+        assert part in refused(capsys, one, two)
+    file.unlink()
+    assert "a.jsonl cannot be read" in refused(capsys, one, two)
+    for damage, part in (
+        ('{"benchmarks": {}}', "names no benchmark"),
+        ('{"benchmarks": {"a": {"problems": "x", "samples": 2}}}', "summary.json is damaged"),
+        ('{"benchmarks": ["a"]}', "summary.json is damaged"),
+        ('{"benchmarks": {"\\u0000": {}}}', "cannot be read"),
+        ("\0" * 9, "summary.json is damaged"),
+    ):
+        (Path(two) / "summary.json").write_text(damage)
+        assert part in refused(capsys, one, two)
+    assert "a.jsonl has no summary.json" in refused(capsys, one, f"{one}/a.jsonl")
+    (Path(two) / "summary.json").write_text("{")
+    assert "summary.json is damaged" in refused(capsys, one, two)
+    deep = '{"benchmarks": {}, "a": ' + '{"a": ' * 90 + "1" + "}" * 91
+    for text in (deep, '{"benchmarks": {"a": 1}}', "[" * 100_000, "[]", ""):
+        (Path(one) / "settings.json").write_text(text)
+        assert "settings.json is damaged" in refused(capsys, one)

@@ -1,0 +1,266 @@
+"""Samples that are kept, gone on from, and never mixed with others."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from asymrl import verifiers
+from asymrl.engines.distributed import World
+from asymrl.engines.hf import HFEngine
+from asymrl.errors import UserError
+from asymrl.evaluation import evaluate, results_folder
+from asymrl.types import Problem, Sampling
+from tests.helpers.models import tiny_model
+
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=8, stop_ids=(1,))
+COUNTS = {"a": 3, "b": 2}
+
+
+def problems(name: str, count: int, tokenizer) -> list[Problem]:
+    texts = [f"What is {'1 + ' * (n % 4)}{n}?" for n in range(count)]  # of several lengths
+    return [
+        Problem(
+            id=f"{name}/{n}",
+            prompt_ids=tuple(tokenizer(text)["input_ids"]),
+            prompt_text=text,
+            gold="1",
+            source=name,
+        )
+        for n, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer) -> HFEngine:
+    return HFEngine(tiny_model(len(tokenizer), 1), tokenizer.decode, 64)
+
+
+@pytest.fixture
+def run(engine, tokenizer) -> Callable[..., Any]:
+    """Evaluates 7 problems of a, 3 samples each, and 4 of b, 2 samples each, 6 samples a chunk."""
+    asked = {"a": problems("a", 7, tokenizer), "b": problems("b", 4, tokenizer)}
+
+    def go(folder: Path, make: Any = lambda: engine, only: str = "ab", **other: Any) -> Any:
+        chosen = {name: asked[name] for name in only}
+        named = {
+            name: {"samples": COUNTS[name], "digest": results_folder.digest(of)}
+            for name, of in chosen.items()
+        }
+        arguments: dict[str, Any] = {"chunk": 6, "settings": {"seed": 0, "benchmarks": named}}
+        with verifiers.make("first_letter") as verifier:
+            return evaluate.evaluate(
+                make,
+                verifier,
+                chosen,
+                samples=COUNTS.__getitem__,
+                sampling=SAMPLING,
+                seed=0,
+                folder=folder,
+                world=World(),
+                **arguments | other,
+            )
+
+    return go
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def never() -> Any:
+    raise AssertionError("an engine was made, and nothing was missing")
+
+
+def test_the_folder_holds_every_sample_in_order(run, tmp_path) -> None:
+    a, b = run(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [(r["problem_id"], r["sample"]) for r in rows] == [
+        (f"a/{n}", i) for n in range(7) for i in range(3)
+    ]
+    assert 0 < sum(r["reward"] for r in rows) < 21  # else little below means much
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["benchmarks"]["a"]["avg"] == a.avg.value == sum(r["reward"] for r in rows) / 21
+    assert summary["mean"]["avg"]["value"] == (a.avg.value + b.avg.value) / 2
+    assert list(contents(tmp_path)) == ["a.jsonl", "b.jsonl", "settings.json", "summary.json"]
+
+
+def test_chunks_do_not_change_samples(run, tmp_path) -> None:
+    run(tmp_path / "whole", chunk=None)
+    for chunk in (1, 7, 1000):
+        run(tmp_path / str(chunk), chunk=chunk)
+        assert contents(tmp_path / str(chunk)) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.77, 0.99, 1.0])
+@pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl"])
+def test_cut_off_anywhere_it_ends_as_if_never_stopped(run, tmp_path, share, name) -> None:
+    results = run(tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / name).write_bytes(before[name][: int(share * len(before[name]))])
+    (tmp_path / "summary.json").unlink()
+    if name == "a.jsonl":
+        (tmp_path / "b.jsonl").unlink()
+    assert run(tmp_path) == results
+    assert contents(tmp_path) == before
+
+
+def test_only_what_is_missing_is_drawn(run, tmp_path, engine) -> None:
+    run(tmp_path)
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(
+        b"".join(file.read_bytes().splitlines(keepends=True)[:14])
+    )  # two chunks are 12
+    seen: list[tuple[int, int]] = []
+    run(tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (12 + 8, 29) and seen[-1] == (29, 29)
+    assert [done for done, _ in dict.fromkeys(seen)] == list(range(20, 30))  # one a response
+
+
+def test_nothing_is_loaded_where_nothing_is_missing(run, tmp_path) -> None:
+    before = run(tmp_path), contents(tmp_path)
+    assert (run(tmp_path, make=never), contents(tmp_path)) == before
+
+
+def test_a_further_benchmark_is_added(run, tmp_path) -> None:
+    run(tmp_path, only="a")
+    run(tmp_path, only="b")
+    assert set(json.loads((tmp_path / "summary.json").read_text())["benchmarks"]) == {"b"}
+    run(tmp_path, make=never)  # both are there
+
+
+def test_other_settings_are_refused_by_name_and_change_nothing(run, tmp_path) -> None:
+    run(tmp_path, only="a")
+    before = contents(tmp_path)
+    settings = json.loads(before["settings.json"])
+    settings["benchmarks"]["a"]["samples"] = 9
+    settings["seed"] = 5
+    settings["checkpoint"] = "elsewhere"
+    with pytest.raises(UserError) as raised:
+        run(tmp_path, make=never, only="a", settings=settings)
+    assert "differ in seed (0 there, 5 here); benchmarks.a.samples (3 there" in str(raised.value)
+    assert "elsewhere" not in str(raised.value)
+    assert contents(tmp_path) == before
+    run(tmp_path, only="a", settings=settings, replace=True)
+    assert json.loads(contents(tmp_path)["settings.json"])["seed"] == 5
+
+
+def test_replace_keeps_what_is_of_the_same_settings(run, tmp_path) -> None:
+    run(tmp_path)
+    run(tmp_path, make=never, replace=True)
+
+
+def test_replaced_samples_last_until_others_can_be_drawn(run, tmp_path) -> None:
+    """An engine may not load: what it was to replace is worth more than nothing."""
+    run(tmp_path)
+    before = contents(tmp_path)
+    settings = json.loads(before["settings.json"]) | {"seed": 5}
+
+    def fails() -> Any:
+        assert contents(tmp_path) == before
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(tmp_path, make=fails, settings=settings, replace=True)
+    assert contents(tmp_path) == before
+    run(tmp_path, make=never)  # and gone on with
+    run(tmp_path, settings=settings, only="a", replace=True)
+    assert list(contents(tmp_path)) == ["a.jsonl", "settings.json", "summary.json"]
+
+
+def test_replace_takes_only_samples_away(run, tmp_path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("mine\n")
+    (tmp_path / "a.jsonl").write_text("of some other program\n")
+    with pytest.raises(UserError, match=r"a\.jsonl but no settings\.json"):
+        run(tmp_path, make=never)
+    run(tmp_path, replace=True)
+    assert (tmp_path / "metrics.jsonl").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (lambda lines: [lines[0], b"{\n", *lines[2:]], "a.jsonl:2: the line is damaged"),
+        (lambda lines: [*lines[1:]], "a.jsonl:1: another sample belongs here"),
+        (lambda lines: [*lines, lines[0]], "has 22 samples, 21 were asked for"),
+        (
+            lambda lines: [lines[0].replace(b'"reason"', b'"because"'), *lines[1:]],
+            "a.jsonl:1: the row has no reason",
+        ),
+        (
+            lambda lines: [
+                *lines[:4],
+                lines[4].replace(b'"truncated": ', b'"truncated": 1'),
+                *lines[5:],
+            ],
+            "a.jsonl:5: ",
+        ),
+    ],
+)
+def test_damage_is_named_and_not_mended(run, tmp_path, damage, part) -> None:
+    run(tmp_path, only="a")
+    lines = (tmp_path / "a.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "a.jsonl").write_bytes(b"".join(damage(lines)))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=part):
+        run(tmp_path, make=never, only="a")
+    assert contents(tmp_path) == before
+
+
+def test_without_settings_all_is_drawn_anew(run, tmp_path) -> None:
+    """As training does: nothing of an earlier life of the run may be left."""
+    run(tmp_path, settings=None, chunk=None)
+    before = contents(tmp_path)
+    (tmp_path / "a.jsonl").write_bytes(before["a.jsonl"] * 2)
+    run(tmp_path, settings=None, chunk=None)
+    assert contents(tmp_path) == before and "settings.json" not in before
+
+
+def test_a_benchmark_may_be_called_like_markup(run, tmp_path) -> None:
+    (a,) = run(tmp_path, only="a")
+    screen = Console(record=True, width=200, file=io.StringIO())
+    screen.print(evaluate.table([replace(a, benchmark="[/x] [red]y")]))
+    assert "[/x] [red]y" in screen.export_text()
+
+
+def test_ranks_share_progress() -> None:
+    told: list[tuple[int, int]] = []
+    tell = partial(evaluate.tell, lambda done, total: told.append((done, total)), 10, 20, 50)
+    tell(5, 10)  # half of this rank's share
+    tell(10, 10)
+    assert told == [(20, 50), (30, 50)]
+
+
+def test_weights_are_known_by_their_bytes(model_folder, tmp_path) -> None:
+    known = results_folder.weights(model_folder)
+    file = next(model_folder.glob("*.safetensors"))
+    changed = tmp_path / file.name
+    content = bytearray(file.read_bytes())
+    changed.write_bytes(content)
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((model_folder / name).read_bytes())
+    assert results_folder.weights(tmp_path) == known
+    content[-5] ^= 1
+    changed.write_bytes(content)
+    assert results_folder.weights(tmp_path) != known
+    changed.write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text("{}")
+    assert results_folder.weights(tmp_path) != known
+    assert results_folder.weights(tmp_path / "no-such") is None
+
+
+@pytest.mark.parametrize("place", [0, 2**20, -1])
+def test_no_part_of_the_weights_may_change(tmp_path, place: int) -> None:
+    """As where only some layers were fine-tuned, in the same folder."""
+    content = bytearray(3 * 2**20)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    known = results_folder.weights(tmp_path)
+    content[place] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert results_folder.weights(tmp_path) != known

@@ -1,0 +1,47 @@
+"""A tiny model, and real data files where there are any. Checks `asymrl.algo`'s shapes."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+
+
+def tiny_model(vocabulary: int, stop_id: int, seed: int = 0) -> Qwen3ForCausalLM:
+    """A random Qwen3 with grouped-query attention and tied embeddings. Its weights are large, so
+    that its distributions differ from token to token."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=vocabulary,
+        **TINY,
+        head_dim=32,
+        tie_word_embeddings=True,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        eos_token_id=stop_id,
+        pad_token_id=0,
+    )
+    return Qwen3ForCausalLM(config).eval()
+
+
+def convolving_model(vocabulary: int) -> Lfm2ForCausalLM:
+    """One of whose layers keeps the last states instead of keys and values."""
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=vocabulary,
+        **TINY,
+        layer_types=["conv", "full_attention"],
+    )
+    return Lfm2ForCausalLM(config).eval()

@@ -1,0 +1,156 @@
+"""The contract of every policy: of one process, and of ZeRO-3 on as many ranks as run this file.
+
+`make test` runs it alone, and tests/stack/test_ranks.py on two ranks that go through it in step.
+"""
+
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+from asymrl.algo.batch import make_groups, minibatches, tokenise
+from asymrl.algo.loss import loss_denominators, ppo_clip
+from asymrl.engines.distributed import from_environment, join
+from asymrl.engines.local import LocalPolicy
+from asymrl.types import Batch, Problem, Request, Rollout, TrainerState
+from tests.helpers.models import tiny_model
+
+VOCABULARY, STOP = 20, 7
+LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
+BONUS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.1)
+
+
+DEFAULTS: dict[str, Any] = {
+    "temperature": 0.8,
+    "lr": 1e-3,
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.01,
+    "max_grad_norm": 1e9,
+    "warmup_updates": 0,
+    "token_budget": 64,
+    "bf16": False,
+    "gradient_checkpointing": False,
+}
+
+
+def policy(model: Any = None, **settings) -> LocalPolicy:
+    return LocalPolicy(model or tiny_model(VOCABULARY, STOP), **(DEFAULTS | settings))
+
+
+def zero3_policy(model: Any, offload_optimizer: bool = False, **settings):
+    from asymrl.engines.deepspeed import DeepSpeedPolicy
+
+    world = from_environment()
+    join(world)
+    return DeepSpeedPolicy(
+        lambda dtype: model.to(dtype),
+        world=world,
+        offload_optimizer=offload_optimizer,
+        **(DEFAULTS | settings),
+    )
+
+
+def sharded(model: Any = None, **settings):
+    """On fresh weights, the same on every rank. DeepSpeed keeps parameters as small as these
+    gathered; here all are given up after use, as a large model's are."""
+    from asymrl.engines import deepspeed
+
+    config = deepspeed.zero3
+
+    def nothing_persists(**given: Any) -> dict[str, Any]:
+        made = config(**given)
+        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deepspeed, "zero3", nothing_persists)
+        return zero3_policy(model or tiny_model(VOCABULARY, STOP), **settings)
+
+
+def offloaded(model: Any = None, **settings):
+    """The optimizer on the CPU; small parameters as DeepSpeed has them."""
+    return zero3_policy(model or tiny_model(VOCABULARY, STOP), offload_optimizer=True, **settings)
+
+
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: `make stack` installs it where there is no GPU",
+)
+SHARDED = [pytest.param(f, marks=needs_deepspeed, id=f.__name__) for f in (sharded, offloaded)]
+
+
+def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
+    """3 prompts x 4 responses of many lengths; old values are random, so the ratio is not 1."""
+    generator = torch.Generator().manual_seed(0)
+    requests, rollouts = [], []
+    for n in range(3):
+        prompt = tuple(torch.randint(VOCABULARY, (2 + 3 * n,), generator=generator).tolist())
+        problem = Problem(id=str(n), prompt_ids=prompt, prompt_text="", gold="", source="")
+        requests.append(Request(problem=problem, draw=n, samples=4, seed=0))
+        for i in range(4):
+            length = 1 + (5 * n + 3 * i) % 9
+            ids = tuple(torch.randint(VOCABULARY, (length,), generator=generator).tolist())
+            rollouts.append(
+                Rollout(
+                    draw=n,
+                    sample=i,
+                    token_ids=ids,
+                    text="",
+                    truncated=False,
+                    engine_logprobs=(),
+                    engine_entropy=None,
+                )
+            )
+    tokens = tokenise(requests, rollouts)
+    old = -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator)
+    scored, every = (old, torch.ones_like(old)), torch.ones(12, dtype=torch.bool)
+    (batch,) = minibatches(
+        tokens,
+        scored,
+        torch.tensor(advantages, dtype=torch.float64)[tokens.row],
+        make_groups(tokens, scored, torch.tensor([1.0, 0, 0, 1] * 3), every),
+        prompts=3,
+        entropy_bonus=bonus,
+        denominators=partial(loss_denominators, aggregation="token_mean", constant_length=9),
+    )
+    return batch
+
+
+MIXED = [0.5, -1.0, 0, 2.0, 0, 0, 0, 0, 1.0, -0.3, -0.3, -0.3]
+
+
+def gradients(trained: Any) -> torch.Tensor:
+    """Of the last update, before clipping where it is sharded."""
+    if isinstance(trained, LocalPolicy):
+        return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
+    import deepspeed.utils  # pyright: ignore
+
+    full: Any = deepspeed.utils.safe_get_full_grad
+    return torch.cat([full(p).flatten() for p in trained.module.parameters()])
+
+
+def state_of(trained: Any) -> TrainerState:
+    """The first rank's, on every rank."""
+    return from_environment().gather(trained.state())[0]
+
+
+def dense_gradients(batch: Batch, bonus: float) -> torch.Tensor:
+    """The same loss, a row at a time, from full logits: no padding, no chunks, no skipping."""
+    model = tiny_model(VOCABULARY, STOP)
+    for r, sequence in enumerate(batch.sequences):
+        mine = batch.row == r
+        ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
+        logprobs = (model(input_ids=ids).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        chosen = logprobs.gather(1, ids[0, start:, None])[:, 0]
+        ratio = (chosen - batch.old_logprobs[mine]).exp()
+        a = batch.advantages[mine]
+        surrogate = torch.minimum(ratio * a, ratio.clamp(0.8, 1.2) * a)
+        ((-surrogate - bonus * entropy).sum() / len(batch.targets)).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])  # pyright: ignore
+
+
+def close(mine: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> bool:
+    return bool((mine - theirs).norm() <= tolerance * theirs.norm())

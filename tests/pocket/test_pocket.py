@@ -1,0 +1,322 @@
+"""The pocket task: its text, its tokenizer, its folder."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from asymrl.errors import UserError
+from asymrl.pocket.__main__ import main
+from asymrl.pocket.build import ensure
+from asymrl.pocket.model import MAX_LENGTH, Recipe
+from asymrl.pocket.task import (
+    END,
+    LENGTHS,
+    MODULUS,
+    PIECES,
+    Style,
+    demonstration,
+    question,
+    split,
+)
+from asymrl.pocket.tokenizer import build_tokenizer
+from asymrl.verifiers.exact import verify
+from tests.helpers.paths import SHARED_DATA
+
+TINY = Recipe(
+    hidden=32,
+    layers=1,
+    heads=1,
+    feed_forward=32,
+    steps=6,
+    batch=4,
+    warmup=1,
+    probes=2,
+    train_easy=((2, 5), (3, 5)),
+    train_hard=((4, 5),),
+    heldout=((3, 5), (4, 5)),
+)
+CLEAN = Style(skip=0.0, wrong=0.0, reuse=0.0)
+TOKENIZER = build_tokenizer(MAX_LENGTH)
+MATH = SHARED_DATA / "math_train.jsonl"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ensure(tmp_path_factory.mktemp("pocket") / "pocket", recipe=TINY)
+
+
+@pytest.fixture(scope="module")
+def saved(folder: Path) -> PreTrainedTokenizerFast:
+    return AutoTokenizer.from_pretrained(folder / "policy")
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return tokenizer(text)["input_ids"]  # pyright: ignore[reportReturnType]
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# --- tokenizer
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]))
+        | st.sampled_from([*PIECES, END, "<0x41>", " + 123", "12", "\ufffd", " ", "\r\n"])
+    ).map("".join)
+)
+def test_any_text_comes_back_from_the_tokenizer(text: str) -> None:
+    assert TOKENIZER.decode(encode(TOKENIZER, text)) == text
+
+
+def test_any_text_comes_back_from_the_saved_tokenizer(saved: PreTrainedTokenizerFast) -> None:
+    for text in ("½ · π\u2028\U0001f937\u0000", "\ufffd\ufffd", " + 12 + 3 = 2; 2 + 131", "<0xC3>"):
+        assert saved.decode(encode(saved, text)) == text
+        assert encode(saved, text) == encode(TOKENIZER, text)
+
+
+@pytest.mark.skipif(not MATH.exists(), reason=f"no MATH problems at {MATH}")
+def test_math_problems_and_solutions_come_back(saved: PreTrainedTokenizerFast) -> None:
+    texts = [row[key] for row in read(MATH)[:300] for key in ("problem", "solution")]
+    assert saved.batch_decode(saved(texts)["input_ids"]) == texts
+
+
+def test_every_piece_is_one_token() -> None:
+    assert all(len(encode(TOKENIZER, piece)) == 1 for piece in PIECES)
+    assert len(TOKENIZER) == len(set(TOKENIZER.get_vocab().values())) <= 400
+
+
+@pytest.mark.parametrize("style", [CLEAN, Style(skip=0.5, wrong=0.2, reuse=0.2)])
+def test_questions_and_demonstrations_tokenize_piece_by_piece(style: Style) -> None:
+    rng = random.Random(0)
+    for n in LENGTHS * 20:
+        numbers = rng.sample(range(MODULUS), n)
+        for pieces in (question(numbers), demonstration(numbers, style, rng)):
+            assert TOKENIZER.convert_ids_to_tokens(encode(TOKENIZER, "".join(pieces))) == pieces
+
+
+def test_a_long_number_is_never_taken_for_a_short_one() -> None:
+    tokens = TOKENIZER.convert_ids_to_tokens(encode(TOKENIZER, "4 + 130 + 1"))
+    assert tokens == ["4", "<0x20>", "<0x2B>", "<0x20>", "1", "3", "0", " + 1"]
+
+
+@pytest.mark.parametrize("text", ["What is 4 + 12 (mod 13)?", "Let $x^2 = \\frac{1}{2}$.\n{{ x }}"])
+def test_the_chat_template_renders_exactly(saved: PreTrainedTokenizerFast, text: str) -> None:
+    user = [{"role": "user", "content": text}]
+    rendered = saved.apply_chat_template(user, add_generation_prompt=True, tokenize=False)
+    assert rendered == f"<|user|>{text}<|assistant|>"
+    ids = saved.apply_chat_template(user, add_generation_prompt=True, return_dict=False)
+    assert ids == encode(saved, str(rendered))
+    both = [*user, {"role": "assistant", "content": "4 + 12 = \\boxed{3}"}]
+    closed = saved.apply_chat_template(both, tokenize=False)
+    assert closed == f"<|user|>{text}<|assistant|>4 + 12 = \\boxed{{3}}<|im_end|>"
+
+
+def test_a_prompt_is_its_numbers_and_three_tokens() -> None:
+    user = [{"role": "user", "content": "What is 4 + 12 + 9 (mod 13)?"}]
+    ids = TOKENIZER.apply_chat_template(user, add_generation_prompt=True, return_dict=False)
+    assert len(ids) == 3 + 3
+
+
+# --- task
+
+
+def test_clean_demonstrations_are_true_line_by_line_and_right() -> None:
+    rng = random.Random(1)
+    for n in LENGTHS * 30:
+        numbers = rng.sample(range(MODULUS), n)
+        text = "".join(demonstration(numbers, CLEAN, rng)).removesuffix(END)
+        assert verify(str(sum(numbers) % MODULUS), text)[0] == "correct"
+        for line in text.replace("\\boxed{", "").replace("}", "").split("; "):
+            left, right = line.split(" = ")
+            assert sum(map(int, left.split(" + "))) % MODULUS == int(right)
+
+
+def test_demonstrations_come_in_any_order_and_skip_only_subtotals() -> None:
+    rng = random.Random(2)
+    sloppy = Style(skip=1.0, wrong=0.0, reuse=0.0)
+    texts = {"".join(demonstration((1, 2, 3), sloppy, rng)) for _ in range(200)}
+    assert len(texts) == 6
+    assert "3 + 1 + 2 = \\boxed{6}<|im_end|>" in texts
+
+
+def test_wrong_demonstrations_are_as_frequent_as_the_style_says() -> None:
+    rng = random.Random(3)
+    style = Style(skip=0.0, wrong=0.5, reuse=0.0)
+    reasons = [verify("11", "".join(demonstration((5, 6), style, rng)))[0] for _ in range(2000)]
+    assert abs(reasons.count("correct") / 2000 - (0.5 + 0.5 / MODULUS)) < 0.04
+    assert set(reasons) == {"correct", "wrong"}
+
+
+def test_split_has_every_set_once() -> None:
+    train, heldout = split(0.2, 0)
+    for n in LENGTHS:
+        assert not set(train[n]) & set(heldout[n])
+        assert len(set(train[n]) | set(heldout[n])) == len(train[n]) + len(heldout[n])
+    assert len(train[2]) + len(heldout[2]) == 78
+    assert len(train[6]) + len(heldout[6]) == 1716
+
+
+# --- the folder
+
+
+def test_training_and_heldout_problems_are_disjoint_as_sets_of_numbers(folder: Path) -> None:
+    trained = {
+        frozenset(row["numbers"])
+        for name in ("train_easy", "train_hard")
+        for row in read(folder / f"{name}.jsonl")
+    }
+    heldout = [frozenset(row["numbers"]) for row in read(folder / "heldout.jsonl")]
+    assert heldout and trained and not trained & set(heldout)
+
+
+def test_every_gold_is_right_and_every_id_is_one_of_a_kind(folder: Path) -> None:
+    for path in folder.glob("*.jsonl"):
+        rows = read(path)
+        assert len({row["id"] for row in rows}) == len(rows)
+        for row in rows:
+            asked = [int(x) for x in re.findall(r"\d+", row["problem"].removesuffix(" (mod 13)?"))]
+            assert asked == row["numbers"] and len(asked) == row["n"] == len(set(asked))
+            assert row["answer"] == str(sum(asked) % MODULUS)
+
+
+def test_the_policy_opens_as_an_ordinary_model_folder(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder / "policy")
+    assert model.config.model_type == "qwen3" and model.dtype == torch.float32
+    assert model.config.head_dim >= 32 and model.config.max_position_embeddings >= 1024
+    assert model.config.vocab_size == len(TOKENIZER)
+    assert model.generation_config.eos_token_id == TOKENIZER.convert_tokens_to_ids(END)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model(torch.tensor([[3, 4]])).logits.isfinite().all()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "recipe.json")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    again = contents(ensure(tmp_path / "again", recipe=TINY))
+    other = contents(ensure(tmp_path / "other", seed=1, recipe=TINY))
+    assert again == contents(folder)
+    assert "policy/model.safetensors" in again
+    for name in ("policy/model.safetensors", "train_easy.jsonl", "heldout.jsonl"):
+        assert other[name] != again[name]
+
+
+def test_the_number_of_threads_and_the_global_seed_are_left_as_they_were(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.manual_seed(5)
+    ensure(tmp_path / "pocket", recipe=TINY)
+    assert torch.get_num_threads() == threads
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(1))
+
+
+def test_a_second_ensure_reuses_and_another_recipe_or_force_rebuilds(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def count(done: int, total: int, text: str) -> None:
+        steps.append(done)
+
+    place = tmp_path / "pocket"
+    ensure(place, 0, count, recipe=TINY)
+    assert steps == list(range(1, TINY.steps + 1))
+    ensure(place, 0, count, recipe=TINY)
+    assert len(steps) == TINY.steps
+    ensure(place, 0, count, recipe=replace(TINY, steps=2))
+    assert len(steps) == TINY.steps + 2
+    ensure(place, 0, count, recipe=replace(TINY, steps=2), force=True)
+    assert len(steps) == TINY.steps + 4
+    ensure(place, 1, count, recipe=replace(TINY, steps=2))
+    assert len(steps) == TINY.steps + 6
+    ensure(place, 1, count, recipe=replace(TINY, steps=2))
+    assert len(steps) == TINY.steps + 6
+    (place / "heldout.jsonl").unlink()
+    ensure(place, 1, count, recipe=replace(TINY, steps=2))
+    assert len(steps) == TINY.steps + 8 and (place / "heldout.jsonl").exists()
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def _stall_half_way(place: Path) -> None:
+    def stall(done: int, total: int, text: str) -> None:
+        time.sleep(600)
+
+    ensure(place, 0, stall, recipe=TINY)
+
+
+def test_a_build_killed_half_way_leaves_no_folder_and_the_one_that_waited_makes_it(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "pocket"
+    builder = multiprocessing.get_context("spawn").Process(target=_stall_half_way, args=(place,))
+    builder.start()
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".pocket.partial-*/heldout.jsonl")):
+        assert time.monotonic() < deadline and builder.is_alive()
+        time.sleep(0.02)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ensure, place, recipe=TINY)
+        time.sleep(0.3)
+        assert not waiting.done() and not place.exists()
+        builder.kill()
+        builder.join()
+        assert waiting.result(60) == place
+    assert (place / "recipe.json").exists()
+    assert not list(tmp_path.glob(".pocket.partial-*"))
+
+
+def test_two_at_once_train_once(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def note(done: int, total: int, text: str) -> None:
+        steps.append(done)
+        time.sleep(0.05)
+
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(ensure, tmp_path / "pocket", 0, note, recipe=TINY) for _ in range(2)]
+        assert [m.result(60) for m in made] == [tmp_path / "pocket"] * 2
+    assert steps == list(range(1, TINY.steps + 1))
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="no pocket folder"):
+        ensure(tmp_path / "mine", recipe=TINY)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_bad_command_lines_exit_2_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["--output", str(place)]) == 2
+        assert capsys.readouterr().err.strip().count("\n") == 0
+    assert main(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 2
+    assert (
+        capsys.readouterr().err == "error: The pocket seed is -1; it must be from 0 to 2**63 - 1.\n"
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["--seed", "many"])
+    assert stop.value.code == 2

@@ -1,0 +1,138 @@
+"""Reading run folders: what is whole is read, what is damaged is named with its file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asymrl.errors import UserError
+from asymrl.report.runs import Run, accuracy, labels, minutes, read_runs, sample_rollouts, series
+from tests.helpers.report_folders import rollout, step_row, write_run
+
+
+def read(*folders: Path) -> list[Run]:
+    runs, left_out = read_runs(folders)
+    assert not left_out
+    return runs
+
+
+def test_null_and_infinite_values_are_gaps(tmp_path: Path) -> None:
+    rows = [step_row(1), step_row(2, **{"reward/mean": None}), step_row(3)]
+    rows.append(step_row(4, **{"reward/mean": float("inf")}))
+    (run,) = read(write_run(tmp_path / "run", rows))
+    curve = series(run, "reward/mean")
+    assert (curve.steps, curve.values) == ([1, 3], [0.25, 0.75])
+
+
+def test_standard_errors_are_used_only_if_every_evaluation_has_one(tmp_path: Path) -> None:
+    rows = [{"step": s, "eval/a/avg": 0.5, "eval/b/avg": 0.5, "eval/a/stderr": 0.1} for s in (0, 1)]
+    rows[1]["eval/b/stderr"] = 0.2
+    (run,) = read(write_run(tmp_path / "run", rows))
+    assert accuracy(run, ["a"]).errors == [0.1, 0.1]
+    assert not accuracy(run, ["b"]).errors and not accuracy(run, ["a", "b"]).errors
+
+
+def test_the_mean_over_benchmarks_is_taken_where_all_are(tmp_path: Path) -> None:
+    whole = {f"eval/{n}/{k}": v for n, v in (("a", 0.3), ("b", 0.4)) for k in ("avg", "stderr")}
+    rows = [{"step": 0, **whole}, {"step": 1, "eval/a/avg": 0.9}]
+    (run,) = read(write_run(tmp_path / "run", rows))
+    mean = accuracy(run, ["a", "b"])
+    assert (mean.steps, mean.values) == ([0], pytest.approx([0.35]))
+    assert mean.errors == pytest.approx([0.25])  # sqrt(.3^2 + .4^2) / 2
+    assert not accuracy(run, ["a", "b", "of other runs"]).values
+
+
+def test_minutes_count_the_whole_step_once(tmp_path: Path) -> None:
+    phases = [step_row(1), step_row(2)]
+    whole = [row | {"time/step": 30.0} for row in phases]
+    runs = read(write_run(tmp_path / "a", phases), write_run(tmp_path / "b", whole))
+    assert [minutes(run) for run in runs] == pytest.approx([0.1, 1.0])
+
+
+def test_labels_take_on_parents_until_they_differ() -> None:
+    folders = [Path(p) for p in ("/r/asym/s0", "/r/grpo/s0", "/q/grpo/s0", "/r/grpo/s1")]
+    assert labels(folders) == ["asym/s0", "r/grpo/s0", "q/grpo/s0", "s1"]
+
+
+def test_a_folder_given_twice_is_one_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "same")
+    assert len(read(run, run / ".." / "same")) == 1
+
+
+def test_a_half_written_last_line_is_left_out_with_a_note(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "crashed", rollouts={1: [rollout(0, 0)]})
+    for file in (folder / "metrics.jsonl", folder / "rollouts/step-000001.jsonl"):
+        file.write_text(file.read_text() + '{"step": 3, "rew')
+    (run,) = read(folder)
+    sample = sample_rollouts(run, 1)
+    assert [row["step"] for row in run.rows] == [1, 2] and len(sample.groups) == 1
+    assert run.notes == ["crashed: the half-written last line of metrics.jsonl was left out"]
+    assert sample.notes == ["crashed: the half-written last line of step-000001.jsonl was left out"]
+
+
+def test_a_whole_last_line_needs_no_line_break(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "whole")
+    (folder / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text().rstrip("\n"))
+    (run,) = read(folder)
+    assert [row["step"] for row in run.rows] == [1, 2] and not run.notes
+
+
+@pytest.mark.parametrize("line", ["{not json", "[1]", '{"step": "two"}', '{"reward/mean": 1}', ""])
+def test_a_malformed_line_is_refused_with_file_and_line(tmp_path: Path, line: str) -> None:
+    folder = write_run(tmp_path / "run")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl line 2 "):
+        read_runs([folder])
+
+
+DOUBLED = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 25)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a: &a [*a]\n", "holds itself"),
+        ("a: &a {b: *a}\n", "holds itself"),
+        (DOUBLED, "holds more than 10,000 settings"),
+        ("a: " + "[" * 10_000, "cannot be read as settings"),
+        ("a: 2001-99-99\n", "cannot be read as settings"),
+        ("a: !!bool x\n", "cannot be read as settings"),
+        ("a: !!timestamp x\n", "cannot be read as settings"),
+        ("1: a\nb: c\n", "has a key that is no text"),
+        ("a: {1: x, b: c}\n", "has a key that is no text"),
+        ("", "holds no settings"),
+        ("\0\1", "is not valid YAML"),
+    ],
+    ids=range(11),
+)
+def test_settings_that_no_run_writes_are_refused(tmp_path: Path, text: str, part: str) -> None:
+    folder = write_run(tmp_path / "run", config=text)
+    with pytest.raises(UserError, match=rf"run/config\.yaml.* {part}"):
+        read_runs([folder])
+
+
+def test_numbers_that_nothing_measures_are_gaps(tmp_path: Path) -> None:
+    rows = [step_row(s, **{"reward/mean": r}) for s, r in ((1, 1e308), (2, 0.5), (3, -(10**400)))]
+    (run,) = read(write_run(tmp_path / "run", rows))
+    assert series(run, "reward/mean").steps == [2]
+    with pytest.raises(UserError, match="line 1 has step 1000"):
+        read_runs([write_run(tmp_path / "far", [{"step": 10**300}])])
+
+
+def test_a_folder_of_runs_stands_for_the_runs_below_it(tmp_path: Path) -> None:
+    for name in ("b/seed-1", "b/seed-0", "a"):
+        write_run(tmp_path / "study" / name)
+    (tmp_path / "study/b/seed-2/rollouts").mkdir(parents=True)  # not begun
+    assert [run.label for run in read(tmp_path / "study")] == ["a", "seed-0", "seed-1"]
+
+
+def test_a_broken_run_among_others_is_left_out_with_its_sentence(tmp_path: Path) -> None:
+    good, bad = write_run(tmp_path / "good"), write_run(tmp_path / "bad")
+    (bad / "metrics.jsonl").write_text("{not json\n")
+    runs, (sentence,) = read_runs([bad, good])
+    assert [run.label for run in runs] == ["good"]
+    assert f"{bad}/metrics.jsonl line 1 is malformed" in sentence

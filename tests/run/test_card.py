@@ -1,0 +1,164 @@
+"""The model card of a checkpoint, and which checkpoint is the one that counts."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import eval as evaluation
+from asymrl.config.load import load_config
+from asymrl.run import checkpoint
+from asymrl.run.card import card, rule
+from asymrl.run.checkpoint import best_step
+from asymrl.training import loop
+from tests.helpers.runs import metrics, run
+
+EACH = "checkpoint={every: 1, keep: 5, select: {best_on: problems}}"
+
+
+def test_a_checkpoint_has_a_card_with_its_results_and_settings(finished: Path) -> None:
+    text = (finished / "checkpoints" / "latest" / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["library_name"] == "transformers"
+    assert "step 5" in body and "| advantage.beta_pos | " in body
+    scores = json.loads((finished / "eval" / "step-000005" / "summary.json").read_text())
+    (problems,) = scores["benchmarks"].values()
+    low, high = (100 * bound for bound in problems["interval"])
+    assert f"| problems | {100 * problems['avg']:.2f} ({low:.2f} to {high:.2f}) | " in body
+
+
+def test_an_evaluation_says_by_which_rule_its_checkpoint_counts(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "some.jsonl").write_text(json.dumps({"problem": "1 + 1", "answer": "2"}) + "\n")
+    arguments = ["--ckpt", str(finished / "checkpoints" / "latest"), "--benchmarks", "some"]
+    arguments += ["--data-dir", str(tmp_path), "--avg-at", "1", "--output", str(tmp_path / "out")]
+    assert evaluation.main(arguments) == 0
+    assert "the last one counts" in capsys.readouterr().err
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["which"].startswith("the last one counts")
+
+
+def test_one_problem_has_a_score_and_no_interval(config_file: Path, tmp_path: Path) -> None:
+    folder = run(config_file, tmp_path / "run", "steps=1", "eval.limit=1")
+    text = (folder / "checkpoints" / "latest" / "README.md").read_text()
+    assert "(-) | 1 | 1 |" in text
+
+
+def test_a_card_names_sources_with_their_licences(tmp_path: Path) -> None:
+    select = ["checkpoint={select: {best_on: math500}}"]
+    config = load_config("qwen3_4b_asym", select)
+    text = card(config, tmp_path / "mine", 20)
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == "Qwen/Qwen3-4B"
+    assert "trained on math: DigitalLearningGmbH/MATH-lighteval, MIT" in text
+    assert "evaluated on olympiadbench: Hothan/OlympiadBench, CC BY-NC 4.0" in text
+    assert "Results" not in text  # nothing was evaluated
+    assert "best on math500" in rule(config)
+
+
+def test_local_copies_have_the_licence_of_their_name_and_bars_end_no_cell(tmp_path: Path) -> None:
+    local = ["data.train=x/math_train.jsonl", "eval.benchmarks=[x/aime24.csv, x/a|b.jsonl]"]
+    folder = tmp_path / "eval" / "step-000020"
+    folder.mkdir(parents=True)
+    scores = {"avg": 0.5, "interval": [0.4, 0.6], "samples": 2, "problems": 9}
+    held = {"sampling": {"temperature": 0}, "benchmarks": {"a|b": scores}}
+    (folder / "summary.json").write_text(json.dumps(held))
+    text = card(load_config("qwen3_4b_asym", local), tmp_path, 20)
+    math = "local data, by its name a copy of DigitalLearningGmbH/MATH-lighteval, MIT"
+    assert f"trained on x/math_train.jsonl: {math}" in text
+    assert (
+        "x/aime24.csv: local data, by its name a copy of HuggingFaceH4/aime_2024, texts (c) MAA"
+        in text
+    )
+    assert "x/a|b.jsonl: local data\n" in text
+    assert "\n| a\\|b | 50.00 (40.00 to 60.00) | 2 | 9 |\n" in text
+
+
+def test_the_best_step_is_the_highest_score_that_was_saved_and_the_earliest_of_equals(
+    tmp_path: Path,
+) -> None:
+    scores = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.7}
+    rows = [{"step": n, "eval/b/avg": score} for n, score in scores.items()] + [{"step": 5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step in (1, 3, 4, 5):
+        (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    assert best_step(tmp_path, "b") == "step-000003"
+    assert best_step(tmp_path, "other") is None
+    link = tmp_path / "checkpoints" / "best"
+    for benchmark, there in (("b", True), (None, True), ("other", False)):
+        checkpoint.link_best(tmp_path, benchmark)
+        assert link.is_symlink() is there
+
+
+def test_the_best_checkpoint_stays_and_is_named(config_file: Path, tmp_path: Path) -> None:
+    select = EACH.replace("keep: 5", "keep: 1")
+    folder = run(config_file, tmp_path / "run", select, "eval.every=1", "optim.lr=0.05")
+    scores = {row["step"]: row["eval/problems/avg"] for row in metrics(folder)}
+    best = max(range(1, 6), key=lambda step: (scores[step], -step))
+    found = folder / "checkpoints" / "best"
+    assert found.resolve().name == f"step-{best:06d}"
+    names = {path.name for path in (folder / "checkpoints").glob("step-*")}
+    assert names == {f"step-{best:06d}", "step-000005"}
+
+
+def test_a_run_that_was_killed_in_its_last_save_has_its_best(
+    config_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Between the two links that a save makes, whichever comes first."""
+    once = ["checkpoint={every: 5, select: {best_on: problems}}", "eval.every=5"]
+    point, made = checkpoint.point_link, []
+
+    def killed(folder: Path, link: str, name: str) -> None:
+        if made:
+            raise SystemExit
+        made.append(link)
+        point(folder, link, name)
+
+    monkeypatch.setattr(checkpoint, "point_link", killed)
+    with pytest.raises(SystemExit):
+        run(config_file, tmp_path / "run", *once)
+    monkeypatch.undo()
+    folder = run(config_file, tmp_path / "run", *once)
+    assert checkpoint.latest(folder) == (folder / "checkpoints" / "best").resolve()
+
+
+def test_best_never_names_a_checkpoint_that_is_cut_off(
+    config_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Killed between the two links of a save, its step is done again, and may score otherwise."""
+    select = [EACH.replace("keep: 5", "keep: 1"), "eval.every=1", "optim.lr=0.05"]
+    folder = run(config_file, tmp_path / "run", *select)
+    best = (folder / "checkpoints" / "best").resolve().name
+    for link, name in (("best", "step-000005"), ("latest", best)):
+        checkpoint.point_link(folder / "checkpoints", link, name)
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(loop, "train", killed)
+    with pytest.raises(SystemExit):
+        run(config_file, folder, *select)
+    assert (folder / "checkpoints" / "best").resolve(strict=True).name == best
+
+
+def test_a_run_that_goes_on_finds_the_same_best(config_file: Path, tmp_path: Path) -> None:
+    folder = run(config_file, tmp_path / "run", EACH, "eval.every=1")
+    best = (folder / "checkpoints" / "best").resolve().name
+    for later in (3, 4, 5):
+        shutil.rmtree(folder / "checkpoints" / f"step-{later:06d}")
+    (folder / "checkpoints" / "latest").unlink()
+    (folder / "checkpoints" / "latest").symlink_to("step-000002")
+    run(config_file, folder, EACH, "eval.every=1")
+    assert (folder / "checkpoints" / "best").resolve().name == best
+
+
+def test_stop_tokens_with_bars_do_not_end_a_cell() -> None:
+    (line,) = [
+        line
+        for line in card(load_config("qwen3_4b"), Path("run"), 1).splitlines()
+        if line.startswith("| rollout.stop ")
+    ]
+    assert "<\\|im_end\\|>" in line and len(re.findall(r"(?<!\\)\|", line)) == 3

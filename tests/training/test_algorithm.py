@@ -1,0 +1,208 @@
+"""What a config chooses reaches the mathematics: coefficients, reweighting, observations."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from asymrl.algo.batch import make_groups, tokenise
+from asymrl.algo.diagnostics import BINS, accuracy_bins, by_accuracy, channel_mass, pressure
+from asymrl.config.load import load_config
+from asymrl.training.algorithm import build_algorithm, coefficient_metrics, schedule_inputs
+from asymrl.types import Groups
+from tests.helpers.batches import requests_and_rollouts
+from tests.helpers.runs import comparable, metrics, run
+
+PARAMS = {"beta_pos": 0.9, "beta_neg": 0.4}
+PHR = "reweight={name: quadrant, which: phr}"
+
+
+def groups_of(rewards: list[list[float]], valid: list[list[bool]] | None = None) -> Groups:
+    given = torch.tensor(rewards, dtype=torch.float64)
+    return Groups(
+        rewards=given,
+        valid=torch.tensor(valid) if valid else torch.ones_like(given, dtype=torch.bool),
+        lengths=torch.ones_like(given, dtype=torch.long),
+        mean_logprobs=-torch.ones_like(given),
+    )
+
+
+def test_an_estimator_takes_the_betas_of_the_step() -> None:
+    method = build_algorithm(load_config("pocket_asym"), ())
+    assert method.begin == PARAMS
+    groups = groups_of([[1, 0, 0, 0]])
+    assert method.estimate(groups, method.begin)[0].item() == pytest.approx(3**0.9)
+    moved = {"beta_pos": 1.0, "beta_neg": 0.0, "kappa": 0.1}
+    assert method.estimate(groups, moved).tolist() == pytest.approx([3.0, -1.0, -1.0, -1.0])
+
+
+def test_an_estimator_without_betas_is_left_alone() -> None:
+    method = build_algorithm(load_config("pocket_asym", ["advantage.name=grpo_sample_std"]), ())
+    assert method.begin == {}
+    assert method.estimate(groups_of([[1, 0]]), {})[0].item() == pytest.approx(0.5**0.5, rel=1e-5)
+
+
+def test_a_reweighter_sees_every_token_with_its_row_and_group() -> None:
+    config = load_config("pocket_grpo", [PHR])
+    requests, rollouts = requests_and_rollouts([[2, 1], [1, 3]])
+    tokens = tokenise(requests, rollouts)
+    scored = torch.zeros(7), torch.tensor([1.0, 5, 3, 9, 1, 1, 8])
+    rewards, every = torch.tensor([1.0, 0, 0, 1]), torch.ones(4, dtype=torch.bool)
+    groups = make_groups(tokens, scored, rewards, every)
+    method = build_algorithm(config, ())
+    advantages = method.estimate(groups, method.begin)
+    found = method.spread(advantages, groups, tokens, scored, rollouts)
+    # group means are 3 and 19/4; of the correct rows' tokens 5 and 8 are above them
+    assert found.tolist() == [0, 1, 0, 0, 0, 0, 1]
+    low = build_algorithm(load_config("pocket_grpo", [PHR.replace("phr", "plr")]), ())
+    kept = low.spread(advantages, groups, tokens, scored, rollouts)
+    assert kept.tolist() == [1, 0, 0, 0, 1, 1, 0]  # by row means it would be the same but for these
+
+
+def test_a_row_that_left_is_in_no_mean_of_a_reweighter() -> None:
+    method = build_algorithm(load_config("pocket_grpo", [PHR]), ())
+    requests, rollouts = requests_and_rollouts([[1, 1, 1]])
+    tokens = tokenise(requests, rollouts)
+    scored = torch.zeros(3), torch.tensor([2.0, 1.0, 90.0])
+    rewards, valid = torch.tensor([1.0, 0, 0]), torch.tensor([True, True, False])
+    groups = make_groups(tokens, scored, rewards, valid)
+    found = method.spread(method.estimate(groups, method.begin), groups, tokens, scored, rollouts)
+    assert found.tolist() == [1, 0, 0]  # 2 is above the mean of 2 and 1, not of all three
+
+
+def test_importance_weights_come_after_the_reweighter() -> None:
+    """A quadrant's polarity and an entropy-aware bound are those of the advantage alone."""
+    config = load_config(
+        "pocket_grpo",
+        ["reweight={name: entropy_aware, alpha: 1.0, phi: 1.0}", "loss.importance_sampling=token"],
+    )
+    requests, rollouts = requests_and_rollouts([[2, 1]])
+    tokens = tokenise(requests, rollouts)
+    logprobs = torch.tensor([-1.0, -2.0, -0.5])  # the engine said 0 everywhere
+    scored = logprobs, torch.tensor([1.0, 2.0, 4.0])
+    groups = make_groups(tokens, scored, torch.tensor([1.0, 0]), torch.ones(2, dtype=torch.bool))
+    plain, method = (
+        build_algorithm(load_config("pocket_grpo", config_of(config)), ()),
+        build_algorithm(config, ()),
+    )
+    advantages = method.estimate(groups, method.begin)
+    given = advantages, groups, tokens, scored, rollouts
+    assert torch.allclose(method.spread(*given), plain.spread(*given) * logprobs.exp())
+
+
+def config_of(config) -> list[str]:
+    """The same reweighter without importance weights."""
+    return [f"reweight={{name: {config.reweight.name}, alpha: 1.0, phi: 1.0}}"]
+
+
+def test_observations_leave_out_groups_without_a_valid_rollout() -> None:
+    groups = groups_of(
+        [[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]],
+        [[True, True, False, False], [False] * 4, [True] * 4],
+    )
+    seen = schedule_inputs(3, 9, groups, {"diag/kappa": math.nan, "policy/entropy": 0.5})
+    assert (seen.step, seen.steps, seen.entropy) == (3, 9, 0.5)
+    assert seen.accuracy == (0.5, 0.5) and math.isnan(seen.kappa)
+
+
+def test_metrics_state_the_betas_in_use_and_what_a_schedule_keeps() -> None:
+    assert coefficient_metrics(PARAMS, {"beta_pos": 0.2, "beta_neg": 0.1, "kappa": 3.0}) == {
+        "advantage/beta_pos": 0.2,
+        "advantage/beta_neg": 0.1,
+        "schedule/kappa": 3.0,
+    }
+
+
+def test_cells_are_sixteenths_of_the_accuracy_over_valid_rollouts() -> None:
+    groups = groups_of(
+        [[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]],
+        [[True] * 4, [True] * 4, [True, False, True, True]],
+    )
+    third = round(BINS / 3)
+    assert accuracy_bins(groups).tolist() == [
+        [17 + 4, 4, 4, 4],
+        [17 + 16] * 4,
+        [17 + third, third, third, third],
+    ]
+
+
+def test_a_mixed_group_is_never_counted_as_all_or_none_solved() -> None:
+    one_of_40 = groups_of([[1.0] + [0.0] * 39, [1.0] * 39 + [0.0]])
+    assert set(accuracy_bins(one_of_40)[0].tolist()) == {1, 17 + 1}
+    assert set(accuracy_bins(one_of_40)[1].tolist()) == {15, 17 + 15}
+
+
+def test_defined_pressures_add_up_to_the_channel_masses() -> None:
+    groups = groups_of(
+        [[1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]],
+        [[True] * 4, [True, True, False, True], [True] * 4, [False] * 4],
+    )
+    advantages = torch.arange(1.0, 17).reshape(4, 4).double() * torch.where(
+        groups.rewards == 1, 1, -1
+    )
+    found = by_accuracy(groups, advantages)
+    fractions = {name: x for name, x in found.items() if name.startswith("groups/")}
+    assert fractions == pytest.approx(
+        {"groups/accuracy/0.25": 2 / 3, "groups/accuracy/0.6875": 1 / 3}
+    )
+    masses = channel_mass(groups, advantages)
+    for channel in ("positive", "negative"):
+        parts = [x for name, x in found.items() if name.startswith(f"pressure/{channel}_defined/")]
+        assert sum(parts) == pytest.approx(masses[f"diag/mass_{channel}"])
+    assert found["pressure/positive_defined/0.25"] == pytest.approx((1 + 9) / 4 / 3)
+
+
+def test_measured_pressure_is_named_by_channel_and_accuracy() -> None:
+    by_cell = [0.0] * (2 * (BINS + 1))
+    by_cell[2], by_cell[17 + 2], by_cell[17 + 14] = 1.0, 2.0, 4.0
+    assert pressure(by_cell) == {
+        "diag/gradient_negative": 1.0,
+        "pressure/negative/0.125": 1.0,
+        "diag/gradient_positive": 6.0,
+        "pressure/positive/0.125": 2.0,
+        "pressure/positive/0.875": 4.0,
+    }
+
+
+def test_a_schedule_moves_the_betas_and_goes_on_where_it_was(
+    config_file: Path, tmp_path: Path
+) -> None:
+    linear = (
+        "schedule={name: linear, end_beta_pos: 0.9, end_beta_neg: 0.1}",
+        "advantage.beta_pos=0.5",
+    )
+    whole = run(config_file, tmp_path / "whole", *linear)
+    betas = [row["advantage/beta_pos"] for row in metrics(whole)[1:]]
+    assert betas == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
+    for later in (4, 5):
+        shutil.rmtree(whole / "checkpoints" / f"step-{later:06d}")
+    (whole / "checkpoints" / "latest").unlink()
+    (whole / "checkpoints" / "latest").symlink_to("step-000003")
+    before = comparable(whole)
+    run(config_file, whole, *linear)
+    assert comparable(whole) == before
+    branch = ["--resume", str(whole / "checkpoints" / "step-000003"), "advantage.beta_pos=0.5"]
+    other = run(config_file, tmp_path / "other", *branch)
+    assert [row["advantage/beta_pos"] for row in metrics(other)] == [0.5, 0.5]
+
+
+def test_each_epoch_passes_over_every_minibatch_again(config_file: Path, tmp_path: Path) -> None:
+    once = run(config_file, tmp_path / "once", "steps=1")
+    twice = run(config_file, tmp_path / "twice", "steps=1", "optim.epochs=2")
+    updates = [metrics(folder)[1]["optim/updates"] for folder in (once, twice)]
+    assert updates[1] == 2 * updates[0] > 0
+
+
+def test_a_reweighter_changes_what_is_learned(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    quadrant = run(
+        config_file, tmp_path / "phr", "reweight={name: quadrant, which: phr}", "steps=1"
+    )
+    (mine, theirs) = metrics(quadrant)[1], metrics(finished)[1]
+    assert mine["reward/mean"] == theirs["reward/mean"]  # the same rollouts
+    assert mine["diag/mass_negative"] == theirs["diag/mass_negative"] > 0
+    assert mine["diag/gradient_negative"] == 0 < mine["diag/gradient_positive"]
+    assert mine["diag/gradient_positive"] < theirs["diag/gradient_positive"]
