@@ -37,7 +37,7 @@ def frozen(cls: type) -> Any:
 
 @frozen
 class Problem:
-    """One problem, its prompt already rendered and tokenised."""
+    """One problem with its prompt rendered and tokenised."""
 
     id: str
     prompt_ids: tuple[int, ...]
@@ -49,7 +49,7 @@ class Problem:
 
 @frozen
 class Request:
-    """`samples` rollouts wanted for prompt draw number `draw` (a running index)."""
+    """Asks for `samples` rollouts of a problem. draw: running index of prompt draws in the run."""
 
     problem: Problem
     draw: int
@@ -59,9 +59,9 @@ class Request:
 
 @frozen
 class Sampling:
-    """How to sample, every field explicit, so that a model's generation_config changes nothing.
+    """How to sample. Every field is explicit, so a model's generation_config has no effect.
 
-    temperature 0 is greedy; top_p 1 and top_k 0 are off; max_tokens counts the stop token.
+    temperature 0 is greedy; top_p 1 and top_k 0 are off; max_tokens includes the stop token.
     """
 
     temperature: float
@@ -75,8 +75,8 @@ class Sampling:
 class Rollout:
     """One sampled response. `token_ids` ends with its stop token unless `truncated`.
 
-    engine_logprobs, engine_entropy: one float a token (nats), of the distribution at the sampling
-    temperature before top-p and top-k; the entropy is None where an engine does not give it.
+    engine_logprobs, engine_entropy: one float a token, in nats, of the distribution at the sampling
+    temperature before top-p and top-k. engine_entropy is None if the engine does not compute it.
     """
 
     draw: int
@@ -90,7 +90,7 @@ class Rollout:
 
 @frozen
 class Verdict:
-    """What the verifier said of one response. Only `correct` earns the reward 1."""
+    """The verifier's judgement of one response. Only `correct` earns reward 1."""
 
     reason: Reason
     answer: str | None
@@ -103,11 +103,11 @@ class Verdict:
 
 @frozen
 class Groups:
-    """All that an advantage estimator may see of N groups of G rollouts.
+    """What an advantage estimator sees of N groups of G rollouts.
 
-    rewards (N, G) float, 0 or 1; valid (N, G) bool, False where a rollout left its group
-    (truncation: mask); lengths (N, G) int, in tokens; mean_logprobs (N, G), mean old log-prob per
-    response token, nats.
+    rewards (N, G) float, 0 or 1. valid (N, G) bool: False where a rollout left its group
+    (`rollout.truncation: mask`). lengths (N, G) int, in tokens. mean_logprobs (N, G): mean old
+    log-prob per response token, in nats.
     """
 
     rewards: Tensor
@@ -118,27 +118,27 @@ class Groups:
 
 @frozen
 class TokenGroups:
-    """All that a reweighter may see of M response tokens.
+    """What a reweighter sees of M response tokens.
 
-    advantages, logprobs, entropy, weight (M,) float: log-probs and entropy are of the generating
-    policy, in nats; weight 0: not in the loss. row, group (M,) int from 0: the rollout and the
-    prompt draw that a token is in.
+    advantages, logprobs, entropy (M,) float; log-probs and entropy are those of the generating
+    policy, in nats. loss_mask (M,) float, 1 or 0: whether the token is in the loss. row, group (M,)
+    int from 0: the rollout and the prompt draw that the token belongs to.
     """
 
     advantages: Tensor
     logprobs: Tensor
     entropy: Tensor
-    weight: Tensor
+    loss_mask: Tensor
     row: Tensor
     group: Tensor
 
 
 @frozen
 class Tokens:
-    """R rows of prompt + response, their response tokens laid end to end: what can be scored.
+    """R rows of prompt and response, response tokens laid end to end: what a policy can score.
 
-    sequences: per row, its token ids; prompt_lengths (R,); group (R,), the prompt draw's index
-    0..N-1 of each row; row (M,), which row a response token is in; targets (M,), its token id.
+    sequences: token ids of each row. prompt_lengths (R,). group (R,): index 0..N-1 of the row's
+    prompt draw. row (M,): the row that a response token is in. targets (M,): its token id.
     """
 
     sequences: Sequence[Sequence[int]]
@@ -148,73 +148,93 @@ class Tokens:
     targets: Tensor
 
 
+Scored = tuple["Tensor", "Tensor"]
+"""logprobs (M,) and entropy (M,) of response tokens, in nats, under the generating policy."""
+
+
+@frozen
+class Experience:
+    """One rollout batch with everything an update needs, for R = N x G rollouts in draw order.
+
+    rewards (R,) float, 0 or 1. valid (R,) bool: False where `rollout.truncation: mask` removed the
+    rollout. scored: log-probs and entropy of the policy that generated. advantages (R,).
+    """
+
+    requests: Sequence[Request]
+    rollouts: Sequence[Rollout]
+    verdicts: Sequence[Verdict]
+    rewards: Tensor
+    valid: Tensor
+    tokens: Tokens
+    scored: Scored
+    groups: Groups
+    advantages: Tensor
+
+
 @frozen
 class Batch(Tokens):
-    """Tokens with everything that an update needs, flat over response tokens.
+    """A mini-batch: Tokens with everything an optimizer step needs, flat over response tokens.
 
-    advantages, old_logprobs, old_entropy, weight (M,) float; weight 0: not in the loss.
-    denominators (M,): what a token's loss is divided by, counted over the whole mini-batch on all
-    ranks before any split. live (R,) bool: rows that can have a gradient; the rest is skipped.
-    cell (R,) int: the channel and group accuracy that a row counts under (diagnostics.cells).
-    Physical layout (padding, packing, placement) is the policy's business.
+    advantages, old_logprobs, old_entropy, loss_mask (M,) float. loss_denominators (M,): what a
+    token's loss is divided by, counted over the whole mini-batch on all ranks before any split.
+    has_gradient (R,) bool: rows that can contribute a gradient; the update skips the others.
+    accuracy_bin (R,) int: channel and group accuracy of the row (diagnostics.accuracy_bins).
+    The policy decides the physical layout: padding, packing, placement.
     """
 
     advantages: Tensor
     old_logprobs: Tensor
     old_entropy: Tensor
-    weight: Tensor
-    denominators: Tensor
-    live: Tensor
-    cell: Tensor
+    loss_mask: Tensor
+    loss_denominators: Tensor
+    has_gradient: Tensor
+    accuracy_bin: Tensor
 
 
 @frozen
 class LossInputs:
-    """What a loss sees of one micro-batch. All (M,) but `group` and `cell`, which are (R,)."""
+    """What a loss sees of one micro-batch: (M,), but `group` and `accuracy_bin` (R,)."""
 
     logprobs: Tensor
     old_logprobs: Tensor
     advantages: Tensor
     entropy: Tensor
-    weight: Tensor
+    loss_mask: Tensor
     row: Tensor
     group: Tensor
-    cell: Tensor
-    denominators: Tensor
+    accuracy_bin: Tensor
+    loss_denominators: Tensor
 
 
 @frozen
 class LossOutputs:
-    """A micro-batch's share of the mini-batch loss (a scalar: the shares add up to the loss).
+    """A micro-batch's share of the mini-batch loss (a scalar; the shares add up to the loss).
 
-    metrics: name -> (sum, count), so that means over micro-batches and ranks are exact; every
-    count is in tokens of weight 1. maxima: name -> the largest value seen. by_cell: name -> sums
-    by channel and group accuracy (diagnostics.cells), which add up over micro-batches.
+    metrics: name -> (sum, count), so that means over micro-batches and ranks are exact; counts are
+    in tokens of the loss mask. maxima: name -> largest value. by_accuracy_bin: name -> sums by
+    channel and group accuracy, which add up over micro-batches.
     """
 
     loss: Tensor
     metrics: Mapping[str, tuple[Tensor, Tensor]]
     maxima: Mapping[str, Tensor]
-    by_cell: Mapping[str, Tensor]
+    by_accuracy_bin: Mapping[str, Tensor]
 
-
-Scored = tuple["Tensor", "Tensor"]
-"""logprobs (M,) and entropy (M,) of response tokens, nats, under the policy that generated."""
 
 LossFn = Callable[[LossInputs], LossOutputs]
 
 
 @frozen
 class UpdateStats:
-    """One optimizer step: means over the whole mini-batch, skipped rows counted in.
+    """One optimizer step: means over the whole mini-batch, skipped rows included.
 
-    by_cell: sums by channel and group accuracy (diagnostics.cells). updates: optimizer steps so
-    far, this one included. non_finite: the loss or gradient for which the step was skipped; the
-    policy is then as it was.
+    by_accuracy_bin: sums by channel and group accuracy. updates: optimizer steps so far, this one
+    included. non_finite: names the loss or gradient that was not finite; the step was then skipped
+    and the policy is unchanged.
     """
 
     metrics: Mapping[str, float]
-    by_cell: Mapping[str, Sequence[float]]
+    by_accuracy_bin: Mapping[str, Sequence[float]]
     grad_norm: float
     lr: float
     updates: int
@@ -224,10 +244,10 @@ class UpdateStats:
 
 @frozen
 class TrainerState:
-    """Full, named fp32 tensors on the CPU, so that world size and backend may change.
+    """Full fp32 tensors on the CPU by Hugging Face name, independent of world size and backend.
 
-    weights, exp_avg, exp_avg_sq: Hugging Face parameter name -> tensor; updates: optimizer steps.
-    The mappings may read a tensor only when it is asked for: a large model's would not fit into
+    weights, exp_avg, exp_avg_sq: parameter name -> tensor (AdamW moments). updates: optimizer
+    steps. The mappings may read a tensor only on access, because a large model does not fit in
     memory once for every rank.
     """
 
@@ -239,7 +259,7 @@ class TrainerState:
 
 @frozen
 class Position:
-    """Where a run is: steps done, prompt draws taken, and what its schedule keeps."""
+    """Where a run is: finished steps, prompt draws used, and the state of its schedule."""
 
     step: int = 0
     draws: int = 0
@@ -248,14 +268,14 @@ class Position:
 
 @frozen
 class Stopped:
-    """A run that ended whole before its last step. code: the exit code of its process."""
+    """Why a run ended before its last step, and the exit code of its process."""
 
     why: str
     code: int
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part and on nothing else, on any machine."""
+    """A 63-bit seed that depends on all parts and on nothing else, on any machine."""
     text = "/".join(str(part) for part in parts)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -329,10 +329,10 @@ def live_batch(arguments: argparse.Namespace) -> Batch:
         advantages=torch.randn(count, generator=generator),
         old_logprobs=torch.zeros(count),
         old_entropy=torch.zeros(count),
-        weight=torch.ones(count),
-        denominators=torch.full((count,), float(count)),
-        live=torch.ones(rows, dtype=torch.bool),
-        cell=torch.zeros(rows, dtype=torch.long),
+        loss_mask=torch.ones(count),
+        loss_denominators=torch.full((count,), float(count)),
+        has_gradient=torch.ones(rows, dtype=torch.bool),
+        accuracy_bin=torch.zeros(rows, dtype=torch.long),
     )
 
 

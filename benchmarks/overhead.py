@@ -67,7 +67,7 @@ class Turns(NullTracker):
 def plain_loss(logprobs: torch.Tensor, inputs: LossInputs) -> torch.Tensor:
     ratio, advantages = (logprobs - inputs.old_logprobs).exp(), inputs.advantages
     gain = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
-    return -(gain / inputs.denominators).sum()
+    return -(gain / inputs.loss_denominators).sum()
 
 
 def measure(rounds: int) -> list[dict[str, float]]:

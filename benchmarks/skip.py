@@ -45,7 +45,9 @@ def difference(policy: LocalPolicy, batches: Sequence[Batch], loss: LossFn) -> f
     found = []
     for batch in batches:
         mine = gradient(policy, batch, loss)
-        whole = gradient(policy, replace(batch, live=torch.ones_like(batch.live)), loss)
+        whole = gradient(
+            policy, replace(batch, has_gradient=torch.ones_like(batch.has_gradient)), loss
+        )
         found.append(float((mine - whole).norm() / (whole.norm() or 1.0)))
     return max(found)
 

@@ -172,7 +172,7 @@ def backward(
         prompts=int(sample.tokens.group[-1]) + 1,
         entropy_bonus=0.0,
         # of `constant` any length will do: REINFORCE's step sets the scale
-        denominators=partial(loss_denominators, aggregation=aggregation, constant_length=1),
+        loss_denominators=partial(loss_denominators, aggregation=aggregation, constant_length=1),
     )
     policy.module.train()  # layer checkpointing wants it
     policy.backward(batch, PPO)

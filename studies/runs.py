@@ -55,7 +55,9 @@ def run_all(jobs: Sequence[Job], workers: int) -> list[Failure]:
     """
     for name in ("train", "eval"):
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"{name}.py is not here: start `python -m studies` in the folder that has it")
+            raise UserError(
+                f"{name}.py is not here: start `python -m studies` in the folder that has it"
+            )
     todo = [job for job in jobs if not done(job)]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there already", flush=True)

@@ -209,7 +209,9 @@ def test_updates_that_blow_up_end_the_run_with_what_was_seen(
 
 
 def test_skipped_updates_are_counted_over_steps() -> None:
-    good = UpdateStats(metrics={}, by_cell={}, grad_norm=1.0, lr=1.0, updates=1, skipped_rows=0)
+    good = UpdateStats(
+        metrics={}, by_accuracy_bin={}, grad_norm=1.0, lr=1.0, updates=1, skipped_rows=0
+    )
     bad = replace(good, non_finite="the loss (nan)")
     assert alerts.skipped_in_a_row(0, [good, bad]) == 1
     assert alerts.skipped_in_a_row(1, [bad, bad]) == 3

@@ -80,7 +80,7 @@ def minibatches(
     *,
     prompts: int,
     entropy_bonus: float,
-    denominators: Callable[[Tensor, Tensor, Tensor], Tensor],
+    loss_denominators: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> list[Batch]:
     """Cut a rollout batch into mini-batches of `prompts` prompts, in the order of the draws.
 
@@ -89,14 +89,14 @@ def minibatches(
     gets a bonus.
     """
     logprobs, entropy = scored
-    valid, cell = groups.valid.flatten(), accuracy_bins(groups).flatten()
+    valid, accuracy_bin = groups.valid.flatten(), accuracy_bins(groups).flatten()
     moved = torch.bincount(tokens.row, weights=(advantages != 0).double(), minlength=len(valid)) > 0
-    live = valid & (moved | (entropy_bonus > 0))
+    has_gradient = valid & (moved | (entropy_bonus > 0))
     batches = []
     for index in range(-(-(int(tokens.group[-1]) + 1) // prompts)):
         rows = tokens.group // prompts == index
         mine, part = select_rows(tokens, rows)
-        weight = valid[tokens.row[part]].float()
+        loss_mask = valid[tokens.row[part]].float()
         group = mine.group - index * prompts
         batches.append(
             Batch(
@@ -108,10 +108,10 @@ def minibatches(
                 advantages=advantages[part].float(),
                 old_logprobs=logprobs[part],
                 old_entropy=entropy[part],
-                weight=weight,
-                denominators=denominators(weight, mine.row, group),
-                live=live[rows],
-                cell=cell[rows],
+                loss_mask=loss_mask,
+                loss_denominators=loss_denominators(loss_mask, mine.row, group),
+                has_gradient=has_gradient[rows],
+                accuracy_bin=accuracy_bin[rows],
             )
         )
     return batches

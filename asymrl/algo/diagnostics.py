@@ -93,7 +93,7 @@ def by_accuracy(groups: Groups, advantages: Float[Tensor, "N G"]) -> dict[str, f
     }
 
 
-def pressure(by_cell: Sequence[float]) -> dict[str, float]:
+def pressure(by_accuracy_bin: Sequence[float]) -> dict[str, float]:
     """The policy gradient's mass by channel and group accuracy, as measured in a mini-batch.
 
     pressure/positive/<p>, pressure/negative/<p>: the sum of |d loss / d logprob| over the tokens
@@ -103,7 +103,7 @@ def pressure(by_cell: Sequence[float]) -> dict[str, float]:
     """
     metrics: dict[str, float] = {}
     for row, channel in enumerate(("negative", "positive")):
-        of_channel = by_cell[row * (BINS + 1) : (row + 1) * (BINS + 1)]
+        of_channel = by_accuracy_bin[row * (BINS + 1) : (row + 1) * (BINS + 1)]
         metrics[f"diag/gradient_{channel}"] = sum(of_channel)
         metrics |= {f"pressure/{channel}/{p / BINS}": m for p, m in enumerate(of_channel) if m}
     return metrics
@@ -121,7 +121,7 @@ def solved_fractions(groups: Groups) -> dict[str, float]:
 
 def entropy_by_channel(
     entropy: Float[Tensor, "M"],
-    weight: Float[Tensor, "M"],
+    loss_mask: Float[Tensor, "M"],
     rewards_of_token: Float[Tensor, "M"],
 ) -> dict[str, float]:
     """Mean entropy (nats) per token: of all, of correct and of wrong responses.
@@ -129,7 +129,7 @@ def entropy_by_channel(
     `rewards_of_token` is the reward of the rollout that a token is in. Tokens of weight 0 are left
     out.
     """
-    counted = weight > 0
+    counted = loss_mask > 0
     return {
         "policy/entropy": _mean(entropy, counted),
         "policy/entropy_positive": _mean(entropy, counted & (rewards_of_token == 1)),

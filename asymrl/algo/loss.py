@@ -61,7 +61,7 @@ MAX_LOG_RATIO = 20.0
 
 
 def loss_denominators(
-    weight: Float[Tensor, "M"],
+    loss_mask: Float[Tensor, "M"],
     row: Int[Tensor, "M"],
     group: Int[Tensor, "R"],
     *,
@@ -81,7 +81,7 @@ def loss_denominators(
     """
     assert aggregation in AGGREGATIONS, f"{aggregation!r} is not one of {AGGREGATIONS}"
     assert aggregation != "constant" or constant_length >= 1, "constant_length is at least 1"
-    counted = (weight > 0).long()
+    counted = (loss_mask > 0).long()
     _, prompt = group.unique(return_inverse=True)  # (R,), 0 .. number of prompts - 1
     tokens_of_row = torch.zeros_like(prompt).index_add(0, row, counted)
     tokens_of_prompt = torch.zeros_like(prompt).index_add(0, prompt, tokens_of_row)
@@ -95,7 +95,7 @@ def loss_denominators(
             of_row = tokens_of_row * num_rows
         case _:
             of_row = (num_rows * constant_length).expand_as(prompt)
-    return torch.where(counted > 0, of_row[row], 1).to(weight.dtype)
+    return torch.where(counted > 0, of_row[row], 1).to(loss_mask.dtype)
 
 
 def ppo_clip(
@@ -124,10 +124,10 @@ def ppo_clip(
     token_loss = -torch.minimum(ratio * advantages, clipped * advantages)
     if entropy_bonus:  # left out at 0, so that no gradient of the entropy is computed
         token_loss = token_loss - entropy_bonus * inputs.entropy
-    loss = (inputs.weight * token_loss / inputs.denominators).sum()
+    loss = (inputs.loss_mask * token_loss / inputs.loss_denominators).sum()
 
     with torch.no_grad():
-        counted = inputs.weight > 0
+        counted = inputs.loss_mask > 0
         count = counted.sum()
         of_tokens = {
             "loss/clip_fraction_low": ((advantages < 0) & (ratio < 1 - clip_low)).to(ratio.dtype),
@@ -137,13 +137,13 @@ def ppo_clip(
         ratio_max = F.pad(torch.where(counted, ratio, 0.0), (0, 1)).max()
         moves = torch.where(advantages > 0, ratio <= 1 + clip_high, ratio >= 1 - clip_low)
         moves &= raw.abs() <= MAX_LOG_RATIO
-        pressure = inputs.weight * advantages.abs() * ratio * moves / inputs.denominators
+        pressure = inputs.loss_mask * advantages.abs() * ratio * moves / inputs.loss_denominators
         cells = pressure.new_zeros(NUM_ACCURACY_BINS).index_add(
-            0, inputs.cell[inputs.row], pressure
+            0, inputs.accuracy_bin[inputs.row], pressure
         )
     return LossOutputs(
         loss=loss,
         metrics={name: (total, count) for name, total in sums.items()},
         maxima={"loss/ratio_max": ratio_max},
-        by_cell={"pressure": cells},
+        by_accuracy_bin={"pressure": cells},
     )

@@ -57,7 +57,7 @@ def covariance_kernel(
     step's first update), whether w is detached (here it is).
     """
     assert scope in get_args(Scope), f"{scope!r} is not one of {get_args(Scope)}"
-    counted = tokens.weight > 0
+    counted = tokens.loss_mask > 0
     part = tokens.group if scope == "group" else torch.zeros_like(tokens.group)
     logprobs, advantages = tokens.logprobs.double(), tokens.advantages.double()
     c = logprobs - _mean(logprobs, part, counted)
@@ -83,7 +83,7 @@ def entropy_aware(
     """
     assert alpha >= 0, f"alpha is {alpha}, and is at least 0"
     assert phi > 0, f"phi is {phi}, and is above 0"
-    counted = tokens.weight > 0
+    counted = tokens.loss_mask > 0
     entropy, advantages = tokens.entropy.double(), tokens.advantages.double()
     centred = entropy - _mean(entropy, tokens.group, counted)
     z = _over(centred, _std(entropy, tokens.group, counted, std))
@@ -103,7 +103,7 @@ def quadrant(tokens: TokenGroups, *, which: Quadrant) -> Float[Tensor, "M"]:
     its tokens are high.
     """
     assert which in get_args(Quadrant), f"{which!r} is not one of {get_args(Quadrant)}"
-    counted = tokens.weight > 0
+    counted = tokens.loss_mask > 0
     entropy = tokens.entropy.double()
     high = entropy >= _mean(entropy, tokens.group, counted)
     of_polarity = tokens.advantages > 0 if which[0] == "p" else tokens.advantages < 0
@@ -137,7 +137,7 @@ def high_entropy(tokens: TokenGroups, *, rho: float = 0.2) -> Float[Tensor, "M"]
     that are equal to the lowest of those. rho = 1 keeps everything. 0 < rho <= 1.
     """
     assert 0 < rho <= 1, f"rho is {rho}, and is above 0 and at most 1"
-    ordered = tokens.entropy[tokens.weight > 0].sort().values
+    ordered = tokens.entropy[tokens.loss_mask > 0].sort().values
     if not len(ordered):
         return _finished(tokens, tokens.advantages)
     # No token lies between the quantile and the order statistic above it; 1e-9 is for rounding.
@@ -147,7 +147,7 @@ def high_entropy(tokens: TokenGroups, *, rho: float = 0.2) -> Float[Tensor, "M"]
 
 def _finished(tokens: TokenGroups, advantages: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
     """What every reweighter returns: 0 outside the loss, the given dtype, no gradient."""
-    kept = torch.where(tokens.weight > 0, advantages, 0.0)
+    kept = torch.where(tokens.loss_mask > 0, advantages, 0.0)
     return kept.to(tokens.advantages.dtype).detach()
 
 

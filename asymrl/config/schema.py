@@ -148,7 +148,7 @@ class ReweightConfig(MethodConfig):
     @staticmethod
     def example() -> tuple[Any, ...]:
         one, row = torch.ones(1), torch.zeros(1, dtype=torch.long)
-        tokens = {"advantages": one, "logprobs": -one, "entropy": one, "weight": one}
+        tokens = {"advantages": one, "logprobs": -one, "entropy": one, "loss_mask": one}
         return (TokenGroups(**tokens, row=row, group=row),)
 
 

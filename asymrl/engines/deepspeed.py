@@ -180,12 +180,12 @@ class DeepSpeedPolicy:
         self._wake()
         totals = Totals()
         totals.add(loss(no_tokens(minibatch, self._device)))
-        live = torch.nonzero(minibatch.live)[:, 0].tolist()
-        for micro, mine in self._micro_batches(minibatch, live):
+        trained_rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
+        for micro, mine in self._micro_batches(minibatch, trained_rows):
             logprobs, entropy = run(self.engine, micro, self._device)
             inputs = loss_inputs(minibatch, micro, logprobs, entropy)
             if not mine:
-                inputs = replace(inputs, weight=torch.zeros_like(inputs.weight))
+                inputs = replace(inputs, loss_mask=torch.zeros_like(inputs.loss_mask))
             outputs = loss(inputs)
             # DeepSpeed takes the mean over ranks; the mini-batch's loss is their sum
             self.engine.backward(outputs.loss * self.world.size, scale_wrt_gas=False)
@@ -206,14 +206,14 @@ class DeepSpeedPolicy:
             if self.engine.optimizer.overflow:
                 bad = "the gradient's norm"
         self.updates += not bad
-        skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
+        skipped = minibatch.loss_mask[~minibatch.has_gradient[minibatch.row]].sum().item()
         return UpdateStats(
             metrics=totals.metrics(skipped),
-            by_cell=totals.by_cell,
+            by_accuracy_bin=totals.by_accuracy_bin,
             grad_norm=math.nan if bad else float(self.engine.get_global_grad_norm()),
             lr=lr,
             updates=self.updates,
-            skipped_rows=len(minibatch.sequences) - len(live),
+            skipped_rows=len(minibatch.sequences) - len(trained_rows),
             non_finite=bad,
         )
 

@@ -121,7 +121,7 @@ def utilisation(
     """
     if (peak := work.peak) is None:
         return {}
-    flops = sum(3 * rows_flops(work, batch, batch.live) for batch in updated)
+    flops = sum(3 * rows_flops(work, batch, batch.has_gradient) for batch in updated)
     shares = {"perf/update_mfu": flops / (peak * seconds["time/update"])}
     if scored is not None:
         shares["perf/score_mfu"] = rows_flops(work, scored) / (peak * seconds["time/score"])

@@ -109,12 +109,16 @@ class LocalPolicy:
         self.optimizer.zero_grad()
         totals = Totals()
         totals.add(loss(no_tokens(minibatch, self._device)))
-        live = torch.nonzero(minibatch.live)[:, 0].tolist()
+        trained_rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
         shared = None
-        if self.shares_prompts and shared_prefix.worth_it(minibatch, live, self.token_budget):
+        if self.shares_prompts and shared_prefix.worth_it(
+            minibatch, trained_rows, self.token_budget
+        ):
             with self._autocast():
-                shared = shared_prefix.compute(self.module, minibatch, live)
-        for micro in self._micro_batches(minibatch, live, responses_only=shared is not None):
+                shared = shared_prefix.compute(self.module, minibatch, trained_rows)
+        for micro in self._micro_batches(
+            minibatch, trained_rows, responses_only=shared is not None
+        ):
             before, width = None, micro.input_ids.shape[1]
             if shared:
                 before = shared_prefix.before(shared, minibatch.prompt_lengths, micro.rows, width)
@@ -145,14 +149,14 @@ class LocalPolicy:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr * min(1.0, self.updates / max(1, self.warmup_updates))
             self.optimizer.step()
-        skipped = minibatch.weight[~minibatch.live[minibatch.row]].sum().item()
+        skipped = minibatch.loss_mask[~minibatch.has_gradient[minibatch.row]].sum().item()
         return UpdateStats(
             metrics=totals.metrics(skipped),
-            by_cell=totals.by_cell,
+            by_accuracy_bin=totals.by_accuracy_bin,
             grad_norm=grad_norm.item(),
             lr=self.optimizer.param_groups[0]["lr"],
             updates=self.updates,
-            skipped_rows=int((~minibatch.live).sum()),
+            skipped_rows=int((~minibatch.has_gradient).sum()),
             non_finite=bad,
         )
 

@@ -196,11 +196,11 @@ def loss_inputs(batch: Batch, micro: MicroBatch, logprobs: Tensor, entropy: Tens
         entropy=entropy,
         old_logprobs=onto(batch.old_logprobs[tokens], device),
         advantages=onto(batch.advantages[tokens], device),
-        weight=onto(batch.weight[tokens], device),
+        loss_mask=onto(batch.loss_mask[tokens], device),
         row=onto(batch.row[tokens], device),
         group=onto(batch.group, device),
-        cell=onto(batch.cell, device),
-        denominators=onto(batch.denominators[tokens], device),
+        accuracy_bin=onto(batch.accuracy_bin, device),
+        loss_denominators=onto(batch.loss_denominators[tokens], device),
     )
 
 
@@ -239,9 +239,9 @@ class Totals:
 
     def add(self, outputs: LossOutputs) -> None:
         self._names, self._peaks = list(outputs.metrics), list(outputs.maxima)
-        self._cells = {name: len(sums) for name, sums in outputs.by_cell.items()}
+        self._cells = {name: len(sums) for name, sums in outputs.by_accuracy_bin.items()}
         pairs = [part for pair in outputs.metrics.values() for part in pair]
-        sums = [outputs.loss.detach(), *pairs, *outputs.by_cell.values()]
+        sums = [outputs.loss.detach(), *pairs, *outputs.by_accuracy_bin.values()]
         self._sum(torch.cat([part.double().reshape(-1) for part in sums]))
         if outputs.maxima:
             self._raise_to(torch.stack([peak.double() for peak in outputs.maxima.values()]))
@@ -287,7 +287,7 @@ class Totals:
         return self._numbers()[0]
 
     @property
-    def by_cell(self) -> dict[str, list[float]]:
+    def by_accuracy_bin(self) -> dict[str, list[float]]:
         numbers = iter(self._numbers()[1 + 2 * len(self._names) :])
         return {name: list(islice(numbers, length)) for name, length in self._cells.items()}
 
@@ -321,11 +321,11 @@ def no_tokens(batch: Batch, device: Any) -> LossInputs:
         entropy=empty,
         old_logprobs=empty,
         advantages=empty,
-        weight=empty,
+        loss_mask=empty,
         row=rows,
         group=onto(batch.group, device),
-        cell=onto(batch.cell, device),
-        denominators=empty,
+        accuracy_bin=onto(batch.accuracy_bin, device),
+        loss_denominators=empty,
     )
 
 

@@ -68,7 +68,7 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
             minibatches,
             prompts=config.optim.minibatch_prompts,
             entropy_bonus=loss.entropy_bonus,
-            denominators=partial(
+            loss_denominators=partial(
                 loss_denominators,
                 aggregation=loss.aggregation,
                 constant_length=loss.constant_length or rollout.max_tokens,
@@ -111,7 +111,7 @@ def spread(
         advantages=advantages[tokens.row],
         logprobs=logprobs,
         entropy=entropy,
-        weight=groups.valid.flatten()[tokens.row].float(),
+        loss_mask=groups.valid.flatten()[tokens.row].float(),
         row=tokens.row,
         group=tokens.group[tokens.row],
     )

@@ -78,7 +78,7 @@ def update_metrics(
         name: mean([update.metrics[name] for update in updates if name in update.metrics])
         for name in sorted({name for update in updates for name in update.metrics})
     }
-    cells = [update.by_cell["pressure"] for update in updates]
+    cells = [update.by_accuracy_bin["pressure"] for update in updates]
     means |= diagnostics.pressure([mean(of_cell) for of_cell in zip(*cells, strict=True)])
     peaks = [u.metrics["loss/ratio_max"] for u in updates if "loss/ratio_max" in u.metrics]
     if peaks:

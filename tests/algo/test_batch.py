@@ -63,7 +63,7 @@ def cut(advantages: list[float], valid: list[bool] | None = None, bonus: float =
         make_groups(tokens(), scored, rewards, torch.tensor(valid or [True] * 6)),
         prompts=prompts,
         entropy_bonus=bonus,
-        denominators=partial(loss_denominators, aggregation="token_mean", constant_length=8),
+        loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=8),
     )
 
 
@@ -73,26 +73,31 @@ def test_minibatches_hold_whole_groups_in_order() -> None:
     assert second.advantages.tolist() == [5, 6]
     assert second.old_logprobs.tolist() == [10, 11] and second.old_entropy.tolist() == [60, 61]
     assert first.group.tolist() == [0, 0, 1, 1] and second.group.tolist() == [0, 0]
-    assert first.cell.tolist() == [17 + 8, 8, 17 + 16, 17 + 16] and second.cell.tolist() == [0, 0]
+    assert first.accuracy_bin.tolist() == [
+        17 + 8,
+        8,
+        17 + 16,
+        17 + 16,
+    ] and second.accuracy_bin.tolist() == [0, 0]
 
 
 def test_denominators_count_the_whole_minibatch_skipped_rows_too() -> None:
     first, second = cut([0, 0, 3, 0, 0, 0])
-    assert first.denominators.tolist() == [10.0] * 10
-    assert first.live.tolist() == [False, False, True, False]
-    assert second.denominators.tolist() == [2.0] * 2 and not second.live.any()
+    assert first.loss_denominators.tolist() == [10.0] * 10
+    assert first.has_gradient.tolist() == [False, False, True, False]
+    assert second.loss_denominators.tolist() == [2.0] * 2 and not second.has_gradient.any()
 
 
 def test_a_row_that_left_its_group_has_no_weight_and_is_not_counted() -> None:
     first, _ = cut([1, 1, 1, 1, 1, 1], valid=[True, True, True, False, True, True])
-    assert first.weight.tolist() == [1] * 6 + [0] * 4
-    assert first.denominators.tolist()[:6] == [6.0] * 6
-    assert first.live.tolist() == [True, True, True, False]
+    assert first.loss_mask.tolist() == [1] * 6 + [0] * 4
+    assert first.loss_denominators.tolist()[:6] == [6.0] * 6
+    assert first.has_gradient.tolist() == [True, True, True, False]
 
 
 def test_a_bonus_keeps_rows_without_an_advantage_alive() -> None:
     first, _ = cut([0] * 6, bonus=0.01)
-    assert first.live.all()
+    assert first.has_gradient.all()
 
 
 rows = st.lists(st.integers(1, 50), max_size=40)

@@ -28,11 +28,11 @@ def tokens(ratio: Tensor, advantages: Tensor, **changes: Tensor) -> LossInputs:
         old_logprobs=-2 * ones,
         advantages=advantages,
         entropy=ones.clone().requires_grad_(),
-        weight=ones,
+        loss_mask=ones,
         row=row,
         group=row[:1],
-        cell=row[:1],
-        denominators=ones,
+        accuracy_bin=row[:1],
+        loss_denominators=ones,
     )
     return dataclasses.replace(inputs, **changes)
 
@@ -85,8 +85,8 @@ def test_loss_is_the_weighted_sum_over_denominators():
     inputs = tokens(
         tensor(1.1, 0.9, 1.0),
         tensor(2.0, -2.0, 5.0),
-        weight=tensor(1.0, 1.0, 0.0),
-        denominators=tensor(4.0, 2.0, 1.0),
+        loss_mask=tensor(1.0, 1.0, 0.0),
+        loss_denominators=tensor(4.0, 2.0, 1.0),
     )
     output = ppo_clip(inputs, **CLIP)
     assert output.loss.item() == pytest.approx(-2.2 / 4 + 1.8 / 2, abs=1e-10)
@@ -99,8 +99,8 @@ def test_entropy_bonus_raises_entropy_and_is_aggregated_as_the_loss():
         tensor(1.0, 1.0, 1.0),
         tensor(0.0, 0.0, 0.0),
         entropy=tensor(1.0, 3.0, 5.0).requires_grad_(),
-        weight=tensor(1.0, 1.0, 0.0),
-        denominators=tensor(4.0, 2.0, 1.0),
+        loss_mask=tensor(1.0, 1.0, 0.0),
+        loss_denominators=tensor(4.0, 2.0, 1.0),
     )
     output = ppo_clip(inputs, **{**CLIP, "entropy_bonus": 0.1})
     assert output.loss.item() == pytest.approx(-0.1 * (1 / 4 + 3 / 2), abs=1e-10)
@@ -120,7 +120,7 @@ def test_metrics_by_hand_and_under_the_mask():
         #      low A<0, low A>0, high A>0, high A<0, inside, high A=0, low A=0, masked, masked
         tensor(0.5, 0.5, 1.5, 1.5, 1.25, 1.4, 0.6, 9.0, 0.1),
         tensor(-1.0, 1.0, 1.0, -1.0, 1.0, 0.0, 0.0, 1.0, -1.0),
-        weight=tensor(1, 1, 1, 1, 1, 1, 1, 0, 0),
+        loss_mask=tensor(1, 1, 1, 1, 1, 1, 1, 0, 0),
     )
     output = ppo_clip(inputs, **CLIP)
     got = {name: (total.item(), count.item()) for name, (total, count) in output.metrics.items()}
@@ -135,15 +135,15 @@ def test_pressure_is_the_size_of_the_gradient_by_cell():
     """|d loss / d logprob| a token, added up over the tokens of each cell: clipped tokens none."""
     ratio, advantages = tensor(0.5, 1.1, 1.5, 0.5, 1.5), tensor(2, 2, 2, -3, -3)
     rows = torch.tensor([0, 0, 1, 2, 2])
-    inputs = tokens(ratio, advantages, row=rows, cell=torch.tensor([20, 20, 3]))
-    inputs = dataclasses.replace(inputs, denominators=tensor(1, 2, 1, 1, 4))
-    masked = dataclasses.replace(inputs, weight=tensor(0, 1, 1, 1, 1))
-    assert ppo_clip(masked, **CLIP).by_cell["pressure"][20].item() == pytest.approx(1.1)
-    far = tokens(tensor(1.0), tensor(-1), cell=torch.tensor([3]))
+    inputs = tokens(ratio, advantages, row=rows, accuracy_bin=torch.tensor([20, 20, 3]))
+    inputs = dataclasses.replace(inputs, loss_denominators=tensor(1, 2, 1, 1, 4))
+    masked = dataclasses.replace(inputs, loss_mask=tensor(0, 1, 1, 1, 1))
+    assert ppo_clip(masked, **CLIP).by_accuracy_bin["pressure"][20].item() == pytest.approx(1.1)
+    far = tokens(tensor(1.0), tensor(-1), accuracy_bin=torch.tensor([3]))
     far = dataclasses.replace(far, logprobs=far.old_logprobs + 25)
-    assert ppo_clip(far, **CLIP).by_cell["pressure"].sum() == 0  # beyond the clamp
+    assert ppo_clip(far, **CLIP).by_accuracy_bin["pressure"].sum() == 0  # beyond the clamp
     output = ppo_clip(inputs, **CLIP)
-    cells = output.by_cell["pressure"]
+    cells = output.by_accuracy_bin["pressure"]
     assert cells[20].item() == pytest.approx(0.5 * 2 + 1.1 * 2 / 2)  # the third is clipped
     assert cells[3].item() == pytest.approx(1.5 * 3 / 4)  # the fourth is clipped
     assert cells.sum() == gradient(output, inputs).abs().sum()
@@ -234,8 +234,8 @@ class MiniBatch:
         self.advantages = torch.randn(size, generator=generator, dtype=torch.float64)
         self.weight = (torch.rand(size, generator=generator) < 0.8).double()
         self.policy = tensor(0.3, -0.4).requires_grad_()
-        self.cell = torch.randint(NUM_ACCURACY_BINS, (len(lengths),), generator=generator)
-        self.denominators = loss_denominators(
+        self.accuracy_bin = torch.randint(NUM_ACCURACY_BINS, (len(lengths),), generator=generator)
+        self.loss_denominators = loss_denominators(
             self.weight, self.row, self.group, aggregation=aggregation, constant_length=7
         )
 
@@ -248,11 +248,11 @@ class MiniBatch:
             old_logprobs=torch.full_like(drift, -2),
             advantages=self.advantages[kept],
             entropy=drift.square(),
-            weight=self.weight[kept],
+            loss_mask=self.weight[kept],
             row=torch.tensor([rows.index(r) for r in self.row[kept].tolist()]),
             group=self.group[rows],
-            cell=self.cell[rows],
-            denominators=self.denominators[kept],
+            accuracy_bin=self.accuracy_bin[rows],
+            loss_denominators=self.loss_denominators[kept],
         )
 
     def results(self, split: list[list[int]]) -> Tensor:
@@ -268,7 +268,7 @@ class MiniBatch:
         ).double()
         maximum = max(output.maxima["loss/ratio_max"] for output in outputs)
         by_name = metrics.view(len(outputs), -1, 2).sum(0)
-        cells = torch.stack([output.by_cell["pressure"] for output in outputs]).sum(0)
+        cells = torch.stack([output.by_accuracy_bin["pressure"] for output in outputs]).sum(0)
         return torch.cat([loss[None], slope, by_name.flatten(), maximum[None], cells]).detach()
 
 

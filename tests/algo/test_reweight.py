@@ -37,10 +37,10 @@ CASES = [
 every_case = pytest.mark.parametrize(
     ("name", "settings"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x))
 )
-FIELDS = ("advantages", "logprobs", "entropy", "weight", "row", "group")
+FIELDS = ("advantages", "logprobs", "entropy", "loss_mask", "row", "group")
 
 
-def make(advantages, *, logprobs=None, entropy=None, weight=None, group=None) -> TokenGroups:
+def make(advantages, *, logprobs=None, entropy=None, loss_mask=None, group=None) -> TokenGroups:
     """fp64 tokens; by default of one group, all in the loss."""
     given_advantages = torch.as_tensor(advantages, dtype=torch.float64)
     zeros = torch.zeros_like(given_advantages)
@@ -53,7 +53,7 @@ def make(advantages, *, logprobs=None, entropy=None, weight=None, group=None) ->
         advantages=given_advantages,
         logprobs=zeros if logprobs is None else floats(logprobs),
         entropy=zeros if entropy is None else floats(entropy),
-        weight=zeros + 1 if weight is None else floats(weight),
+        loss_mask=zeros + 1 if loss_mask is None else floats(loss_mask),
         row=indices,
         group=indices,
     )
@@ -80,7 +80,7 @@ def random_tokens(draw, *, masked: bool = True) -> TokenGroups:
         advantages=advantage[row],
         logprobs=-entropy * torch.rand(len(row), generator=generator),
         entropy=entropy,
-        weight=(kept[row] if masked else torch.ones_like(row)).double(),
+        loss_mask=(kept[row] if masked else torch.ones_like(row)).double(),
         row=row,
         group=group_of_row[row],
     )
@@ -127,8 +127,8 @@ def test_covariance_weights_average_one_over_their_scope(tokens, scope):
     weights = covariance_kernel(nonzero, scope=scope) / nonzero.advantages
     part = nonzero.group if scope == "group" else torch.zeros_like(nonzero.group)
     assert bool((weights >= 0).all())
-    for index in part[nonzero.weight > 0].unique():
-        counted = (part == index) & (nonzero.weight > 0)
+    for index in part[nonzero.loss_mask > 0].unique():
+        counted = (part == index) & (nonzero.loss_mask > 0)
         torch.testing.assert_close(weights[counted].mean().item(), 1.0, **EXACT)
 
 
@@ -175,7 +175,7 @@ def test_entropy_aware_by_hand():
 
 @given(tokens=random_tokens(), alpha=st.floats(0, 1.9), phi=st.floats(0.5, 4))
 def test_entropy_aware_is_a_multiplier_within_its_bounds(tokens, alpha, phi):
-    kept = (tokens.advantages != 0) & (tokens.weight > 0)
+    kept = (tokens.advantages != 0) & (tokens.loss_mask > 0)
     multiplier = (entropy_aware(tokens, alpha=alpha, phi=phi) / tokens.advantages)[kept]
     assert bool((multiplier >= 1 - alpha / phi - 1e-12).all())
     assert bool((multiplier <= 1 + alpha / phi + 1e-12).all())
@@ -250,7 +250,7 @@ def test_high_entropy_by_hand():
 
 @given(tokens=random_tokens(), rho=st.sampled_from([0.05, 0.2, 0.3, 0.5, 0.9, 1.0]))
 def test_high_entropy_keeps_what_reaches_the_interpolated_quantile(tokens, rho):
-    counted = tokens.weight > 0
+    counted = tokens.loss_mask > 0
     if counted.any():
         threshold = tokens.entropy[counted].quantile(1 - rho)
         margin = (tokens.entropy - threshold).abs() > 1e-9
@@ -262,13 +262,13 @@ def test_high_entropy_keeps_what_reaches_the_interpolated_quantile(tokens, rho):
 @every_case
 @given(tokens=random_tokens())
 def test_tokens_outside_the_loss_are_not_read_and_get_zero(name, settings, tokens):
-    counted = tokens.weight > 0
+    counted = tokens.loss_mask > 0
     poisoned = {
         field: torch.where(counted, getattr(tokens, field), math.nan)
         for field in ("advantages", "logprobs", "entropy")
     }
     got = REWEIGHT[name](
-        TokenGroups(**poisoned, weight=tokens.weight, row=tokens.row, group=tokens.group),
+        TokenGroups(**poisoned, loss_mask=tokens.loss_mask, row=tokens.row, group=tokens.group),
         **settings,
     )
     assert torch.equal(got[~counted], torch.zeros_like(got[~counted]))
@@ -307,7 +307,7 @@ def test_a_group_does_not_see_the_others(name, settings, tokens):
 
 @every_case
 def test_nothing_in_the_loss_gives_zeros(name, settings):
-    tokens = make([1, -1], logprobs=[-1, -2], entropy=[1, 2], weight=[0, 0])
+    tokens = make([1, -1], logprobs=[-1, -2], entropy=[1, 2], loss_mask=[0, 0])
     assert REWEIGHT[name](tokens, **settings).tolist() == [0, 0]
     assert REWEIGHT[name](make([]), **settings).tolist() == []
 
@@ -329,7 +329,7 @@ def test_the_result_has_the_dtype_of_the_advantages_and_no_gradient(name, settin
         advantages=numbers,
         logprobs=numbers - 2,
         entropy=numbers.abs(),
-        weight=torch.ones(3),
+        loss_mask=torch.ones(3),
         row=index,
         group=index,
     )

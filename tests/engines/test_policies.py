@@ -76,7 +76,7 @@ def test_skipped_rows_count_in_every_mean() -> None:
     skipping, whole = policy(), policy()
     batch = rollout_batch(MIXED)
     ours = skipping.update(batch, LOSS)
-    theirs = whole.update(replace(batch, live=torch.ones(12, dtype=torch.bool)), LOSS)
+    theirs = whole.update(replace(batch, has_gradient=torch.ones(12, dtype=torch.bool)), LOSS)
     assert ours.skipped_rows == 5 and theirs.skipped_rows == 0
     for name in ("loss/total", "loss/clip_fraction_low", "loss/clip_fraction_high"):
         assert ours.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-5)
@@ -257,7 +257,7 @@ def test_pressure_by_cell_is_the_gradient_of_the_loss_by_its_log_probs(make):
     logprobs, _ = trained.score(batch)
     ratio = (logprobs - batch.old_logprobs).exp()
     moves = torch.where(batch.advantages > 0, ratio <= 1.2, ratio >= 0.8)
-    size = batch.advantages.abs() * ratio * moves / batch.denominators
-    expected = torch.zeros(34).index_add(0, batch.cell[batch.row], size)
-    found = trained.update(batch, LOSS).by_cell["pressure"]
+    size = batch.advantages.abs() * ratio * moves / batch.loss_denominators
+    expected = torch.zeros(34).index_add(0, batch.accuracy_bin[batch.row], size)
+    found = trained.update(batch, LOSS).by_accuracy_bin["pressure"]
     assert found == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-7)

@@ -23,9 +23,9 @@ def always_worth_it(monkeypatch) -> None:
     monkeypatch.setattr(shared_prefix, "WORTH", 0)
 
 
-def batch(sizes: list[int], responses: list[int], live: list[bool] | None = None) -> Batch:
+def batch(sizes: list[int], responses: list[int], has_gradient: list[bool] | None = None) -> Batch:
     """Every prompt, by its length, with a response of each length; all rows have an advantage, or
-    those of the `live` groups."""
+    those of the `has_gradient` groups."""
     generator = torch.Generator().manual_seed(0)
 
     def some(count: int) -> tuple[int, ...]:
@@ -56,16 +56,16 @@ def batch(sizes: list[int], responses: list[int], live: list[bool] | None = None
     rewards = torch.arange(len(rollouts)).remainder(2).double()
     groups = make_groups(tokens, (old, old), rewards, torch.ones_like(rewards).bool())
     advantages = torch.randn(len(rollouts), generator=generator)
-    if live is not None:
-        advantages *= torch.tensor(live).repeat_interleave(len(responses))
+    if has_gradient is not None:
+        advantages *= torch.tensor(has_gradient).repeat_interleave(len(responses))
     (made,) = minibatches(
         tokens,
         (old, old),
         advantages[tokens.row],
         groups,
         prompts=len(sizes),
-        entropy_bonus=0.05 if live is None else 0.0,
-        denominators=partial(loss_denominators, aggregation="token_mean", constant_length=1),
+        entropy_bonus=0.05 if has_gradient is None else 0.0,
+        loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=1),
     )
     return made
 
@@ -166,7 +166,7 @@ def test_prompts_are_not_shared_where_they_are_more_than_the_budget() -> None:
 
 
 def test_prompts_of_skipped_groups_are_not_computed() -> None:
-    minibatch = batch([30, 8], [5] * 4, live=[False, True])
+    minibatch = batch([30, 8], [5] * 4, has_gradient=[False, True])
     assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 7 + 4 * 5
 
 

@@ -30,7 +30,7 @@ def outputs(
             "b": (torch.tensor(1.0), torch.tensor(1.0)),
         },
         maxima={"peak": torch.tensor(peak)},
-        by_cell={"pressure": torch.tensor(cells), "other": torch.tensor([1.0])},
+        by_accuracy_bin={"pressure": torch.tensor(cells), "other": torch.tensor([1.0])},
     )
 
 
@@ -57,14 +57,14 @@ def test_totals_by_hand():
         "peak": 4.0,
     }
     assert totals.metrics(skipped_tokens=6.0)["a"] == 3.0 / 12.0
-    assert totals.by_cell == {"pressure": [1.5, 5.0], "other": [3.0]}
+    assert totals.by_accuracy_bin == {"pressure": [1.5, 5.0], "other": [3.0]}
 
 
 @pytest.mark.parametrize("cut", [1, 2])
 def test_ranks_add_up_to_one_process(cut: int):
     whole, merged = added(PARTS), Totals.merge([added(PARTS[:cut]), added(PARTS[cut:])])
     assert merged.metrics(2.0) == whole.metrics(2.0)
-    assert merged.by_cell == whole.by_cell
+    assert merged.by_accuracy_bin == whole.by_accuracy_bin
 
 
 def test_many_small_sums_keep_their_digits():

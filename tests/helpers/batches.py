@@ -48,7 +48,7 @@ def tokens_of(prompts: list[int], responses: list[int]) -> Tokens:
     )
 
 
-def batch_of(prompts: list[int], responses: list[int], live: list[bool]) -> Batch:
+def batch_of(prompts: list[int], responses: list[int], has_gradient: list[bool]) -> Batch:
     tokens = tokens_of(prompts, responses)
     of_tokens = torch.zeros(len(tokens.targets))
     return Batch(
@@ -60,8 +60,8 @@ def batch_of(prompts: list[int], responses: list[int], live: list[bool]) -> Batc
         advantages=of_tokens,
         old_logprobs=of_tokens,
         old_entropy=of_tokens,
-        weight=of_tokens,
-        denominators=of_tokens,
-        live=torch.tensor(live),
-        cell=torch.zeros(len(live), dtype=torch.long),
+        loss_mask=of_tokens,
+        loss_denominators=of_tokens,
+        has_gradient=torch.tensor(has_gradient),
+        accuracy_bin=torch.zeros(len(has_gradient), dtype=torch.long),
     )

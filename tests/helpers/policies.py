@@ -113,7 +113,7 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
         make_groups(tokens, scored, torch.tensor([1.0, 0, 0, 1] * 3), every),
         prompts=3,
         entropy_bonus=bonus,
-        denominators=partial(loss_denominators, aggregation="token_mean", constant_length=9),
+        loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=9),
     )
     return batch
 

@@ -155,9 +155,9 @@ def test_defined_pressures_add_up_to_the_channel_masses() -> None:
 
 
 def test_measured_pressure_is_named_by_channel_and_accuracy() -> None:
-    by_cell = [0.0] * (2 * (BINS + 1))
-    by_cell[2], by_cell[17 + 2], by_cell[17 + 14] = 1.0, 2.0, 4.0
-    assert pressure(by_cell) == {
+    by_accuracy_bin = [0.0] * (2 * (BINS + 1))
+    by_accuracy_bin[2], by_accuracy_bin[17 + 2], by_accuracy_bin[17 + 14] = 1.0, 2.0, 4.0
+    assert pressure(by_accuracy_bin) == {
         "diag/gradient_negative": 1.0,
         "pressure/negative/0.125": 1.0,
         "diag/gradient_positive": 6.0,

@@ -78,7 +78,7 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
     updates = [
         UpdateStats(
             metrics={"loss/total": loss, "loss/ratio_max": ratio},
-            by_cell={"pressure": [0.0] * 4 + [loss] + [0.0] * 24 + [3.0] + [0.0] * 4},
+            by_accuracy_bin={"pressure": [0.0] * 4 + [loss] + [0.0] * 24 + [3.0] + [0.0] * 4},
             grad_norm=loss,
             lr=0.1 * number,
             updates=number,
