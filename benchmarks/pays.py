@@ -24,7 +24,7 @@ import torch
 from transformers import AutoTokenizer
 from turns import keep, ratio_of_medians, table
 
-from asymrl.algo.batch import engine_values, make_groups, tokenise
+from asymrl.algo.batch import tokenise
 from asymrl.engines import local
 from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
@@ -73,12 +73,7 @@ class Subject:
 
     def measure(self) -> None:
         """The metrics of a rollout batch, from what generating and updating left."""
-        rewards = torch.tensor([subject.reward(r.draw, r.sample, 1.0) for r in self.rollouts])
-        scored = engine_values(self.rollouts)
-        valid = torch.ones_like(rewards, dtype=torch.bool)
-        groups = make_groups(self.tokens, scored, rewards, valid)
-        verdicts = [subject.verdict(r.draw, r.sample, 1.0) for r in self.rollouts]
-        rollout_metrics(groups, rewards, self.tokens, scored, self.rollouts, verdicts)
+        rollout_metrics(subject.experience(self.cfg, self.asked, self.rollouts, 1.0))
 
 
 def unsorted(lengths: Sequence[int], world_size: int, token_budget: int) -> Any:

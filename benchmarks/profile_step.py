@@ -27,7 +27,6 @@ from transformers import AutoTokenizer
 from turns import keep, table
 
 from asymrl import verifiers
-from asymrl.algo.batch import engine_values, make_groups, tokenise
 from asymrl.config.schema import ModelConfig
 from asymrl.data import problems as data
 from asymrl.engines import pretrained
@@ -65,21 +64,17 @@ def step(
     engine: HFEngine, policy: LocalPolicy, cfg: Any, asked: list[Request], how: Sampling
 ) -> None:
     """A step of the loop with its phases named; verdicts by place, as in step.py."""
-    method = build_algorithm(cfg, [])
+    algorithm = build_algorithm(cfg, [])
     with record_function("phase generate"):
         rollouts = subject.generated(engine, asked, how)
     with record_function("phase advantages and metrics"):
-        tokens, scored = tokenise(asked, rollouts), engine_values(rollouts)
-        verdicts = [subject.verdict(r.draw, r.sample, 1.0) for r in rollouts]
-        rewards = torch.tensor([verdict.reward for verdict in verdicts])
-        groups = make_groups(tokens, scored, rewards, torch.ones_like(rewards, dtype=torch.bool))
-        advantages = method.estimate(groups, method.begin)
-        spread = method.spread(advantages, groups, tokens, scored, rollouts)
-        batches = method.cut(tokens, scored, spread, groups)
-        rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
+        experience = subject.experience(cfg, asked, rollouts, 1.0)
+        token_advantages = algorithm.to_token_advantages(experience)
+        batches = algorithm.to_minibatches(experience, token_advantages)
+        rollout_metrics(experience)
     for batch in batches:
         with record_function("phase update"):
-            policy.update(batch, method.loss)
+            policy.update(batch, algorithm.loss)
 
 
 def phase_at(event: Any) -> str:

@@ -27,8 +27,18 @@ from asymrl.engines.local import LocalPolicy
 from asymrl.run.tracking import Tracker
 from asymrl.training import loop
 from asymrl.training.algorithm import build_algorithm
-from asymrl.training.rollout import generate_and_verify
-from asymrl.types import Batch, LossFn, Position, Problem, Request, Rollout, Sampling, Verdict
+from asymrl.training.rollout import generate_and_verify, rewards_and_mask
+from asymrl.types import (
+    Batch,
+    Experience,
+    LossFn,
+    Position,
+    Problem,
+    Request,
+    Rollout,
+    Sampling,
+    Verdict,
+)
 
 PROMPTS, SAMPLES, MAX_TOKENS = 32, 8, 48
 UPDATES = 4  # optimizer steps a rollout batch
@@ -185,17 +195,35 @@ def generated(engine: HFEngine, asked: Sequence[Request], how: Sampling) -> list
     return sorted(engine.generate(asked, how), key=lambda r: (r.draw, r.sample))
 
 
+def experience(
+    cfg: Config, asked: Sequence[Request], rollouts: Sequence[Rollout], share: float
+) -> Experience:
+    """A rollout batch as the loop builds it, `share` of its groups mixed."""
+    algorithm = build_algorithm(cfg, [request.problem for request in asked])
+    tokens, scored = tokenise(asked, rollouts), engine_values(rollouts)
+    verdicts = [verdict(r.draw, r.sample, share) for r in rollouts]
+    rewards, valid = rewards_and_mask(rollouts, verdicts, "score")
+    groups = make_groups(tokens, scored, rewards, valid)
+    return Experience(
+        requests=asked,
+        rollouts=rollouts,
+        verdicts=verdicts,
+        rewards=rewards,
+        valid=valid,
+        tokens=tokens,
+        scored=scored,
+        groups=groups,
+        advantages=algorithm.advantages(groups, algorithm.init_schedule),
+    )
+
+
 def cut(
     cfg: Config, asked: Sequence[Request], rollouts: Sequence[Rollout], share: float
 ) -> tuple[list[Batch], LossFn]:
     """The step's mini-batches and its loss, as the loop makes them, `share` of the groups mixed."""
-    method = build_algorithm(cfg, [request.problem for request in asked])
-    tokens, scored = tokenise(asked, rollouts), engine_values(rollouts)
-    rewards = torch.tensor([reward(r.draw, r.sample, share) for r in rollouts])
-    groups = make_groups(tokens, scored, rewards, torch.ones_like(rewards, dtype=torch.bool))
-    advantages = method.estimate(groups, method.begin)
-    of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
-    return method.cut(tokens, scored, of_tokens, groups), method.loss
+    algorithm = build_algorithm(cfg, [request.problem for request in asked])
+    batch = experience(cfg, asked, rollouts, share)
+    return algorithm.to_minibatches(batch, algorithm.to_token_advantages(batch)), algorithm.loss
 
 
 def train(
@@ -213,7 +241,7 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(path)
     with verifiers.make("exact") as verifier:
 
-        def roll_out(
+        def generate(
             asked: Sequence[Request], *progress: Any
         ) -> tuple[list[Rollout], list[Verdict]]:
             given = {"engine": engine, "verifier": verifier, "world": World()}
@@ -221,15 +249,18 @@ def train(
             seen(asked, rollouts)
             return rollouts, [verdict(r.draw, r.sample, share()) for r in rollouts]
 
+        callbacks = loop.Callbacks(
+            evaluate=lambda step: {},
+            save=lambda position: None,
+            stop=lambda metrics: None,
+            tracker=tracker,
+        )
         loop.train(
             cfg,
             problems=problems(tokenizer),
             engine=engine,
             policy=policy,
-            roll_out=roll_out,
-            evaluate=lambda step: {},
-            save=lambda position: None,
-            stop=lambda metrics: None,
-            tracker=tracker,
+            generate=generate,
+            callbacks=callbacks,
             start=Position(),
         )

@@ -6,6 +6,8 @@ is a pure function of (seed, draw), so a resumed run continues it without replay
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -169,3 +171,11 @@ def sample_prompts(
             )
         )
     return requests
+
+
+def problems_digest(problems: Sequence[Problem]) -> str:
+    """Identifies problems and their order by ids, prompt tokens and golds."""
+    digest = hashlib.blake2b(digest_size=8)
+    for problem in problems:
+        digest.update(json.dumps([problem.id, problem.prompt_ids, problem.gold]).encode())
+    return digest.hexdigest()

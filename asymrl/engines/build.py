@@ -1,23 +1,30 @@
-"""Which rollout engine and which policy a run gets: by its config, and by what the machine has.
+"""Chooses the rollout engine and the policy for a machine, and builds them.
 
-Loads neither; says what it chose and why.
+`auto` in a config becomes an engine and a backend here, with the reason in words. Frameworks are
+imported only once they are chosen.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
-from asymrl.config.schema import Config
+from asymrl.config.schema import Config, ModelConfig
+from asymrl.engines import pretrained
 from asymrl.engines.distributed import World
+from asymrl.engines.policy import Policy
+from asymrl.engines.rollout import RolloutEngine, check_weights
 from asymrl.errors import UserError
 from asymrl.types import frozen
 
 
 @frozen
 class Machine:
-    """What there is: processes launched, GPUs seen by one of them, and the two packages."""
+    """What decides the choice: launched processes, GPUs visible to one of them, and whether vLLM
+    and DeepSpeed are installed."""
 
     processes: int
     gpus: int
@@ -25,7 +32,7 @@ class Machine:
     deepspeed: bool
 
 
-def machine(world: World) -> Machine:
+def detect_machine(world: World) -> Machine:
     return Machine(
         processes=world.size,
         gpus=torch.cuda.device_count(),
@@ -34,17 +41,19 @@ def machine(world: World) -> Machine:
     )
 
 
-def choose(config: Config, here: Machine) -> tuple[Config, str]:
-    """The config with engine and backend filled in, and the sentence that says why.
+def choose(config: Config, machine: Machine) -> tuple[Config, str]:
+    """The config with `auto` replaced by an engine and a backend, and the reasons as one line.
 
-    UserError for what this machine, or this number of processes, cannot do.
+    UserError if this machine, or this number of processes, cannot run what the config asks for.
     """
-    engine, engine_why = choose_engine(config.rollout.engine, here)
-    backend, backend_why = choose_backend(config, here)
+    engine, engine_why = choose_engine(config.rollout.engine, machine)
+    backend, backend_why = choose_backend(config, machine)
     if engine == "hf" and config.rollout.tensor_parallel > 1:
-        raise UserError("rollout.tensor_parallel is of vllm, and rollout.engine is hf")
+        raise UserError("rollout.tensor_parallel > 1 requires rollout.engine=vllm (got hf)")
     if backend == "local" and config.policy.offload_optimizer:
-        raise UserError("policy.offload_optimizer is of deepspeed, and policy.backend is local")
+        raise UserError(
+            "policy.offload_optimizer=true requires policy.backend=deepspeed (got local)"
+        )
     chosen = config.model_copy(
         update={
             "rollout": config.rollout.model_copy(update={"engine": engine}),
@@ -54,50 +63,127 @@ def choose(config: Config, here: Machine) -> tuple[Config, str]:
     return chosen, f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})"
 
 
-def choose_engine(asked: str, here: Machine, setting: str = "rollout.engine =") -> tuple[str, str]:
-    """hf or vllm, and why. setting: how the user asked, for messages."""
-    if here.gpus and here.processes > here.gpus:
+def choose_engine(
+    engine: str, machine: Machine, setting: str = "rollout.engine ="
+) -> tuple[str, str]:
+    """hf or vllm, and why. setting: how the user chose it, for error messages."""
+    if machine.gpus and machine.processes > machine.gpus:
         raise UserError(
-            f"{here.processes} processes were launched on {here.gpus} GPUs; each needs its own: "
-            f"--num_processes {here.gpus} at most"
+            f"{machine.processes} processes were launched on {machine.gpus} GPUs, and each process "
+            f"needs its own GPU: use --num_processes {machine.gpus} or fewer"
         )
-    match asked:
-        case "auto" if here.gpus and here.vllm:
-            return "vllm", "there is a GPU and vLLM is installed"
-        case "auto" if here.gpus:
+    match engine:
+        case "auto" if machine.gpus and machine.vllm:
+            return "vllm", "this machine has a GPU and vLLM is installed"
+        case "auto" if machine.gpus:
             return "hf", "vLLM is not installed; `make setup` installs it"
         case "auto":
-            return "hf", "no GPU, and on a CPU transformers samples small models faster than vLLM"
-        case "vllm" if not here.vllm:
+            return "hf", "no GPU; on a CPU transformers samples small models faster than vLLM"
+        case "vllm" if not machine.vllm:
             raise UserError(
                 f"{setting} vllm, but vLLM is not installed: `make setup` installs it on a "
-                "GPU machine, `make stack` its CPU build on Linux x86-64"
+                "GPU machine, `make stack` installs its CPU build on Linux x86-64"
             )
         case _:
-            return asked, "as configured"
+            return engine, "as configured"
 
 
-def choose_backend(config: Config, here: Machine) -> tuple[str, str]:
-    asked = config.policy.backend
-    if asked == "local" and here.processes > 1:
+def choose_backend(config: Config, machine: Machine) -> tuple[str, str]:
+    backend = config.policy.backend
+    if backend == "local" and machine.processes > 1:
         raise UserError(
-            f"{here.processes} processes were launched, and policy.backend = local trains in one: "
-            "launch with --num_processes 1, or set policy.backend=deepspeed"
+            f"policy.backend = local trains in one process, but {machine.processes} processes were "
+            "launched: launch with --num_processes 1, or set policy.backend=deepspeed"
         )
-    if (asked == "deepspeed" or here.processes > 1) and not here.deepspeed:
+    if (backend == "deepspeed" or machine.processes > 1) and not machine.deepspeed:
+        cause = (
+            "policy.backend = deepspeed needs"
+            if backend == "deepspeed"
+            else (f"training on {machine.processes} processes needs")
+        )
         raise UserError(
-            f"{'policy.backend = deepspeed' if asked == 'deepspeed' else 'several processes'} "
-            "need DeepSpeed, which is not installed: `make setup` installs it on a GPU machine, "
-            "`make stack` elsewhere"
+            f"{cause} DeepSpeed, which is not installed: `make setup` installs it on a GPU "
+            "machine, `make stack` elsewhere"
         )
-    match asked:
-        case "auto" if here.processes > 1:
-            return "deepspeed", f"{here.processes} processes share it"
-        case "auto" if here.gpus and here.deepspeed:
-            return "deepspeed", "on a GPU its optimizer makes room for the rollouts"
-        case "auto" if here.gpus:
+    match backend:
+        case "auto" if machine.processes > 1:
+            return "deepspeed", f"{machine.processes} processes share it"
+        case "auto" if machine.gpus and machine.deepspeed:
+            return "deepspeed", "on a GPU it moves optimizer states away during rollouts"
+        case "auto" if machine.gpus:
             return "local", "DeepSpeed is not installed; `make setup` installs it"
         case "auto":
             return "local", "one process and no GPU"
         case _:
-            return asked, "as configured"
+            return backend, "as configured"
+
+
+def build_engine(
+    name: str,
+    model: ModelConfig,
+    tokenizer: Any,
+    *,
+    world: World,
+    dtype: torch.dtype,
+    max_rows: int,
+    **vllm_settings: Any,
+) -> RolloutEngine:
+    """The rollout engine `hf` or `vllm`. hf starts with the model's weights, vLLM without any.
+
+    max_rows: sequences sampled at a time. vllm_settings: keyword parameters of VLLMEngine, among
+    them max_model_len (tokens of a prompt and its response).
+    """
+    match name:
+        case "vllm":
+            from asymrl.engines.vllm import VLLMEngine
+
+            return VLLMEngine(
+                pretrained.locate(model.path),
+                tokenizer.decode,
+                world=world,
+                dtype=dtype,
+                max_rows=max_rows,
+                revision=model.revision,
+                trust_remote_code=model.trust_remote_code,
+                **vllm_settings,
+            )
+        case _:
+            from asymrl.engines.hf import HFEngine
+
+            return HFEngine(pretrained.load_model(model, dtype), tokenizer.decode, max_rows)
+
+
+def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
+    """Load the model's own weights into an engine that started without any, and check them."""
+    weights = pretrained.load_model(model, engine.weight_dtype, device="cpu")
+    engine.load_weights((name, tensor.detach()) for name, tensor in weights.named_parameters())
+    check_weights(engine, weights.named_parameters())
+
+
+def build_policy(config: Config, world: World, model: Any = None) -> Policy:
+    """The policy `local` or `deepspeed` with its optimizer.
+
+    model: a loaded causal LM for `local` to train in place of the config's.
+    """
+    load = partial(pretrained.load_model, config.model)
+    settings = {
+        "temperature": config.rollout.temperature,
+        "lr": config.optim.lr,
+        "betas": config.optim.betas,
+        "weight_decay": config.optim.weight_decay,
+        "max_grad_norm": config.optim.max_grad_norm,
+        "warmup_updates": config.optim.warmup_updates,
+        "token_budget": config.policy.token_budget,
+        "bf16": config.policy.dtype == "bfloat16",
+        "gradient_checkpointing": config.policy.gradient_checkpointing,
+    }
+    match config.policy.backend:
+        case "deepspeed":
+            from asymrl.engines.deepspeed import DeepSpeedPolicy
+
+            offload = config.policy.offload_optimizer
+            return DeepSpeedPolicy(load, world=world, offload_optimizer=offload, **settings)
+        case _:
+            from asymrl.engines.local import LocalPolicy
+
+            return LocalPolicy(model or load(torch.float32), **settings)

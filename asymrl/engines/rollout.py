@@ -6,13 +6,15 @@ is derived from (run seed, s, j, i) alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asymrl.errors import UserError
 from asymrl.types import Request, Rollout, Sampling, derive_seed
 
 FINGERPRINT_PART = 2**24
@@ -66,3 +68,19 @@ def fingerprint(tensor: Tensor) -> float:
         places = torch.arange(start, start + len(part), dtype=torch.float64, device=part.device)
         total += float(part @ places.cos_())
     return total
+
+
+def check_weights(engine: RolloutEngine, named: Iterable[tuple[str, Tensor]]) -> None:
+    """Compare every tensor with what the engine computes with, by fingerprint.
+
+    Raises RuntimeError that names the tensor that differs, UserError for one that is not finite.
+    """
+    for name, tensor in named:
+        sent = fingerprint(tensor.to(engine.weight_dtype))
+        if not math.isfinite(sent):
+            raise UserError(f"the weights of {name} are not finite; start from another checkpoint")
+        arrived = engine.fingerprint([name])[name]
+        if not math.isclose(sent, arrived, rel_tol=1e-9, abs_tol=1e-9):
+            raise RuntimeError(
+                f"weight sync failed: {name} is {sent} in the policy and {arrived} in the engine"
+            )

@@ -207,7 +207,7 @@ class Clock:
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
-    def tell(self, done: int, total: int) -> None:
+    def report(self, done: int, total: int) -> None:
         self.tracker.phase(self.phase, done, total)
 
     def metrics(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""What a config chooses: the draw, the estimator, the reweighter, the cut, the loss, the schedule.
+"""The algorithm that a config selects: prompt sampling, advantages, mini-batches, loss, schedule.
 
-Binds the numbers of a config to the pure functions of algo/, batch.py and data.py, so that the
-loop reads as its sentence. Knows names and numbers, no engine and no file.
+Binds the numbers of a config to the pure functions of algo/ and data/problems.py. Knows names and
+numbers; no engine and no file.
 """
 
 from __future__ import annotations
@@ -18,60 +18,58 @@ from asymrl.algo.reweight import REWEIGHT
 from asymrl.algo.schedules import SCHEDULES, StepStats
 from asymrl.config.schema import Config
 from asymrl.data.problems import sample_prompts
-from asymrl.types import (
-    Batch,
-    Groups,
-    LossFn,
-    Problem,
-    Request,
-    Rollout,
-    Scored,
-    TokenGroups,
-    Tokens,
-    frozen,
-)
+from asymrl.types import Batch, Experience, Groups, LossFn, Problem, Request, TokenGroups, frozen
 
-MOVED = ("beta_pos", "beta_neg")
-"""The coefficients of an estimator that a schedule may move."""
+SCHEDULED = ("beta_pos", "beta_neg")
+"""The parameters of an estimator that a schedule may change during a run."""
 
 
 @frozen
 class Algorithm:
-    """take(first_draw, step) -> requests; estimate(groups, coefficients) -> advantages (R,);
-    spread(advantages, groups, tokens, scored, rollouts) -> (M,); cut(tokens, scored, advantages
-    (M,), groups) -> mini-batches; loss; move(coefficients, seen) -> the next step's; `begin`: the
-    first step's."""
+    """Pure functions with their settings bound; the loop calls them in this order.
 
-    take: Callable[..., list[Request]]
-    estimate: Callable[[Groups, Mapping[str, float]], Tensor]
-    spread: Callable[..., Tensor]
-    cut: Callable[..., list[Batch]]
+    sample_prompts(first_draw=, step=) -> requests
+    advantages(groups, schedule) -> (R,)
+    to_token_advantages(experience) -> (M,)
+    to_minibatches(experience, token_advantages) -> mini-batches
+    loss(inputs) -> outputs, for one micro-batch
+    update_schedule(schedule, step_stats) -> the schedule's state for the next step
+    init_schedule: its state at step 1
+    """
+
+    sample_prompts: Callable[..., list[Request]]
+    advantages: Callable[[Groups, Mapping[str, float]], Tensor]
+    to_token_advantages: Callable[[Experience], Tensor]
+    to_minibatches: Callable[[Experience, Tensor], list[Batch]]
     loss: LossFn
-    move: Callable[[Mapping[str, float], StepStats], Mapping[str, float]]
-    begin: Mapping[str, float]
+    update_schedule: Callable[[Mapping[str, float], StepStats], Mapping[str, float]]
+    init_schedule: Mapping[str, float]
 
 
 def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
     rollout, loss, params = config.rollout, config.loss, config.advantage.params
     return Algorithm(
-        take=partial(
+        sample_prompts=partial(
             sample_prompts, problems, rollout.prompts, samples=rollout.group_size, seed=config.seed
         ),
-        estimate=partial(estimate, name=config.advantage.name, params=params),
-        spread=partial(
-            spread,
+        advantages=partial(_advantages, name=config.advantage.name, params=params),
+        to_token_advantages=partial(
+            _to_token_advantages,
             reweight=partial(REWEIGHT[config.reweight.name], **config.reweight.params),
             level=loss.importance_sampling,
             cap=loss.importance_cap,
         ),
-        cut=partial(
-            minibatches,
-            prompts=config.optim.minibatch_prompts,
-            entropy_bonus=loss.entropy_bonus,
-            loss_denominators=partial(
-                loss_denominators,
-                aggregation=loss.aggregation,
-                constant_length=loss.constant_length or rollout.max_tokens,
+        to_minibatches=partial(
+            _to_minibatches,
+            cut=partial(
+                minibatches,
+                prompts=config.optim.minibatch_prompts,
+                entropy_bonus=loss.entropy_bonus,
+                loss_denominators=partial(
+                    loss_denominators,
+                    aggregation=loss.aggregation,
+                    constant_length=loss.constant_length or rollout.max_tokens,
+                ),
             ),
         ),
         loss=partial(
@@ -80,54 +78,52 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
             clip_high=loss.clip_high,
             entropy_bonus=loss.entropy_bonus,
         ),
-        move=partial(SCHEDULES[config.schedule.name], **config.schedule.params),
-        begin={name: params[name] for name in MOVED if name in params},
+        update_schedule=partial(SCHEDULES[config.schedule.name], **config.schedule.params),
+        init_schedule={name: params[name] for name in SCHEDULED if name in params},
     )
 
 
-def estimate(
-    groups: Groups, coefficients: Mapping[str, float], *, name: str, params: Mapping[str, float]
+def _advantages(
+    groups: Groups, schedule: Mapping[str, float], *, name: str, params: Mapping[str, float]
 ) -> Tensor:
-    """(R,): the estimator's advantages, with what a schedule moves in place of the config's."""
-    moved = {key: coefficients[key] for key in MOVED if key in params}
-    return ADVANTAGES[name](groups, **{**params, **moved}).flatten()
+    """(R,): the estimator's advantages, with the schedule's betas in place of the config's."""
+    scheduled = {key: schedule[key] for key in SCHEDULED if key in params}
+    return ADVANTAGES[name](groups, **{**params, **scheduled}).flatten()
 
 
-def spread(
-    advantages: Tensor,
-    groups: Groups,
-    tokens: Tokens,
-    scored: Scored,
-    rollouts: Sequence[Rollout],
-    *,
-    reweight: Callable[[TokenGroups], Tensor],
-    level: str,
-    cap: float,
+def _to_token_advantages(
+    experience: Experience, *, reweight: Callable[[TokenGroups], Tensor], level: str, cap: float
 ) -> Tensor:
-    """(M,): each token has its row's advantage (R,), reweighted, and weighed by truncated
-    importance sampling."""
-    logprobs, entropy = scored
-    of_tokens = TokenGroups(
-        advantages=advantages[tokens.row],
+    """(M,): every token gets its row's advantage, reweighted, times its importance weight."""
+    tokens, (logprobs, entropy) = experience.tokens, experience.scored
+    token_groups = TokenGroups(
+        advantages=experience.advantages[tokens.row],
         logprobs=logprobs,
         entropy=entropy,
-        loss_mask=groups.valid.flatten()[tokens.row].float(),
+        loss_mask=experience.valid[tokens.row].float(),
         row=tokens.row,
         group=tokens.group[tokens.row],
     )
     weights = importance_weights(
-        logprobs, engine_logprobs(rollouts), tokens.row, level=level, cap=cap
+        logprobs, engine_logprobs(experience.rollouts), tokens.row, level=level, cap=cap
     )
-    return reweight(of_tokens) * weights
+    return reweight(token_groups) * weights
+
+
+def _to_minibatches(
+    experience: Experience, token_advantages: Tensor, *, cut: Callable[..., list[Batch]]
+) -> list[Batch]:
+    return cut(experience.tokens, experience.scored, token_advantages, experience.groups)
 
 
 def schedule_inputs(
     step: int, steps: int, groups: Groups, metrics: Mapping[str, float]
 ) -> StepStats:
-    """What a schedule may see of a finished step."""
-    counted = groups.valid.any(1)
+    """What a schedule sees of a finished step."""
+    valid_per_group = groups.valid.sum(1)
+    nonempty = valid_per_group > 0
     correct = (groups.valid & (groups.rewards == 1)).sum(1)
-    accuracy = correct[counted] / groups.valid.sum(1)[counted]
+    accuracy = correct[nonempty] / valid_per_group[nonempty]
     return StepStats(
         step=step,
         steps=steps,
@@ -137,12 +133,10 @@ def schedule_inputs(
     )
 
 
-def coefficient_metrics(
-    params: Mapping[str, float], coefficients: Mapping[str, float]
+def schedule_metrics(
+    params: Mapping[str, float], schedule: Mapping[str, float]
 ) -> dict[str, float]:
-    """The estimator's numbers as advantage/*, what else a schedule keeps as schedule/*."""
-    numbers = {name: coefficients.get(name, number) for name, number in params.items()}
-    kept = {name: number for name, number in coefficients.items() if name not in params}
-    return {f"advantage/{name}": number for name, number in numbers.items()} | {
-        f"schedule/{name}": number for name, number in kept.items()
-    }
+    """The estimator's parameters in use as advantage/*, other schedule state as schedule/*."""
+    in_use = {f"advantage/{name}": schedule.get(name, value) for name, value in params.items()}
+    other = {f"schedule/{name}": x for name, x in schedule.items() if name not in params}
+    return in_use | other

@@ -1,185 +1,201 @@
-"""The loop: rollouts, rewards, advantages, updates, in the order they happen.
+"""The RLVR training loop. Each step:
 
-take problems -> generate, verify as they finish -> rewards -> score -> advantages -> batch ->
-update over mini-batches -> sync weights, checked -> maybe evaluate -> log -> maybe save
-                            -> maybe stop before the end
+    sample prompts -> generate responses, verify each as it finishes -> rewards
+    -> score: log-probs and entropy of the generating policy -> advantages
+    -> mini-batches, one optimizer step each -> send the new weights to the engine
+    -> evaluate, log, save, stop early: each when due
 
-All collaborators come in as arguments. The loop knows no engine, no framework and no file. Every
-rank runs it: each generates and verifies its share of the prompts, all know all rollouts, and the
-policy gives each its share of the rows.
+All collaborators are arguments: the loop knows no particular engine, no framework and no file.
+Every rank runs it. Each rank generates and verifies its share of the prompts, all ranks exchange
+all rollouts, and the policy gives each rank its share of the rows.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from asymrl.algo.batch import engine_values, make_groups, tokenise
 from asymrl.config.schema import Config
 from asymrl.engines.flops import utilisation
 from asymrl.engines.policy import Policy
-from asymrl.engines.rollout import RolloutEngine, fingerprint
-from asymrl.errors import UserError
+from asymrl.engines.rollout import RolloutEngine, check_weights
 from asymrl.run.alerts import skipped_in_a_row, stop_if_diverged
 from asymrl.run.tracking import Clock, Tracker
 from asymrl.training.algorithm import (
     Algorithm,
     build_algorithm,
-    coefficient_metrics,
     schedule_inputs,
+    schedule_metrics,
 )
-from asymrl.training.metrics import logprob_gain, rollout_metrics, update_metrics
-from asymrl.training.rollout import rewards_and_mask, sample_rows, with_values
-from asymrl.types import Position, Problem, Rollout, Stopped, UpdateStats, Verdict, frozen
+from asymrl.training.metrics import measure_logprob_gain, rollout_metrics, update_metrics
+from asymrl.training.rollout import experience_rows, rewards_and_mask
+from asymrl.types import (
+    Batch,
+    Experience,
+    Position,
+    Problem,
+    Rollout,
+    Stopped,
+    UpdateStats,
+    Verdict,
+    frozen,
+)
 
-RollOut = Callable[..., tuple[list[Rollout], list[Verdict]]]
+Generate = Callable[..., tuple[list[Rollout], list[Verdict]]]
+"""training.rollout.generate_and_verify with engine, verifier, sampling and world bound."""
 
 
 @frozen
-class StepResult:
-    """A step that was taken. rows: its rollouts, to read; tokens: the response tokens in them."""
+class Callbacks:
+    """What the loop calls beside training.
 
-    position: Position
-    metrics: dict[str, float]
-    updates: Sequence[UpdateStats]
-    rows: Iterable[Mapping[str, Any]]
-    tokens: int
+    evaluate(step) -> metrics. save(position) writes a checkpoint. stop(metrics) -> the reason to
+    end the run now, or None. tracker receives phases, metrics and rollouts.
+    """
+
+    evaluate: Callable[[int], Mapping[str, float]]
+    save: Callable[[Position], object]
+    stop: Callable[[Mapping[str, float]], Stopped | None]
+    tracker: Tracker
 
 
 def train(
     config: Config,
-    *,
     problems: Sequence[Problem],
     engine: RolloutEngine,
     policy: Policy,
-    roll_out: RollOut,
-    evaluate: Callable[[int], Mapping[str, float]],
-    save: Callable[[Position], object],
-    stop: Callable[[Mapping[str, float]], Stopped | None],
-    tracker: Tracker,
+    generate: Generate,
+    callbacks: Callbacks,
     start: Position,
 ) -> Stopped | None:
-    """Train from `start` to config.steps, or until stop(metrics) says why to end before that; what
-    is done is saved then. evaluate(step) gives metrics."""
-    method = build_algorithm(config, problems)
-    position = replace(start, schedule=start.schedule or method.begin)
-    saved, skipped, stopped = start.step, 0, None
+    """Train from `start` to config.steps. Returns why the run stopped early, or None.
+
+    Every finished step is saved before it returns.
+    """
+    algorithm, tracker = build_algorithm(config, problems), callbacks.tracker
+    position = replace(start, schedule=start.schedule or algorithm.init_schedule)
+    saved_step, skipped, metrics, stopped = start.step, 0, {}, None
     tracker.phase("sync")
     sync_weights(policy, engine, check=True)
-    metrics = dict(evaluate(0)) if start.step == 0 else {}
     if start.step == 0:
+        metrics = dict(callbacks.evaluate(0))
         tracker.log(0, metrics)
 
-    while position.step < config.steps and not (stopped := stop(metrics)):
+    while position.step < config.steps and not (stopped := callbacks.stop(metrics)):
         step, clock = position.step + 1, Clock(tracker)
-        check = due(step - start.step, config.rollout.sync_check_every, 1)
-        taken = train_step(config, method, position, engine, policy, roll_out, stop, clock, check)
-        if isinstance(taken, Stopped):
-            stopped = taken
+        experience = collect_experience(
+            config, algorithm, position, engine, policy, generate, callbacks.stop, clock
+        )
+        if isinstance(experience, Stopped):
+            stopped = experience  # nothing has changed yet: a resumed run repeats this step
             break
-        metrics = taken.metrics
-        if due(step, config.eval.every, config.steps):
+        with clock("update"):
+            batches, updates = update(algorithm, policy, experience, config.optim.epochs)
+
+        metrics = rollout_metrics(experience)
+        metrics |= schedule_metrics(config.advantage.params, position.schedule)
+        stats = schedule_inputs(step, config.steps, experience.groups, metrics)
+        if is_due(step, config.tracking.logprob_gain_every, config.steps):
+            with clock("gain"):
+                tokens, scored = experience.tokens, experience.scored
+                metrics |= measure_logprob_gain(policy, tokens, scored, experience.rewards)
+
+        with clock("sync"):
+            check = is_due(step - start.step, config.rollout.sync_check_every, 1)
+            sync_weights(policy, engine, check=check)
+
+        scored_tokens = None if engine.exact_logprobs else experience.tokens
+        metrics |= utilisation(policy.work, scored_tokens, batches, clock.metrics())
+        if is_due(step, config.eval.every, config.steps):
             with clock("evaluate"):
-                metrics |= evaluate(step)
-        tracker.log(step, metrics | update_metrics(taken.updates, clock.metrics(), taken.tokens))
-        skipped = skipped_in_a_row(skipped, taken.updates)
-        if step == 1 or skipped or due(step, config.tracking.rollouts_every, config.steps):
-            tracker.rollouts(step, taken.rows)
-        stop_if_diverged(step, skipped, taken.updates, most=config.optim.max_skipped)
-        position = taken.position
-        if due(step, config.checkpoint.every, config.steps) and not skipped:
-            saved = save_checkpoint(position, save, tracker)
-    if saved < position.step:
-        save_checkpoint(position, save, tracker)
+                metrics |= callbacks.evaluate(step)
+        response_tokens = len(experience.tokens.targets)
+        tracker.log(step, metrics | update_metrics(updates, clock.metrics(), response_tokens))
+        skipped = skipped_in_a_row(skipped, updates)
+        if step == 1 or skipped or is_due(step, config.tracking.rollouts_every, config.steps):
+            tracker.rollouts(step, experience_rows(experience))
+        stop_if_diverged(step, skipped, updates, most=config.optim.max_skipped)
+
+        position = Position(
+            step=step,
+            draws=position.draws + len(experience.requests),
+            schedule=algorithm.update_schedule(position.schedule, stats),
+        )
+        if is_due(step, config.checkpoint.every, config.steps) and not skipped:
+            saved_step = save(position, callbacks)
+    if saved_step < position.step:
+        save(position, callbacks)
     return stopped
 
 
-def save_checkpoint(
-    position: Position, save: Callable[[Position], object], tracker: Tracker
-) -> int:
-    """The step that is saved."""
-    tracker.phase("save")
-    save(position)
-    return position.step
-
-
-def train_step(
+def collect_experience(
     config: Config,
-    method: Algorithm,
+    algorithm: Algorithm,
     position: Position,
     engine: RolloutEngine,
     policy: Policy,
-    roll_out: RollOut,
+    generate: Generate,
     stop: Callable[[Mapping[str, float]], Stopped | None],
     clock: Clock,
-    check: bool,
-) -> StepResult | Stopped:
-    """One rollout batch, its updates, and the new weights in the engine, compared if `check`."""
-    step, coefficients = position.step + 1, position.schedule
+) -> Experience | Stopped:
+    """One rollout batch: sampled, verified, scored, with advantages. Leaves the engine asleep.
 
+    Returns the reason instead if the run is asked to stop during generation.
+    """
     with clock("generate"):
-        requests = method.take(first_draw=position.draws, step=step)
-        rollouts, verdicts = roll_out(requests, clock.tell, clock("verify_wait"))
+        requests = algorithm.sample_prompts(first_draw=position.draws, step=position.step + 1)
+        rollouts, verdicts = generate(requests, clock.report, clock("verify_wait"))
         rewards, valid = rewards_and_mask(rollouts, verdicts, config.rollout.truncation)
     if stopped := stop({}):
-        return stopped  # nothing has changed yet: the step is dropped, and taken another time
-
+        return stopped
     with clock("sleep"):
         engine.sleep()
     with clock("score"):
         tokens = tokenise(requests, rollouts)
         scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
-
-    with clock("update"):
         groups = make_groups(tokens, scored, rewards, valid)
-        advantages = method.estimate(groups, coefficients)
-        of_tokens = method.spread(advantages, groups, tokens, scored, rollouts)
-        batches = method.cut(tokens, scored, of_tokens, groups)
-        batches *= config.optim.epochs
-        updates = [policy.update(part, method.loss) for part in batches]
-
-    metrics = rollout_metrics(groups, advantages, tokens, scored, rollouts, verdicts)
-    metrics |= coefficient_metrics(config.advantage.params, coefficients)
-    coefficients = method.move(coefficients, schedule_inputs(step, config.steps, groups, metrics))
-    if due(step, config.tracking.logprob_gain_every, config.steps):
-        with clock("gain"):
-            metrics |= logprob_gain(policy, tokens, scored, rewards)
-
-    with clock("sync"):
-        sync_weights(policy, engine, check=check)
-
-    passed = None if engine.exact_logprobs else tokens
-    metrics |= utilisation(policy.work, passed, batches, clock.metrics())
-    rows = sample_rows(requests, rollouts, verdicts)
-    return StepResult(
-        position=Position(step=step, draws=position.draws + len(requests), schedule=coefficients),
-        metrics=metrics,
-        updates=updates,
-        rows=with_values(rows, rewards, valid, advantages),
-        tokens=len(tokens.targets),
+    return Experience(
+        requests=requests,
+        rollouts=rollouts,
+        verdicts=verdicts,
+        rewards=rewards,
+        valid=valid,
+        tokens=tokens,
+        scored=scored,
+        groups=groups,
+        advantages=algorithm.advantages(groups, position.schedule),
     )
 
 
+def update(
+    algorithm: Algorithm, policy: Policy, experience: Experience, epochs: int
+) -> tuple[list[Batch], list[UpdateStats]]:
+    """One optimizer step per mini-batch, `epochs` times over. Returns the mini-batches in order
+    with the statistics of each step."""
+    token_advantages = algorithm.to_token_advantages(experience)
+    batches = algorithm.to_minibatches(experience, token_advantages) * epochs
+    return batches, [policy.update(batch, algorithm.loss) for batch in batches]
+
+
 def sync_weights(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:
-    """Make room for the engine and hand it the policy's weights; `check` compares what arrived,
-    tensor by tensor."""
+    """Free the policy's memory and load its weights into the engine.
+
+    check: compare every tensor after it arrived, by fingerprint.
+    """
     policy.sleep()
     engine.load_weights(policy.named_weights())
-    if not check:
-        return
-    for name, tensor in policy.named_weights():
-        sent = fingerprint(tensor.to(engine.weight_dtype))
-        if not math.isfinite(sent):
-            raise UserError(f"the weights of {name} are not finite; begin from another checkpoint")
-        arrived = engine.fingerprint([name])[name]
-        if not math.isclose(sent, arrived, rel_tol=1e-9, abs_tol=1e-9):
-            raise RuntimeError(
-                f"weight sync failed: {name} is {sent} in the policy and {arrived} in the engine"
-            )
+    if check:
+        check_weights(engine, policy.named_weights())
 
 
-def due(step: int, every: int, also: int) -> bool:
-    """On each multiple of `every` and at step `also`; never when `every` is 0."""
+def save(position: Position, callbacks: Callbacks) -> int:
+    """Save a checkpoint; returns its step."""
+    callbacks.tracker.phase("save")
+    callbacks.save(position)
+    return position.step
+
+
+def is_due(step: int, every: int, also: int) -> bool:
+    """True at each multiple of `every` and at step `also`. Never if `every` is 0."""
     return every > 0 and (step % every == 0 or step == also)

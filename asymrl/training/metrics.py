@@ -1,6 +1,6 @@
-"""One step's metrics: each counted with the mask of the thing that it describes.
+"""One step's metrics, each computed with the mask of what it describes.
 
-The names are a contract (docs/metrics.md). Knows values, no engine and no file.
+The names are a contract (docs/metrics.md). Knows values; no engine and no file.
 """
 
 from __future__ import annotations
@@ -13,73 +13,65 @@ from torch import Tensor
 from asymrl.algo import diagnostics
 from asymrl.algo.batch import engine_logprobs, select_rows
 from asymrl.engines.policy import Policy
-from asymrl.types import REASONS, Groups, Rollout, Scored, Tokens, UpdateStats, Verdict
+from asymrl.types import REASONS, Experience, Scored, Tokens, UpdateStats
 
 
-def rollout_metrics(
-    groups: Groups,
-    advantages: Tensor,
-    tokens: Tokens,
-    scored: Scored,
-    rollouts: Sequence[Rollout],
-    verdicts: Sequence[Verdict],
-) -> dict[str, float]:
-    """What a rollout batch looks like before its update. advantages (R,).
+def rollout_metrics(experience: Experience) -> dict[str, float]:
+    """Describes a rollout batch before its update.
 
-    Rewards, verdicts, lengths and mismatch are over all rollouts, entropy over all response tokens;
-    the diagnostics and the channels over valid rollouts.
+    Rewards, verdicts, lengths and mismatch are over all rollouts, entropy over all response tokens.
+    Diagnostics and entropy by channel are over valid rollouts.
     """
-    logprobs, entropy = scored
-    rewards, by_rollout = groups.rewards.flatten(), advantages.reshape(groups.rewards.shape)
-    channel = rewards.masked_fill(~groups.valid.flatten(), torch.nan)
+    groups, tokens, (logprobs, entropy) = experience.groups, experience.tokens, experience.scored
+    rewards, rollouts = experience.rewards, experience.rollouts
+    advantages = experience.advantages.reshape(groups.rewards.shape)
+    channel = rewards.masked_fill(~experience.valid, torch.nan)
     mismatch = engine_logprobs(rollouts) - logprobs
     ones = torch.ones_like(entropy)
+    reasons = [verdict.reason for verdict in experience.verdicts]
     return {
         "reward/mean": rewards.mean().item(),
         **diagnostics.entropy_by_channel(entropy, ones, channel[tokens.row].float()),
         **diagnostics.solved_fractions(groups),
         "diag/kappa": diagnostics.kappa(groups),
-        **diagnostics.channel_mass(groups, by_rollout),
-        **diagnostics.by_accuracy(groups, by_rollout),
+        **diagnostics.channel_mass(groups, advantages),
+        **diagnostics.by_accuracy(groups, advantages),
         "rollout/length_mean": groups.lengths.double().mean().item(),
         "rollout/truncated": mean([rollout.truncated for rollout in rollouts]),
         "rollout/logprob_mismatch_mean": mismatch.abs().mean().item(),
         "rollout/logprob_mismatch_max": mismatch.abs().max().item(),
         "rollout/mismatch_kl": mismatch.mean().item(),
-        **{
-            f"verdict/{reason}": mean([verdict.reason == reason for verdict in verdicts])
-            for reason in REASONS
-        },
+        **{f"verdict/{reason}": reasons.count(reason) / len(reasons) for reason in REASONS},
     }
 
 
-def logprob_gain(
+def measure_logprob_gain(
     policy: Policy, tokens: Tokens, scored: Scored, rewards: Tensor
 ) -> dict[str, float]:
-    """What the step's updates did to the log-prob of its correct rollouts, nats per token.
+    """Change of log-prob of the step's correct rollouts over its updates, in nats per token.
 
-    Costs a forward pass over those rows. NaN where no rollout was correct.
+    Costs a forward pass over those rows. NaN if no rollout was correct.
     """
-    correct, part = select_rows(tokens, rewards == 1)
+    correct, in_correct = select_rows(tokens, rewards == 1)
     new = policy.score(correct)[0] if len(correct.targets) else torch.zeros(0)
     selected = torch.ones_like(new, dtype=torch.bool)
-    gain = diagnostics.logprob_gain(new, scored[0][part], selected)
+    gain = diagnostics.logprob_gain(new, scored[0][in_correct], selected)
     return {"diag/logprob_gain_positive": gain}
 
 
 def update_metrics(
     updates: Sequence[UpdateStats], seconds: Mapping[str, float], response_tokens: int
 ) -> dict[str, float]:
-    """Means over the step's optimizer steps (maxima for ratio_max), and the pace of the step.
+    """Means over the step's optimizer steps (maximum of ratio_max), and the step's throughput.
 
-    perf/*_tokens_per_s count response tokens of all rollouts, skipped ones too.
+    perf/*_tokens_per_s count the response tokens of all rollouts, skipped rows included.
     """
     means = {
         name: mean([update.metrics[name] for update in updates if name in update.metrics])
         for name in sorted({name for update in updates for name in update.metrics})
     }
-    cells = [update.by_accuracy_bin["pressure"] for update in updates]
-    means |= diagnostics.pressure([mean(of_cell) for of_cell in zip(*cells, strict=True)])
+    bins = [update.by_accuracy_bin["pressure"] for update in updates]
+    means |= diagnostics.pressure([mean(column) for column in zip(*bins, strict=True)])
     peaks = [u.metrics["loss/ratio_max"] for u in updates if "loss/ratio_max" in u.metrics]
     if peaks:
         means["loss/ratio_max"] = max(peaks)

@@ -1,22 +1,11 @@
-"""Benchmarks: sample, verify, keep, count. Used by the loop and by eval.py.
+"""The rollout stage: generate responses, verify each as it finishes, turn verdicts into rewards.
 
-Knows an engine and a verifier by their protocols; nothing of training. What the numbers are is
-scores.py, where the samples lie samples.py.
-
-The loop: rollouts, rewards, advantages, updates, in the order they happen.
-
-take problems -> generate, verify as they finish -> rewards -> score -> advantages -> batch ->
-update over mini-batches -> sync weights, checked -> maybe evaluate -> log -> maybe save
-                            -> maybe stop before the end
-
-All collaborators come in as arguments. The loop knows no engine, no framework and no file. Every
-rank runs it: each generates and verifies its share of the prompts, all know all rollouts, and the
-policy gives each its share of the rows.
+Knows engines and verifiers by their protocols only. Training and evaluation both use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,62 +14,74 @@ from torch import Tensor
 
 from asymrl.engines.distributed import World
 from asymrl.engines.rollout import RolloutEngine
-from asymrl.types import (
-    Request,
-    Rollout,
-    Sampling,
-    Verdict,
-)
+from asymrl.types import Experience, Request, Rollout, Sampling, Verdict
 from asymrl.verifiers import Verifier
 
-Progress = Callable[[int, int], None]  # done, total
+Progress = Callable[[int, int], None]  # (done, total)
 
 
 def generate_and_verify(
     requests: Sequence[Request],
     progress: Progress = lambda done, total: None,
-    waiting: AbstractContextManager[None] = nullcontext(),  # noqa: B008
+    waiting: AbstractContextManager[None] = nullcontext(),  # noqa: B008, it has no state
     *,
     engine: RolloutEngine,
     verifier: Verifier,
     sampling: Sampling,
     world: World,
-    asked: Callable[[], object] = lambda: None,
+    stop_requested: Callable[[], object] = lambda: None,
 ) -> tuple[list[Rollout], list[Verdict]]:
-    """Generate and verify; a response goes to the verifier as soon as it is finished.
+    """All rollouts of `requests` with their verdicts, sorted by (draw, sample), on every rank.
 
-    Each rank does its share of the requests (and tells its own progress); all get all results,
-    sorted by (draw, sample), so that nothing after this depends on the order of finishing.
-    `waiting` is entered when all is generated and verdicts are still to come. Where asked() gives a
-    reason to stop, what there is by then is all.
+    Each rank generates its share of the requests and reports its own progress; a response goes to
+    the verifier as soon as it is finished. Sorting makes later stages independent of the order in
+    which responses finish. `waiting` is entered once generation is done and verdicts are pending.
+    If stop_requested() is true, generation ends early and the results are incomplete.
     """
     golds = {request.draw: request.problem.gold for request in requests}
-    mine = world.share(requests)
-    total = sum(request.samples for request in mine)
+    share = world.share(requests)
+    total = sum(request.samples for request in share)
     pending = []
-    for rollout in engine.generate(mine, sampling):
+    for rollout in engine.generate(share, sampling):
         if world.leads:
             pending.append((rollout, verifier.submit(golds[rollout.draw], rollout.text)))
             progress(len(pending), total)
-        if asked() and world.tensor_parallel == 1:  # the ranks of one engine go in lockstep
+        # the ranks behind one tensor-parallel engine must generate in lockstep
+        if stop_requested() and world.tensor_parallel == 1:
             break
     with waiting:
-        judged = []
+        verified = []
         for rollout, verdict in pending:
-            judged.append((rollout, verdict.result()))
-            progress(len(pending), total)  # a verdict is news
-    everyone = [pair for part in world.gather(judged) for pair in part]
-    everyone.sort(key=lambda pair: (pair[0].draw, pair[0].sample))
-    return [rollout for rollout, _ in everyone], [verdict for _, verdict in everyone]
+            verified.append((rollout, verdict.result()))
+            progress(len(pending), total)  # each verdict counts as progress for the watchdog
+    pairs = [pair for rank_pairs in world.gather(verified) for pair in rank_pairs]
+    pairs.sort(key=lambda pair: (pair[0].draw, pair[0].sample))
+    return [rollout for rollout, _ in pairs], [verdict for _, verdict in pairs]
+
+
+def rewards_and_mask(
+    rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], truncation: str
+) -> tuple[Tensor, Tensor]:
+    """rewards (R,) float64 and valid (R,) bool under `rollout.truncation`.
+
+    score: a truncated response keeps its verdict's reward. zero: it earns 0. mask: it earns 0 and
+    leaves its group and the loss.
+    """
+    rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=torch.float64)
+    truncated = torch.tensor([rollout.truncated for rollout in rollouts])
+    if truncation == "score":
+        return rewards, torch.ones_like(truncated)
+    rewards = rewards.masked_fill(truncated, 0)
+    return rewards, ~truncated if truncation == "mask" else torch.ones_like(truncated)
 
 
 def sample_rows(
     requests: Sequence[Request], rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]
 ) -> Iterator[dict[str, Any]]:
-    """One readable row a rollout: what rollouts/ and eval/ hold."""
-    by_draw = {request.draw: request.problem for request in requests}
+    """One readable row per rollout: the format of the files in rollouts/ and eval/."""
+    problems = {request.draw: request.problem for request in requests}
     for rollout, verdict in zip(rollouts, verdicts, strict=True):
-        problem = by_draw[rollout.draw]
+        problem = problems[rollout.draw]
         yield {
             "draw": rollout.draw,
             "sample": rollout.sample,
@@ -97,26 +98,10 @@ def sample_rows(
         }
 
 
-def rewards_and_mask(
-    rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], truncation: str
-) -> tuple[Tensor, Tensor]:
-    """rewards (R,) and valid (R,) under a truncation setting.
-
-    score: the verdict on the text as it is; zero: a truncated response earns 0; mask: it leaves
-    its group and the loss.
-    """
-    rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=torch.float64)
-    truncated = torch.tensor([rollout.truncated for rollout in rollouts])
-    if truncation == "score":
-        return rewards, torch.ones_like(truncated)
-    rewards = rewards.masked_fill(truncated, 0)
-    return rewards, ~truncated if truncation == "mask" else torch.ones_like(truncated)
-
-
-def with_values(
-    rows: Iterable[Mapping[str, Any]], rewards: Tensor, valid: Tensor, advantages: Tensor
-) -> Iterator[dict[str, Any]]:
-    """Rows to read, with what training made of each: all (R,)."""
-    made = zip(rewards.tolist(), valid.tolist(), advantages.tolist(), strict=True)
-    for row, (reward, kept, advantage) in zip(rows, made, strict=True):
-        yield {**row, "reward": reward, "valid": kept, "advantage": advantage}
+def experience_rows(experience: Experience) -> Iterator[dict[str, Any]]:
+    """sample_rows, with the reward and advantage that training used for each rollout."""
+    rows = sample_rows(experience.requests, experience.rollouts, experience.verdicts)
+    columns = (experience.rewards, experience.valid, experience.advantages)
+    values = zip(*(column.tolist() for column in columns), strict=True)
+    for row, (reward, valid, advantage) in zip(rows, values, strict=True):
+        yield {**row, "reward": reward, "valid": valid, "advantage": advantage}

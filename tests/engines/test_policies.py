@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from asymrl.errors import UserError
-from asymrl.training.metrics import logprob_gain
+from asymrl.training.metrics import measure_logprob_gain
 from asymrl.types import LossInputs, LossOutputs
 from tests.helpers.models import tiny_model
 from tests.helpers.policies import (
@@ -246,7 +246,7 @@ def test_the_log_prob_gain_is_of_correct_rollouts_alone():
     trained, batch = policy(), rollout_batch(MIXED)
     rewards = torch.tensor([1.0, 0, 0, 1] * 3)
     new, _ = trained.score(batch)
-    found = logprob_gain(trained, batch, (batch.old_logprobs, batch.old_entropy), rewards)
+    found = measure_logprob_gain(trained, batch, (batch.old_logprobs, batch.old_entropy), rewards)
     change = (new - batch.old_logprobs)[(rewards == 1)[batch.row]].double()
     assert found["diag/logprob_gain_positive"] == pytest.approx(change.mean().item(), rel=1e-5)
 

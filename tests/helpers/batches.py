@@ -3,9 +3,24 @@
 Operations of a policy's work: by hand, and as torch's own counter sees them.
 """
 
-import torch
+from collections.abc import Callable, Sequence
 
-from asymrl.types import Batch, Problem, Request, Rollout, Tokens
+import torch
+from torch import Tensor
+
+from asymrl.algo.batch import make_groups, tokenise
+from asymrl.types import (
+    Batch,
+    Experience,
+    Groups,
+    Problem,
+    Reason,
+    Request,
+    Rollout,
+    Scored,
+    Tokens,
+    Verdict,
+)
 
 
 def requests_and_rollouts(lengths: list[list[int]]) -> tuple[list[Request], list[Rollout]]:
@@ -64,4 +79,31 @@ def batch_of(prompts: list[int], responses: list[int], has_gradient: list[bool])
         loss_denominators=of_tokens,
         has_gradient=torch.tensor(has_gradient),
         accuracy_bin=torch.zeros(len(has_gradient), dtype=torch.long),
+    )
+
+
+def experience_of(
+    requests: list[Request],
+    rollouts: list[Rollout],
+    scored: Scored,
+    rewards: list[float],
+    valid: list[bool] | None = None,
+    advantages: Callable[[Groups], Tensor] = lambda groups: torch.zeros(groups.rewards.numel()),
+    reasons: Sequence[Reason] = (),
+) -> Experience:
+    """As the loop builds it; verdicts follow the rewards unless `reasons` are given."""
+    tokens = tokenise(requests, rollouts)
+    mask = torch.tensor(valid or [True] * len(rewards))
+    groups = make_groups(tokens, scored, torch.tensor(rewards), mask)
+    names: Sequence[Reason] = reasons or ["correct" if r else "wrong" for r in rewards]
+    return Experience(
+        requests=requests,
+        rollouts=rollouts,
+        verdicts=[Verdict(reason=name, answer=None, seconds=0.0) for name in names],
+        rewards=torch.tensor(rewards),
+        valid=mask,
+        tokens=tokens,
+        scored=scored,
+        groups=groups,
+        advantages=advantages(groups),
     )

@@ -8,12 +8,29 @@ import torch
 from safetensors.torch import load_file
 
 import train
+from asymrl.config.load import load_config
+from asymrl.engines import pretrained
+from asymrl.engines.hf import HFEngine
 from asymrl.run import checkpoint
 
 
 def run(config_file: Path, folder: Path, *overrides: str) -> Path:
     arguments = ["--config", str(config_file), "--output-dir", str(folder), *overrides]
     assert train.main(arguments) == 0
+    return folder
+
+
+def engine_of(config_file: Path, engine: type[HFEngine] = HFEngine, **settings: Any) -> HFEngine:
+    """An engine of this class with the config's model, to hand in to train.run."""
+    config = load_config(str(config_file))
+    model = pretrained.load_model(config.model, torch.float32)
+    tokenizer = pretrained.load_tokenizer(config.model)
+    return engine(model, tokenizer.decode, config.rollout.max_rows, **settings)
+
+
+def run_with(config_file: Path, folder: Path, *overrides: str, **parts: Any) -> Path:
+    """train.run in `folder`, with an engine or a policy handed in."""
+    train.run(load_config(str(config_file), overrides), folder, **parts)
     return folder
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from asymrl.algo.batch import make_groups, tokenise
 from asymrl.algo.diagnostics import BINS, accuracy_bins, by_accuracy, channel_mass, pressure
 from asymrl.config.load import load_config
-from asymrl.training.algorithm import build_algorithm, coefficient_metrics, schedule_inputs
-from asymrl.types import Groups
-from tests.helpers.batches import requests_and_rollouts
+from asymrl.training.algorithm import build_algorithm, schedule_inputs, schedule_metrics
+from asymrl.types import Experience, Groups
+from tests.helpers.batches import experience_of, requests_and_rollouts
 from tests.helpers.runs import comparable, metrics, run
 
 PARAMS = {"beta_pos": 0.9, "beta_neg": 0.4}
@@ -30,46 +29,51 @@ def groups_of(rewards: list[list[float]], valid: list[list[bool]] | None = None)
 
 
 def test_an_estimator_takes_the_betas_of_the_step() -> None:
-    method = build_algorithm(load_config("pocket_asym"), ())
-    assert method.begin == PARAMS
+    algorithm = build_algorithm(load_config("pocket_asym"), ())
+    assert algorithm.init_schedule == PARAMS
     groups = groups_of([[1, 0, 0, 0]])
-    assert method.estimate(groups, method.begin)[0].item() == pytest.approx(3**0.9)
-    moved = {"beta_pos": 1.0, "beta_neg": 0.0, "kappa": 0.1}
-    assert method.estimate(groups, moved).tolist() == pytest.approx([3.0, -1.0, -1.0, -1.0])
+    first = algorithm.advantages(groups, algorithm.init_schedule)[0].item()
+    assert first == pytest.approx(3**0.9)
+    later = {"beta_pos": 1.0, "beta_neg": 0.0, "kappa": 0.1}
+    assert algorithm.advantages(groups, later).tolist() == pytest.approx([3.0, -1.0, -1.0, -1.0])
 
 
-def test_an_estimator_without_betas_is_left_alone() -> None:
-    method = build_algorithm(load_config("pocket_asym", ["advantage.name=grpo_sample_std"]), ())
-    assert method.begin == {}
-    assert method.estimate(groups_of([[1, 0]]), {})[0].item() == pytest.approx(0.5**0.5, rel=1e-5)
+def test_a_schedule_leaves_an_estimator_without_betas_alone() -> None:
+    config = load_config("pocket_asym", ["advantage.name=grpo_sample_std"])
+    algorithm = build_algorithm(config, ())
+    assert algorithm.init_schedule == {}
+    first = algorithm.advantages(groups_of([[1, 0]]), {})[0].item()
+    assert first == pytest.approx(0.5**0.5, rel=1e-5)
+
+
+def experience_under(algorithm, lengths, scored, rewards, valid=None) -> Experience:
+    """A rollout batch with the advantages of the algorithm's first step."""
+    return experience_of(
+        *requests_and_rollouts(lengths),
+        scored,
+        rewards,
+        valid,
+        lambda groups: algorithm.advantages(groups, algorithm.init_schedule),
+    )
 
 
 def test_a_reweighter_sees_every_token_with_its_row_and_group() -> None:
-    config = load_config("pocket_grpo", [PHR])
-    requests, rollouts = requests_and_rollouts([[2, 1], [1, 3]])
-    tokens = tokenise(requests, rollouts)
     scored = torch.zeros(7), torch.tensor([1.0, 5, 3, 9, 1, 1, 8])
-    rewards, every = torch.tensor([1.0, 0, 0, 1]), torch.ones(4, dtype=torch.bool)
-    groups = make_groups(tokens, scored, rewards, every)
-    method = build_algorithm(config, ())
-    advantages = method.estimate(groups, method.begin)
-    found = method.spread(advantages, groups, tokens, scored, rollouts)
+    high = build_algorithm(load_config("pocket_grpo", [PHR]), ())
+    experience = experience_under(high, [[2, 1], [1, 3]], scored, [1.0, 0, 0, 1])
     # group means are 3 and 19/4; of the correct rows' tokens 5 and 8 are above them
-    assert found.tolist() == [0, 1, 0, 0, 0, 0, 1]
+    assert high.to_token_advantages(experience).tolist() == [0, 1, 0, 0, 0, 0, 1]
     low = build_algorithm(load_config("pocket_grpo", [PHR.replace("phr", "plr")]), ())
-    kept = low.spread(advantages, groups, tokens, scored, rollouts)
-    assert kept.tolist() == [1, 0, 0, 0, 1, 1, 0]  # by row means it would be the same but for these
+    # with row means instead of group means only these would be the same
+    assert low.to_token_advantages(experience).tolist() == [1, 0, 0, 0, 1, 1, 0]
 
 
-def test_a_row_that_left_is_in_no_mean_of_a_reweighter() -> None:
-    method = build_algorithm(load_config("pocket_grpo", [PHR]), ())
-    requests, rollouts = requests_and_rollouts([[1, 1, 1]])
-    tokens = tokenise(requests, rollouts)
+def test_a_masked_row_is_in_no_mean_of_a_reweighter() -> None:
+    algorithm = build_algorithm(load_config("pocket_grpo", [PHR]), ())
     scored = torch.zeros(3), torch.tensor([2.0, 1.0, 90.0])
-    rewards, valid = torch.tensor([1.0, 0, 0]), torch.tensor([True, True, False])
-    groups = make_groups(tokens, scored, rewards, valid)
-    found = method.spread(method.estimate(groups, method.begin), groups, tokens, scored, rollouts)
-    assert found.tolist() == [1, 0, 0]  # 2 is above the mean of 2 and 1, not of all three
+    experience = experience_under(algorithm, [[1, 1, 1]], scored, [1.0, 0, 0], [True, True, False])
+    # 2 is above the mean of 2 and 1, but not above the mean of all three
+    assert algorithm.to_token_advantages(experience).tolist() == [1, 0, 0]
 
 
 def test_importance_weights_come_after_the_reweighter() -> None:
@@ -78,18 +82,13 @@ def test_importance_weights_come_after_the_reweighter() -> None:
         "pocket_grpo",
         ["reweight={name: entropy_aware, alpha: 1.0, phi: 1.0}", "loss.importance_sampling=token"],
     )
-    requests, rollouts = requests_and_rollouts([[2, 1]])
-    tokens = tokenise(requests, rollouts)
-    logprobs = torch.tensor([-1.0, -2.0, -0.5])  # the engine said 0 everywhere
+    logprobs = torch.tensor([-1.0, -2.0, -0.5])  # the engine's are 0 everywhere
+    algorithm = build_algorithm(config, ())
+    plain = build_algorithm(load_config("pocket_grpo", config_of(config)), ())
     scored = logprobs, torch.tensor([1.0, 2.0, 4.0])
-    groups = make_groups(tokens, scored, torch.tensor([1.0, 0]), torch.ones(2, dtype=torch.bool))
-    plain, method = (
-        build_algorithm(load_config("pocket_grpo", config_of(config)), ()),
-        build_algorithm(config, ()),
-    )
-    advantages = method.estimate(groups, method.begin)
-    given = advantages, groups, tokens, scored, rollouts
-    assert torch.allclose(method.spread(*given), plain.spread(*given) * logprobs.exp())
+    experience = experience_under(algorithm, [[2, 1]], scored, [1.0, 0])
+    weighted = plain.to_token_advantages(experience) * logprobs.exp()
+    assert torch.allclose(algorithm.to_token_advantages(experience), weighted)
 
 
 def config_of(config) -> list[str]:
@@ -108,7 +107,7 @@ def test_observations_leave_out_groups_without_a_valid_rollout() -> None:
 
 
 def test_metrics_state_the_betas_in_use_and_what_a_schedule_keeps() -> None:
-    assert coefficient_metrics(PARAMS, {"beta_pos": 0.2, "beta_neg": 0.1, "kappa": 3.0}) == {
+    assert schedule_metrics(PARAMS, {"beta_pos": 0.2, "beta_neg": 0.1, "kappa": 3.0}) == {
         "advantage/beta_pos": 0.2,
         "advantage/beta_neg": 0.1,
         "schedule/kappa": 3.0,

@@ -11,18 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asymrl.config.load import CONFIG_DIR
+from asymrl.config.load import CONFIG_DIR, load_config
+from asymrl.engines import pretrained
 from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.scripted import ScriptedEngine
-from asymrl.training.loop import due, sync_weights
+from asymrl.training.loop import is_due, sync_weights
 from asymrl.training.rollout import generate_and_verify, rewards_and_mask
 from asymrl.types import Rollout, Verdict
 from asymrl.verifiers import make
 from tests.helpers.engines import SAMPLING, STOP, decode, hf, requests
-from tests.helpers.policies import policy
-from tests.helpers.runs import comparable, metrics, run, same_weights
+from tests.helpers.policies import DEFAULTS, policy
+from tests.helpers.runs import comparable, engine_of, metrics, run, run_with, same_weights
 
 
 def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:
@@ -178,19 +179,18 @@ def test_a_seed_is_the_whole_run_and_another_is_another(
     assert comparable(other)[1] != comparable(finished)[1]
 
 
-def test_exact_engine_values_save_the_score_pass_and_change_nothing(
-    config_file: Path, finished: Path, tmp_path: Path, monkeypatch
-) -> None:
-    from asymrl.engines.hf import HFEngine
+class InexactEngine(HFEngine):
+    """Its log-probs must be computed again by the policy."""
 
-    init = HFEngine.__init__
-
-    def inexact(self, *arguments) -> None:
-        init(self, *arguments)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.exact_logprobs = False
 
-    monkeypatch.setattr(HFEngine, "__init__", inexact)
-    folder = run(config_file, tmp_path / "run")
+
+def test_exact_engine_values_save_the_score_pass_and_change_nothing(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = run_with(config_file, tmp_path / "run", engine=engine_of(config_file, InexactEngine))
     for mine, theirs in zip(metrics(folder)[1:], metrics(finished)[1:], strict=True):
         assert mine["rollout/logprob_mismatch_max"] < 1e-4
         for name in ("policy/entropy", "diag/kappa", "optim/grad_norm", "loss/total"):
@@ -264,66 +264,75 @@ def test_a_checked_sync_stops_at_a_corrupted_tensor() -> None:
         sync_weights(policy(), engine, check=True)
 
 
-def corrupting(monkeypatch, at: int) -> None:
-    """The engine's weights differ in one entry after its load number `at`."""
-    load, loads = HFEngine.load_weights, []
+class DamagedEngine(HFEngine):
+    """One entry of its weights is wrong after its load number `damaged_load`."""
 
-    def damaged(engine: HFEngine, named: Any) -> None:
-        load(engine, named)
-        loads.append(engine)
-        if len(loads) == at:
+    def __init__(self, *arguments: Any, damaged_load: int) -> None:
+        super().__init__(*arguments)
+        self.loads, self.damaged_load = 0, damaged_load
+
+    def load_weights(self, named: Any) -> None:
+        super().load_weights(named)
+        self.loads += 1
+        if self.loads == self.damaged_load:
             with torch.no_grad():
-                engine.model.get_parameter("model.norm.weight")[0] += 1e-3
-
-    monkeypatch.setattr(HFEngine, "load_weights", damaged)
+                self.model.get_parameter("model.norm.weight")[0] += 1e-3
 
 
 @pytest.mark.parametrize(("at", "every"), [(1, 1000), (2, 1000), (3, 2), (5, 4)])
 def test_syncs_are_checked_at_the_start_the_first_step_and_every_so_often(
-    config_file: Path, tmp_path: Path, monkeypatch, at: int, every: int
+    config_file: Path, tmp_path: Path, at: int, every: int
 ) -> None:
-    corrupting(monkeypatch, at)
+    engine = engine_of(config_file, DamagedEngine, damaged_load=at)
     with pytest.raises(RuntimeError, match=r"model\.norm\.weight"):
-        run(config_file, tmp_path / "run", f"rollout.sync_check_every={every}")
+        setting = f"rollout.sync_check_every={every}"
+        run_with(config_file, tmp_path / "run", setting, engine=engine)
 
 
 @pytest.mark.parametrize("at", [1, 2])
-def test_a_resumed_run_checks_its_first_syncs(
-    config_file: Path, tmp_path: Path, monkeypatch, at: int
-) -> None:
+def test_a_resumed_run_checks_its_first_syncs(config_file: Path, tmp_path: Path, at: int) -> None:
     every = "rollout.sync_check_every=1000"
     run(config_file, tmp_path / "run", every, "steps=2")
-    corrupting(monkeypatch, at)
+    engine = engine_of(config_file, DamagedEngine, damaged_load=at)
     with pytest.raises(RuntimeError, match=r"model\.norm\.weight"):
-        run(config_file, tmp_path / "run", every, "steps=4")
+        run_with(config_file, tmp_path / "run", every, "steps=4", engine=engine)
 
 
-def test_engine_and_policy_take_turns(config_file: Path, tmp_path: Path, monkeypatch) -> None:
+def test_engine_and_policy_take_turns(config_file: Path, tmp_path: Path) -> None:
     """On a GPU the memory of the one is the memory of the other."""
     calls: list[str] = []
 
-    def record(owner: type, name: str) -> None:
-        method = getattr(owner, name)
+    class RecordedEngine(HFEngine):
+        def sleep(self) -> None:
+            calls.append("engine.sleep")
+            super().sleep()
 
-        def recorded(self, *args):
-            calls.append(f"{owner.__name__}.{name}")
-            return method(self, *args)
+        def load_weights(self, named: Any) -> None:
+            calls.append("engine.load_weights")
+            super().load_weights(named)
 
-        monkeypatch.setattr(owner, name, recorded)
+    class RecordedPolicy(LocalPolicy):
+        def update(self, minibatch: Any, loss: Any) -> Any:
+            calls.append("policy.update")
+            return super().update(minibatch, loss)
 
-    for engine_method in ("sleep", "load_weights"):
-        record(HFEngine, engine_method)
-    for policy_method in ("update", "sleep"):
-        record(LocalPolicy, policy_method)
-    run(config_file, tmp_path / "run", "steps=2")
-    handed_over = ["LocalPolicy.sleep", "HFEngine.load_weights"]
-    step = ["HFEngine.sleep", "LocalPolicy.update", "LocalPolicy.update", *handed_over]
-    assert calls == handed_over + step + step
+        def sleep(self) -> None:
+            calls.append("policy.sleep")
+            super().sleep()
+
+    config = load_config(str(config_file))
+    model = pretrained.load_model(config.model, torch.float32)
+    trained = RecordedPolicy(model, **DEFAULTS)
+    engine = engine_of(config_file, RecordedEngine)
+    run_with(config_file, tmp_path / "run", "steps=2", engine=engine, policy=trained)
+    sync = ["policy.sleep", "engine.load_weights"]
+    step = ["engine.sleep", "policy.update", "policy.update", *sync]
+    assert calls == sync + step + step
 
 
-def test_due() -> None:
-    assert [step for step in range(1, 8) if due(step, 3, 7)] == [3, 6, 7]
-    assert not any(due(step, 0, 7) for step in range(1, 8))
+def test_is_due() -> None:
+    assert [step for step in range(1, 8) if is_due(step, 3, 7)] == [3, 6, 7]
+    assert not any(is_due(step, 0, 7) for step in range(1, 8))
 
 
 def test_real_problems_take_whole_steps(shared_data: Path, model_folder: Path, tmp_path: Path):

@@ -3,33 +3,24 @@
 import pytest
 import torch
 
-from asymrl.algo.batch import make_groups, tokenise
 from asymrl.training.metrics import rollout_metrics, update_metrics
-from asymrl.types import UpdateStats, Verdict
-from tests.helpers.batches import requests_and_rollouts
+from asymrl.types import UpdateStats
+from tests.helpers.batches import experience_of, requests_and_rollouts
 
 LENGTHS = [[2, 1], [1, 3]]
 
 
-def verdict(reason) -> Verdict:
-    return Verdict(reason=reason, answer=None, seconds=0.0)
-
-
 def test_rollout_metrics_by_hand() -> None:
     requests, rollouts = requests_and_rollouts(LENGTHS)
-    tokens = tokenise(requests, rollouts)
     entropy = torch.tensor([1.0, 2, 3, 4, 5, 6, 7])
     logprobs = torch.tensor([-1.0, -1, -3, -2, -4, -4, -4])
-    verdicts = [verdict(r) for r in ("correct", "wrong", "no_answer", "timeout")]
-    rewards = torch.tensor([v.reward for v in verdicts])
-    groups = make_groups(tokens, (logprobs, entropy), rewards, torch.ones(4, dtype=torch.bool))
-    found = rollout_metrics(
-        groups,
-        torch.tensor([1.0, -2, -1, -1]),
-        tokens,
-        (logprobs, entropy),
+    experience = experience_of(
+        requests,
         rollouts,
-        verdicts,
+        (logprobs, entropy),
+        rewards=[1.0, 0, 0, 0],
+        advantages=lambda groups: torch.tensor([1.0, -2, -1, -1]),
+        reasons=("correct", "wrong", "no_answer", "timeout"),
     )
     expected = {
         "reward/mean": 0.25,
@@ -59,17 +50,14 @@ def test_rollout_metrics_by_hand() -> None:
         "verdict/timeout": 0.25,
         "verdict/crashed": 0.0,
     }
-    assert found == pytest.approx(expected)
+    assert rollout_metrics(experience) == pytest.approx(expected)
 
 
-def test_a_rollout_that_left_its_group_is_in_no_channel() -> None:
+def test_a_masked_rollout_is_in_no_channel() -> None:
     requests, rollouts = requests_and_rollouts(LENGTHS)
-    tokens = tokenise(requests, rollouts)
-    entropy, zeros = torch.arange(7.0), torch.zeros(7)
-    valid = torch.tensor([True, True, True, False])
-    groups = make_groups(tokens, (zeros, entropy), torch.tensor([1.0, 0, 0, 0]), valid)
-    verdicts = [verdict(r) for r in ("correct", "wrong", "wrong", "wrong")]
-    found = rollout_metrics(groups, torch.zeros(4), tokens, (zeros, entropy), rollouts, verdicts)
+    scored = torch.zeros(7), torch.arange(7.0)
+    valid = [True, True, True, False]
+    found = rollout_metrics(experience_of(requests, rollouts, scored, [1.0, 0, 0, 0], valid))
     assert found["policy/entropy"] == 3.0  # all tokens
     assert found["policy/entropy_negative"] == 2.5  # tokens 2 and 3, not those of the last row
 

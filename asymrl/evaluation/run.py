@@ -1,0 +1,195 @@
+"""Runs an evaluation from start to end: model, problems, engine, samples, table.
+
+eval.py is its command line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from asymrl import pocket, verifiers
+from asymrl.config.schema import DeadlinesConfig
+from asymrl.data.problems import load_problems
+from asymrl.data.readers import short_names
+from asymrl.data.sources import locate_benchmark, source_of_file
+from asymrl.engines import build, pretrained
+from asymrl.engines.distributed import World, from_environment, join
+from asymrl.engines.rollout import RolloutEngine
+from asymrl.errors import UserError
+from asymrl.evaluation import results_folder, settings
+from asymrl.evaluation.evaluate import evaluate, results_table
+from asymrl.evaluation.scores import Scores
+from asymrl.evaluation.settings import EvaluatedModel
+from asymrl.run.tracking import progress_bar
+from asymrl.run.watchdog import Watchdog
+from asymrl.types import Problem, frozen
+from asymrl.verifiers import Verifier
+
+PAPER = "paper"  # of avg_at: samples a problem as in the paper
+LARGE_BENCHMARKS = ("math500", "olympiadbench")
+MAX_ROWS = 512  # sequences that an engine samples at a time
+HF_TOKENS = 2**18  # in the cache of hf at a time: 40 GB for Qwen3-4B
+VLLM_MEMORY = 0.85  # share of the GPU; the rest is for the check of the weights
+
+
+@frozen
+class EvalOptions:
+    """The options of eval.py. ckpt or config says which model: a checkpoint, model folder or hub
+    id, or the untrained model of a config. avg_at: samples a problem, or PAPER."""
+
+    benchmarks: str
+    ckpt: str | None = None
+    config: str | None = None
+    avg_at: int | str = 10
+    temperature: float = 0.4
+    max_tokens: int | None = None
+    data_dir: Path | None = None
+    output: Path | None = None
+    replace: bool = False
+    limit: int | None = None
+    allow_count: bool = False
+    engine: str = "auto"
+    chunk: int = 1024
+    seed: int = 0
+    threads: int = 0
+
+
+def run_evaluation(options: EvalOptions) -> list[Scores]:
+    """Evaluate a model on benchmarks, print the table, return the scores. Resumes in its folder."""
+    world, deadlines = from_environment(), DeadlinesConfig()
+    machine = build.detect_machine(world)
+    engine_name, reason = build.choose_engine(options.engine, machine, "--engine")
+    print(f"samples: {engine_name} ({reason})", flush=True)
+    pretrained.set_threads(options.threads)
+    console = Console() if sys.stdout.isatty() else Console(width=120)  # a whole table in a log
+    with ExitStack() as stack:
+        if world.size > 1:
+            join(world, deadlines.load)
+        watchdog = stack.enter_context(Watchdog(world, deadlines.model_dump(), Path()))
+        model = find_model(options, world)
+        verifier = stack.enter_context(verifiers.make(**model.verifier))
+        with world.in_turn():
+            benchmarks, data_notes = load_benchmarks(options, model, verifier)
+        longest_prompt = max(len(p.prompt_ids) for part in benchmarks.values() for p in part)
+        sampling, sampling_notes = settings.sampling(
+            model, longest_prompt, options.temperature, options.max_tokens
+        )
+        if world.first:
+            for note in [*model.notes, *data_notes, *sampling_notes]:
+                print(f"note: {note}", file=sys.stderr, flush=True)
+        folder = options.output or Path("runs") / "eval" / model.name
+        with world.in_turn():
+            if world.first:
+                stack.enter_context(results_folder.open_results_folder(folder))
+        watchdog.folder = folder
+        show = stack.enter_context(progress_bar("evaluate", "responses", console))
+
+        def progress(done: int, total: int) -> None:
+            watchdog.phase("evaluate", done, total)
+            show(done, total)
+
+        counts = {name: samples_per_problem(options.avg_at, name) for name in benchmarks}
+        max_model_len = longest_prompt + sampling.max_tokens
+        results = evaluate(
+            partial(build_engine, engine_name, model, world, max_model_len),
+            verifier,
+            benchmarks,
+            samples=counts.__getitem__,
+            sampling=sampling,
+            seed=options.seed,
+            folder=folder,
+            world=world,
+            progress=progress,
+            chunk=options.chunk,
+            settings=settings.eval_settings(
+                model,
+                benchmarks,
+                counts,
+                sampling,
+                options.seed,
+                engine_name,
+                options.chunk * world.size,
+            ),
+            replace=options.replace,
+        )
+    console.print(results_table(results))
+    print(f"every sample, and summary.json: {folder}")
+    return results
+
+
+def find_model(options: EvalOptions, world: World) -> EvaluatedModel:
+    """The same model on every rank: rank 0 resolves `latest`, which may change meanwhile."""
+    folder = None
+    with world.in_turn():
+        if world.first and options.ckpt:
+            folder = settings.resolve_checkpoint(options.ckpt)
+    (folder, *_) = world.gather(folder)
+    with world.in_turn():  # rank 0 downloads, the others read its cache
+        return settings.find_model(folder, options.config)
+
+
+def build_engine(
+    name: str, model: EvaluatedModel, world: World, max_model_len: int
+) -> RolloutEngine:
+    """The engine with the model's weights, in bf16 on a GPU."""
+    dtype = pretrained.default_dtype()
+    if name == "hf":
+        rows = min(MAX_ROWS, max(1, HF_TOKENS // max_model_len))
+        return build.build_engine(
+            name, model.model, model.tokenizer, world=world, dtype=dtype, max_rows=rows
+        )
+    engine = build.build_engine(
+        name,
+        model.model,
+        model.tokenizer,
+        world=world,
+        dtype=dtype,
+        max_rows=MAX_ROWS,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=VLLM_MEMORY,
+    )
+    build.load_pretrained_weights(engine, model.model)
+    return engine
+
+
+def load_benchmarks(
+    options: EvalOptions, model: EvaluatedModel, verifier: Verifier
+) -> tuple[Mapping[str, Sequence[Problem]], list[str]]:
+    """The problems of each benchmark by its short name, and notes for the user."""
+    names = [name.strip() for name in options.benchmarks.split(",") if name.strip()]
+    if not names:
+        raise UserError("--benchmarks names no benchmark")
+    if "mean" in short_names(names):
+        raise UserError('--benchmarks mean: "mean" is reserved for the mean over benchmarks')
+    sources = [locate_benchmark(name, options.data_dir, [*pocket.DATA]) for name in names]
+    benchmarks: dict[str, Any] = {}
+    notes: list[str] = []
+    for name, source in zip(short_names(names), sources, strict=True):
+        loaded = load_problems(
+            source,
+            tokenizer=model.tokenizer,
+            prompt=model.prompt,
+            max_prompt_tokens=sys.maxsize,
+            limit=options.limit,
+            verifier=verifier,
+            known=source_of_file(name),
+            any_count=options.allow_count,
+        )
+        benchmarks[name] = loaded.problems
+        notes += loaded.notes
+    return benchmarks, notes
+
+
+def samples_per_problem(avg_at: int | str, benchmark: str) -> int:
+    """avg_at, or the paper's protocol: 5 on two large benchmarks, else 10 (arXiv 2604.04894,
+    Appendix H)."""
+    if isinstance(avg_at, int):
+        return avg_at
+    return 5 if source_of_file(benchmark) in LARGE_BENCHMARKS else 10

@@ -1,0 +1,206 @@
+"""Sets up a training run: data, engine, policy, run folder; then starts the loop.
+
+Nothing in the run folder changes before everything is loaded and checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asymrl import verifiers
+from asymrl.config.schema import Config
+from asymrl.data.problems import load_problems, problems_digest
+from asymrl.data.readers import short_names
+from asymrl.engines import build, pretrained
+from asymrl.engines.distributed import World, from_environment, join
+from asymrl.engines.policy import Policy
+from asymrl.engines.rollout import RolloutEngine
+from asymrl.run import checkpoint
+from asymrl.run.early_stop import StopSignals, build_stop
+from asymrl.run.folder import describe_saved, find_checkpoint, open_for_training
+from asymrl.run.tracking import build_tracker
+from asymrl.run.watchdog import Watchdog
+from asymrl.training import loop
+from asymrl.training.rollout import generate_and_verify
+from asymrl.types import Problem, Sampling, Stopped, frozen
+from asymrl.verifiers import Verifier
+
+
+@frozen
+class RunData:
+    """The training problems, and the problems of each benchmark by its short name."""
+
+    problems: Sequence[Problem]
+    benchmarks: Mapping[str, Sequence[Problem]]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the problems and their order: a resumed run must have the same."""
+        return problems_digest([*self.problems, *chain(*self.benchmarks.values())])
+
+
+def run_training(
+    config: Config,
+    run_dir: Path,
+    evaluate: Callable[..., Mapping[str, float]],
+    *,
+    resume: str = "auto",
+    until: float = math.inf,
+    engine: RolloutEngine | None = None,
+    policy: Policy | None = None,
+) -> Stopped | None:
+    """Train in `run_dir`, resuming if it holds a run. Returns why the run stopped early, or None.
+
+    evaluate: evaluation.evaluate.evaluate_step. resume: `auto`, `never` or a checkpoint folder.
+    until: when to stop, on the clock of time.monotonic(). engine, policy: used in place of the
+    config's; their model must be the config's.
+    """
+    world = from_environment(config.rollout.tensor_parallel)
+    chosen, reasons = build.choose(config, build.detect_machine(world))
+    checkpoint_dir = find_checkpoint(run_dir, config, resume)
+    start, state, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
+    if start.step >= config.steps:
+        print(f"{run_dir} is at step {start.step}, steps = {config.steps}: nothing to do")
+        return None
+    pretrained.set_threads(config.policy.threads)
+    with ExitStack() as stack:
+        print(reasons, flush=True)
+        if world.size > 1 or chosen.policy.backend == "deepspeed":
+            join(world, config.deadlines.load)
+        signals = stack.enter_context(StopSignals())
+        watchdog = Watchdog(world, config.deadlines.model_dump(), run_dir)
+        stack.enter_context(watchdog)
+        verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
+        with world.in_turn():
+            if world.first and checkpoint_dir:
+                checkpoint.check_digests(checkpoint_dir)
+            tokenizer = pretrained.load_tokenizer(config.model)
+            data = load_data(config, tokenizer, verifier)
+            if checkpoint_dir and not is_branch:
+                checkpoint.check_same_data(checkpoint_dir, data.digest)
+
+        sampling, eval_sampling = samplings(config, tokenizer)
+        max_model_len = max_tokens(config, data)
+        engine = engine or build_engine(chosen, tokenizer, world, max_model_len)
+        policy = policy or build.build_policy(chosen, world)
+        if state is not None:
+            policy.load_state(state)
+
+        save = checkpoint.build_saver(
+            config, run_dir, policy, tokenizer, eval_sampling, data.digest
+        )
+        first_save = partial(save, start) if is_branch else None
+        opened = open_for_training(
+            config, run_dir, checkpoint_dir, start, world, reasons, first_save, resume
+        )
+        stack.enter_context(opened)
+        stop = build_stop(config, run_dir, world, until, signals)
+        signals.listen()
+        tracker = build_tracker(config, run_dir, start.step, world, watchdog)
+        stack.enter_context(closing(tracker))
+        shared = {"engine": engine, "verifier": verifier, "world": world}
+        stopped = loop.train(
+            config,
+            data.problems,
+            engine,
+            policy,
+            partial(
+                generate_and_verify, sampling=sampling, stop_requested=stop.requested, **shared
+            ),
+            loop.Callbacks(
+                evaluate=partial(
+                    evaluate,
+                    run_dir=run_dir,
+                    benchmarks=data.benchmarks,
+                    samples=lambda name: config.eval.samples,
+                    sampling=eval_sampling,
+                    seed=config.seed,
+                    tracker=tracker,
+                    **shared,
+                ),
+                save=save,
+                stop=stop,
+                tracker=tracker,
+            ),
+            start,
+        )
+    saved = describe_saved(run_dir, checkpoint_dir)
+    return stopped and replace(stopped, why=f"{stopped.why}; {saved}")
+
+
+def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
+    """Read all problems and print what was dropped or will be judged differently."""
+    load = partial(
+        load_problems,
+        tokenizer=tokenizer,
+        prompt=config.data.prompt,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+        problem_field=config.data.problem_field,
+        answer_field=config.data.answer_field,
+        verifier=verifier,
+        refuse_unparseable=config.data.unparseable_gold == "refuse",
+    )
+    print(f"reading {config.data.train} and checking its golds", flush=True)
+    training = load(config.data.train, limit=config.data.limit)
+    names = short_names(config.eval.benchmarks)
+    benchmarks = {
+        name: load(source, limit=config.eval.limit)
+        for name, source in zip(names, config.eval.benchmarks, strict=True)
+    }
+    for loaded in (training, *benchmarks.values()):
+        for note in loaded.notes:
+            print(f"note: {note}", flush=True)
+    return RunData(
+        problems=training.problems,
+        benchmarks={name: loaded.problems for name, loaded in benchmarks.items()},
+    )
+
+
+def samplings(config: Config, tokenizer: Any) -> tuple[Sampling, Sampling]:
+    """How the run samples in training, and in its evaluations."""
+    training = Sampling(
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+        top_k=config.rollout.top_k,
+        max_tokens=config.rollout.max_tokens,
+        stop_ids=pretrained.stop_ids(config.model, tokenizer, config.rollout.stop),
+    )
+    eval_max_tokens = config.eval.max_tokens or config.rollout.max_tokens
+    evaluation = replace(training, temperature=config.eval.temperature, max_tokens=eval_max_tokens)
+    return training, evaluation
+
+
+def max_tokens(config: Config, data: RunData) -> int:
+    """Tokens of the longest prompt plus the longest allowed response. UserError if the model has
+    fewer positions."""
+    problems = chain(data.problems, *data.benchmarks.values())
+    longest_prompt = max(len(problem.prompt_ids) for problem in problems)
+    tokens = longest_prompt + max(config.rollout.max_tokens, config.eval.max_tokens or 0)
+    pretrained.check_positions(config.model, tokens)
+    return tokens
+
+
+def build_engine(config: Config, tokenizer: Any, world: World, max_model_len: int) -> RolloutEngine:
+    bf16 = config.policy.dtype == "bfloat16"
+    settings = {"world": world, "dtype": torch.bfloat16 if bf16 else torch.float32}
+    rollout = config.rollout
+    return build.build_engine(
+        rollout.engine,
+        config.model,
+        tokenizer,
+        max_rows=rollout.max_rows,
+        max_model_len=max_model_len,
+        per_sample_seeds=rollout.per_sample_seeds,
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        enforce_eager=rollout.enforce_eager,
+        **settings,
+    )
