@@ -13,7 +13,7 @@ import eval as evaluation
 import train
 from asymrl.config.load import dump_config, load_config
 from asymrl.errors import UserError
-from asymrl.files import digest
+from asymrl.files import file_digest
 from asymrl.report import __main__
 from asymrl.run import checkpoint, environment
 
@@ -119,9 +119,9 @@ def test_a_latest_that_leads_elsewhere_is_refused(tiny, copy: Path, tmp_path, ca
     link = copy / "checkpoints" / "latest"
     shutil.copytree(link.resolve(), tmp_path / "elsewhere")
     for aim, part in {
-        str(tmp_path / "elsewhere"): "leads out of its folder",
-        "latest": "names no checkpoint",
-        "x" * 300: "names no checkpoint",
+        str(tmp_path / "elsewhere"): "points outside its folder",
+        "latest": "does not point at a checkpoint",
+        "x" * 300: "does not point at a checkpoint",
     }.items():
         link.unlink()
         link.symlink_to(aim)
@@ -162,7 +162,7 @@ def test_a_state_that_is_not_whole_is_refused(tiny, copy: Path, capsys, change: 
     save_file(held, file)
     trainer = file.parents[1] / "trainer.json"  # by someone who knows of the digests
     known = json.loads(trainer.read_text())
-    known["files"][checkpoint.STATE] = digest(file)
+    known["files"][checkpoint.STATE] = file_digest(file)
     known["seal"] = checkpoint.seal(known)
     trainer.write_text(json.dumps(known))
     line = refused(capsys, *tiny, "steps=6")
@@ -172,7 +172,7 @@ def test_a_state_that_is_not_whole_is_refused(tiny, copy: Path, capsys, change: 
 @pytest.mark.parametrize("text", ["{", "{}", "null", "[" * 100_000])
 def test_a_damaged_environment_json_is_named_and_kept(copy: Path, text: str) -> None:
     (copy / "environment.json").write_text(text)
-    with pytest.raises(UserError, match=r"environment\.json is damaged"):
+    with pytest.raises(UserError, match=r"environment\.json: "):
         environment.write_environment(copy, 1, "hf and local")
     assert (copy / "environment.json").read_text() == text
 
