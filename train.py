@@ -31,7 +31,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asymrl.config.load import dump_config, load_config
+from asymrl.config.load import composition, dump_config, load_config
 from asymrl.config.schema import Config
 from asymrl.data.readers import short_names
 from asymrl.engines import memory
@@ -77,6 +77,7 @@ def attempt(arguments: argparse.Namespace) -> int | None:
     """The exit code of a run that came to an end, None for 0."""
     config = load_config(arguments.config, arguments.overrides, arguments.row)
     if arguments.dry_run:
+        print(f"# composed of {composition(arguments.config, arguments.row)}")
         print(dump_config(config), memory.describe(config, *memory.cards()), sep="\n")
         return None
     parts = [arguments.config, *([arguments.row] if arguments.row else [])]
