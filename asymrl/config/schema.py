@@ -28,11 +28,13 @@ Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
 
 
-class ConfigSection(BaseModel):
+class StrictModel(BaseModel):
+    """A frozen model that accepts no unknown keys and converts no types."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ShapeConfig(ConfigSection):
+class ShapeConfig(StrictModel):
     """Sizes of the backbone, so that a dry run needs no network. Checked when the model loads."""
 
     layers: Positive
@@ -45,7 +47,7 @@ class ShapeConfig(ConfigSection):
     tied: bool
 
 
-class ModelConfig(ConfigSection):
+class ModelConfig(StrictModel):
     path: Annotated[str, Field(min_length=1)]  # a local folder, a Hugging Face id, or `pocket`
     revision: str | None = None
     trust_remote_code: bool = False  # run Python code from the model's repository
@@ -53,7 +55,7 @@ class ModelConfig(ConfigSection):
     shape: ShapeConfig | None = None
 
 
-class DataConfig(ConfigSection):
+class DataConfig(StrictModel):
     train: str  # a name in sources.SOURCES, or a local .jsonl, .json, .csv or .parquet file
     problem_field: str = "problem"  # column of a local file; named sources define theirs
     answer_field: str = "answer"
@@ -74,7 +76,7 @@ class DataConfig(ConfigSection):
         }
 
 
-class RolloutConfig(ConfigSection):
+class RolloutConfig(StrictModel):
     engine: Literal["auto", "hf", "vllm"] = "auto"
     prompts: Positive
     group_size: Annotated[int, Field(ge=2)]
@@ -93,7 +95,7 @@ class RolloutConfig(ConfigSection):
     enforce_eager: bool = False  # disable CUDA graphs
 
 
-class VerifierConfig(ConfigSection):
+class VerifierConfig(StrictModel):
     """What verifies responses.
 
     The defaults are meant for training. They are strict about where the answer must stand, so that
@@ -110,7 +112,7 @@ class VerifierConfig(ConfigSection):
     )
 
 
-class MethodConfig(ConfigSection):
+class MethodConfig(StrictModel):
     """`name` is a key of METHODS; all other keys are keyword parameters of that function."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
@@ -169,7 +171,7 @@ class ScheduleConfig(MethodConfig):
         return {"beta_pos": 0.5, "beta_neg": 0.5}, stats
 
 
-class LossConfig(ConfigSection):
+class LossConfig(StrictModel):
     aggregation: Literal["token_mean", "prompt_mean", "seq_mean", "constant"] = "token_mean"
     clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
     clip_high: Annotated[float, Field(gt=0)] = 0.2
@@ -180,7 +182,7 @@ class LossConfig(ConfigSection):
     importance_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
 
 
-class OptimConfig(ConfigSection):
+class OptimConfig(StrictModel):
     lr: Rate
     minibatch_prompts: Positive
     epochs: Positive = 1  # passes over each rollout batch
@@ -191,7 +193,7 @@ class OptimConfig(ConfigSection):
     max_skipped: Positive = 3  # consecutive updates whose loss or gradient is not finite
 
 
-class PolicyConfig(ConfigSection):
+class PolicyConfig(StrictModel):
     backend: Literal["auto", "local", "deepspeed"] = "auto"
     dtype: Literal["float32", "bfloat16"] = (
         "float32"  # of the forward pass; master weights stay fp32
@@ -202,7 +204,7 @@ class PolicyConfig(ConfigSection):
     threads: NonNegative = 0  # CPU threads; 0 keeps torch's default
 
 
-class EvalConfig(ConfigSection):
+class EvalConfig(StrictModel):
     every: Positive = 10
     benchmarks: list[str] = []
     samples: Positive = 1
@@ -212,11 +214,11 @@ class EvalConfig(ConfigSection):
     patience: Positive | None = None  # early stopping: evaluations without improvement
 
 
-class BestOnConfig(ConfigSection):
+class BestOnConfig(StrictModel):
     best_on: str  # the name of a benchmark in eval.benchmarks
 
 
-class CheckpointConfig(ConfigSection):
+class CheckpointConfig(StrictModel):
     every: Positive = 50
     keep: Positive = 1  # number of newest checkpoints, plus the selected one
     select: Literal["last"] | BestOnConfig = "last"
@@ -226,7 +228,7 @@ class CheckpointConfig(ConfigSection):
         return None if self.select == "last" else self.select.best_on
 
 
-class DeadlinesConfig(ConfigSection):
+class DeadlinesConfig(StrictModel):
     """Minutes per phase without progress after which a run counts as stuck and is terminated.
 
     Progress is the start of a phase, or a response that completes.
@@ -244,7 +246,7 @@ class DeadlinesConfig(ConfigSection):
     save: Minutes = 60.0
 
 
-class WarnConfig(ConfigSection):
+class WarnConfig(StrictModel):
     """Bounds on metrics. A run that exceeds one prints a warning and continues (run/alerts.py)."""
 
     entropy_below: Rate = 0.02  # policy/entropy, nats per token
@@ -254,14 +256,14 @@ class WarnConfig(ConfigSection):
     mismatch_above: Rate = 0.05  # rollout/logprob_mismatch_mean, nats per token
 
 
-class TrackingConfig(ConfigSection):
+class TrackingConfig(StrictModel):
     wandb: Literal["off", "online", "offline"] = "off"
     project: str = "asymrl"
     rollouts_every: Positive = 10
     logprob_gain_every: NonNegative = 10  # steps; 0 disables it; costs a forward pass
 
 
-class Config(ConfigSection):
+class Config(StrictModel):
     model: ModelConfig
     data: DataConfig
     rollout: RolloutConfig

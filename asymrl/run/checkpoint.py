@@ -26,7 +26,7 @@ from torch import Tensor
 from asymrl.config.schema import (
     NonNegative,
     Positive,
-    Section,
+    StrictModel,
     Temperature,
     VerifierConfig,
     check_user_turn,
@@ -268,7 +268,7 @@ def read_trainer(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged and cannot be read: {one_line(error)}") from None
 
 
-class Trainer(Section):
+class Trainer(StrictModel):
     """trainer.json of a checkpoint: where its run was, and what its other files are."""
 
     format: int
@@ -287,15 +287,15 @@ def seal(trainer: Mapping[str, Any]) -> str:
     return hashlib.blake2b(rest.encode(), digest_size=16).hexdigest()
 
 
-class Definitions(Section):
+class Definitions(StrictModel):
     """asymrl.json of a checkpoint: how its policy is to be asked, and by whom judged."""
 
-    class Prompt(Section):
+    class Prompt(StrictModel):
         system: str | None
         user: str
         template_kwargs: dict[str, Any]
 
-    class Drawn(Section):
+    class Drawn(StrictModel):
         temperature: Temperature
         top_p: Annotated[float, Field(gt=0, le=1)]
         top_k: NonNegative
