@@ -51,7 +51,7 @@ def tiny(config_file: Path, tmp_path: Path) -> list[str]:
         ),
     ],
 )
-def test_training_refuses_in_one_sentence_and_writes_nothing(
+def test_a_wrong_setting_ends_training_with_one_sentence_and_writes_nothing(
     tiny, tmp_path: Path, capsys, override: str, part: str
 ) -> None:
     broken = tmp_path / "broken.jsonl"
