@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asymrl.config.load import dump_config, load_config
+from asymrl.config.load import composition, dump_config, load_config
 from asymrl.config.schema import Config
 from asymrl.errors import UserError
 from asymrl.run.exit_codes import exit_code, is_first
@@ -69,6 +69,7 @@ def execute(arguments: argparse.Namespace) -> int | None:
     if arguments.dry_run:
         from asymrl.engines import memory
 
+        print(f"# composed of {composition(arguments.config, arguments.row)}")
         print(dump_config(config), memory.describe(config, *memory.cards()), sep="\n")
         return None
     parts = [arguments.config, *([arguments.row] if arguments.row else [])]

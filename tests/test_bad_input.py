@@ -51,7 +51,7 @@ def tiny(config_file: Path, tmp_path: Path) -> list[str]:
         ),
     ],
 )
-def test_training_refuses_in_one_sentence_and_writes_nothing(
+def test_a_wrong_setting_ends_training_with_one_sentence_and_writes_nothing(
     tiny, tmp_path: Path, capsys, override: str, part: str
 ) -> None:
     broken = tmp_path / "broken.jsonl"
@@ -277,7 +277,7 @@ def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
     arguments += ["--benchmarks", "math500,aime24,olympiadbench_train"]
     arguments += ["--output", str(tmp_path / "out")]
     line = refused(capsys, *arguments, "--avg-at", "paper", program=evaluation)
-    assert "holds 1 problems, and math500 has 500" in line and not (tmp_path / "out").exists()
+    assert "has 1 problems, but math500 has 500" in line and not (tmp_path / "out").exists()
     arguments += ["--allow-count"]
     assert evaluation.main([*arguments, "--avg-at", "paper"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())["benchmarks"]

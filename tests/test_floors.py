@@ -58,11 +58,20 @@ def part_of(name: str) -> str:
 
 @pytest.mark.parametrize(("lower", "upper"), PAIRS)
 def test_a_floor_imports_nothing_above_it(lower: str, upper: str) -> None:
-    files = files_of(lower)
+    files = [path for path in files_of(lower) if path.name != "__main__.py"]
     assert files, f"{lower} is gone"
     for path in files:
         above = {name for name in imports(path) if part_of(name) == upper}
         assert not above, f"{path.relative_to(ROOT)} imports {', '.join(sorted(above))}"
+
+
+def test_main_modules_are_programs_like_train_and_eval() -> None:
+    """They may import the whole package, but no module of it imports them."""
+    for path in (ROOT / "asymrl").glob("**/*.py"):
+        names = imports(path)
+        assert not [name for name in names if "__main__" in name.split(".")], path
+        if path.name == "__main__.py":
+            assert not {part_of(name) for name in names} & {*FLOORS[-1], *FLOORS[-2]}, path
 
 
 def test_every_entry_has_a_floor() -> None:

@@ -1,4 +1,4 @@
-"""What a foreign file may not do: run code, leave a weight to chance, tell a secret."""
+"""A foreign file must not run code, leave weights uninitialized or reveal a secret."""
 
 import json
 import os
@@ -34,16 +34,20 @@ def folder(model_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model_folder, tmp_path / "model"))
 
 
+DELETED = "deleted"
+
+
 def edit(file: Path, **changes: Any) -> None:
-    held = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: x for key, x in held.items() if x != "left out"}))
+    """Change keys of a JSON file; DELETED removes one."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: x for key, x in content.items() if x != DELETED}))
 
 
 def load(folder: Path, **settings: Any) -> Any:
     return pretrained.load_model(ModelConfig(path=str(folder), **settings), torch.float32)
 
 
-def refused(read: Any, *arguments: Any, **settings: Any) -> str:
+def error_of(read: Any, *arguments: Any, **settings: Any) -> str:
     with pytest.raises(UserError) as raised:
         read(*arguments, **settings)
     assert "\n" not in str(raised.value)
@@ -51,7 +55,7 @@ def refused(read: Any, *arguments: Any, **settings: Any) -> str:
 
 
 class Touch:
-    """Pickled, it makes a file when it is read."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -64,36 +68,36 @@ def test_a_pickle_is_not_read(folder: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     torch.save({"a": Touch(canary)}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert "pytorch_model.bin and no model.safetensors" in refused(load, folder)
-    assert "cannot be loaded: Weights only" in refused(load, folder, allow_pickle=True)
+    assert "pytorch_model.bin and no model.safetensors" in error_of(load, folder)
+    assert "cannot be loaded: Weights only" in error_of(load, folder, allow_pickle=True)
     assert not canary.exists()
     torch.load(folder / "pytorch_model.bin", weights_only=False)
-    assert canary.exists(), "the pickle does what it is here for"
+    assert canary.exists(), "the pickle runs code when it is loaded without protection"
 
 
 def test_a_config_cannot_point_at_a_pickle(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "weights.bin")
     edit(folder / "config.json", transformers_weights="weights.bin")
-    assert "transformers_weights = 'weights.bin'" in refused(load, folder)
+    assert "transformers_weights = 'weights.bin'" in error_of(load, folder)
 
 
-def test_pickled_weights_are_read_where_a_flag_says_so(folder: Path) -> None:
+def test_pickled_weights_are_read_only_with_allow_pickle(folder: Path) -> None:
     whole = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(whole, folder / "pytorch_model.bin")
-    assert "model.allow_pickle=true" in refused(load, folder)
-    found = dict(load(folder, allow_pickle=True).named_parameters())
-    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+    assert "model.allow_pickle=true" in error_of(load, folder)
+    parameters = dict(load(folder, allow_pickle=True).named_parameters())
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in whole.items())
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_code_of_a_model_is_not_run(folder: Path, tmp_path: Path, file: str) -> None:
+def test_code_in_a_model_folder_is_not_run(folder: Path, tmp_path: Path, file: str) -> None:
     canary = tmp_path / "canary"
     (folder / "own.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
     kinds = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
     edit(folder / file, auto_map={kind: "own.Own" for kind in kinds}, model_type="own")
     for read in (pretrained.load_tokenizer, lambda m: pretrained.load_model(m, torch.float32)):
-        text = refused(read, ModelConfig(path=str(folder)))
+        text = error_of(read, ModelConfig(path=str(folder)))
         assert "model.trust_remote_code=true" in text and file in text
     assert not canary.exists()
 
@@ -101,13 +105,13 @@ def test_code_of_a_model_is_not_run(folder: Path, tmp_path: Path, file: str) -> 
 def test_a_chat_template_cannot_leave_its_sandbox(folder: Path) -> None:
     tokenizer = pretrained.load_tokenizer(ModelConfig(path=str(folder)))
     tokenizer.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    assert "unsafe" in refused(problems.render_prompt, tokenizer, "a", **PROMPT)
+    assert "unsafe" in error_of(problems.render_prompt, tokenizer, "a", **PROMPT)
 
 
 @pytest.mark.parametrize("name", ["tokenize", "chat_template", "tools"])
-def test_a_template_is_told_nothing_that_changes_how_it_is_rendered(tokenizer, name: str) -> None:
+def test_template_kwargs_cannot_set_parameters_of_apply_chat_template(tokenizer, name: str) -> None:
     prompt = PROMPT | {"template_kwargs": {name: False}}
-    assert f"chat_template_kwargs.{name}" in refused(
+    assert f"chat_template_kwargs.{name}" in error_of(
         problems.render_prompt, tokenizer, "a", **prompt
     )
 
@@ -126,15 +130,15 @@ def test_a_config_runs_no_code_and_reads_no_environment(tmp_path: Path, monkeypa
     file = tmp_path / "c.yaml"
     for text in ("!!python/object/apply:os.getcwd []", "${oc.env:HF_TOKEN}"):
         file.write_text(f"base: {CONFIG_DIR / 'pocket.yaml'}\ntracking:\n  project: {text}\n")
-        assert SECRETS["HF_TOKEN"] not in refused(load_config, str(file))
-    assert "oc.env" in refused(load_config, "pocket", ["tracking.project=${oc.env:HF_TOKEN}"])
+        assert SECRETS["HF_TOKEN"] not in error_of(load_config, str(file))
+    assert "oc.env" in error_of(load_config, "pocket", ["tracking.project=${oc.env:HF_TOKEN}"])
 
 
-# ---- folders that are not whole
+# ---- incomplete model folders
 
 
 def split(folder: Path) -> list[str]:
-    """The folder's weights in two shards and an index."""
+    """Split the folder's weights into two shards and an index. Returns the names of the shards."""
     whole = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(whole)
@@ -142,56 +146,56 @@ def split(folder: Path) -> list[str]:
     for file, part in zip(files, (names[:5], names[5:]), strict=True):
         save_file({name: whole[name] for name in part}, folder / file, {"format": "pt"})
     index = {name: files[place >= 5] for place, name in enumerate(names)}
-    held = {"metadata": {}, "weight_map": index}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(held))
+    content = {"metadata": {}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
     return files
 
 
-def test_a_sharded_model_is_whole_or_its_broken_file_is_named(folder: Path) -> None:
+def test_a_sharded_model_loads_or_its_broken_file_is_named(folder: Path) -> None:
     whole = load_file(folder / "model.safetensors")
     first, second = split(folder)
-    found = dict(load(folder).named_parameters())
-    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+    parameters = dict(load(folder).named_parameters())
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in whole.items())
     content = (folder / second).read_bytes()
     (folder / second).write_bytes(content[:-8])
-    assert f"{second} is damaged" in refused(load, folder)
+    assert f"{second} is damaged" in error_of(load, folder)
     (folder / second).unlink()
-    assert f"names {second}, which is not there" in refused(load, folder)
+    assert f"names {second}, which is not there" in error_of(load, folder)
     edit(folder / "model.safetensors.index.json", weight_map={"a": "../config.json"})
-    assert "'../config.json'" in refused(load, folder)
+    assert "'../config.json'" in error_of(load, folder)
     (folder / "model.safetensors.index.json").write_text('{"weight_map": ')
-    assert "model.safetensors.index.json is damaged" in refused(load, folder)
+    assert "model.safetensors.index.json is damaged" in error_of(load, folder)
     (folder / "model.safetensors.index.json").unlink()
-    assert "model.safetensors is missing" in refused(load, folder)
+    assert "model.safetensors is missing" in error_of(load, folder)
     assert (folder / first).exists()
 
 
-def test_a_missing_weight_is_not_drawn_at_random(folder: Path) -> None:
+def test_a_missing_weight_is_an_error_and_not_initialized_at_random(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
-    gone = "model.layers.1.mlp.up_proj.weight"
-    del weights[gone]
+    missing = "model.layers.1.mlp.up_proj.weight"
+    del weights[missing]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert gone in refused(load, folder)
+    assert missing in error_of(load, folder)
 
 
-def test_weights_that_are_no_floats_are_refused(folder: Path) -> None:
+def test_weights_of_an_integer_type_are_an_error(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"].view(torch.int32)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert "model.norm.weight is of type I32" in refused(load, folder)
+    assert "model.norm.weight is of type I32" in error_of(load, folder)
 
 
-def test_sizes_that_would_fill_the_memory_are_refused(folder: Path) -> None:
+def test_sizes_that_would_fill_the_memory_are_an_error(folder: Path) -> None:
     edit(folder / "config.json", num_hidden_layers=2**31)
-    assert "num_hidden_layers = 2147483648" in refused(load, folder)
+    assert "num_hidden_layers = 2147483648" in error_of(load, folder)
 
 
-def test_a_config_of_a_larger_model_is_refused_before_that_is_made(folder: Path) -> None:
-    """Without its sizes it is a Qwen3 of 8 billion parameters: 32 GB."""
+def test_a_config_of_a_larger_model_is_an_error_before_it_is_allocated(folder: Path) -> None:
+    """A config without these sizes describes a Qwen3 with 8 billion parameters: 32 GB."""
     for name in ("hidden_size", "vocab_size"):
         before = (folder / "config.json").read_text()
-        edit(folder / "config.json", **{name: "left out"})
-        assert "model.embed_tokens.weight is (" in refused(load, folder)
+        edit(folder / "config.json", **{name: DELETED})
+        assert "model.embed_tokens.weight is (" in error_of(load, folder)
         (folder / "config.json").write_text(before)
     load(folder)
 
@@ -206,62 +210,62 @@ def test_a_wrong_shape_names_the_key_and_both_numbers(folder: Path) -> None:
     )
     load(folder, shape=right)
     for key, wrong in {"vocab": 999, "tied": False, "kv_heads": 2}.items():
-        text = refused(load, folder, shape=right.model_copy(update={key: wrong}))
+        text = error_of(load, folder, shape=right.model_copy(update={key: wrong}))
         assert f"model.shape.{key} = {wrong}, but" in text
 
 
 # ---- tokenizers
 
 
-def test_a_tokenizer_beyond_the_models_vocabulary_is_refused(folder: Path) -> None:
+def test_a_tokenizer_with_ids_beyond_the_models_vocabulary_is_an_error(folder: Path) -> None:
     rows = json.loads((folder / "config.json").read_text())["vocab_size"]
     edit(folder / "config.json", vocab_size=rows - 1)
-    text = refused(pretrained.load_tokenizer, ModelConfig(path=str(folder)))
+    text = error_of(pretrained.load_tokenizer, ModelConfig(path=str(folder)))
     assert f"ids up to {rows - 1}" in text and f"a vocabulary of {rows - 1}" in text
 
 
-def test_ids_far_apart_are_refused_before_they_fill_the_memory(folder: Path) -> None:
-    held = json.loads((folder / "tokenizer.json").read_text())
-    held["model"]["vocab"]["<0x00>"] = 2**31
-    (folder / "tokenizer.json").write_text(json.dumps(held))
-    text = refused(pretrained.load_tokenizer, ModelConfig(path=str(folder)))
+def test_a_huge_token_id_is_an_error_before_it_fills_the_memory(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["<0x00>"] = 2**31
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    text = error_of(pretrained.load_tokenizer, ModelConfig(path=str(folder)))
     assert "tokenizer.json: its largest id is 2147483648" in text
 
 
-def test_a_model_without_a_stop_token_is_refused(folder: Path) -> None:
+def test_a_model_without_a_stop_token_is_an_error(folder: Path) -> None:
     for name in ("config.json", "generation_config.json"):
-        edit(folder / name, eos_token_id="left out")
-    edit(folder / "tokenizer_config.json", eos_token="left out")
+        edit(folder / name, eos_token_id=DELETED)
+    edit(folder / "tokenizer_config.json", eos_token=DELETED)
     model = ModelConfig(path=str(folder))
     tokenizer = pretrained.load_tokenizer(model)
-    assert "has no stop token" in refused(pretrained.stop_ids, model, tokenizer, ())
+    assert "has no stop token" in error_of(pretrained.stop_ids, model, tokenizer, ())
     assert len(pretrained.stop_ids(model, tokenizer, ["<|im_end|>"])) == 1
 
 
 @pytest.mark.parametrize("wrong", [10**6, -1, "</s>", 1.5, {"a": 1}])
-def test_a_stop_token_that_is_no_id_is_refused(folder: Path, wrong: Any) -> None:
+def test_a_stop_token_that_is_not_a_token_id_is_an_error(folder: Path, wrong: Any) -> None:
     edit(folder / "generation_config.json", eos_token_id=wrong)
     model = ModelConfig(path=str(folder))
-    text = refused(pretrained.stop_ids, model, pretrained.load_tokenizer(model), ())
+    text = error_of(pretrained.stop_ids, model, pretrained.load_tokenizer(model), ())
     assert "stop token" in text or "cannot be loaded" in text
 
 
-def test_a_broken_generation_config_is_not_passed_over(folder: Path) -> None:
+def test_a_broken_generation_config_is_an_error(folder: Path) -> None:
     (folder / "generation_config.json").write_text("{")
     model = ModelConfig(path=str(folder))
-    assert "model folder" in refused(
+    assert "model folder" in error_of(
         pretrained.stop_ids, model, pretrained.load_tokenizer(model), ()
     )
 
 
-def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_chat_template_is_an_error(folder: Path, tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     file = tmp_path / "d.jsonl"
     file.write_text('{"problem": "a", "answer": "1"}\n')
     tokenizer: Any = pretrained.load_tokenizer(ModelConfig(path=str(folder)))
     with verifiers.make("exact") as verifier:
         loading: dict[str, Any] = {"prompt": PROMPT, "max_prompt_tokens": 64, "verifier": verifier}
-        text = refused(problems.load_problems, str(file), tokenizer=tokenizer, **loading)
+        text = error_of(problems.load_problems, str(file), tokenizer=tokenizer, **loading)
     assert "no chat template" in text and "chat_template.jinja" in text
 
 
@@ -272,7 +276,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path, tmp_path: 
     "setting",
     [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}],
 )
-def test_a_hub_id_without_a_network_is_a_sentence_without_retries(
+def test_a_hub_id_without_a_network_is_one_sentence_without_retries(
     setting: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "train.py", "--config", "qwen3_4b_asym.yaml", "data.train=gsm8k"]
@@ -289,7 +293,7 @@ def test_a_hub_id_without_a_network_is_a_sentence_without_retries(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_tells_no_secret(config_file: Path, tmp_path: Path) -> None:
+def test_a_run_writes_no_secret(config_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "train.py", "--config", str(config_file), "--output-dir"]
     command += [str(folder), "steps=2", "tracking.wandb=offline", "verifier.name=exact"]
@@ -298,13 +302,13 @@ def test_a_run_tells_no_secret(config_file: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert any("offline-run" in str(file) and file.suffix == ".wandb" for file in files)
-    told = {str(file): file.read_bytes() for file in files}
-    told |= {"output": (done.stdout + done.stderr).encode()}
+    outputs = {str(file): file.read_bytes() for file in files}
+    outputs |= {"output": (done.stdout + done.stderr).encode()}
     for secret in SECRETS.values():
-        assert [name for name, held in told.items() if secret.encode() in held] == []
+        assert [name for name, content in outputs.items() if secret.encode() in content] == []
 
 
-def test_what_looks_like_a_password_is_masked(tmp_path: Path) -> None:
+def test_passwords_and_tokens_are_redacted(tmp_path: Path) -> None:
     for text, secret in {
         "data.train=https://me:hunter2@host/d.jsonl": "hunter2",
         "some.token=hunter2": "hunter2",
@@ -315,7 +319,7 @@ def test_what_looks_like_a_password_is_masked(tmp_path: Path) -> None:
     assert redact(plain) == plain
 
 
-def test_a_sentence_stays_one_line_and_says_nothing_to_a_terminal() -> None:
+def test_an_error_sentence_is_one_line_without_control_characters() -> None:
     text = str(UserError("a\nb\x1b[31m" + "\u202e" + "x" * 10_000 + "the end"))
     assert text.startswith(r"a\nb\x1b[31m\u202exx") and text.endswith("xthe end")
     assert len(text) <= MAX_SENTENCE and text.isprintable()

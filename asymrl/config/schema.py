@@ -1,7 +1,7 @@
 """The schema of a config: its sections, their keys, defaults and valid values.
 
-Knows the names and signatures of estimators, reweighters, schedules and verifiers; loads no model,
-no data and no framework, and reads no file (config.py does).
+Knows the names and signatures of estimators, reweighters, schedules and verifiers. Loads no model,
+no data and no training framework, and reads no file (load.py does).
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
 
 METHOD_SECTIONS = ("advantage", "reweight", "schedule")
-Positive = Annotated[int, Field(ge=1, le=10**12)]  # what reckons with it stays printable
+Positive = Annotated[int, Field(ge=1, le=10**12)]  # products of it stay printable
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
 
 
-class Section(BaseModel):
+class StrictModel(BaseModel):
+    """A frozen model that accepts no unknown keys and converts no types."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ShapeConfig(Section):
-    """The backbone's sizes, so that a dry run needs no network; checked when the model loads."""
+class ShapeConfig(StrictModel):
+    """Sizes of the backbone, so that a dry run needs no network. Checked when the model loads."""
 
     layers: Positive
     hidden: Positive
@@ -45,28 +47,28 @@ class ShapeConfig(Section):
     tied: bool
 
 
-class ModelConfig(Section):
+class ModelConfig(StrictModel):
     path: Annotated[str, Field(min_length=1)]  # a local folder, a Hugging Face id, or `pocket`
     revision: str | None = None
-    trust_remote_code: bool = False  # run the code that a model brings along
-    allow_pickle: bool = False  # read pytorch_model.bin where there is no safetensors file
+    trust_remote_code: bool = False  # run Python code from the model's repository
+    allow_pickle: bool = False  # read pytorch_model.bin if there is no safetensors file
     shape: ShapeConfig | None = None
 
 
-class DataConfig(Section):
-    train: str  # a name in data.SOURCES, or a local .jsonl, .json, .csv or .parquet file
-    problem_field: str = "problem"  # of local files; named sources know their own
+class DataConfig(StrictModel):
+    train: str  # a name in sources.SOURCES, or a local .jsonl, .json, .csv or .parquet file
+    problem_field: str = "problem"  # column of a local file; named sources define theirs
     answer_field: str = "answer"
     system: str | None = None
     user: str = "{problem}"
     chat_template_kwargs: dict[str, Any] = {}
     max_prompt_tokens: Positive = 1024
     unparseable_gold: Literal["exact", "refuse"] = "exact"
-    limit: Positive | None = None  # the first so many problems only
+    limit: Positive | None = None  # use only this many problems, from the start
 
     @property
     def prompt(self) -> dict[str, Any]:
-        """How a problem becomes a prompt: what a checkpoint keeps in asymrl.json."""
+        """How a problem becomes a prompt; checkpoints store this in asymrl.json."""
         return {
             "system": self.system,
             "user": self.user,
@@ -74,7 +76,7 @@ class DataConfig(Section):
         }
 
 
-class RolloutConfig(Section):
+class RolloutConfig(StrictModel):
     engine: Literal["auto", "hf", "vllm"] = "auto"
     prompts: Positive
     group_size: Annotated[int, Field(ge=2)]
@@ -82,52 +84,57 @@ class RolloutConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: NonNegative = 0
     max_tokens: Positive
-    stop: list[str] = []  # further stop tokens, beside those that the model names
+    stop: list[str] = []  # stop tokens in addition to the model's own
     truncation: Literal["score", "zero", "mask"] = "score"
-    max_rows: Positive = 512  # sampled at a time, on each engine
+    max_rows: Positive = 512  # responses that each engine samples at a time
     sync_check_every: Positive = 50
-    # vLLM only
-    tensor_parallel: Positive = 1  # GPUs that share one engine
-    per_sample_seeds: bool = False  # tokens that do not depend on the batch; slower on GPU
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7  # while it generates
-    enforce_eager: bool = False  # no CUDA graphs
+    # the keys below apply to vLLM only
+    tensor_parallel: Positive = 1  # GPUs per engine
+    per_sample_seeds: bool = False  # tokens do not depend on the batch; slower on a GPU
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7  # while generating
+    enforce_eager: bool = False  # disable CUDA graphs
 
 
-class VerifierConfig(Section):
-    """What judges responses. The defaults are those for training: strict about what is an answer,
-    so that the policy learns to give one, and exact about what it is worth."""
+class VerifierConfig(StrictModel):
+    """What verifies responses.
+
+    The defaults are meant for training. They are strict about where the answer must stand, so that
+    the policy learns to give one, and exact about its value.
+    """
 
     name: str = "math"
-    workers: Positive = 1  # processes, on each rank; one keeps up with generation
-    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds a response; most take 1 ms
-    unboxed: bool = False  # whether "the answer is 7" counts where there is no box
-    thinking: bool = False  # whether text before the last </think> counts
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0  # relative, where the gold is a decimal
+    workers: Positive = 1  # processes per rank; one keeps up with generation
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds per response; most take 1 ms
+    unboxed: bool = False  # accept "the answer is 7" from a response without a box
+    thinking: bool = False  # also read the text before the last </think>
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # relative error allowed if the gold is a decimal
+    )
 
 
-class MethodConfig(Section):
-    """`name` in METHODS; all other keys are that function's keyword parameters."""
+class MethodConfig(StrictModel):
+    """`name` is a key of METHODS; all other keys are keyword parameters of that function."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     METHODS: ClassVar[Mapping[str, Callable[..., Any]]]
-    example: ClassVar[Callable[[], tuple[Any, ...]]]  # what a function is given, but for keywords
+    example: ClassVar[Callable[[], tuple[Any, ...]]]  # positional arguments for a trial call
     name: str
 
     @model_validator(mode="before")
     @classmethod
-    def fill_in_defaults(cls, given: Any) -> Any:
-        """The function's own defaults, so that config.yaml and the metrics state them."""
-        if isinstance(given, dict) and given.get("name") in list(cls.METHODS):
-            known = keywords(cls.METHODS[given["name"]])
-            defaults = {p.name: p.default for p in known if p.default is not p.empty}
-            return defaults | given
-        return given
+    def fill_in_defaults(cls, section: Any) -> Any:
+        """Add the function's own defaults, so that config.yaml and the metrics state them."""
+        if isinstance(section, dict) and section.get("name") in list(cls.METHODS):
+            parameters = keyword_parameters(cls.METHODS[section["name"]])
+            defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+            return defaults | section
+        return section
 
     @property
     def params(self) -> dict[str, Any]:
-        """Numbers are floats, whether or not a file gives them a decimal point."""
-        given = (self.model_extra or {}).items()
-        return {key: float(x) if type(x) is int else x for key, x in given}
+        """The keyword arguments of the function. Integers are converted to float."""
+        extra = (self.model_extra or {}).items()
+        return {key: float(x) if type(x) is int else x for key, x in extra}
 
 
 class AdvantageConfig(MethodConfig):
@@ -140,7 +147,7 @@ class AdvantageConfig(MethodConfig):
 
 
 class ReweightConfig(MethodConfig):
-    """What becomes of a rollout's advantage at each of its tokens."""
+    """How a rollout's advantage is spread over its tokens."""
 
     METHODS = REWEIGHT
     name: str = "none"
@@ -153,29 +160,29 @@ class ReweightConfig(MethodConfig):
 
 
 class ScheduleConfig(MethodConfig):
-    """How the estimator's betas move during the run."""
+    """How the estimator's betas change during the run."""
 
     METHODS = SCHEDULES
     name: str = "constant"
 
     @staticmethod
     def example() -> tuple[Any, ...]:
-        seen = StepStats(step=1, steps=2, accuracy=(0.5,), kappa=0.1, entropy=1.0)
-        return {"beta_pos": 0.5, "beta_neg": 0.5}, seen
+        stats = StepStats(step=1, steps=2, accuracy=(0.5,), kappa=0.1, entropy=1.0)
+        return {"beta_pos": 0.5, "beta_neg": 0.5}, stats
 
 
-class LossConfig(Section):
+class LossConfig(StrictModel):
     aggregation: Literal["token_mean", "prompt_mean", "seq_mean", "constant"] = "token_mean"
     clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
     clip_high: Annotated[float, Field(gt=0)] = 0.2
     entropy_bonus: Rate = 0.0
-    constant_length: Positive | None = None  # of `constant`; default rollout.max_tokens
-    # against what the engine's numerics differ from the policy's: algo/importance.py
+    constant_length: Positive | None = None  # for `constant`; default rollout.max_tokens
+    # corrects for numerical differences between engine and policy; see algo/loss.py
     importance_sampling: Literal["off", "token", "sequence"] = "off"
     importance_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
 
 
-class OptimConfig(Section):
+class OptimConfig(StrictModel):
     lr: Rate
     minibatch_prompts: Positive
     epochs: Positive = 1  # passes over each rollout batch
@@ -183,35 +190,37 @@ class OptimConfig(Section):
     weight_decay: Rate = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     warmup_updates: NonNegative = 0
-    max_skipped: Positive = 3  # updates in a row with a loss or gradient that is not finite
+    max_skipped: Positive = 3  # consecutive updates whose loss or gradient is not finite
 
 
-class PolicyConfig(Section):
+class PolicyConfig(StrictModel):
     backend: Literal["auto", "local", "deepspeed"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; weights stay fp32
-    offload_optimizer: bool = False  # deepspeed: AdamW's states live and step on the CPU
-    token_budget: Positive = 16384  # padded tokens in a micro-batch
+    dtype: Literal["float32", "bfloat16"] = (
+        "float32"  # of the forward pass; master weights stay fp32
+    )
+    offload_optimizer: bool = False  # deepspeed: keep and update AdamW's state on the CPU
+    token_budget: Positive = 16384  # tokens per micro-batch, padding included
     gradient_checkpointing: bool = False
-    threads: NonNegative = 0  # CPU threads; 0 leaves torch's own choice
+    threads: NonNegative = 0  # CPU threads; 0 keeps torch's default
 
 
-class EvalConfig(Section):
+class EvalConfig(StrictModel):
     every: Positive = 10
     benchmarks: list[str] = []
     samples: Positive = 1
     temperature: Temperature = 0.0
     max_tokens: Positive | None = None  # default rollout.max_tokens
     limit: Positive | None = None
-    patience: Positive | None = None  # stop early after so many evaluations without a better one
+    patience: Positive | None = None  # early stopping: evaluations without improvement
 
 
-class BestOnConfig(Section):
-    best_on: str  # a benchmark of eval.benchmarks
+class BestOnConfig(StrictModel):
+    best_on: str  # the name of a benchmark in eval.benchmarks
 
 
-class CheckpointConfig(Section):
+class CheckpointConfig(StrictModel):
     every: Positive = 50
-    keep: Positive = 1  # the newest so many, and the selected one
+    keep: Positive = 1  # number of newest checkpoints, plus the selected one
     select: Literal["last"] | BestOnConfig = "last"
 
     @property
@@ -219,9 +228,11 @@ class CheckpointConfig(Section):
         return None if self.select == "last" else self.select.best_on
 
 
-class DeadlinesConfig(Section):
-    """Minutes without news (a phase that begins, a response that is finished) after which a run
-    is taken for stuck and ended, by the phase that it is in."""
+class DeadlinesConfig(StrictModel):
+    """Minutes per phase without progress after which a run counts as stuck and is terminated.
+
+    Progress is the start of a phase, or a response that completes.
+    """
 
     load: Minutes = 120.0
     generate: Minutes = 60.0
@@ -235,24 +246,24 @@ class DeadlinesConfig(Section):
     save: Minutes = 60.0
 
 
-class WarnConfig(Section):
-    """Bounds past which a metric is called out; nothing else happens (asymrl/run/alerts.py)."""
+class WarnConfig(StrictModel):
+    """Bounds on metrics. A run that exceeds one prints a warning and continues (run/alerts.py)."""
 
-    entropy_below: Rate = 0.02  # policy/entropy, nats a token
+    entropy_below: Rate = 0.02  # policy/entropy, nats per token
     entropy_above: Rate = 2.0
-    truncated_above: Rate = 0.25  # rollout/truncated, a share of the responses
-    verifier_failures_above: Rate = 0.01  # verdict/timeout + verdict/crashed, a share
-    mismatch_above: Rate = 0.05  # rollout/logprob_mismatch_mean, nats a token
+    truncated_above: Rate = 0.25  # rollout/truncated, fraction of responses
+    verifier_failures_above: Rate = 0.01  # verdict/timeout + verdict/crashed, fraction
+    mismatch_above: Rate = 0.05  # rollout/logprob_mismatch_mean, nats per token
 
 
-class TrackingConfig(Section):
+class TrackingConfig(StrictModel):
     wandb: Literal["off", "online", "offline"] = "off"
     project: str = "asymrl"
     rollouts_every: Positive = 10
-    logprob_gain_every: NonNegative = 10  # steps; 0 never: it costs a forward pass
+    logprob_gain_every: NonNegative = 10  # steps; 0 disables it; costs a forward pass
 
 
-class Config(Section):
+class Config(StrictModel):
     model: ModelConfig
     data: DataConfig
     rollout: RolloutConfig
@@ -281,7 +292,8 @@ class Config(Section):
         if self.rollout.top_p != 1 or self.rollout.top_k != 0:
             raise ValueError(
                 f"rollout.top_p = {self.rollout.top_p}, rollout.top_k = {self.rollout.top_k}: "
-                "training must sample from the policy itself, so only top_p 1 and top_k 0 are valid"
+                "training must sample from the unmodified policy, so only top_p 1 and top_k 0 are "
+                "valid"
             )
         if self.rollout.prompts % self.optim.minibatch_prompts:
             raise ValueError(
@@ -294,55 +306,57 @@ class Config(Section):
 
 def check_choice(key: str, name: str, valid: Any) -> None:
     if name not in valid:
-        raise ValueError(f"{key} = {name!r} is not one of {', '.join(sorted(valid))}")
+        raise ValueError(f"{key} = {name!r} must be one of {', '.join(sorted(valid))}")
 
 
 def check_user_turn(user: str) -> None:
-    """`data.user` is filled in by replacing {problem}; all other braces are left as they are."""
+    """`data.user` must contain {problem}, which is replaced; other braces stay as they are."""
     if "{problem}" not in user:
         raise ValueError(f"data.user = {user!r} must contain {{problem}}")
 
 
-def keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The keyword-only parameters: what a config may set."""
+def keyword_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The keyword-only parameters: those that a config may set."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def check_params(key: str, method: MethodConfig) -> None:
-    """The function's own signature says which parameters it takes, and of what kind, and its own
-    assertions which values are valid: it is tried on an example."""
+    """Check a method's parameters against the signature of its function.
+
+    The function's own assertions check the values: it is called once on an example.
+    """
     check_choice(f"{key}.name", method.name, method.METHODS)
-    known = {p.name: p for p in keywords(method.METHODS[method.name])}
-    given = method.model_extra or {}
-    for name in given:
-        if name not in known:
-            takes = ", ".join(known) or "no parameters"
-            raise ValueError(f"{key}.{name}: {method.name} takes {takes}")
-    for name, parameter in known.items():
-        if name not in given:
-            raise ValueError(f"{key}.{name} is missing: {method.name} needs it")
-        check_param(f"{key}.{name}", given[name], get_args(parameter.annotation))
+    parameters = {p.name: p for p in keyword_parameters(method.METHODS[method.name])}
+    params = method.model_extra or {}
+    for name in params:
+        if name not in parameters:
+            valid = ", ".join(parameters) or "no parameters"
+            raise ValueError(f"{key}.{name} is not valid: {method.name} takes {valid}")
+    for name, parameter in parameters.items():
+        if name not in params:
+            raise ValueError(f"{key}.{name} is missing: {method.name} requires it")
+        check_param(f"{key}.{name}", params[name], get_args(parameter.annotation))
     try:
         method.METHODS[method.name](*method.example(), **method.params)
     except AssertionError as error:
         raise ValueError(f"{key}.name = {method.name!r}: {error}") from None
 
 
-def check_param(key: str, given: Any, choices: Sequence[str]) -> None:
-    """One of the choices, where a signature names some; a number otherwise."""
+def check_param(key: str, param: Any, choices: Sequence[str]) -> None:
+    """A parameter must be one of the choices that its annotation lists, or else a number."""
     if choices:
-        check_choice(key, given, choices)
-    elif isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 40:
-        raise ValueError(f"{key} = {given!r} must be a number from 0 to 40")
+        check_choice(key, param, choices)
+    elif isinstance(param, bool) or not isinstance(param, int | float) or not 0 <= param <= 40:
+        raise ValueError(f"{key} = {param!r} must be a number from 0 to 40")
 
 
 def check_selection(config: Config) -> None:
-    """The best checkpoint is one that was evaluated: each saved one must be."""
+    """Early stopping needs a benchmark, and `best_on` a score of every saved checkpoint."""
     if config.eval.patience and not config.eval.benchmarks:
         raise ValueError(
-            f"eval.patience = {config.eval.patience} waits for better evaluations, and "
-            "eval.benchmarks names none"
+            f"eval.patience = {config.eval.patience} requires a benchmark, but eval.benchmarks is "
+            "empty"
         )
     best_on = config.checkpoint.best_on
     if best_on is None:
@@ -352,15 +366,16 @@ def check_selection(config: Config) -> None:
     if config.checkpoint.every % config.eval.every:
         raise ValueError(
             f"checkpoint.every = {config.checkpoint.every} must be a multiple of eval.every = "
-            f"{config.eval.every}, so that best_on has a score of every checkpoint"
+            f"{config.eval.every}, so that best_on has a score for every checkpoint"
         )
 
 
 def check_schedule(config: Config) -> None:
-    """A schedule moves betas, so there must be some."""
-    moves = config.schedule.name != "constant"
-    if moves and not {"beta_pos", "beta_neg"} <= config.advantage.params.keys():
+    """A schedule other than `constant` requires an estimator with betas."""
+    changes_betas = config.schedule.name != "constant"
+    if changes_betas and not {"beta_pos", "beta_neg"} <= config.advantage.params.keys():
         raise ValueError(
-            f"schedule.name = {config.schedule.name!r} moves beta_pos and beta_neg, which "
-            f"advantage.name = {config.advantage.name!r} has not; asym and the flips have them"
+            f"schedule.name = {config.schedule.name!r} changes beta_pos and beta_neg, but "
+            f"advantage.name = {config.advantage.name!r} does not have them; use asym, "
+            "ent_increase or ent_decrease"
         )

@@ -1,7 +1,7 @@
-"""Data sets -> problems: how rows are read, how prompts are rendered, which problem comes when.
+"""Problems: rows with their prompts rendered and tokenized, and which ones a step draws.
 
-Knows tokenizers and the `datasets` library; nothing of models or training. The order of training
-is a pure function of (seed, draw), so a resumed run continues it without replaying anything.
+Knows chat templates and verifiers, and nothing about models or training. The order of problems is
+a pure function of (seed, draw), so that a resumed run continues it without replaying draws.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from jinja2 import TemplateError
 
-from asymrl.data.readers import BROKEN, read_rows
+from asymrl.data.readers import read_problem_rows
 from asymrl.data.sources import SOURCES, count_note
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 from asymrl.types import Problem, Request, derive_seed, frozen
 from asymrl.verifiers import Verifier, unreadable
 
-# Parameters of apply_chat_template itself, and so nothing that a template can be told.
-TAKEN = {
+# Parameters of apply_chat_template itself; data.chat_template_kwargs must not set them.
+RESERVED_KWARGS = {
     "conversation",
     "tools",
     "documents",
@@ -38,21 +38,34 @@ TAKEN = {
     "return_assistant_tokens_mask",
     "tokenizer_kwargs",
 }
+# What a chat template, which is a small program, can raise.
+TEMPLATE_ERRORS = (
+    TemplateError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def render_prompt(
     tokenizer: Any, problem: str, *, system: str | None, user: str, template_kwargs: Mapping
 ) -> tuple[str, tuple[int, ...]]:
-    """The prompt as text and ids: the tokenizer's own chat template around the user turn."""
+    """The prompt as text and as token ids, rendered with the tokenizer's chat template."""
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": user.replace("{problem}", problem)})
     if not tokenizer.chat_template:
         raise UserError(
-            "the tokenizer has no chat template, and prompts are rendered with one; valid is a "
-            "model folder with chat_template.jinja"
+            "the tokenizer has no chat template; rendering prompts requires one, for example "
+            "chat_template.jinja in the model folder"
         )
-    if taken := sorted(template_kwargs.keys() & TAKEN):
-        raise UserError(f"data.chat_template_kwargs.{taken[0]} is not for a template to set")
+    if reserved := sorted(template_kwargs.keys() & RESERVED_KWARGS):
+        raise UserError(
+            f"data.chat_template_kwargs.{reserved[0]} is reserved: it is a parameter of "
+            "apply_chat_template, not of the template"
+        )
     try:
         with ExitStack() as stack:
             stack.push(rust_error_to_value_error)
@@ -60,19 +73,19 @@ def render_prompt(
                 messages, tokenize=False, add_generation_prompt=True, **template_kwargs
             )
             ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    except (TemplateError, *BROKEN) as error:  # a template is a small program
+    except TEMPLATE_ERRORS as error:
         raise UserError(
-            "the tokenizer, or its chat template, refuses the prompt of "
-            f"{short_repr(problem)}: {one_line(error)}"
+            f"rendering the prompt of problem {short_repr(problem)} with the tokenizer's chat "
+            f"template failed: {one_line(error)}"
         ) from None
     if not ids:
-        raise UserError("the tokenizer's chat template makes a prompt without a token")
+        raise UserError("the tokenizer's chat template renders an empty prompt")
     return text, ids
 
 
 @frozen
-class Loaded:
-    """The problems of a source, and in sentences what was dropped or will be judged otherwise."""
+class LoadedProblems:
+    """The problems of a source. notes: sentences for the user, such as which ones were dropped."""
 
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
@@ -91,24 +104,23 @@ def load_problems(
     refuse_unparseable: bool = False,
     known: str | None = None,
     any_count: bool = False,
-) -> Loaded:
-    """Read, render and check a source.
+) -> LoadedProblems:
+    """Read a source, check its golds and render its prompts.
 
-    known: the named source that a local file is a copy of, if any; then it must have as many
-    problems, unless any_count, and may have its columns.
-
-    prompt: system, user and template_kwargs of `render`. Over-long prompts are dropped, counted
-    and reported. Golds that the verifier cannot read are named, and judged by exact match (or
-    refused).
+    prompt: the keyword arguments of `render_prompt`. known: the named source that a local file is a
+    copy of, if any; the file may then have that source's columns, and must have as many problems
+    unless any_count is set. Prompts over max_prompt_tokens are dropped, with a note. A gold that
+    the verifier cannot parse is verified by exact match, with a note; with refuse_unparseable, it
+    raises UserError.
     """
-    rows = read_rows(source, problem_field, answer_field, known)
+    rows = read_problem_rows(source, problem_field, answer_field, known)
     notes = source_notes(source, known, len(rows), any_count)
     rows = rows[:limit]
     for index in unreadable(verifier, [row.gold for row in rows]):
-        sentence = f"{rows[index].where}: gold {rows[index].gold!r} does not parse"
+        sentence = f"{rows[index].where}: gold {rows[index].gold!r} cannot be parsed"
         if refuse_unparseable:
-            raise UserError(f"{sentence} (data.unparseable_gold is refuse)")
-        notes.append(f"{sentence}; judged by exact match")
+            raise UserError(f"{sentence} (data.unparseable_gold=exact accepts it)")
+        notes.append(f"{sentence}; it is verified by exact match")
     problems, dropped = [], []
     for row in rows:
         text, ids = render_prompt(tokenizer, row.problem, **prompt)
@@ -127,47 +139,49 @@ def load_problems(
         )
     if dropped:
         notes.append(
-            f"{source}: dropped {len(dropped)} of {len(rows)} problems, their prompts are over "
+            f"{source}: dropped {len(dropped)} of {len(rows)} problems with prompts over "
             f"{max_prompt_tokens} tokens: {', '.join(dropped[:5])}{', ...' * (len(dropped) > 5)}"
         )
     if not problems:
         raise UserError(
             f"{source}: every prompt is over data.max_prompt_tokens = {max_prompt_tokens} tokens"
         )
-    return Loaded(problems=tuple(problems), notes=tuple(notes))
+    return LoadedProblems(problems=tuple(problems), notes=tuple(notes))
 
 
-def source_notes(source: str, known: str | None, found: int, any_count: bool) -> list[str]:
-    """What is to be said of a named source, or of a local copy of one; see sources.count_note."""
+def source_notes(source: str, known: str | None, count: int, any_count: bool) -> list[str]:
+    """Notes on a named source, or on a local copy of one: a wrong count, a missing revision."""
     name = source if source in SOURCES else known
     if name is None:
         return []
-    notes = [count_note(name, source, found, any_count=any_count)]
+    notes = [count_note(name, source, count, any_count=any_count)]
     if name == source and SOURCES[name].revision is None:
-        notes.append(f"{name} is not pinned to a revision; these are the problems of today")
+        notes.append(f"{name} is not pinned to a revision; its latest version is used")
     return [note for note in notes if note]
 
 
 def sample_prompts(
     problems: Sequence[Problem], count: int, *, samples: int, first_draw: int, seed: int, step: int
 ) -> list[Request]:
-    """The next `count` prompt draws. Each epoch is a fresh shuffle; the last partial batch of one
-    is filled up from the next. Which problems come depends on (seed, first_draw) alone.
+    """The next `count` draws of a prompt.
+
+    Every epoch is a new shuffle; the last batch of an epoch is filled from the next one. Which
+    problems are drawn depends only on (seed, first_draw).
     """
     size = len(problems)
     orders: dict[int, np.ndarray] = {}
     requests = []
-    for number in range(first_draw, first_draw + count):
-        epoch, place = divmod(number, size)
+    for draw in range(first_draw, first_draw + count):
+        epoch, place = divmod(draw, size)
         if epoch not in orders:
             shuffle = np.random.Generator(np.random.Philox(derive_seed(seed, "epoch", epoch)))
             orders[epoch] = shuffle.permutation(size)
         requests.append(
             Request(
                 problem=problems[orders[epoch][place]],
-                draw=number,
+                draw=draw,
                 samples=samples,
-                seed=derive_seed(seed, "rollout", step, number),
+                seed=derive_seed(seed, "rollout", step, draw),
             )
         )
     return requests

@@ -1,34 +1,29 @@
-"""Data files and data sets of the hub -> rows of text, each with where it came from."""
+"""Reads rows of problems: from JSONL, JSON, CSV and Parquet files, and from data sets on the hub.
+
+Every row keeps the file and line that it comes from, for error messages. Knows nothing about
+tokenizers or prompts, and imports neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from asymrl import pocket
 from asymrl.data import hub
-from asymrl.data.sources import SOURCES, Source, own_columns
+from asymrl.data.sources import SOURCES, Source, use_own_columns
 from asymrl.errors import UserError, one_line, short_repr
+from asymrl.files import read_jsonl
 from asymrl.types import frozen
-
-# What a template raises that does not go with its prompt; it is a small program.
-BROKEN = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RecursionError,
-)
 
 
 @frozen
-class Row:
-    """A problem as text, before a tokenizer has seen it. where: its file and line, for messages."""
+class ProblemRow:
+    """A problem as text, before tokenization. where: its file and line, for messages."""
 
     id: str
     problem: str
@@ -37,28 +32,28 @@ class Row:
     meta: Mapping[str, Any]
 
 
-def read_rows(
+def read_problem_rows(
     source: str, problem_field: str, answer_field: str, known: str | None = None
-) -> list[Row]:
-    """The rows of a named source or a local file. Raises UserError with file, line and field.
+) -> list[ProblemRow]:
+    """The rows of a named source or a local file. UserError names file, line and field.
 
-    known: the named source that a local file is a copy of; its own columns are read too.
+    known: the named source that a local file is a copy of, so that its columns are accepted too.
     """
     if source in SOURCES:
         return hub_rows(source, SOURCES[source])
     if source in pocket.DATA:
-        records = jsonl(pocket.ready() / pocket.DATA[source])
+        records = read_jsonl(pocket.ready() / pocket.DATA[source])
     elif not Path(source).is_file():
         raise UserError(
             f"data file {source} does not exist; valid is a local .jsonl, .json, .csv or .parquet "
             f"file or one of {', '.join([*SOURCES, *pocket.DATA])}"
         )
-    elif Path(source).suffix not in READERS:
-        raise UserError(f"{source}: valid data files end in {', '.join(READERS)}")
+    elif Path(source).suffix not in FILE_READERS:
+        raise UserError(f"data file {source} must end in one of {', '.join(FILE_READERS)}")
     else:
-        records = file_rows(Path(source))
+        records = file_records(Path(source))
     if known:
-        records = ((where, own_columns(record, SOURCES[known])) for where, record in records)
+        records = ((where, use_own_columns(record, SOURCES[known])) for where, record in records)
     rows = [
         to_row(record, where, f"{short_name(source)}/{n}", problem_field, answer_field)
         for n, (where, record) in enumerate(records)
@@ -66,136 +61,135 @@ def read_rows(
     return check_rows(rows, source)
 
 
-def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(where, row) of a local file; UserError where the disk or its rights do not give it."""
-    try:
-        yield from READERS[path.suffix](path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def check_rows(rows: list[Row], source: str) -> list[Row]:
+def check_rows(rows: list[ProblemRow], source: str) -> list[ProblemRow]:
+    """`rows`, if there are any and all ids are different; UserError otherwise."""
     if not rows:
-        raise UserError(f"{source} holds no problems")
-    first_seen: dict[str, str] = {}
+        raise UserError(f"{source} contains no problems")
+    first_use: dict[str, str] = {}
     for row in rows:
-        if row.id in first_seen:
+        if row.id in first_use:
             raise UserError(
-                f"{row.where}: field 'id' = {row.id!r} was used before, in {first_seen[row.id]}"
+                f"{row.where}: field 'id' = {row.id!r} is a duplicate of {first_use[row.id]}"
             )
-        first_seen[row.id] = row.where
+        first_use[row.id] = row.where
     return rows
 
 
 def short_name(source: str) -> str:
-    """What a source is called in metrics and file names."""
+    """The name of a source in metrics and file names: a file's name without folder and suffix."""
     return source if source in SOURCES or source in pocket.DATA else Path(source).stem
 
 
 def short_names(sources: Sequence[str]) -> list[str]:
-    """UserError where two would be called the same."""
+    """The short name of every source. UserError if two are the same."""
     names = [short_name(source) for source in sources]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two benchmarks are called {name}; each needs a name of its own")
+            raise UserError(f"two benchmarks are called {name}; rename one of the files")
     return names
 
 
-def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{path}:{number}"
-            try:
-                text = line.decode("utf-8-sig")
-                if text.strip():
-                    yield where, json.loads(text)
-            except UnicodeDecodeError:
-                raise UserError(f"{where}: the line is not UTF-8") from None
-            except (ValueError, RecursionError) as error:  # a number of too many digits is one too
-                raise UserError(f"{where}: the line is not JSON ({error})") from None
+def file_records(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, record) for every row of a local file. UserError if the file cannot be read."""
+    try:
+        yield from FILE_READERS[path.suffix](path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def json_list(path: Path) -> Iterator[tuple[str, Any]]:
-    """A list of rows, or one a line. Not by way of a table: its columns are of one kind, and a
-    large number beside a decimal would lose its last digits."""
+def json_records(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a JSON list, or of a file with one object per line.
+
+    A table library would give each column one type, so that a large integer next to a decimal
+    number would lose its last digits.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        held = json.loads(text) if text.lstrip().startswith("[") else None
-    except (ValueError, RecursionError) as error:  # not UTF-8, or no JSON
+        records = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
         raise UserError(f"{path} cannot be read as json: {one_line(error)}") from None
-    if held is None:
-        return jsonl(path)
-    return ((f"{path}, row {number}", record) for number, record in enumerate(held, 1))
+    if records is None:
+        return read_jsonl(path)
+    return ((f"{path}, row {number}", record) for number, record in enumerate(records, 1))
 
 
-def csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """All fields as the text that is there: 007, 0.10 and None too."""
+def csv_records(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a CSV file. Every field stays text, so that 007, 0.10 and None do not change."""
     csv.field_size_limit(2**31 - 1)  # solutions can be long
-    number, refused = 0, f"{path} cannot be read as csv"
+    number, prefix = 0, f"{path} cannot be read as csv"
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True)
             names = [name for name in reader.fieldnames or () if name]
             if twice := next((name for name in names if names.count(name) > 1), None):
-                raise UserError(f"{refused}: two columns are called {short_repr(twice)}")
+                raise UserError(f"{prefix}: two columns are called {short_repr(twice)}")
             for number, record in enumerate(reader, 1):
                 if None in record:
-                    raise UserError(f"{refused}: row {number} has more fields than the first line")
+                    raise UserError(f"{prefix}: row {number} has more fields than the header")
                 yield f"{path}, row {number}", record
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{refused} after row {number}: {error}") from None
+        raise UserError(f"{prefix} after row {number}: {error}") from None
 
 
-def parquet(path: Path) -> Iterator[tuple[str, Any]]:
+def parquet_records(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a Parquet file."""
     from datasets import disable_progress_bars, exceptions, load_dataset, logging
 
     disable_progress_bars()
-    logging.set_verbosity(logging.CRITICAL)  # the sentence below says it
+    logging.set_verbosity(logging.CRITICAL)  # errors are reported by the sentence below
     try:
         table = load_dataset("parquet", data_files=str(path), split="train")
-    except (exceptions.DatasetsError, OSError, RuntimeError, StopIteration, *BROKEN) as error:
+    except (
+        *(exceptions.DatasetsError, OSError, RuntimeError, StopIteration, ValueError, TypeError),
+        *(AttributeError, LookupError, ArithmeticError),
+    ) as error:
         raise UserError(
             f"{path} cannot be read as parquet: {one_line(error.__cause__ or error)}"
         ) from None
     return ((f"{path}, row {number}", record) for number, record in enumerate(table, 1))
 
 
-READERS = {".jsonl": jsonl, ".json": json_list, ".csv": csv_rows, ".parquet": parquet}
+FILE_READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
+    ".jsonl": read_jsonl,
+    ".json": json_records,
+    ".csv": csv_records,
+    ".parquet": parquet_records,
+}
 
 
-def to_row(record: Any, where: str, name: str, problem_field: str, answer_field: str) -> Row:
-    """name: its id where it has none of its own; no path is in it, since files move."""
+def to_row(
+    record: Any, where: str, default_id: str, problem_field: str, answer_field: str
+) -> ProblemRow:
+    """A record as a row. default_id has no path, so that ids do not depend on the folder."""
     if not isinstance(record, dict):
         raise UserError(f"{where}: a row must be an object with {problem_field}, {answer_field}")
     used = {problem_field, answer_field, "id"}
-    return Row(
-        id=name if record.get("id") in (None, "") else str(record["id"]),
-        problem=as_text(record, problem_field, where),
-        gold=as_text(record, answer_field, where),
+    return ProblemRow(
+        id=default_id if record.get("id") in (None, "") else str(record["id"]),
+        problem=text_of(record, problem_field, where),
+        gold=text_of(record, answer_field, where),
         where=where,
         meta={key: field for key, field in record.items() if key not in used},
     )
 
 
-def as_text(record: Mapping[str, Any], field: str, where: str) -> str:
-    """A field as text; a bare number is one too, as tables hold integer answers. NaN, by which
-    they say that there is none, is not."""
-    given = record.get(field)
-    if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < math.inf:
-        return str(given)
-    if not isinstance(given, str) or not given.strip():
-        found = "" if field in record else f"; there are {short_repr(', '.join(record))}"
+def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
+    """A field as text. A finite number is accepted too, since tables store integer answers."""
+    value = record.get(field)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        fields = "" if field in record else f"; its fields are {short_repr(', '.join(record))}"
         raise UserError(
-            f"{where}: field {field!r} must be a non-empty text, not {short_repr(given)}{found}"
+            f"{where}: field {field!r} must be a non-empty text, not {short_repr(value)}{fields}"
         )
-    if not given.isascii() and given != given.encode(errors="ignore").decode():
-        raise UserError(
-            f"{where}: field {field!r} holds half of a surrogate pair, which is no text"
-        )
-    return given
+    if not value.isascii() and value != value.encode(errors="ignore").decode():
+        raise UserError(f"{where}: field {field!r} contains a lone surrogate, which is not text")
+    return value
 
 
-def hub_rows(name: str, source: Source) -> list[Row]:
+def hub_rows(name: str, source: Source) -> list[ProblemRow]:
+    """The rows of a data set on the Hugging Face hub, at its pinned revision."""
     from datasets import exceptions, load_dataset
 
     hub.go_offline_if_unreachable()
@@ -206,15 +200,16 @@ def hub_rows(name: str, source: Source) -> list[Row]:
             f"data set {name} ({source.id}) cannot be loaded from the Hugging Face hub "
             f"({one_line(error)}); a local file works too: give its path, or --data-dir to eval.py"
         ) from None
-    if lacking := {source.problem, source.answer} - set(table.column_names):
+    if missing := {source.problem, source.answer} - set(table.column_names):
         raise UserError(
-            f"data set {name} ({source.id}) has no column {', '.join(sorted(lacking))}; it has "
+            f"data set {name} ({source.id}) has no column {', '.join(sorted(missing))}; it has "
             f"{', '.join(table.column_names)}; a local file with problem and answer works too"
         )
     rows = []
     for number, record in enumerate(map(dict, table)):
-        own = own_columns({c: record[c] for c in (source.problem, source.answer)}, source)
-        texts = {"problem": own["problem"], "answer": own.get("answer")}
+        columns = {column: record[column] for column in (source.problem, source.answer)}
+        fields = use_own_columns(columns, source)
+        fields = {"problem": fields["problem"], "answer": fields.get("answer")}
         where = f"{source.id} {source.split}[{number}]"
-        rows.append(to_row(texts, where, f"{name}/{number}", "problem", "answer"))
+        rows.append(to_row(fields, where, f"{name}/{number}", "problem", "answer"))
     return check_rows(rows, name)

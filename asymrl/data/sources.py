@@ -1,6 +1,6 @@
-"""Where the named data sets come from: the one table, and how a local copy of one is known.
+"""The table of named data sets, and how a local file is recognized as a copy of one.
 
-Knows names, columns and counts; reads no data.
+Knows names, columns and counts. Reads no data.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 @frozen
 class Source:
-    """A data set on the Hugging Face hub: a pinned revision, and what its columns hold.
+    """A data set on the Hugging Face hub.
 
-    problems: the numbers of rows that it may have; none: it is not checked. revision None: whatever
-    the hub has now, which a note says.
+    problems: the valid numbers of rows; empty: the number is not checked. revision: None means the
+    latest version, which a note reports. problem, answer: names of its columns. read_answer: the
+    gold in a value of the answer column.
     """
 
     id: str
@@ -37,11 +38,12 @@ class Source:
 
 
 def after_hashes(answer: str) -> str:
+    """The gold of a GSM8K solution: the number after "####", without thousands separators."""
     return answer.rsplit("####", 1)[-1].strip().replace(",", "")
 
 
-def only_member(answers: Sequence[str] | str) -> str:
-    """A list of answers as one; the lists of OlympiadBench have one member each."""
+def join_answers(answers: Sequence[str] | str) -> str:
+    """A list of answers as one text; the lists in OlympiadBench have one member each."""
     return answers if isinstance(answers, str) else ", ".join(map(str, answers))
 
 
@@ -92,7 +94,7 @@ SOURCES: Mapping[str, Source] = {
         split="train",
         problem="question",
         answer="final_answer",
-        read_answer=only_member,
+        read_answer=join_answers,
         problems=(674, 675),
         licence="CC BY-NC 4.0",
     ),
@@ -129,7 +131,7 @@ SOURCES: Mapping[str, Source] = {
 
 
 def source_of_file(name: str) -> str | None:
-    """Whose problems a file of that name holds: `aime24`, or with its split, `gsm8k_test`."""
+    """The named source of a file called `aime24`, or with its split, `gsm8k_test`; else None."""
     for known, source in SOURCES.items():
         if name in (known, f"{known}_{source.split}"):
             return known
@@ -137,19 +139,19 @@ def source_of_file(name: str) -> str | None:
 
 
 def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> str:
-    """The source of a benchmark: a name that data.load_problems knows, or a file's path.
+    """The source of a benchmark, as `load_problems` accepts it: a name, or the path of a file.
 
-    others: further names that need no file. UserError names what is valid.
+    folder: where files of benchmarks are. others: names that need no file, beside SOURCES.
     """
     if folder is not None:
         stems = [name, f"{name}_{SOURCES[name].split}"] if name in SOURCES else [name]
         for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES):
-            if os.path.isfile(file):  # Path.is_file raises of names that no file can have
+            if os.path.isfile(file):  # Path.is_file raises for names that no file can have
                 return str(file)
         if name not in others:
-            there = sorted({f.stem for f in folder.iterdir() if f.suffix in SUFFIXES})
+            names = sorted({f.stem for f in folder.iterdir() if f.suffix in SUFFIXES})
             raise UserError(
-                f"benchmark {name!r} has no file in {folder}; there are: {', '.join(there) or '-'}"
+                f"benchmark {name!r} has no file in {folder}; it has: {', '.join(names) or 'none'}"
             )
     if name in SOURCES or name in others or os.path.isfile(name):
         return name
@@ -159,34 +161,35 @@ def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> s
     )
 
 
-def own_columns(record: Any, source: Source) -> Any:
-    """A row of a local copy, with `problem` and `answer` where it has the data set's own columns.
+def use_own_columns(record: Any, source: Source) -> Any:
+    """A row of a local copy, with `problem` and `answer` filled in from the data set's own columns.
 
-    What is missing stays so; the reader names it.
+    Fields that neither has stay missing; the reader reports them.
     """
     if not isinstance(record, dict):
         return record
-    given = dict(record)
-    if "problem" not in given and source.problem in given:
-        given["problem"] = given[source.problem]
-    column = "answer" if "answer" in given else source.answer
-    readable = str | list if source.read_answer is only_member else str
-    if column == source.answer and isinstance(given.get(column), readable):
-        given["answer"] = source.read_answer(given[column])
-    return given
+    fields = dict(record)
+    if "problem" not in fields and source.problem in fields:
+        fields["problem"] = fields[source.problem]
+    column = "answer" if "answer" in fields else source.answer
+    readable = str | list if source.read_answer is join_answers else str
+    if column == source.answer and isinstance(fields.get(column), readable):
+        fields["answer"] = source.read_answer(fields[column])
+    return fields
 
 
-def count_note(name: str, where: str, found: int, *, any_count: bool) -> str | None:
-    """None where a data set has as many problems as it should; else, if any count will do, a note
-    for the user, and a UserError if not."""
+def count_note(name: str, where: str, count: int, *, any_count: bool) -> str | None:
+    """A note if a copy of a data set has the wrong number of problems; None if it is right.
+
+    UserError if the number is wrong and any_count is not set.
+    """
     expected = SOURCES[name].problems
-    if not expected or found in expected:
+    if not expected or count in expected:
         return None
-    counts = " or ".join(map(str, expected))
-    sentence = f"{where} holds {found} problems, and {name} has {counts}"
+    sentence = f"{where} has {count} problems, but {name} has {' or '.join(map(str, expected))}"
     if not any_count:
         raise UserError(
-            f"{sentence}: its scores would be of another benchmark (--limit N asks the first N of "
-            "the whole; eval.py --allow-count takes the file as it is)"
+            f"{sentence}, so its scores would not be comparable (use --limit N for the first N "
+            "problems of the full file, or eval.py --allow-count to accept the file)"
         )
     return sentence

@@ -1,7 +1,7 @@
 """The laptop-scale task: its problems, tokenizer, model and warm start, all made on this machine.
 
 `ready()` makes them in `runs/pocket` on first use; nothing is downloaded. Importing this package
-loads no torch.
+does not load torch.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ DATA = {
 
 
 def ready() -> Path:
-    """FOLDER, made with a progress display if it does not exist yet."""
-    from asymrl.pocket.show import ensure_shown
+    """FOLDER. If it does not exist yet, it is made, with progress on stdout."""
+    from asymrl.pocket.build import PrintProgress, ensure
 
-    return ensure_shown(FOLDER)
+    return ensure(FOLDER, progress=PrintProgress())

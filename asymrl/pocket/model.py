@@ -1,12 +1,12 @@
-"""The pocket model and its warm start: a small Qwen3, taught by demonstrations.
+"""The pocket model, a small Qwen3, and its warm start: supervised training on demonstrations.
 
-It knows the recipe and the task; it knows no data files, no folders and no reward.
+Knows the recipe and the task, and nothing about data files, folders or rewards.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,20 +18,17 @@ from asymrl.pocket.tokenizer import ASSISTANT, PAD, USER
 from asymrl.types import frozen
 
 MAX_LENGTH = 8192
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, of how many, what is being done)."""
 
 
 @frozen
 class Recipe:
-    """Everything that the pocket folder depends on, beside the seed.
+    """Everything that the pocket folder depends on, apart from the seed.
 
-    version goes up when the code changes what a recipe makes, so that kept folders are made anew.
-
-    The first `easy_share` of the steps is the curriculum that makes it learn: only the shortest
-    two lengths, no bad habits, batches twice as large. lr falls linearly over the last `decay`.
-    weights: how often each length comes, n = 2, 3, ...; skip, wrong, reuse: see `Style`.
-    train_easy, train_hard, heldout: (n, rows) pairs; probes: samples a length for `accuracy`.
+    version: increase it when a code change alters the result, so that existing folders are rebuilt.
+    easy_share: the first fraction of the steps, a curriculum with only the two shortest lengths, no
+    bad habits, and batches twice as large. decay: the last fraction, where lr falls linearly.
+    weights: relative frequencies of the lengths n = 2, 3, ... skip, wrong, reuse: see `Style`.
+    train_easy, train_hard, heldout: (n, rows) pairs. probes: responses per length in `measure`.
     """
 
     version: int = 1
@@ -65,7 +62,7 @@ class Recipe:
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
-    """An untrained fp32 Qwen3 with tied embeddings, a function of the recipe and the seed."""
+    """An untrained fp32 Qwen3 with tied embeddings, determined by the recipe and the seed."""
     ids = tokenizer.get_vocab()
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -91,19 +88,18 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -
 def _batch(
     ids: Mapping[str, int], sets: Sequence[Numbers], style: Style, rng: random.Random
 ) -> tuple[Tensor, Tensor]:
-    """Demonstrations as (tokens, targets), each (rows, T); a target of -100 is not learned."""
-    tokens, targets = [], []
+    """Demonstrations as (tokens, labels), each of shape (rows, T). The label -100 is ignored."""
+    sequences, targets = [], []
     for numbers in sets:
         ordered = rng.sample(numbers, len(numbers))
         prompt = [ids[USER], *(ids[p] for p in question(ordered)), ids[ASSISTANT]]
         response = [ids[p] for p in demonstration(ordered, style, rng)]
-        tokens.append(prompt + response)
+        sequences.append(prompt + response)
         targets.append([-100] * (len(prompt) - 1) + response)
-    longest = max(map(len, tokens))
-    pad = ids[PAD]
-    inputs = [row[:-1] + [pad] * (longest - len(row)) for row in tokens]
+    longest = max(map(len, sequences))
+    tokens = [row[:-1] + [ids[PAD]] * (longest - len(row)) for row in sequences]
     labels = [row + [-100] * (longest - 1 - len(row)) for row in targets]
-    return torch.tensor(inputs), torch.tensor(labels)
+    return torch.tensor(tokens), torch.tensor(labels)
 
 
 def warm_start(
@@ -113,7 +109,7 @@ def warm_start(
     recipe: Recipe,
     seed: int,
 ) -> Iterator[float]:
-    """Train `model` in place on demonstrations, yielding the loss of each step."""
+    """Train `model` in place on demonstrations. Yields the loss of every step."""
     rng = random.Random(f"demonstrations/{seed}")
     optim = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0)
     style = Style(skip=recipe.skip, wrong=recipe.wrong, reuse=recipe.reuse)
@@ -123,15 +119,16 @@ def warm_start(
     for step in range(recipe.steps):
         easy = step < easy_steps
         weights = recipe.weights[:2] if easy else recipe.weights
-        chosen = rng.choices(lengths[: len(weights)], weights, k=recipe.batch * (2 if easy else 1))
-        sets = [rng.choice(train_sets[n]) for n in chosen]
+        size = recipe.batch * (2 if easy else 1)
+        batch_lengths = rng.choices(lengths[: len(weights)], weights, k=size)
+        sets = [rng.choice(train_sets[n]) for n in batch_lengths]
         tokens, labels = _batch(ids, sets, clean if easy else style, rng)
-        left = (recipe.steps - step) / max(1, round(recipe.decay * recipe.steps))
+        decay = (recipe.steps - step) / max(1, round(recipe.decay * recipe.steps))
         for group in optim.param_groups:
-            group["lr"] = recipe.lr * min(1.0, (step + 1) / recipe.warmup, left)
+            group["lr"] = recipe.lr * min(1.0, (step + 1) / recipe.warmup, decay)
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
-        wanted = labels != -100
-        loss = F.cross_entropy(model.lm_head(hidden[wanted]), labels[wanted])
+        mask = labels != -100
+        loss = F.cross_entropy(model.lm_head(hidden[mask]), labels[mask])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optim.step()

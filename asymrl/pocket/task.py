@@ -2,10 +2,10 @@ r"""The pocket task: add distinct residues mod 13, one number at a time, in plai
 
     What is 4 + 9 + 8 + 5 (mod 13)?          4 + 9 = 0; 0 + 8 = 8; 8 + 5 = \boxed{0}
 
-The numbers may be taken in any order (n! right ways), and a sloppy response adds two or more of
-them before it writes a sum. Only the last box is judged, so guessing earns 1/13.
+A response may add the numbers in any order (n! correct ways). A sloppy response adds two or more
+numbers before it writes a sum. Only the last box is verified, so a guess is correct 1 time in 13.
 
-This module knows the text and the arithmetic. It knows no tokenizer, no model and no files.
+Knows the text and the arithmetic, and nothing about tokenizers, models or files.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ASK = " (mod 13)?"
 Numbers = tuple[int, ...]
 
 
-def first_asked(x: int) -> str:
+def question_start(x: int) -> str:
     return f"What is {x}"
 
 
-def first(x: int) -> str:
+def response_start(x: int) -> str:
     return f"{x}"
 
 
@@ -39,7 +39,7 @@ def plus(x: int) -> str:
 
 
 def subtotal(x: int) -> str:
-    """A sum written down and carried on: `= 7; 7`."""
+    """A sum, and the same number as the start of the next addition: `= 7; 7`."""
     return f" = {x}; {x}"
 
 
@@ -49,16 +49,20 @@ def box(x: int) -> str:
 
 PIECES = (
     ASK,
-    *(piece(x) for piece in (first_asked, plus, first, subtotal, box) for x in RESIDUES),
+    *(
+        piece(x)
+        for piece in (question_start, plus, response_start, subtotal, box)
+        for x in RESIDUES
+    ),
 )
-"""Every piece of text that is one token."""
+"""Every piece of text that is a single token."""
 
 
 @frozen
 class Style:
-    """How the demonstrations are written: the chance of each habit, at every place it may come.
+    """The probability of each bad habit in a demonstration, wherever it can occur.
 
-    skip: leave a subtotal out; wrong: write a wrong sum (and go on from it); reuse: add a number
+    skip: omit a subtotal. wrong: write a random sum and continue from it. reuse: add a number for
     a second time.
     """
 
@@ -68,21 +72,21 @@ class Style:
 
 
 def question(numbers: Sequence[int]) -> list[str]:
-    """The prompt as pieces; joined, it is the `problem` field of a data row."""
-    return [first_asked(numbers[0]), *(plus(x) for x in numbers[1:]), ASK]
+    """The prompt as pieces. Joined, they are the `problem` field of a data row."""
+    return [question_start(numbers[0]), *(plus(x) for x in numbers[1:]), ASK]
 
 
 def demonstration(numbers: Sequence[int], style: Style, rng: random.Random) -> list[str]:
-    """One response as pieces, the end token among them, in a random order of the numbers."""
+    """One response as pieces, with the end token, for a random order of the numbers."""
     order = rng.sample(numbers, len(numbers))
     total = order[0]
-    pieces = [first(total)]
+    pieces = [response_start(total)]
     for i in range(1, len(order)):
-        added = [order[i]]
+        terms = [order[i]]
         if rng.random() < style.reuse:
-            added.append(order[rng.randrange(i)])
-        pieces += [plus(x) for x in added]
-        total = (total + sum(added)) % MODULUS
+            terms.append(order[rng.randrange(i)])
+        pieces += [plus(x) for x in terms]
+        total = (total + sum(terms)) % MODULUS
         is_last = i == len(order) - 1
         if not is_last and rng.random() < style.skip:
             continue
@@ -92,8 +96,8 @@ def demonstration(numbers: Sequence[int], style: Style, rng: random.Random) -> l
     return [*pieces, END]
 
 
-def split(heldout_share: float, seed: int) -> tuple[dict[int, list[Numbers]], ...]:
-    """All sets of 2 to 7 residues, by size, as (training, held-out): no set is in both."""
+def split_sets(heldout_share: float, seed: int) -> tuple[dict[int, list[Numbers]], ...]:
+    """All sets of 2 to 7 residues, by size, as (training, held-out). No set is in both."""
     rng = random.Random(f"split/{seed}")
     train, heldout = {}, {}
     for n in LENGTHS:
@@ -104,24 +108,24 @@ def split(heldout_share: float, seed: int) -> tuple[dict[int, list[Numbers]], ..
     return train, heldout
 
 
-def rows(
+def data_rows(
     name: str,
     sets: Mapping[int, Sequence[Numbers]],
     counts: Mapping[int, int],
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """Data rows of file `name`, counts[n] of n numbers each, shuffled.
+    """The rows of data file `name`, shuffled: counts[n] rows with n numbers each.
 
-    A set comes again, in another order, only when there are fewer sets than rows are wanted.
+    A set is repeated, in another order, only if there are fewer sets than rows.
     """
     rng = random.Random(f"{name}/{seed}")
-    drawn: list[Numbers] = []
+    chosen: list[Numbers] = []
     for n, count in counts.items():
         pool = sets[n]
         whole, rest = divmod(count, len(pool))
-        drawn += [*pool] * whole + rng.sample(pool, rest)
-    rng.shuffle(drawn)
-    for i, numbers in enumerate(drawn):
+        chosen += [*pool] * whole + rng.sample(pool, rest)
+    rng.shuffle(chosen)
+    for i, numbers in enumerate(chosen):
         ordered = rng.sample(numbers, len(numbers))
         yield {
             "id": f"{name}/{i}",

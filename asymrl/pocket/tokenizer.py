@@ -1,7 +1,7 @@
-"""The pocket tokenizer: one token a piece of the task's text, and a byte for everything else.
+"""The pocket tokenizer: one token per piece of the task's text, one token per byte otherwise.
 
-Any text that Python can encode as UTF-8 goes in and comes back exactly. It knows the task's
-pieces; it knows no model and no demonstrations.
+Decoding returns any UTF-8 text exactly. Knows the pieces of the task, and nothing about models or
+demonstrations.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
-    """The tokenizer, from nothing: 5 special tokens, 256 bytes, then the pieces.
+    """The tokenizer, built from scratch: 5 special tokens, 256 bytes, then the pieces.
 
-    It is a BPE without merges: text is cut at the pieces, each of which is one token, and what
-    lies between them falls apart into bytes. " + 123" is not taken for " + 12".
+    It is a BPE without merges. Text is split at the pieces, each of which is one token, and the
+    text between them is split into bytes. " + 123" does not match the piece " + 12".
     """
     names = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *PIECES]
     vocab = {name: i for i, name in enumerate(names)}

@@ -29,7 +29,7 @@ from asymrl.config.schema import (
     Config,
     NonNegative,
     Positive,
-    Section,
+    StrictModel,
     Temperature,
     VerifierConfig,
     check_user_turn,
@@ -289,7 +289,7 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     return fields
 
 
-class TrainerJson(Section):
+class TrainerJson(StrictModel):
     """trainer.json of a checkpoint. files: name -> digest; seal: digest of all other fields."""
 
     format: int
@@ -308,15 +308,15 @@ def seal(trainer: Mapping[str, Any]) -> str:
     return hashlib.blake2b(rest.encode(), digest_size=16).hexdigest()
 
 
-class Definitions(Section):
+class Definitions(StrictModel):
     """asymrl.json of a checkpoint: how to prompt and sample its policy, and how to verify."""
 
-    class Prompt(Section):
+    class Prompt(StrictModel):
         system: str | None
         user: str
         template_kwargs: dict[str, Any]
 
-    class SamplingSettings(Section):
+    class SamplingSettings(StrictModel):
         temperature: Temperature
         top_p: Annotated[float, Field(gt=0, le=1)]
         top_k: NonNegative

@@ -1,4 +1,4 @@
-"""Every shipped config loads, says what its row says, and dry-runs without a network."""
+"""Every config in configs/, and every composition of a model and a row, has the right settings."""
 
 from pathlib import Path
 
@@ -8,14 +8,15 @@ import train
 from asymrl.config.load import (
     CONFIG_DIR,
     ROW_DIR,
+    composition,
     differing_keys,
     dump_config,
     flatten,
     load_config,
 )
 
-FILES = sorted(CONFIG_DIR.glob("*.yaml"))
-OVERLAYS = sorted(ROW_DIR.glob("*.yaml"))
+FILES = [path.stem for path in sorted(CONFIG_DIR.glob("*.yaml"))]
+ROW_FILES = [path.stem for path in sorted(ROW_DIR.glob("*.yaml"))]
 GRPO = {"advantage.name": "asym", "advantage.beta_pos": 0.5, "advantage.beta_neg": 0.5}
 HIGHER = {"loss.clip_high": 0.28}
 
@@ -32,7 +33,7 @@ def reweight(name: str, **params: object) -> dict[str, object]:
     return {"reweight.name": name} | {f"reweight.{key}": value for key, value in params.items()}
 
 
-ROWS = {
+PAPER_ROWS = {
     "reinforce": asym(0, 0),
     "reinforce_ent": asym(0, 0),
     "grpo": GRPO,
@@ -69,45 +70,63 @@ BACKBONES = {
 MODELS = ["pocket", *BACKBONES]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_config_dry_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(["--config", path.name, "--dry-run"]) == 0
+@pytest.mark.parametrize("name", [*FILES, *(f"{model}_asym" for model in MODELS)])
+def test_every_config_dry_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--config", name, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "optimizer steps" in printed and "GiB" in printed
+    assert printed.startswith(f"# composed of {composition(name)}\n")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_dumped_config_loads_as_the_same(path: Path, tmp_path: Path) -> None:
-    config = load_config(str(path))
+@pytest.mark.parametrize("name", FILES)
+def test_a_dumped_config_loads_as_the_same(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
     (tmp_path / "config.yaml").write_text(dump_config(config))
     assert load_config(str(tmp_path / "config.yaml")) == config
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROW_FILES)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_row_is_its_base_but_for_what_it_says(model: str, row: str) -> None:
+def test_every_model_composes_with_every_row(model: str, row: str) -> None:
+    config = load_config(f"{model}_{row}")
+    assert load_config(model, row=row) == config
+    base = load_config(model)
+    sections = {key.split(".")[0] for key in differing_keys(base, config)}
+    assert sections <= {"advantage", "reweight", "loss", "schedule"}
+    assert sections or row == "grpo", "grpo is the method of the model files themselves"
+
+
+@pytest.mark.parametrize("name", ["pocket_asym", "qwen2.5_math_1.5b_asym_clip_higher"])
+def test_the_suffix_is_optional(name: str) -> None:
+    model, row = name.split("_asym")
+    config = load_config(name)
+    assert load_config(f"{name}.yaml") == config
+    assert load_config(f"{model}.yaml", row=f"asym{row}.yaml") == config
+
+
+@pytest.mark.parametrize("row", PAPER_ROWS)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_row_differs_from_its_model_only_in_its_own_settings(model: str, row: str) -> None:
     base = flatten(load_config(model).model_dump())
-    own = flatten(load_config(f"{model}_{row}").model_dump())
-    said = ROWS[row]
+    composed = flatten(load_config(f"{model}_{row}").model_dump())
+    expected = PAPER_ROWS[row]
     if bonus := BONUS.get((model, row)):
-        said = said | {"loss.entropy_bonus": bonus}
-    assert {key: own[key] for key in said} == said
-    differing = {key for key in own if own[key] != base.get(key)}
-    assert differing <= said.keys() | {"reweight.std"}
+        expected = expected | {"loss.entropy_bonus": bonus}
+    assert {key: composed[key] for key in expected} == expected
+    differing = {key for key in composed if composed[key] != base.get(key)}
+    assert differing <= expected.keys() | {"reweight.std"}
 
 
-def test_every_row_of_every_model_has_a_file_and_nothing_else_does() -> None:
-    found = {path.stem for path in FILES}
-    rows = {f"{model}_{row}" for model in MODELS for row in ROWS}
-    assert found == rows | set(MODELS) | {"pocket_math_smoke", "cw_grpo_paper", "eapo_paper"}
+def test_every_row_of_the_paper_has_a_file() -> None:
+    assert set(PAPER_ROWS) <= set(ROW_FILES)
+    examples = {"qwen3_4b_asym", "pocket_math_smoke", "cw_grpo_paper", "eapo_paper"}
+    assert set(FILES) == set(MODELS) | examples
 
 
-@pytest.mark.parametrize("row", OVERLAYS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("model", MODELS)
-def test_an_overlay_goes_over_any_model(model: str, row: Path) -> None:
-    base, own = load_config(model), load_config(model, row=row.stem)
-    sections = {key.split(".")[0] for key in differing_keys(base, own)}
-    assert sections and sections <= {"advantage", "reweight", "loss", "schedule"}
+def test_the_example_config_is_the_composed_one() -> None:
+    path = CONFIG_DIR / "qwen3_4b_asym.yaml"
+    assert path.read_text() == "base: qwen3_4b\nrow: asym\n"
+    assert load_config(str(path)) == load_config("qwen3_4b", row="asym")
 
 
 @pytest.mark.parametrize("model", BACKBONES)

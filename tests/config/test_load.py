@@ -1,11 +1,11 @@
-"""The config: merging, overrides, and one sentence for every kind of mistake."""
+"""Loading a config: composition, overrides, and one sentence for every kind of mistake."""
 
 from pathlib import Path
 
 import pytest
 
 from asymrl.algo.advantages import ADVANTAGES
-from asymrl.config.load import CONFIG_DIR, differing_keys, dump_config, load_config
+from asymrl.config.load import CONFIG_DIR, composition, differing_keys, dump_config, load_config
 from asymrl.errors import UserError
 
 
@@ -62,14 +62,14 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("verifier.timeout=.inf", ["verifier.timeout = inf"]),
         ("--steps=5", ["override '--steps=5'", "key.sub=value"]),
         ("data.limit=${nowhere}", ["nowhere", "interpolation"]),
-        ("steps=" + "9" * 5000, ["override", "not YAML"]),
+        ("steps=" + "9" * 5000, ["override", "not valid YAML"]),
         ("steps=1000000000001", ["steps", "less than or equal to"]),
         ("seed=9223372036854775808", ["seed", "less than or equal to"]),
         ('tracking.project="a\\0b"', ["a\\x00b", "NUL"]),
-        ('tracking.project="\\ud800"', ["not YAML"]),
+        ('tracking.project="\\ud800"', ["not valid YAML"]),
         ("checkpoint.select={best_off: a}", ["best_off", "best_on"]),
-        ("steps=" + "[" * 100, ["no config has", "levels"]),
-        ("steps=[&a [*a]]", ["alias *a"]),
+        ("steps=" + "[" * 100, ["at most 10,000 values and 30 levels"]),
+        ("steps=[&a [*a]]", ["alias *a is undefined or recursive"]),
     ],
 )
 def test_a_mistake_is_one_sentence_with_key_value_and_what_is_valid(
@@ -87,7 +87,12 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("a: [", "is not YAML"), ("- 1", "mapping"), ("", "is missing"), ("base: no.yaml", "no.yaml")],
+    [
+        ("a: [", "is not valid YAML"),
+        ("- 1", "mapping"),
+        ("", "is missing"),
+        ("base: no.yaml", "no.yaml"),
+    ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, part: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
@@ -100,23 +105,23 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        (BOMB, "no config has over"),
-        ("[" * 100_000, "no config has over"),  # the parser of YAML would crash
-        ("a: &a {b: *a}", "alias *a names nothing, or what it is in"),
+        (BOMB, "a config may have at most 10,000 values"),
+        ("[" * 100_000, "a config may have at most 10,000 values"),  # would crash the YAML parser
+        ("a: &a {b: *a}", "alias *a is undefined or recursive"),
         ("seed: 1\nseed: 2", "duplicate key"),
         ("!!set {a}", "cannot be read: Invalid loaded object"),
-        ("#" * 1_000_001, "is over 1,000,000 bytes"),
-        ('base: "a\\0b"', "is not YAML"),
+        ("#" * 1_000_001, "is larger than 1,000,000 bytes"),
+        ('base: "a\\0b"', "c.yaml: base 'a\\x00b' is neither a file"),
     ],
 )
-def test_a_file_that_would_fill_the_memory_or_crash_is_a_sentence(
+def test_a_file_that_would_fill_the_memory_or_crash_is_rejected_in_one_sentence(
     tmp_path: Path, text: str, part: str
 ) -> None:
     (tmp_path / "c.yaml").write_text(text)
     assert part in message(config=str(tmp_path / "c.yaml"))
 
 
-def test_aliases_are_written_out(tmp_path: Path) -> None:
+def test_aliases_are_expanded(tmp_path: Path) -> None:
     base = CONFIG_DIR / "pocket.yaml"
     text = f"base: {base}\nrollout: {{group_size: &g 4}}\neval: {{samples: *g}}\n"
     (tmp_path / "c.yaml").write_text(text)
@@ -127,30 +132,42 @@ def test_aliases_are_written_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["数学 {problem}", "\x85{problem}", "\u2028 {problem}\n", "???{problem}"]
 )
-def test_what_is_dumped_is_what_is_loaded(tmp_path: Path, text: str) -> None:
+def test_a_dumped_config_with_unusual_text_loads_as_the_same(tmp_path: Path, text: str) -> None:
     config = load_config("pocket")
-    told = config.model_copy(update={"data": config.data.model_copy(update={"user": text})})
-    (tmp_path / "c.yaml").write_text(dump_config(told), encoding="utf-8")
-    assert load_config(str(tmp_path / "c.yaml")) == told
+    changed = config.model_copy(update={"data": config.data.model_copy(update={"user": text})})
+    (tmp_path / "c.yaml").write_text(dump_config(changed), encoding="utf-8")
+    assert load_config(str(tmp_path / "c.yaml")) == changed
 
 
-def test_an_unknown_config_names_the_nearest() -> None:
-    assert "pocket_asym" in message(config="pocket_asim.yaml")
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("pocket_asim.yaml", "pocket_asym"),
+        ("qwen3_4b_asym_clip", "qwen3_4b_asym_clip_higher"),
+        ("qwen3_5b_grpo", "qwen3_4b_grpo"),
+        ("zzz", "valid are cw_grpo_paper"),
+        ("", "valid are"),
+        ("x" * 300, "valid are"),
+        ("pocket_\0", "nearest are pocket"),
+    ],
+)
+def test_an_unknown_config_names_the_nearest(name: str, nearest: str) -> None:
+    assert nearest in message(config=name)
 
 
-def test_two_levels_of_base_are_refused(tmp_path: Path) -> None:
+def test_a_base_with_a_base_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: c.yaml\n")
-    assert "one level" in message(config=str(tmp_path / "a.yaml"))
+    assert "only one level is supported" in message(config=str(tmp_path / "a.yaml"))
 
 
-def test_overrides_win_over_the_row_and_the_row_over_its_base() -> None:
+def test_overrides_win_over_the_row_and_the_row_over_the_model() -> None:
     config = load_config("pocket_asym", ["steps=7", "advantage.beta_neg=0.25"])
     assert config.steps == 7
     assert config.advantage.params == {"beta_pos": 0.9, "beta_neg": 0.25}
 
 
-def test_another_estimator_does_not_inherit_the_bases_parameters(tmp_path: Path) -> None:
+def test_another_estimator_does_not_inherit_the_parameters_of_the_base(tmp_path: Path) -> None:
     row = f"base: {CONFIG_DIR / 'pocket.yaml'}\nadvantage: {{name: grpo_sample_std}}\n"
     (tmp_path / "row.yaml").write_text(row)
     assert load_config(str(tmp_path / "row.yaml")).advantage.params == {}
@@ -168,12 +185,12 @@ def test_an_estimator_is_one_function_and_one_dict_line(monkeypatch) -> None:
     assert "maxrl takes epsilon" in message("advantage.name=maxrl", "advantage.beta_pos=0.5")
 
 
-def test_a_schedule_needs_betas_to_move() -> None:
+def test_a_schedule_requires_an_estimator_with_betas() -> None:
     overrides = ("advantage.name=rloo", "schedule.name=peak_tracking")
-    assert "moves beta_pos and beta_neg, which advantage.name = 'rloo'" in message(*overrides)
+    assert "changes beta_pos and beta_neg, but advantage.name = 'rloo'" in message(*overrides)
 
 
-def test_a_row_goes_over_a_config_and_under_the_overrides() -> None:
+def test_a_row_option_wins_over_the_config_and_overrides_win_over_it() -> None:
     config = load_config("pocket", ["loss.clip_high=0.5"], row="ngrpo")
     assert (config.advantage.name, config.advantage.params) == ("ngrpo", {})
     assert (config.loss.clip_low, config.loss.clip_high) == (0.16, 0.5)
@@ -181,7 +198,85 @@ def test_a_row_goes_over_a_config_and_under_the_overrides() -> None:
         load_config("pocket", row="rlo")
 
 
-def test_differing_keys_leaves_out_what_a_continuation_may_change() -> None:
+def test_differing_keys_omits_what_may_change_on_resume() -> None:
     one = load_config("pocket_asym")
     other = load_config("pocket_asym", ["steps=9", "checkpoint.every=1", "seed=3", "optim.lr=1"])
     assert differing_keys(one, other) == ["optim.lr", "seed"]
+
+
+def write(folder: Path, **texts: str) -> None:
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def model_with_rows(rows: str) -> str:
+    return (CONFIG_DIR / "pocket.yaml").read_text().partition("\nrows:")[0] + f"\nrows: {rows}\n"
+
+
+def test_a_file_is_composed_of_model_row_rows_block_and_its_own_keys(tmp_path: Path) -> None:
+    rows = "{reinforce_ent: {loss: {entropy_bonus: 0.3, clip_high: 0.3}}}"
+    write(tmp_path, model=model_with_rows(rows), mine="base: model\nrow: reinforce_ent\n")
+    config = load_config(str(tmp_path / "mine.yaml"))
+    assert config.advantage.params == {"beta_pos": 0.0, "beta_neg": 0.0}
+    assert (config.loss.entropy_bonus, config.loss.clip_high) == (0.3, 0.3)
+    write(tmp_path, mine="base: model\nrow: reinforce_ent\nloss: {entropy_bonus: 0.4}\n")
+    config = load_config(str(tmp_path / "mine.yaml"), ["loss.clip_low=0.1"])
+    loss = config.loss
+    assert (loss.entropy_bonus, loss.clip_high, loss.clip_low) == (0.4, 0.3, 0.1)
+    files = [str(tmp_path / "model.yaml"), "configs/rows/reinforce_ent.yaml"]
+    files += [f"{tmp_path / 'model.yaml'} (rows.reinforce_ent)", str(tmp_path / "mine.yaml")]
+    assert composition(str(tmp_path / "mine.yaml")) == " + ".join(files)
+
+
+def test_a_row_option_brings_the_models_values_for_that_row(tmp_path: Path) -> None:
+    write(tmp_path, mine="base: pocket\nloss: {entropy_bonus: 0.5}\n")
+    assert load_config(str(tmp_path / "mine.yaml")).loss.entropy_bonus == 0.5
+    assert load_config(str(tmp_path / "mine.yaml"), row="grpo_ent").loss.entropy_bonus == 0.05
+    assert load_config("pocket_asym", row="grpo_ent") == load_config("pocket_grpo_ent")
+
+
+def test_a_base_is_looked_up_beside_the_file_first(tmp_path: Path) -> None:
+    write(tmp_path, pocket=model_with_rows("{}").replace("steps: 60", "steps: 61"))
+    for base in ("pocket", "pocket.yaml", str(tmp_path / "pocket.yaml")):
+        write(tmp_path, mine=f"base: {base}\n")
+        assert load_config(str(tmp_path / "mine.yaml")).steps == 61
+
+
+def test_a_row_may_be_a_path(tmp_path: Path) -> None:
+    write(tmp_path, own="advantage: {name: rloo}\n", mine=f"base: pocket\nrow: {tmp_path}/own.yaml")
+    assert load_config(str(tmp_path / "mine.yaml")).advantage.name == "rloo"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("base: poket", "base 'poket' is neither a file beside it nor a name"),
+        ("base: poket", "the nearest are pocket"),
+        ("base: pocket_asym", "the nearest are pocket"),
+        ("base: pocket\nrow: asim", "row 'asim' is neither a file nor a name in configs/rows/"),
+        ("base: pocket\nrow: [asym]", "row \"['asym']\" is neither a file"),
+        ("base: null", "base 'None' is neither a file"),
+        ("row: asym", "row: requires base:"),
+        ("base: qwen3_4b_asym", "only one level is supported"),
+        ("base: pocket\nrows: {}", "rows: is valid only in a model file"),
+    ],
+)
+def test_a_wrong_composition_is_one_sentence(tmp_path: Path, text: str, part: str) -> None:
+    write(tmp_path, mine=text + "\n")
+    assert part in message(config=str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "part"),
+    [
+        ("[asym]", "rows: must map names of rows"),
+        ("{asim: {}}", "row 'asim' is neither a file"),
+        ("{grpo: 5}", "rows.grpo must be a mapping"),
+        ("{asym: {los: {}}}", "unknown key los; did you mean loss"),
+    ],
+)
+def test_a_wrong_rows_block_is_one_sentence(tmp_path: Path, rows: str, part: str) -> None:
+    write(tmp_path, model=model_with_rows(rows))
+    with pytest.raises(UserError) as raised:
+        load_config(str(tmp_path / "model.yaml"), row="asym")
+    assert part in str(raised.value)

@@ -1,4 +1,4 @@
-"""Reading, rendering and drawing problems."""
+"""Reading rows, rendering prompts, and the order in which training draws problems."""
 
 import copy
 import json
@@ -9,6 +9,7 @@ import pytest
 
 from asymrl import verifiers
 from asymrl.data import problems as data
+from asymrl.data import sources
 from asymrl.data.readers import short_names
 from asymrl.errors import UserError
 from asymrl.types import Problem
@@ -25,7 +26,7 @@ def row(n: int, **other: Any) -> dict[str, Any]:
     return {"id": f"p{n}", "problem": f"What is {n} + 1 (mod 13)?", "answer": str(n + 1)} | other
 
 
-def load(source: str, tokenizer: Any, name: str = "exact", **arguments: Any) -> data.Loaded:
+def load(source: str, tokenizer: Any, name: str = "exact", **arguments: Any) -> data.LoadedProblems:
     with verifiers.make(name, 1, 20.0) as verifier:
         return data.load_problems(
             source,
@@ -39,7 +40,7 @@ def load(source: str, tokenizer: Any, name: str = "exact", **arguments: Any) -> 
         )
 
 
-def refused(source: str, tokenizer: Any, **arguments: Any) -> str:
+def error_of(source: str, tokenizer: Any, **arguments: Any) -> str:
     with pytest.raises(UserError) as raised:
         load(source, tokenizer, **arguments)
     assert "\n" not in str(raised.value)
@@ -56,15 +57,15 @@ def test_a_row_becomes_a_problem_and_keeps_its_other_fields(tmp_path, tokenizer)
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
-        ('{"problem": "a", "answer": "1"', ["d.jsonl:2", "not JSON"]),
+        ('{"problem": "a", "answer": "1"', ["d.jsonl:2", "not valid JSON"]),
         ('{"problem": "a"}', ["d.jsonl:2", "'answer'"]),
         ('{"problem": "", "answer": "1"}', ["d.jsonl:2", "'problem'"]),
         ('{"problem": "a", "answer": [7]}', ["d.jsonl:2", "'answer'", "[7]"]),
         ('{"problem": "a", "answer": true}', ["d.jsonl:2", "'answer'", "True"]),
         ('{"problem": "\\ud800", "answer": "1"}', ["d.jsonl:2", "'problem'", "surrogate"]),
-        ("[" * 100000, ["d.jsonl:2", "not JSON"]),
+        ("[" * 100000, ["d.jsonl:2", "not valid JSON"]),
         ("[1, 2]", ["d.jsonl:2", "object"]),
-        ('{"problem": ' + "9" * 5000 + "}", ["d.jsonl:2", "not JSON"]),
+        ('{"problem": ' + "9" * 5000 + "}", ["d.jsonl:2", "not valid JSON"]),
         ('{"id": "p1", "problem": "a", "answer": "1"}', ["d.jsonl:2", "'id'", "d.jsonl:1"]),
     ],
 )
@@ -72,21 +73,23 @@ def test_a_malformed_row_names_file_line_and_field(tmp_path, tokenizer, line, pa
     source = write(tmp_path / "d.jsonl", row(1))
     with (tmp_path / "d.jsonl").open("a") as file:
         file.write(line + "\n")
-    text = refused(source, tokenizer)
+    text = error_of(source, tokenizer)
     for part in parts:
         assert part in text
 
 
 def test_bytes_that_are_not_utf8_name_the_line(tmp_path, tokenizer) -> None:
     (tmp_path / "d.jsonl").write_bytes(b'{"problem": "\xff"}\n')
-    assert "d.jsonl:1: the line is not UTF-8" in refused(str(tmp_path / "d.jsonl"), tokenizer)
+    assert "d.jsonl:1: not valid JSON: 'utf-8' codec can't decode" in error_of(
+        str(tmp_path / "d.jsonl"), tokenizer
+    )
 
 
-def test_a_missing_or_empty_or_strange_file_is_refused(tmp_path, tokenizer) -> None:
-    assert "does not exist" in refused(str(tmp_path / "no.jsonl"), tokenizer)
-    assert "no problems" in refused(write(tmp_path / "empty.jsonl"), tokenizer)
+def test_a_missing_or_empty_file_or_an_unknown_suffix_is_an_error(tmp_path, tokenizer) -> None:
+    assert "does not exist" in error_of(str(tmp_path / "no.jsonl"), tokenizer)
+    assert "no problems" in error_of(write(tmp_path / "empty.jsonl"), tokenizer)
     (tmp_path / "d.txt").write_text("hello")
-    assert ".jsonl" in refused(str(tmp_path / "d.txt"), tokenizer)
+    assert ".jsonl" in error_of(str(tmp_path / "d.txt"), tokenizer)
 
 
 def test_csv_reads_like_jsonl(tmp_path, tokenizer, monkeypatch) -> None:
@@ -96,14 +99,14 @@ def test_csv_reads_like_jsonl(tmp_path, tokenizer, monkeypatch) -> None:
     assert (problem.meta["problem"], problem.gold) == ("x, y", "12")
     for name, broken in (("d.parquet", "no"), ("e.json", "[]"), ("f.json", ""), ("g.json", "[1]")):
         (tmp_path / name).write_text(broken)
-        assert name in refused(str(tmp_path / name), tokenizer)
+        assert name in error_of(str(tmp_path / name), tokenizer)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_an_answer_is_what_is_written_whatever_is_in_the_other_rows(
+def test_an_answer_is_the_text_in_the_file_whatever_other_rows_contain(
     tmp_path, tokenizer, suffix: str
 ) -> None:
-    """A table has columns of one kind: these would be 1.2345678901234568e+16 and no answer."""
+    """In a table with one type per column they would become 1.2345678901234568e+16 or missing."""
     golds = ["12345678901234567", "2.50", "007", "None", "2024-01-02"]
     rows = [{"problem": f"{n}?", "answer": gold} for n, gold in enumerate(golds)]
     lines = {
@@ -112,41 +115,41 @@ def test_an_answer_is_what_is_written_whatever_is_in_the_other_rows(
     }
     file = tmp_path / f"d.{suffix}"
     file.write_text(lines[suffix])
-    found = [problem.gold for problem in load(str(file), tokenizer).problems]
+    golds_read = [problem.gold for problem in load(str(file), tokenizer).problems]
     more = [str(2**54 + 1), golds[0]] if suffix == "json" else []
-    assert found == [*golds, *more]
+    assert golds_read == [*golds, *more]
 
 
-def test_a_comma_too_many_is_no_further_answer(tmp_path, tokenizer) -> None:
+def test_an_extra_comma_does_not_change_the_answer(tmp_path, tokenizer) -> None:
     (tmp_path / "d.csv").write_text("problem,answer\na, b,7\n")
-    text = refused(str(tmp_path / "d.csv"), tokenizer)
+    text = error_of(str(tmp_path / "d.csv"), tokenizer)
     assert "d.csv cannot be read as csv: row 1 has more fields" in text
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "part"),
     [
         ("d.csv", "problem,answer,answer\nq,1,2\n", "two columns are called 'answer'"),
         ("d.csv", 'problem,answer\nq,1\n"q"x,1\n', "as csv after row 1: ',' expected"),
-        ("d.csv", "problem;answer\nq;1\n", "not None; there are 'problem;answer'"),
+        ("d.csv", "problem;answer\nq;1\n", "not None; its fields are 'problem;answer'"),
         ("d.json", '[\n{"problem": "q", "answer": "1"},\n{"problem": 1.2.3}\n]', "line 3 column"),
         ("d.json", '[{"problem": "q", "answer": NaN}]', "d.json, row 1: field 'answer' must"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named(tmp_path, tokenizer, name, text, said) -> None:
+def test_an_error_in_a_file_names_its_place(tmp_path, tokenizer, name, text, part) -> None:
     (tmp_path / name).write_text(text)
-    assert said in refused(str(tmp_path / name), tokenizer)
+    assert part in error_of(str(tmp_path / name), tokenizer)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc on this machine")
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
-def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, tokenizer, suffix: str) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path, tokenizer, suffix: str) -> None:
     file = tmp_path / f"d{suffix}"
-    file.symlink_to("/proc/self/mem")  # its first byte is an input/output error
-    assert f"{file} cannot be read" in refused(str(file), tokenizer)
+    file.symlink_to("/proc/self/mem")  # reading its first byte is an input/output error
+    assert f"{file} cannot be read" in error_of(str(file), tokenizer)
 
 
-def test_a_problem_is_the_same_wherever_its_file_lies(tmp_path, tokenizer) -> None:
+def test_the_id_of_a_problem_does_not_depend_on_the_folder_of_its_file(tmp_path, tokenizer) -> None:
     rows = [{"problem": f"{n}?", "answer": "1"} for n in range(2)]
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "d.json").write_text(json.dumps(rows))
@@ -154,48 +157,48 @@ def test_a_problem_is_the_same_wherever_its_file_lies(tmp_path, tokenizer) -> No
         assert [problem.id for problem in load(source, tokenizer).problems] == ["d/0", "d/1"]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path, tokenizer) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_row(tmp_path, tokenizer) -> None:
     (tmp_path / "d.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row(1)).encode() + b"\r\n")
     assert load(str(tmp_path / "d.jsonl"), tokenizer).problems[0].id == "p1"
 
 
-def test_a_template_that_refuses_is_named(tmp_path, tokenizer) -> None:
+def test_an_error_in_the_chat_template_is_reported(tmp_path, tokenizer) -> None:
     source, strict = write(tmp_path / "d.jsonl", row(1)), copy.copy(tokenizer)
     strict.chat_template = "{{ raise_exception('System role not supported') }}"
-    assert "System role not supported" in refused(source, strict)
+    assert "System role not supported" in error_of(source, strict)
     strict.chat_template = None
-    assert "chat template" in refused(source, strict)
+    assert "chat template" in error_of(source, strict)
 
 
-def test_two_benchmarks_of_one_name_are_refused() -> None:
+def test_two_benchmarks_with_one_name_are_an_error() -> None:
     with pytest.raises(UserError, match="two benchmarks are called a"):
         short_names(["x/a.jsonl", "math500", "y/a.jsonl"])
 
 
-def test_other_field_names_are_a_setting(tmp_path, tokenizer) -> None:
+def test_field_names_can_be_set(tmp_path, tokenizer) -> None:
     source = write(tmp_path / "d.jsonl", {"question": "a", "gold": "1"})
-    found = load(source, tokenizer, problem_field="question", answer_field="gold")
-    assert found.problems[0].gold == "1"
+    loaded = load(source, tokenizer, problem_field="question", answer_field="gold")
+    assert loaded.problems[0].gold == "1"
 
 
 def test_over_long_prompts_are_dropped_counted_and_named(tmp_path, tokenizer) -> None:
     source = write(tmp_path / "d.jsonl", row(1), row(2, problem="x" * 100))
-    found = load(source, tokenizer, max_prompt_tokens=30)
-    assert [problem.id for problem in found.problems] == ["p1"]
-    assert "dropped 1 of 2" in found.notes[0] and "p2" in found.notes[0]
-    assert "every prompt" in refused(source, tokenizer, max_prompt_tokens=2)
+    loaded = load(source, tokenizer, max_prompt_tokens=30)
+    assert [problem.id for problem in loaded.problems] == ["p1"]
+    assert "dropped 1 of 2" in loaded.notes[0] and "p2" in loaded.notes[0]
+    assert "every prompt" in error_of(source, tokenizer, max_prompt_tokens=2)
 
 
-def test_a_gold_that_does_not_parse_is_named_or_refused(tmp_path, tokenizer) -> None:
+def test_a_gold_that_cannot_be_parsed_gets_a_note_or_is_an_error(tmp_path, tokenizer) -> None:
     source = write(tmp_path / "d.jsonl", row(1), row(2, answer=r"\frac{"))
     (note,) = load(source, tokenizer, "math").notes
     assert "d.jsonl:2" in note and r"\frac{" in note
-    text = refused(source, tokenizer, name="math", refuse_unparseable=True)
+    text = error_of(source, tokenizer, name="math", refuse_unparseable=True)
     assert "d.jsonl:2" in text
 
 
-def test_an_unknown_data_set_on_the_hub_says_that_a_file_works_too(tokenizer) -> None:
-    assert "a local file works too" in refused("aime24", tokenizer)
+def test_an_unreachable_data_set_suggests_a_local_file(tokenizer) -> None:
+    assert "a local file works too" in error_of("aime24", tokenizer)
 
 
 def problems(count: int) -> list[Problem]:
@@ -205,23 +208,23 @@ def problems(count: int) -> list[Problem]:
     ]
 
 
-def drawn(first: int, count: int, seed: int = 0, step: int = 1) -> list[str]:
+def draw(first: int, count: int, seed: int = 0, step: int = 1) -> list[str]:
     requests = data.sample_prompts(
         problems(7), count, samples=2, first_draw=first, seed=seed, step=step
     )
     return [request.problem.id for request in requests]
 
 
-def test_each_epoch_takes_every_problem_once_in_another_order() -> None:
-    first, second = drawn(0, 7), drawn(7, 7)
+def test_each_epoch_draws_every_problem_once_in_a_new_order() -> None:
+    first, second = draw(0, 7), draw(7, 7)
     assert sorted(first) == sorted(second) == [str(n) for n in range(7)]
     assert first != second
 
 
-def test_the_order_depends_on_the_position_and_not_on_the_cuts() -> None:
-    whole = drawn(0, 20)
-    assert drawn(0, 5) + drawn(5, 11) + drawn(16, 4) == whole
-    assert drawn(0, 20, seed=1) != whole
+def test_the_order_does_not_depend_on_the_size_of_the_steps() -> None:
+    whole = draw(0, 20)
+    assert draw(0, 5) + draw(5, 11) + draw(16, 4) == whole
+    assert draw(0, 20, seed=1) != whole
 
 
 def test_every_draw_of_every_step_has_its_own_seed() -> None:
@@ -236,14 +239,14 @@ def test_every_draw_of_every_step_has_its_own_seed() -> None:
     assert len(set(seeds)) == len(seeds) == 24
 
 
-def test_named_sources_read_the_answers_as_the_data_sets_hold_them() -> None:
-    assert data.SOURCES["math"].read_answer(r"so \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
-    assert data.SOURCES["gsm8k"].read_answer("2+2\n#### 1,234") == "1234"
-    assert data.SOURCES["olympiadbench"].read_answer(["$2$"]) == "$2$"
+def test_named_sources_read_answers_in_the_format_of_their_data_sets() -> None:
+    assert sources.SOURCES["math"].read_answer(r"so \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
+    assert sources.SOURCES["gsm8k"].read_answer("2+2\n#### 1,234") == "1234"
+    assert sources.SOURCES["olympiadbench"].read_answer(["$2$"]) == "$2$"
 
 
 def test_real_math_problems_load_with_their_golds_checked(shared_data, tokenizer) -> None:
     source = str(shared_data / "math_train.jsonl")
-    found = load(source, tokenizer, "math", max_prompt_tokens=100000, limit=200)
-    assert len(found.problems) == 200
-    assert tokenizer.decode(found.problems[0].prompt_ids) == found.problems[0].prompt_text
+    loaded = load(source, tokenizer, "math", max_prompt_tokens=100000, limit=200)
+    assert len(loaded.problems) == 200
+    assert tokenizer.decode(loaded.problems[0].prompt_ids) == loaded.problems[0].prompt_text

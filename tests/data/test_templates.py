@@ -1,7 +1,7 @@
-r"""Prompts of the real backbones, rendered by a tokenizer from the official template text.
+r"""Prompts of the real backbones, rendered with the official chat templates.
 
-The texts come with TRL's package, which ships copies of them; Qwen2.5-Math's and the base model's
-differ from the one there in the default system prompt only, which our configs or tests state.
+TRL's package ships copies of the templates. Those of Qwen2.5-Math and of the base model differ from
+TRL's copy only in the default system prompt, which our configs or these tests set.
 """
 
 from importlib.resources import files
@@ -18,7 +18,7 @@ BOX = "Please reason step by step, and put your final answer within \\boxed{}."
 def rendered(tokenizer, template: str, model: str, system: str | None = None) -> str:
     tokenizer = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer)
     tokenizer.chat_template = (files("trl") / "chat_templates" / template).read_text()
-    data = load_config(f"{model}_asym").data
+    data = load_config(model).data
     text, _ = render_prompt(
         tokenizer,
         QUESTION,
@@ -29,21 +29,21 @@ def rendered(tokenizer, template: str, model: str, system: str | None = None) ->
     return text
 
 
-def test_qwen3_thinks_not(tokenizer) -> None:
+def test_qwen3_is_prompted_in_non_thinking_mode(tokenizer) -> None:
     assert rendered(tokenizer, "qwen3.jinja", "qwen3_4b") == (
         f"<|im_start|>user\n{QUESTION}\n{BOX}<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
 
 
-def test_qwen25_math_has_the_sentence_in_its_system_turn(tokenizer) -> None:
+def test_qwen25_math_gets_the_instruction_in_its_system_turn(tokenizer) -> None:
     assert rendered(tokenizer, "qwen2_5.jinja", "qwen2.5_math_1.5b") == (
         f"<|im_start|>system\n{BOX}<|im_end|>\n"
         f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-def test_qwen25_base_has_the_sentence_in_the_user_turn(tokenizer) -> None:
+def test_qwen25_base_gets_the_instruction_in_the_user_turn(tokenizer) -> None:
     system = "You are a helpful assistant."
     assert rendered(tokenizer, "qwen2_5.jinja", "qwen2.5_7b", system) == (
         f"<|im_start|>system\n{system}<|im_end|>\n"

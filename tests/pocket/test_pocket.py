@@ -1,4 +1,4 @@
-"""The pocket task: its text, its tokenizer, its folder."""
+"""The pocket task: its tokenizer, its text, its folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from asymrl.pocket.task import (
     Style,
     demonstration,
     question,
-    split,
+    split_sets,
 )
 from asymrl.pocket.tokenizer import build_tokenizer
 from asymrl.verifiers.exact import verify
@@ -81,18 +81,18 @@ def read(path: Path) -> list[dict]:
         | st.sampled_from([*PIECES, END, "<0x41>", " + 123", "12", "\ufffd", " ", "\r\n"])
     ).map("".join)
 )
-def test_any_text_comes_back_from_the_tokenizer(text: str) -> None:
+def test_the_tokenizer_decodes_any_text_exactly(text: str) -> None:
     assert TOKENIZER.decode(encode(TOKENIZER, text)) == text
 
 
-def test_any_text_comes_back_from_the_saved_tokenizer(saved: PreTrainedTokenizerFast) -> None:
+def test_the_saved_tokenizer_decodes_any_text_exactly(saved: PreTrainedTokenizerFast) -> None:
     for text in ("½ · π\u2028\U0001f937\u0000", "\ufffd\ufffd", " + 12 + 3 = 2; 2 + 131", "<0xC3>"):
         assert saved.decode(encode(saved, text)) == text
         assert encode(saved, text) == encode(TOKENIZER, text)
 
 
 @pytest.mark.skipif(not MATH.exists(), reason=f"no MATH problems at {MATH}")
-def test_math_problems_and_solutions_come_back(saved: PreTrainedTokenizerFast) -> None:
+def test_math_problems_and_solutions_are_decoded_exactly(saved: PreTrainedTokenizerFast) -> None:
     texts = [row[key] for row in read(MATH)[:300] for key in ("problem", "solution")]
     assert saved.batch_decode(saved(texts)["input_ids"]) == texts
 
@@ -111,7 +111,7 @@ def test_questions_and_demonstrations_tokenize_piece_by_piece(style: Style) -> N
             assert TOKENIZER.convert_ids_to_tokens(encode(TOKENIZER, "".join(pieces))) == pieces
 
 
-def test_a_long_number_is_never_taken_for_a_short_one() -> None:
+def test_a_long_number_does_not_match_the_piece_of_a_short_one() -> None:
     tokens = TOKENIZER.convert_ids_to_tokens(encode(TOKENIZER, "4 + 130 + 1"))
     assert tokens == ["4", "<0x20>", "<0x2B>", "<0x20>", "1", "3", "0", " + 1"]
 
@@ -128,7 +128,7 @@ def test_the_chat_template_renders_exactly(saved: PreTrainedTokenizerFast, text:
     assert closed == f"<|user|>{text}<|assistant|>4 + 12 = \\boxed{{3}}<|im_end|>"
 
 
-def test_a_prompt_is_its_numbers_and_three_tokens() -> None:
+def test_a_prompt_has_one_token_per_number_and_three_more() -> None:
     user = [{"role": "user", "content": "What is 4 + 12 + 9 (mod 13)?"}]
     ids = TOKENIZER.apply_chat_template(user, add_generation_prompt=True, return_dict=False)
     assert len(ids) == 3 + 3
@@ -137,7 +137,7 @@ def test_a_prompt_is_its_numbers_and_three_tokens() -> None:
 # --- task
 
 
-def test_clean_demonstrations_are_true_line_by_line_and_right() -> None:
+def test_every_sum_in_a_clean_demonstration_is_correct() -> None:
     rng = random.Random(1)
     for n in LENGTHS * 30:
         numbers = rng.sample(range(MODULUS), n)
@@ -148,7 +148,7 @@ def test_clean_demonstrations_are_true_line_by_line_and_right() -> None:
             assert sum(map(int, left.split(" + "))) % MODULUS == int(right)
 
 
-def test_demonstrations_come_in_any_order_and_skip_only_subtotals() -> None:
+def test_demonstrations_use_every_order_and_skip_only_subtotals() -> None:
     rng = random.Random(2)
     sloppy = Style(skip=1.0, wrong=0.0, reuse=0.0)
     texts = {"".join(demonstration((1, 2, 3), sloppy, rng)) for _ in range(200)}
@@ -164,8 +164,8 @@ def test_wrong_demonstrations_are_as_frequent_as_the_style_says() -> None:
     assert set(reasons) == {"correct", "wrong"}
 
 
-def test_split_has_every_set_once() -> None:
-    train, heldout = split(0.2, 0)
+def test_every_set_is_in_exactly_one_half_of_the_split() -> None:
+    train, heldout = split_sets(0.2, 0)
     for n in LENGTHS:
         assert not set(train[n]) & set(heldout[n])
         assert len(set(train[n]) | set(heldout[n])) == len(train[n]) + len(heldout[n])
@@ -186,14 +186,16 @@ def test_training_and_heldout_problems_are_disjoint_as_sets_of_numbers(folder: P
     assert heldout and trained and not trained & set(heldout)
 
 
-def test_every_gold_is_right_and_every_id_is_one_of_a_kind(folder: Path) -> None:
+def test_every_gold_is_correct_and_every_id_is_unique(folder: Path) -> None:
     for path in folder.glob("*.jsonl"):
         rows = read(path)
         assert len({row["id"] for row in rows}) == len(rows)
         for row in rows:
-            asked = [int(x) for x in re.findall(r"\d+", row["problem"].removesuffix(" (mod 13)?"))]
-            assert asked == row["numbers"] and len(asked) == row["n"] == len(set(asked))
-            assert row["answer"] == str(sum(asked) % MODULUS)
+            numbers = [
+                int(x) for x in re.findall(r"\d+", row["problem"].removesuffix(" (mod 13)?"))
+            ]
+            assert numbers == row["numbers"] and len(numbers) == row["n"] == len(set(numbers))
+            assert row["answer"] == str(sum(numbers) % MODULUS)
 
 
 def test_the_policy_opens_as_an_ordinary_model_folder(folder: Path) -> None:
@@ -222,14 +224,14 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not(
         assert other[name] != again[name]
 
 
-def test_the_number_of_threads_and_the_global_seed_are_left_as_they_were(tmp_path: Path) -> None:
+def test_building_does_not_change_the_number_of_threads_or_the_global_seed(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(5)
     ensure(tmp_path / "pocket", recipe=TINY)
     assert torch.get_num_threads() == threads
-    drawn = torch.rand(1)
+    sample = torch.rand(1)
     torch.manual_seed(5)
-    assert torch.equal(drawn, torch.rand(1))
+    assert torch.equal(sample, torch.rand(1))
 
 
 def test_a_second_ensure_reuses_and_another_recipe_or_force_rebuilds(tmp_path: Path) -> None:
@@ -257,18 +259,18 @@ def test_a_second_ensure_reuses_and_another_recipe_or_force_rebuilds(tmp_path: P
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
-def _stall_half_way(place: Path) -> None:
+def _stall_in_training(place: Path) -> None:
     def stall(done: int, total: int, text: str) -> None:
         time.sleep(600)
 
     ensure(place, 0, stall, recipe=TINY)
 
 
-def test_a_build_killed_half_way_leaves_no_folder_and_the_one_that_waited_makes_it(
+def test_a_killed_build_leaves_no_folder_and_a_waiting_process_builds_it(
     tmp_path: Path,
 ) -> None:
     place = tmp_path / "pocket"
-    builder = multiprocessing.get_context("spawn").Process(target=_stall_half_way, args=(place,))
+    builder = multiprocessing.get_context("spawn").Process(target=_stall_in_training, args=(place,))
     builder.start()
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".pocket.partial-*/heldout.jsonl")):
@@ -285,7 +287,7 @@ def test_a_build_killed_half_way_leaves_no_folder_and_the_one_that_waited_makes_
     assert not list(tmp_path.glob(".pocket.partial-*"))
 
 
-def test_two_at_once_train_once(tmp_path: Path) -> None:
+def test_two_concurrent_builds_train_once(tmp_path: Path) -> None:
     steps: list[int] = []
 
     def note(done: int, total: int, text: str) -> None:
@@ -293,15 +295,15 @@ def test_two_at_once_train_once(tmp_path: Path) -> None:
         time.sleep(0.05)
 
     with ThreadPoolExecutor(2) as pool:
-        made = [pool.submit(ensure, tmp_path / "pocket", 0, note, recipe=TINY) for _ in range(2)]
-        assert [m.result(60) for m in made] == [tmp_path / "pocket"] * 2
+        futures = [pool.submit(ensure, tmp_path / "pocket", 0, note, recipe=TINY) for _ in range(2)]
+        assert [m.result(60) for m in futures] == [tmp_path / "pocket"] * 2
     assert steps == list(range(1, TINY.steps + 1))
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="no pocket folder"):
+    with pytest.raises(UserError, match="is not a pocket folder"):
         ensure(tmp_path / "mine", recipe=TINY)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
@@ -314,9 +316,7 @@ def test_bad_command_lines_exit_2_with_one_sentence(
         assert main(["--output", str(place)]) == 2
         assert capsys.readouterr().err.strip().count("\n") == 0
     assert main(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 2
-    assert (
-        capsys.readouterr().err == "error: The pocket seed is -1; it must be from 0 to 2**63 - 1.\n"
-    )
+    assert capsys.readouterr().err == "error: the pocket seed must be from 0 to 2**63 - 1, not -1\n"
     with pytest.raises(SystemExit) as stop:
         main(["--seed", "many"])
     assert stop.value.code == 2
