@@ -128,19 +128,22 @@ def metric_curve(arm: Arm, get: Callable[[Run], Series], smoothed: bool) -> Curv
     y = smooth(metric.values)
     if smoothed:
         return Curve(x=metric.steps, y=y, raw=metric.values if len(y) > 1 else ())
-    spread = list(zip(y, metric.errors, strict=False))  # empty without errors
-    return Curve(
-        x=metric.steps, y=y, low=[v - e for v, e in spread], high=[v + e for v, e in spread]
-    )
+    return _with_spread(metric.steps, y, metric.errors)
 
 
 def mean_curve(at: Mapping[float, Sequence[float]]) -> Curve:
     """x -> values of the runs, as means with one standard error (0 for a single run)."""
     x = sorted(at)
     y = [sum(at[place]) / len(at[place]) for place in x]
-    errors = [standard_error(at[place]) if len(at[place]) > 1 else 0.0 for place in x]
-    spread = list(zip(y, errors, strict=True))
-    return Curve(x=x, y=y, low=[v - e for v, e in spread], high=[v + e for v, e in spread])
+    return _with_spread(
+        x, y, [standard_error(at[place]) if len(at[place]) > 1 else 0.0 for place in x]
+    )
+
+
+def _with_spread(x: Sequence[float], y: Sequence[float], errors: Sequence[float]) -> Curve:
+    """y - error to y + error; no spread if there are no errors."""
+    pairs = list(zip(y, errors, strict=False))
+    return Curve(x=x, y=y, low=[v - e for v, e in pairs], high=[v + e for v, e in pairs])
 
 
 def mean_over_seeds(values: Sequence[float]) -> tuple[float, float]:

@@ -119,7 +119,10 @@ FLIPS_ABOUT = (
     "only."
 )
 FLIPS = ("asym", "ent_increase", "ent_decrease")
-CHANNELS = (("positive", "A+", "W+", "correct"), ("negative", "A-", "W-", "wrong"))
+CHANNELS = (
+    ("positive", "A+", "W+", "correct", "p A+(p)"),
+    ("negative", "A-", "W-", "wrong", "(1-p) |A-(p)|"),
+)
 
 
 def draw_all(arms: Sequence[Arm]) -> tuple[list[FigureSection], list[str]]:
@@ -208,39 +211,33 @@ def _estimator_charts(arms: Sequence[Arm]) -> list[Chart]:
     """A, W and the measured mass of both channels over group accuracy."""
     by_arm = [estimator_curves(arm) for arm in arms]
     names = [arm.label for arm in arms]
+    x_label = "group accuracy p (fraction of rollouts correct)"
+    chart = partial(Chart, names=names, x_label=x_label, zero=True)
     # With another aggregation the measured mass has another unit than W.
     comparable = all(setting(arm.runs[0], "loss.aggregation") == "token_mean" for arm in arms)
     charts = []
-    for channel, a, w, side in CHANNELS:
+    for channel, a, w, side, formula in CHANNELS:
         scale = f"mass_{channel}" if comparable else ""
-        common: dict[str, Any] = {
-            "names": names,
-            "x_label": "group accuracy p (fraction of rollouts correct)",
-            "zero": True,
-        }
         advantages = [one.advantage[channel] if one else None for one in by_arm]
         masses = [one.mass[channel] if one else None for one in by_arm]
         charts += [
-            Chart(
+            chart(
                 name=f"advantage_{channel}",
                 title=f"Advantage {a}(p), {channel} channel",
                 unit=f"advantage of a {side} rollout (no unit)",
                 caption="From the configs. Estimators that use more than p: at equal log-probs."
                 + equal_curves(names, advantages),
                 curves=advantages,
-                **common,
             ),
-            Chart(
+            chart(
                 name=f"mass_{channel}",
                 title=f"Channel mass {w}(p)",
                 unit="mean |advantage| per rollout of the group (no unit)",
-                caption=f"{'p A+(p)' if a == 'A+' else '(1-p) |A-(p)|'}, from the configs."
-                + equal_curves(names, masses),
+                caption=f"{formula}, from the configs.{equal_curves(names, masses)}",
                 curves=masses,
                 scale=scale,
-                **common,
             ),
-            Chart(
+            chart(
                 name=f"pressure_{channel}",
                 title=f"Measured gradient mass, {channel} channel",
                 unit="gradient mass / fraction of groups (no unit)",
@@ -250,7 +247,6 @@ def _estimator_charts(arms: Sequence[Arm]) -> list[Chart]:
                 curves=[measured_mass(arm, channel) for arm in arms],
                 dots=True,
                 scale=scale,
-                **common,
             ),
         ]
     return charts
