@@ -27,7 +27,7 @@ MAX_ROLLOUT_STEPS = 6  # per run
 MAX_ROLLOUTS = 4  # per group
 MAX_TEXT = 4000  # characters
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 
 
 @frozen
@@ -37,7 +37,7 @@ class Run:
     label: str
     folder: Path
     config: Mapping[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[JsonRow]
     notes: Sequence[str]
 
 
@@ -127,7 +127,7 @@ def benchmark_sets(runs: Sequence[Run]) -> list[list[str]]:
     return [names] * together + [[name] for name in names]
 
 
-def phase_seconds(rows: Sequence[Row]) -> dict[str, float]:
+def phase_seconds(rows: Sequence[JsonRow]) -> dict[str, float]:
     """Phase -> seconds over all rows, from `time/<phase>`, without the totals."""
     seconds = _sums(rows, "time/")
     return {k: spent for k, spent in seconds.items() if k not in TIME_TOTALS and spent > 0}
@@ -139,7 +139,7 @@ def minutes(run: Run) -> float:
     return (whole or sum(phase_seconds(run.rows).values())) / 60
 
 
-def kappa_hat(rows: Sequence[Row]) -> float:
+def kappa_hat(rows: Sequence[JsonRow]) -> float:
     """Mean of diag/kappa over the first 20 steps, nats per token (the paper's Appendix E).
 
     Values that are not numbers are left out; nan if there are none.
@@ -149,7 +149,7 @@ def kappa_hat(rows: Sequence[Row]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def gradient_mass(rows: Sequence[Row], channel: str) -> dict[float, float]:
+def gradient_mass(rows: Sequence[JsonRow], channel: str) -> dict[float, float]:
     """Group accuracy p -> gradient mass per group of a channel ("positive" or "negative").
 
     `pressure/<channel>/<p>` over `groups/accuracy/<p>` (the fraction of groups at p), each summed
@@ -205,10 +205,10 @@ def evenly(items: Sequence[Any], count: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def _groups(rows: Sequence[Row], step: int) -> list[dict[str, Any]]:
+def _groups(rows: Sequence[JsonRow], step: int) -> list[dict[str, Any]]:
     """The groups of a step by rising accuracy, then in order of their draws. As in training, a
     rollout that `truncation: mask` excluded counts neither as solved nor in the group's size."""
-    by_draw: dict[str, list[Row]] = {}
+    by_draw: dict[str, list[JsonRow]] = {}
     for row in rows:
         by_draw.setdefault(str(row.get("draw", row.get("problem_id"))), []).append(row)
     groups = []
@@ -233,7 +233,7 @@ def _groups(rows: Sequence[Row], step: int) -> list[dict[str, Any]]:
     return sorted(groups, key=lambda group: group["solved"] / max(1, group["size"]))
 
 
-def _rollout(row: Row) -> dict[str, Any]:
+def _rollout(row: JsonRow) -> dict[str, Any]:
     """One rollout as the page shows it. It is correct if its reward is 1."""
     reward, tokens, advantage = (
         None if math.isnan(number) else number
@@ -261,7 +261,7 @@ def _excerpt(value: Any) -> str:
     )
 
 
-def _alternating(rollouts: Sequence[Row]) -> Iterator[Row]:
+def _alternating(rollouts: Sequence[JsonRow]) -> Iterator[JsonRow]:
     """Each rollout once, in the order correct, wrong, truncated, correct, wrong, ..."""
     truncated = [row for row in rollouts if row["truncated"]]
     correct = [row for row in rollouts if row["correct"] and not row["truncated"]]
@@ -289,7 +289,7 @@ def _read_run(folder: Path, label: str) -> Run:
     rows, partial = _read_rows(metrics)
     if not rows:
         raise UserError(f"{metrics} has no complete line; a report needs at least one step")
-    by_step: dict[int, Row] = {}
+    by_step: dict[int, JsonRow] = {}
     for where, row in rows.items():
         step = row.get("step")
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MAX_STEP:
@@ -337,7 +337,7 @@ def _has_text_keys(node: Any) -> bool:
     return not isinstance(node, list) or all(map(_has_text_keys, node))
 
 
-def _sums(rows: Sequence[Row], prefix: str) -> dict[str, float]:
+def _sums(rows: Sequence[JsonRow], prefix: str) -> dict[str, float]:
     """What follows `prefix` in a metric's name -> the sum of its numbers over all rows."""
     sums: dict[str, float] = {}
     for row in rows:
