@@ -121,7 +121,7 @@ def benchmarks(runs: Sequence[Run]) -> list[str]:
 
 
 def benchmark_sets(runs: Sequence[Run]) -> list[list[str]]:
-    """Each benchmark alone, after all of them together if some run has several at one step."""
+    """Each benchmark alone, after all of them together if some run has all of them at one step."""
     names = benchmarks(runs)
     together = len(names) > 1 and any(accuracy(run, names).values for run in runs)
     return [names] * together + [[name] for name in names]
