@@ -130,7 +130,7 @@ def test_a_problem_beyond_the_models_positions_is_refused(one_problem, tmp_path,
     assert "has only 1024 positions" in said and "shorter problems" in said
 
 
-def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path, capsys) -> None:
+def test_a_report_that_cannot_be_written_exits_with_2(tmp_path: Path, capsys) -> None:
     run = write_run(tmp_path / "run", FULL)
     (tmp_path / "taken/figures/entropy.png").mkdir(parents=True)
     names = ("taken/r.html", "x" * 300 + ".html", "run/metrics.jsonl/r.html")
@@ -141,11 +141,11 @@ def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path, capsys) -> N
     assert not (tmp_path / "taken/r.html").exists()
 
 
-def test_names_of_metrics_that_are_no_text_are_drawn(tmp_path: Path) -> None:
-    """One figure a benchmark, however alike or long or odd their names."""
+def test_metrics_with_unprintable_names_are_drawn(tmp_path: Path) -> None:
+    """Each benchmark has a figure, even if names are unprintable, very long, or nearly equal."""
     names = ["\ud800\x00\n", "a b", "a_b", "mean", "x" * 999]
     row = {f"eval/{name}/avg": 0.5 for name in names} | {"time/\x00<b>": 1.0, "time/less": -1.0}
     run = write_run(tmp_path / "run", [evaluated(0, 0.5) | row])
     assert __main__.main([str(run), "--out", str(tmp_path / "r.html")]) == 0
-    drawn = [file.name for file in (tmp_path / "figures").glob("accuracy_*")]
-    assert len(drawn) == len(names) + 2 and "accuracy_held.png" in drawn  # and their mean
+    figures = [file.name for file in (tmp_path / "figures").glob("accuracy_*")]
+    assert len(figures) == len(names) + 2 and "accuracy_held.png" in figures  # and their mean

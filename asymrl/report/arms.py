@@ -1,11 +1,8 @@
-"""Runs that differ only in their seed, as one arm: means over its seeds, and how sure they are.
+"""Groups runs into arms, and computes the numbers of an arm: curves over steps and table cells.
 
-Knows runs and their numbers; nothing of pages or drawings. In curves the spread is one standard
-error, in the table a 95% interval.
-
-The report's tables: an arm's numbers with intervals over its seeds, and settings that differ.
-
-Knows arms and how a number is written; nothing of the page.
+An arm is all runs that differ only in their seed. Knows runs; knows nothing about pages or
+drawings. The spread of a curve is one standard error over seeds, that of a table cell a 95% t
+interval.
 """
 
 from __future__ import annotations
@@ -18,27 +15,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from asymrl.errors import shorten
-from asymrl.report.runs import Run, Series, accuracy, labels, minutes, number, series, with_mean
+from asymrl.report.runs import (
+    Run,
+    Series,
+    accuracy,
+    as_number,
+    benchmark_sets,
+    kappa_hat,
+    labels,
+    minutes,
+    series,
+)
+from asymrl.statistics import standard_error
 from asymrl.types import frozen
 
-EMA = 0.7
-FEW = 8  # values; a moving average of fewer would lag far behind them
-KAPPA_STEPS = 20
+EMA = 0.7  # the paper's
 BETAS = ("advantage.beta_pos", "advantage.beta_neg")
+NO_VALUE, MINUS, NBSP = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
+Cell = tuple[str, str]  # text, small print
 
 
 @frozen
 class Arm:
-    """Runs with equal settings but for `seed`, of which each has its own."""
+    """Runs whose settings are equal except for `seed`, each with another seed."""
 
     label: str
     runs: Sequence[Run]
 
 
 @frozen
-class Line:
-    """A curve of one arm: y over x, low to high about it (or empty), and, fainter, raw values."""
+class Curve:
+    """y over x, with a spread from low to high and unsmoothed values (raw); each may be empty."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -47,33 +57,28 @@ class Line:
     raw: Sequence[float] = ()
 
 
-@frozen
-class Estimate:
-    """A mean over n runs; half: half the width of its 95% interval, None for fewer than two."""
+def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
+    """The arms, in order of first appearance.
 
-    mean: float
-    half: float | None
-    n: int
-
-
-def arms_of(runs: Sequence[Run]) -> list[Arm]:
-    """The arms in order of first appearance. A seed that comes twice begins another arm, so that
-    nothing is counted as two draws that may be one."""
-    found: dict[tuple[str, int], list[Run]] = {}
+    A second run with the same settings and seed starts another arm: the two may be one draw, and
+    counting them as two would understate the error.
+    """
+    members: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        settings = {key: given for key, given in run.config.items() if key != "seed"}
-        same = json.dumps(settings, sort_keys=True, default=str)
-        seed, turn = setting(run, "seed"), 0
-        while any(setting(r, "seed") == seed for r in found.get((same, turn), ())):
+        settings, seed, turn = settings_without(run, "seed"), setting(run, "seed"), 0
+        while any(setting(r, "seed") == seed for r in members.get((settings, turn), ())):
             turn += 1
-        found.setdefault((same, turn), []).append(run)
-    arms = [Arm(label="", runs=members) for members in found.values()]
-    names = labels([_place(arm, runs) for arm in arms])
-    return [Arm(label=_named(a, n, runs), runs=a.runs) for a, n in zip(arms, names, strict=True)]
+        members.setdefault((settings, turn), []).append(run)
+    arms = [Arm(label="", runs=group) for group in members.values()]
+    names = labels([_folder_of(arm, runs) for arm in arms])
+    return [
+        Arm(label=_with_count(arm, name, runs), runs=arm.runs)
+        for arm, name in zip(arms, names, strict=True)
+    ]
 
 
 def setting(run: Run, key: str) -> Any:
-    """The value of a dotted key in config.yaml, None where it is absent."""
+    """The value of a dotted key of config.yaml, None if it is absent."""
     node: Any = run.config
     for part in key.split("."):
         if not isinstance(node, Mapping):
@@ -82,97 +87,161 @@ def setting(run: Run, key: str) -> Any:
     return node
 
 
+def settings_without(run: Run, *sections: str) -> str:
+    """All settings but those top-level keys, as text that is equal for equal settings."""
+    settings = {key: value for key, value in run.config.items() if key not in sections}
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
 def betas(arm: Arm) -> tuple[float, float] | None:
-    """(beta_pos, beta_neg) of the config, None where the estimator has none."""
-    pos, neg = (number(setting(arm.runs[0], key)) for key in BETAS)
-    return None if pos is None or neg is None else (pos, neg)
+    """(beta_pos, beta_neg) of the config, None if the estimator has none."""
+    pos, neg = (as_number(setting(arm.runs[0], key)) for key in BETAS)
+    return None if math.isnan(pos + neg) else (pos, neg)
 
 
-def smooth(values: Sequence[float], keep: float = EMA) -> list[float]:
-    """Moving average s_t = keep s_(t-1) + (1 - keep) x_t, s_0 = x_0 (paper: 0.7)."""
+def moving_average(values: Sequence[float], keep: float = EMA) -> list[float]:
+    """s_t = keep s_(t-1) + (1 - keep) x_t, with s_0 = x_0."""
     smoothed: list[float] = []
-    for here in values:
-        smoothed.append(keep * smoothed[-1] + (1 - keep) * here if smoothed else here)
+    for value in values:
+        smoothed.append(keep * smoothed[-1] + (1 - keep) * value if smoothed else value)
     return smoothed
 
 
-def curve(arm: Arm, get: Callable[[Run], Series], smoothed: bool) -> Line | None:
-    """A metric over steps, None where no run has it.
+def metric_curve(arm: Arm, get: Callable[[Run], Series], smoothed: bool) -> Curve | None:
+    """A metric over steps, None if no run has it.
 
-    Smoothed a run, then averaged at each step over the runs that have it; low and high are one
-    standard error of that mean. Of a single run: its raw values, or unsmoothed its own errors.
+    Each run is smoothed on its own, then the runs that have a step are averaged there; low and high
+    are one standard error of that mean. A single run has its unsmoothed values as `raw`, or, if
+    `smoothed` is False, its own standard errors as the spread.
     """
-    found = [one for one in map(get, arm.runs) if one.values]
+    found = [metric for metric in map(get, arm.runs) if metric.values]
     if not found:
         return None
-    lines = [smooth(one.values) if smoothed else one.values for one in found]
-    if len(found) == 1:
-        (one,), (y,) = found, lines
-        if smoothed:
-            return Line(x=one.steps, y=y, raw=one.values if len(y) > 1 else ())
-        low = [v - e for v, e in zip(y, one.errors, strict=True)] if one.errors else []
-        high = [v + e for v, e in zip(y, one.errors, strict=True)] if one.errors else []
-        return Line(x=one.steps, y=y, low=low, high=high)
-    at: dict[float, list[float]] = {}
-    for one, y in zip(found, lines, strict=True):
-        for step, here in zip(one.steps, y, strict=True):
-            at.setdefault(step, []).append(here)
-    return mean_line(at)
+    smooth = moving_average if smoothed else list
+    if len(found) > 1:
+        at: dict[float, list[float]] = {}
+        for metric in found:
+            for step, value in zip(metric.steps, smooth(metric.values), strict=True):
+                at.setdefault(step, []).append(value)
+        return mean_curve(at)
+    (metric,) = found
+    y = smooth(metric.values)
+    if smoothed:
+        return Curve(x=metric.steps, y=y, raw=metric.values if len(y) > 1 else ())
+    return _with_spread(metric.steps, y, metric.errors)
 
 
-def mean_line(at: Mapping[float, Sequence[float]]) -> Line:
-    """Means over runs by x; low and high are one standard error (the mean itself for one run)."""
+def mean_curve(at: Mapping[float, Sequence[float]]) -> Curve:
+    """x -> values of the runs, as means with one standard error (0 for a single run)."""
     x = sorted(at)
     y = [sum(at[place]) / len(at[place]) for place in x]
-    errors = [standard_error(at[place]) or 0.0 for place in x]
-    return Line(
-        x=x,
-        y=y,
-        low=[middle - error for middle, error in zip(y, errors, strict=True)],
-        high=[middle + error for middle, error in zip(y, errors, strict=True)],
+    return _with_spread(
+        x, y, [standard_error(at[place]) if len(at[place]) > 1 else 0.0 for place in x]
     )
 
 
-def estimate(numbers: Sequence[float]) -> Estimate | None:
-    """Student's t interval over runs: mean +- t(.975, n - 1) s / sqrt(n), s with n - 1.
+def _with_spread(x: Sequence[float], y: Sequence[float], errors: Sequence[float]) -> Curve:
+    """y - error to y + error; no spread if there are no errors."""
+    pairs = list(zip(y, errors, strict=False))
+    return Curve(x=x, y=y, low=[v - e for v, e in pairs], high=[v + e for v, e in pairs])
 
-    nan is left out; None where nothing is left.
-    """
-    known = [given for given in numbers if math.isfinite(given)]
+
+def mean_over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half the width of its 95% t interval: t(.975, n - 1) s / sqrt(n), where s
+    divides by n - 1. nan values are left out. One value has no half width (nan), none no mean."""
+    known = [value for value in values if math.isfinite(value)]
     if not known:
-        return None
-    error, n = standard_error(known), len(known)
-    if error is None:
-        return Estimate(mean=known[0], half=None, n=1)
-    from scipy import stats  # slow to load, and only arms of several seeds need it
-
-    return Estimate(mean=sum(known) / n, half=float(stats.t.ppf(0.975, n - 1)) * error, n=n)
+        return math.nan, math.nan
+    n = len(known)
+    return sum(known) / n, float(stats.t.ppf(0.975, n - 1)) * standard_error(known)
 
 
-def finished(arm: Arm) -> list[Run]:
-    """The runs that came as far as the farthest of the arm: only these have a last value."""
-    farthest = max(run.rows[-1]["step"] for run in arm.runs)
-    return [run for run in arm.runs if run.rows[-1]["step"] == farthest]
+def longest_runs(arm: Arm) -> list[Run]:
+    """The runs that have reached the arm's last step. Only these have a last value."""
+    last_step = max(run.rows[-1]["step"] for run in arm.runs)
+    return [run for run in arm.runs if run.rows[-1]["step"] == last_step]
 
 
-def kappa_hat(run: Run) -> float:
-    """Mean of diag/kappa over the first 20 steps (the paper's Appendix E); nan without any."""
-    kappas = series(run, "diag/kappa")
-    early = [k for step, k in zip(kappas.steps, kappas.values, strict=True) if step <= KAPPA_STEPS]
-    return sum(early) / len(early) if early else math.nan
+def table_head(arms: Sequence[Arm]) -> list[Cell]:
+    """(name, unit) of each column after the arm's name."""
+    accuracies = [
+        column
+        for name, _ in _accuracies(arms)
+        for column in ((f"Held-out {name}", "accuracy, fraction"), ("Gain", f"{name}, fraction"))
+    ]
+    return [
+        ("Method", ""),
+        *accuracies,
+        ("Reward", "mean, fraction"),
+        ("Entropy", "nats per token"),
+        ("κ\N{COMBINING CIRCUMFLEX ACCENT}", "nats per token, 20 steps"),
+        ("Seeds", ""),
+        ("Steps", "done"),
+        ("Time", "minutes per run"),
+        ("Model", ""),
+    ]
 
 
-def standard_error(numbers: Sequence[float]) -> float | None:
-    """Of their mean, s / sqrt(n) with s to n - 1; None of fewer than two."""
-    n = len(numbers)
-    if n < 2:
-        return None
-    mean = sum(numbers) / n
-    return math.sqrt(sum((given - mean) ** 2 for given in numbers) / (n - 1) / n)
+def table_row(arm: Arm, arms: Sequence[Arm]) -> dict[str, Any]:
+    """The arm's label and cells. First and last values are those of `longest_runs`."""
+    runs, first = longest_runs(arm), arm.runs[0]
+    steps, planned = runs[0].rows[-1]["step"], as_number(setting(first, "steps"))
+    seeds = [setting(run, "seed") for run in arm.runs]
+    spent = [minutes(run) for run in runs]
+    reward, entropy = (partial(series, metric=m) for m in ("reward/mean", "policy/entropy"))
+    behind = len(runs) < len(arm.runs)
+    cells = [
+        (method(first), ""),
+        *(
+            cell
+            for _, get in _accuracies(arms)
+            for cell in (_first_to_last(runs, get), _gain(runs, get))
+        ),
+        _first_to_last(runs, reward),
+        _first_to_last(runs, entropy),
+        (_with_interval([kappa_hat(run.rows) for run in arm.runs]), ""),
+        (
+            ", ".join(NO_VALUE if seed is None else str(seed) for seed in seeds),
+            f"last values: {len(runs)} of {len(arm.runs)} runs" if behind else "",
+        ),
+        (str(steps), "" if math.isnan(planned) or planned == steps else f"of {planned:.0f}"),
+        (f"{sum(spent) / len(spent):.1f}" if any(spent) else NO_VALUE, ""),
+        (model(first), ""),
+    ]
+    return {"label": arm.label, "cells": cells}
 
 
-def _place(arm: Arm, runs: Sequence[Run]) -> Path:
-    """The folder that an arm is named by: the one that holds its runs and no other, if any."""
+def method(run: Run) -> str:
+    """The estimator's name, with its betas if the config has them: `asym (β+ 0.7, β- 0.3)`."""
+    values = [
+        f"{sign}{NBSP}{setting(run, key)}"
+        for sign, key in zip(("β+", f"β{MINUS}"), BETAS, strict=True)
+        if setting(run, key) is not None
+    ]
+    name = str(setting(run, "advantage.name") or "unknown method")
+    return f"{name} ({', '.join(values)})" if values else name
+
+
+def model(run: Run) -> str:
+    return shorten(str(setting(run, "model.path") or "an unnamed model"), 48)
+
+
+def differing_settings(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
+    """(dotted key, its value in each arm) of every setting that is not the same in all arms.
+
+    The seed is left out if some arm has several.
+    """
+    flat = [_flat(arm.runs[0].config) for arm in arms]
+    keys = {key for settings in flat for key in settings}
+    if any(len(arm.runs) > 1 for arm in arms):
+        keys.discard("seed")
+    table = [(key, [settings.get(key, NO_VALUE) for settings in flat]) for key in sorted(keys)]
+    return [(key, values) for key, values in table if len(set(values)) > 1]
+
+
+def _folder_of(arm: Arm, runs: Sequence[Run]) -> Path:
+    """The folder that names an arm: the one that holds its runs and no other run, if there is one,
+    else the folder of its first run."""
     folders = [run.folder for run in arm.runs]
     shared = Path(os.path.commonpath(folders))
     others = [run.folder for run in runs if run.folder not in folders]
@@ -181,134 +250,58 @@ def _place(arm: Arm, runs: Sequence[Run]) -> Path:
     return shared
 
 
-def _named(arm: Arm, name: str, runs: Sequence[Run]) -> str:
+def _with_count(arm: Arm, name: str, runs: Sequence[Run]) -> str:
     more = len(arm.runs) - 1
-    return f"{name} and {more} more" if more and _place(arm, runs) == arm.runs[0].folder else name
+    return (
+        f"{name} and {more} more" if more and _folder_of(arm, runs) == arm.runs[0].folder else name
+    )
 
 
-NONE, MINUS, SPACE = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
-Cell = tuple[str, str]  # text, small print
-
-
-def table_head(arms: Sequence[Arm]) -> list[Cell]:
-    """(name, unit) of each column after the arm's own."""
-    return [
-        ("Method", ""),
-        *(column for name, _ in _scores(arms) for column in _score_head(name)),
-        ("Reward", "mean, fraction"),
-        ("Entropy", "nats a token"),
-        ("κ\N{COMBINING CIRCUMFLEX ACCENT}", "nats a token, 20 steps"),
-        ("Seeds", ""),
-        ("Steps", "done"),
-        ("Time", "minutes a run"),
-        ("Model", ""),
-    ]
-
-
-def table_row(arm: Arm, arms: Sequence[Arm]) -> dict[str, Any]:
-    """An arm's cells. Last values are over the runs that came as far as the farthest of the arm."""
-    runs = finished(arm)
-    steps, planned = runs[0].rows[-1]["step"], setting(arm.runs[0], "steps")
-    seeds = [setting(run, "seed") for run in arm.runs]
-    spent = [minutes(run) for run in runs]
-    reward, entropy = (partial(series, metric=m) for m in ("reward/mean", "policy/entropy"))
-    cells = [
-        (method(arm.runs[0]), ""),
-        *(cell for _, get in _scores(arms) for cell in (_from_to(runs, get), _gain(runs, get))),
-        _from_to(runs, reward),
-        _from_to(runs, entropy),
-        (_written(estimate([kappa_hat(run) for run in arm.runs])), ""),
-        (", ".join(NONE if seed is None else str(seed) for seed in seeds), _left_behind(arm)),
-        (str(steps), f"of {planned}" if number(planned) not in (None, steps) else ""),
-        (f"{sum(spent) / len(spent):.1f}" if any(spent) else NONE, ""),
-        (model(arm.runs[0]), ""),
-    ]
-    return {"label": arm.label, "cells": cells}
-
-
-def _left_behind(arm: Arm) -> str:
-    """Small print where not every seed is in the last values."""
-    ahead, all_runs = len(finished(arm)), len(arm.runs)
-    return "" if ahead == all_runs else f"last values: {ahead} of {all_runs} runs"
-
-
-def method(run: Run) -> str:
-    """The estimator's name and its betas where the config has them: `asym (β+ 0.7, β- 0.3)`."""
-    betas = [
-        f"{sign}{SPACE}{setting(run, key)}"
-        for sign, key in (("β+", "advantage.beta_pos"), (f"β{MINUS}", "advantage.beta_neg"))
-        if setting(run, key) is not None
-    ]
-    name = str(setting(run, "advantage.name") or "unknown method")
-    return f"{name} ({', '.join(betas)})" if betas else name
-
-
-def model(run: Run) -> str:
-    return shorten(str(setting(run, "model.path") or "an unnamed model"), 48)
-
-
-def differences(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
-    """The settings that are not the same in all arms: dotted key, its value in each; the seed is
-    one where some arm has no other."""
-    flat = [_flat(arm.runs[0].config) for arm in arms]
-    if any(len(arm.runs) > 1 for arm in arms):
-        flat = [{key: v for key, v in settings.items() if key != "seed"} for settings in flat]
-    keys = sorted({key for settings in flat for key in settings})
-    table = [(key, [settings.get(key, NONE) for settings in flat]) for key in keys]
-    return [(key, given) for key, given in table if len(set(given)) > 1]
-
-
-def _scores(arms: Sequence[Arm]) -> list[tuple[str, Callable[[Run], Series]]]:
-    """Each benchmark, and first their mean where there are several."""
+def _accuracies(arms: Sequence[Arm]) -> list[tuple[str, Callable[[Run], Series]]]:
+    """(name, series) of each benchmark, after their mean if there are several."""
     return [
         (names[0] if len(names) == 1 else "mean", partial(accuracy, names=names))
-        for names in with_mean([run for arm in arms for run in arm.runs])
+        for names in benchmark_sets([run for arm in arms for run in arm.runs])
     ]
 
 
-def _score_head(name: str) -> list[Cell]:
-    return [(f"Held-out {name}", "accuracy, fraction"), ("Gain", f"{name}, fraction")]
+def _first_to_last(runs: Sequence[Run], get: Callable[[Run], Series]) -> Cell:
+    """`first → last`, with the steps as small print.
 
-
-def _from_to(runs: Sequence[Run], get: Callable[[Run], Series]) -> Cell:
-    """`first → last`, each with what is known of its error; the steps are small print.
-
-    Over several runs +- is a 95% t interval over them; of one it is its own standard error.
+    +- is a 95% t interval over several runs, or the standard error that a single run recorded.
     """
-    curves = [one for one in map(get, runs) if one.values]
-    if not curves:
-        return NONE, ""
-    ends = (0, -1) if any(len(one.values) > 1 for one in curves) else (0,)
-    steps = " → ".join(str(curves[0].steps[i]) for i in ends)
-    small = f"step{'s' * (len(ends) > 1)} {steps}"
-    if len(curves) > 1:
-        said = [_written(estimate([one.values[i] for one in curves])) for i in ends]
-        return " → ".join(said), small
-    (one,) = curves
-    errors = [f" ± {error:.3f}" for error in one.errors] or [""] * len(one.values)
-    said = [f"{one.values[i]:.3f}{errors[i]}" for i in ends]
-    return " → ".join(said), small
+    found = [metric for metric in map(get, runs) if metric.values]
+    if not found:
+        return NO_VALUE, ""
+    ends = (0, -1) if any(len(metric.values) > 1 for metric in found) else (0,)
+    if len(found) > 1:
+        texts = [_with_interval([m.values[i] for m in found]) for i in ends]
+    else:
+        (only,) = found
+        errors = [f" ± {error:.3f}" for error in only.errors] or [""] * len(only.values)
+        texts = [f"{only.values[i]:.3f}{errors[i]}" for i in ends]
+    steps = " → ".join(str(found[0].steps[i]) for i in ends)
+    return " → ".join(texts), f"step{'s' * (len(ends) > 1)} {steps}"
 
 
 def _gain(runs: Sequence[Run], get: Callable[[Run], Series]) -> Cell:
-    """Last minus first, over several runs with its 95% interval. Of one run without an error: its
-    two evaluations share problems, so theirs do not add up."""
-    gains = [c.values[-1] - c.values[0] for c in map(get, runs) if len(c.values) > 1]
-    return _written(estimate(gains), "+"), ""
+    """Last minus first. A single run has no error here: its two evaluations share problems, so
+    their errors are not independent."""
+    gains = [m.values[-1] - m.values[0] for m in map(get, runs) if len(m.values) > 1]
+    return _with_interval(gains, "+"), ""
 
 
-def _written(of: Estimate | None, sign: str = "") -> str:
-    if of is None:
-        return NONE
-    text = f"{of.mean:{sign}.3f}".replace("-", MINUS)
-    return text if of.half is None else f"{text} ± {of.half:.3f}"
+def _with_interval(values: Sequence[float], sign: str = "") -> str:
+    mean, half_width = mean_over_seeds(values)
+    text = f"{mean:{sign}.3f}".replace("-", MINUS) if math.isfinite(mean) else NO_VALUE
+    return f"{text} ± {half_width:.3f}" if math.isfinite(half_width) else text
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
-    for key, given in settings.items():
-        if isinstance(given, Mapping):
-            flat |= _flat(given, f"{prefix}{key}.")
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = shorten(str(given), 60)
+            flat[f"{prefix}{key}"] = shorten(str(value), 60)
     return flat

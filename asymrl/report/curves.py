@@ -1,118 +1,89 @@
-"""Curves over group accuracy p: what an arm's estimator gives, and what its updates measured.
+"""Curves over group accuracy p: what an arm's estimator computes, and what its updates measured.
 
-Knows configs' estimators and metrics by accuracy; nothing of drawing. Loads torch when a curve is
-wanted and not before, since the curves are those of the code that trains, not of a copy.
+Knows estimators and the metrics by accuracy; knows nothing about drawing. It calls the estimators
+that training uses, so torch is imported, but only when the first curve is computed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asymrl.report.arms import Arm, Line, mean_line, setting
-from asymrl.report.runs import Run, number, series
+from asymrl.report.arms import Arm, Curve, mean_curve, setting
+from asymrl.report.runs import as_number, gradient_mass, series
 from asymrl.types import frozen
 
 Points = Sequence[tuple[float, float]]
-FINE = 200  # rollouts in the group that a smooth curve is drawn with
-LARGEST = 1024  # rollouts in a group that is drawn at all
+FINE_GROUP = 200  # rollouts per group for smooth curves
+MAX_GROUP = 1024  # rollouts per group; larger groups are not drawn
 
 
 @frozen
-class Curves:
-    """Of one arm, by "positive" and "negative": advantage A(p), and mass W(p), the mean |A| that a
-    group of accuracy p gives that channel: p |A_pos(p)| and (1 - p) |A_neg(p)|."""
+class EstimatorCurves:
+    """One arm's curves, by "positive" and "negative". advantage: A(p); mass: W(p), the mean |A|
+    that a group of accuracy p gives the channel: p |A_pos(p)| or (1 - p) |A_neg(p)|."""
 
-    advantage: Mapping[str, Line]
-    mass: Mapping[str, Line]
+    advantage: Mapping[str, Curve]
+    mass: Mapping[str, Curve]
 
 
-def curves(arm: Arm) -> Curves | None:
-    """The estimator of the arm's config at its own group size G, None where there is none to draw.
+def estimator_curves(arm: Arm) -> EstimatorCurves | None:
+    """The curves of the estimator in the arm's config, at its own group size G.
 
-    At p = k / G exactly, where a channel has rollouts. Between them, where the values do not depend
-    on G, the curve of large groups; else straight lines. Estimators that see more than p are given
-    equal log-probs, and a batch with every accuracy once.
+    They are exact at each p = k / G where the channel has rollouts. In between they follow the
+    curve of large groups if the values do not depend on G, else straight lines. Estimators that use
+    more than p get equal log-probs and a batch with each accuracy once. None if the config names no
+    estimator that this version can compute.
     """
     name, size = setting(arm.runs[0], "advantage.name"), setting(arm.runs[0], "rollout.group_size")
-    given = setting(arm.runs[0], "advantage")
-    if not isinstance(given, Mapping) or not isinstance(size, int) or not 1 < size <= LARGEST:
+    if not isinstance(size, int) or not 1 < size <= MAX_GROUP:
         return None
-    params = {key: v for key, v in given.items() if key != "name"}
     from asymrl.algo.advantages import ADVANTAGES
 
     if not isinstance(name, str) or name not in ADVANTAGES:
         return None
+    params = {k: v for k, v in setting(arm.runs[0], "advantage").items() if k != "name"}
     try:
-        own = _tabulated(ADVANTAGES[name], params, size)
-        fine = _tabulated(ADVANTAGES[name], params, size * max(1, FINE // size))
+        exact = _tabulate(ADVANTAGES[name], params, size)
+        fine = _tabulate(ADVANTAGES[name], params, size * max(1, FINE_GROUP // size))
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError):
-        return None  # a config of another version: other names, other ranges, other types
-    if any(number(a) is None for points in (*own.values(), *fine.values()) for _, a in points):
+        return None  # the config of another version: other names, other ranges, other types
+    if any(math.isnan(as_number(a)) for by in (exact, fine) for ps in by.values() for _, a in ps):
         return None
-    return Curves(
-        advantage={channel: _line(own[channel], fine[channel], False) for channel in own},
-        mass={channel: _mass(channel, own[channel], fine[channel]) for channel in own},
+    return EstimatorCurves(
+        advantage={channel: _join(exact[channel], fine[channel], False) for channel in exact},
+        mass={channel: _mass(channel, exact[channel], fine[channel]) for channel in exact},
     )
 
 
-def measured(arm: Arm, channel: str) -> Line | None:
-    """Gradient mass a group by its accuracy, as measured: means over the arm's runs.
-
-    pressure/<channel>/<p> over groups/accuracy/<p>, both summed over all steps of a run (a missing
-    pressure is 0). None where no run has any.
-    """
+def measured_mass(arm: Arm, channel: str) -> Curve | None:
+    """`gradient_mass` averaged over the arm's runs, None if no run has any."""
     at: dict[float, list[float]] = {}
     for run in arm.runs:
-        for p, mass in _measured(run, channel).items():
+        for p, mass in gradient_mass(run.rows, channel).items():
             at.setdefault(p, []).append(mass)
-    return mean_line(at) if any(mass for masses in at.values() for mass in masses) else None
+    return mean_curve(at) if any(map(any, at.values())) else None
 
 
-def _measured(run: Run, channel: str) -> dict[float, float]:
-    often: dict[str, float] = {}
-    mass: dict[str, float] = {}
-    counts, pressures = "groups/accuracy/", f"pressure/{channel}/"
-    for row in run.rows:
-        for key, given in row.items():
-            here = number(given)
-            if here is not None and key.startswith(counts):
-                often[key.removeprefix(counts)] = often.get(key.removeprefix(counts), 0.0) + here
-            elif here is not None and key.startswith(pressures):
-                mass[key.removeprefix(pressures)] = (
-                    mass.get(key.removeprefix(pressures), 0.0) + here
-                )
-    if not mass:
-        return {}
-    shares = {p: total for p, total in often.items() if total > 0 and _is_accuracy(p)}
-    return {float(p): mass.get(p, 0.0) / total for p, total in shares.items()}
-
-
-def _is_accuracy(text: str) -> bool:
-    try:
-        return 0 <= float(text) <= 1
-    except ValueError:
-        return False
-
-
-def moving(arm: Arm, beta: str) -> bool:
-    """Whether a schedule moved advantage/<beta> during some run of the arm."""
+def has_schedule(arm: Arm, beta: str) -> bool:
+    """Whether advantage/<beta> changed during some run of the arm."""
     return any(len(set(series(run, f"advantage/{beta}").values)) > 1 for run in arm.runs)
 
 
-def one_curve(names: Sequence[str], lines: Sequence[Line | None]) -> str:
-    """Which arms have the same curve, in words: in a drawing the later may hide the earlier."""
-    found: dict[tuple[float, ...], list[str]] = {}
-    for name, line in zip(names, lines, strict=True):
-        if line:
-            found.setdefault((*line.x, *(round(y, 9) for y in line.y)), []).append(name)
-    return "".join(f" One curve: {', '.join(own)}." for own in found.values() if len(own) > 1)
+def equal_curves(names: Sequence[str], curves: Sequence[Curve | None]) -> str:
+    """Sentences that name the arms with the same curve: in a figure one may hide the other."""
+    arms: dict[tuple[float, ...], list[str]] = {}
+    for name, curve in zip(names, curves, strict=True):
+        if curve:
+            arms.setdefault((*curve.x, *(round(y, 9) for y in curve.y)), []).append(name)
+    return "".join(f" Same curve: {', '.join(same)}." for same in arms.values() if len(same) > 1)
 
 
-def _tabulated(
+def _tabulate(
     estimator: Callable[..., Any], params: Mapping[str, Any], size: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """(p, advantage) of each channel, p = k / size, from groups with k = 0 .. size right ones."""
+    """Channel -> (p, advantage) for p = k / size, from groups with k = 0 .. size correct ones."""
     import torch
 
     from asymrl.types import Groups
@@ -123,43 +94,42 @@ def _tabulated(
     groups = Groups(
         rewards=rewards, valid=rewards >= 0, lengths=flat.long() + 1, mean_logprobs=flat
     )
-    found = estimator(groups, **params)
+    advantages = estimator(groups, **params)
     return {
-        "positive": [(j / size, float(found[j, 0])) for j in range(1, size + 1)],
-        "negative": [(j / size, float(found[j, -1])) for j in range(size)],
+        "positive": [(j / size, float(advantages[j, 0])) for j in range(1, size + 1)],
+        "negative": [(j / size, float(advantages[j, -1])) for j in range(size)],
     }
 
 
-def _mass(channel: str, own: Points, fine: Points) -> Line:
-    """p |A+(p)| or (1 - p) |A-(p)|, also beyond the outermost k / G where that stays in scale."""
-    own, fine = (
+def _mass(channel: str, exact: Points, fine: Points) -> Curve:
+    """p |A_pos(p)| or (1 - p) |A_neg(p)|, to p = 0 and 1 unless it grows without bound there."""
+    exact, fine = (
         [(p, (p if channel == "positive" else 1 - p) * abs(a)) for p, a in points]
-        for points in (own, fine)
+        for points in (exact, fine)
     )
-    whole = _line(own, fine, True)
-    if max(whole.y) > 2 * max(mass for _, mass in own):  # it grows without bound
-        return _line(own, fine, False)
-    return whole
+    whole = _join(exact, fine, True)
+    unbounded = max(whole.y) > 2 * max(mass for _, mass in exact)
+    return _join(exact, fine, False) if unbounded else whole
 
 
-def _line(own: Points, fine: Points, whole: bool) -> Line:
-    """The fine curve, where it agrees with the own one, between the own points.
+def _join(exact: Points, fine: Points, to_the_ends: bool) -> Curve:
+    """The exact points, with the fine ones between them if the two agree, else straight lines.
 
-    Out to p = 0 and 1 where the two agree on the end (a flip's end depends on G); `whole`: also
-    where the channel has no end there. Otherwise straight lines.
+    The fine points go out to p = 0 or 1 if the two agree on that end (a flip's end depends on G),
+    or, if the channel has no rollouts at that end, if `to_the_ends`.
     """
     at = {round(p, 9): a for p, a in fine}
 
     def agree(points: Points) -> bool:
         return all(abs(at[round(p, 9)] - a) <= 1e-4 * max(1.0, abs(a)) for p, a in points)
 
-    inner = [(p, a) for p, a in own if 0 < p < 1]
+    inner = [(p, a) for p, a in exact if 0 < p < 1]
     if not agree(inner):
-        return Line(x=[p for p, _ in own], y=[a for _, a in own])
-    ends = [[(p, a) for p, a in own if p == end] for end in (0, 1)]
-    low, high = (agree(end) if end else whole for end in ends)
-    points = dict(own)
+        return Curve(x=[p for p, _ in exact], y=[a for _, a in exact])
+    ends = [[(p, a) for p, a in exact if p == end] for end in (0, 1)]
+    low, high = (agree(end) if end else to_the_ends for end in ends)
+    points = dict(exact)
     for p, a in fine:
         if (low or p > inner[0][0]) and (high or p < inner[-1][0]):
             points.setdefault(next((q for q in points if abs(p - q) < 1e-9), p), a)
-    return Line(x=sorted(points), y=[points[p] for p in sorted(points)])
+    return Curve(x=sorted(points), y=[points[p] for p in sorted(points)])

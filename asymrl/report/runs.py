@@ -1,18 +1,12 @@
-"""A readable sample of the rollouts that runs saved, thinned so that a page of many runs is light.
+"""Reads run folders for the report: settings, metrics, and a sample of the saved rollouts.
 
-Knows the files in rollouts/ and what of them is shown; nothing of how. A group is the rollouts of
-one prompt draw.
-
-Reads run folders for the report: settings and metrics.
-
-Knows the layout of a run folder and nothing of how it is drawn. A run may be unfinished, and may
-lack metrics or evaluations. A folder that cannot be read is left out, with a sentence that names
-the file and the line; rollouts are read by `report_rollouts`.
+Knows the files of a run folder and nothing about pages or drawings. A run may be unfinished, and it
+may have no evaluations or rollouts. `read_runs` skips a folder that it cannot read and returns a
+sentence that names the file and the line. A group is the rollouts of one prompt draw.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,143 +14,36 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from asymrl.errors import UserError, printable
+from asymrl.errors import UserError, printable, short_repr
+from asymrl.files import read_jsonl
 from asymrl.types import frozen
 
-GROUPS = 240  # on a page, shared evenly among the runs, at least one a run
-MOST_ROLLOUT_STEPS = 6  # of a run
-ROLLOUTS = 4  # of a group
-LONGEST_TEXT = 4000  # characters
+TIME_TOTALS = ("total", "step", "verify_wait")  # verify_wait is part of generate
+KAPPA_STEPS = 20
+MAX_MAGNITUDE = 1e100  # larger numbers are not measurements, and their squares overflow
+MAX_STEP = 10**9
+MAX_GROUPS = 240  # on one page, shared evenly among the runs, at least one per run
+MAX_ROLLOUT_STEPS = 6  # per run
+MAX_ROLLOUTS = 4  # per group
+MAX_TEXT = 4000  # characters
 
-
-@frozen
-class Sample:
-    """What the page shows of one run: groups, by step; notes: what was left out, in words."""
-
-    groups: Sequence[Mapping[str, Any]]
-    notes: Sequence[str]
-
-
-def sample_rollouts(run: Run, num_groups: int) -> Sample:
-    """At most `num_groups` groups of the run, from at most MOST_ROLLOUT_STEPS of its saved steps.
-
-    Steps: evenly spaced among the saved ones, the first and the last included. Of each as many
-    groups, evenly spaced in order of group accuracy, so that hard and easy ones both show; of each
-    group up to ROLLOUTS rollouts, taken in turn from the correct, wrong and truncated ones. So what
-    is shown is not in proportion. A step that cannot be read is left out, with a note.
-    """
-    files = sorted((run.folder / "rollouts").glob("step-*.jsonl"))
-    chosen = evenly(files, max(1, min(MOST_ROLLOUT_STEPS, num_groups // 2 or 1)))
-    groups, notes = [], []
-    for file in chosen:
-        try:
-            rows, half = json_lines(file)
-        except UserError as error:
-            notes.append(f"{run.label}: {error}; this step's rollouts were left out")
-            continue
-        if half:
-            notes.append(f"{run.label}: the half-written last line of {file.name} was left out")
-        groups += evenly(_groups(rows, _step(file)), max(1, num_groups // len(chosen)))
-    if not groups:
-        notes.append(f"{run.label}: no rollouts were saved")
-    return Sample(groups=sorted(groups, key=lambda g: (g["step"], g["draw"])), notes=notes)
-
-
-def evenly(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of them, evenly spaced, both ends included; all where there are no more; the last
-    where one is wanted."""
-    if len(items) <= count:
-        return list(items)
-    if count == 1:
-        return [items[-1]]
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
-
-
-def _step(file: Path) -> int:
-    digits = file.stem.removeprefix("step-")
-    return int(digits) if digits.isdecimal() else 0
-
-
-def _groups(rows: Sequence[Mapping[str, Any]], step: int) -> list[dict[str, Any]]:
-    """By rising group accuracy, in the order drawn where it is equal. As in training, what
-    `truncation: mask` left out counts neither as solved nor in the group's size."""
-    by_draw: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_draw.setdefault(str(row.get("draw", row.get("problem_id"))), []).append(row)
-    groups = []
-    for draw, members in enumerate(by_draw.values()):
-        shown = [_shown(row) for row in members]
-        counted = [_shown(row) for row in members if row.get("valid") is not False]
-        problem = members[0].get("problem") or members[0].get("prompt")
-        groups.append(
-            {
-                "step": step,
-                "draw": draw,
-                "problem": _text(problem or members[0].get("problem_id")),
-                "gold": _text(members[0].get("gold")),
-                "solved": sum(rollout["correct"] for rollout in counted),
-                "size": len(counted),
-                "rollouts": list(_in_turn(shown))[:ROLLOUTS],
-            }
-        )
-    return sorted(groups, key=lambda group: group["solved"] / max(1, group["size"]))
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One rollout as the page shows it. Correct is what earned the reward."""
-    reward = number(row.get("reward"))
-    return {
-        "response": _text(row.get("response")),
-        "answer": _text(row.get("answer")),
-        "reason": _text(row.get("reason")).replace("_", " "),
-        "tokens": number(row.get("tokens")),
-        "advantage": number(row.get("advantage")),
-        "correct": reward > 0.5 if reward is not None else row.get("reason") == "correct",
-        "truncated": row.get("truncated") is True,
-    }
-
-
-def _text(given: Any) -> str:
-    """As text; of a long one the beginning and, where a response has its answer, the end."""
-    text = "" if given is None else str(given)
-    if len(text) <= LONGEST_TEXT:
-        return text
-    half = LONGEST_TEXT // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n\n[... {left_out:,} characters left out ...]\n\n{text[-half:]}"
-
-
-def _in_turn(group: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Correct, wrong, truncated, correct, wrong, ... : each rollout once."""
-    truncated = [row for row in group if row["truncated"]]
-    correct = [row for row in group if row["correct"] and not row["truncated"]]
-    wrong = [row for row in group if not row["correct"] and not row["truncated"]]
-    for trio in zip_longest(correct, wrong, truncated):
-        yield from (row for row in trio if row is not None)
-
-
-NO_PHASES = ("time/total", "time/step", "time/verify_wait")
-MOST = 1e100  # of a number: beyond it squares overflow, and nothing is measured there
-MOST_STEPS = 10**9
-MOST_SETTINGS, DEEPEST = 10_000, 32  # of a config.yaml, aliases written out
+JsonRow = Mapping[str, Any]
 
 
 @frozen
 class Run:
-    """One run folder. rows: the metrics by rising step; notes: what was left out, in words."""
+    """One run folder. rows: metrics by rising step; notes: sentences about what was skipped."""
 
     label: str
     folder: Path
     config: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[JsonRow]
     notes: Sequence[str]
 
 
 @frozen
 class Series:
-    """A metric of one run where it is present and finite. errors: its standard errors, or empty."""
+    """One metric of a run, at the steps that have it. errors: standard errors, or empty."""
 
     steps: Sequence[int]
     values: Sequence[float]
@@ -164,27 +51,25 @@ class Series:
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Each distinct run folder in the order given, and a sentence for each that was left out.
+    """The runs in the order given, each once, and a sentence for each folder that was skipped.
 
-    A folder that is no run but has run folders somewhere below it stands for these, in order of
-    their names. UserError where a folder does not exist, and where no folder is a readable run.
+    A folder that is not a run stands for all run folders below it, sorted by path. UserError if a
+    folder does not exist or if no run can be read.
     """
-    if not folders:
-        raise UserError("no run folder was given; name one or more folders with a metrics.jsonl")
     distinct = list(dict.fromkeys(run for folder in folders for run in _runs_at(folder)))
-    runs, left_out = [], []
+    runs, skipped = [], []
     for folder, label in zip(distinct, labels(distinct), strict=True):
         try:
             runs.append(_read_run(folder, label))
         except UserError as error:
-            left_out.append(str(error))
+            skipped.append(str(error))
     if not runs:
-        raise UserError("no run can be read: " + "; ".join(left_out[:3]))
-    return runs, left_out
+        raise UserError("no run can be read: " + "; ".join(skipped[:3]))
+    return runs, skipped
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """Folder names; those that clash take on parent folders until all differ."""
+    """Folder names. Equal names are extended by parent folders until all differ."""
     depth = [1] * len(folders)
     while True:
         names = ["/".join(f.parts[-d:]) for f, d in zip(folders, depth, strict=True)]
@@ -196,191 +81,275 @@ def labels(folders: Sequence[Path]) -> list[str]:
             depth[i] += 1
 
 
-def number(given: Any) -> float | None:
-    """A finite number, else None: null (a NaN as written), text, a missing key, beyond MOST."""
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        return None
-    return float(given) if abs(given) < MOST else None
+def as_number(value: Any) -> float:
+    """`value` as a float. nan for anything but a finite number of at most MAX_MAGNITUDE."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if abs(value) < MAX_MAGNITUDE else math.nan
 
 
 def series(run: Run, metric: str) -> Series:
     """The steps at which `metric` is a number, and its values there."""
-    rows = [row for row in run.rows if number(row.get(metric)) is not None]
-    return Series(steps=[row["step"] for row in rows], values=[float(row[metric]) for row in rows])
+    points = [(row["step"], as_number(row.get(metric))) for row in run.rows]
+    points = [(step, value) for step, value in points if not math.isnan(value)]
+    return Series(steps=[step for step, _ in points], values=[value for _, value in points])
 
 
 def accuracy(run: Run, names: Sequence[str]) -> Series:
-    """Mean accuracy over these benchmarks, at the steps that have `eval/<benchmark>/avg` of all.
+    """Mean of `eval/<benchmark>/avg` over the named benchmarks, at the steps that have all of them.
 
-    So a run that was not evaluated on one of them has none. Standard errors, from
-    `eval/<benchmark>/stderr`, are sqrt(sum se^2) / number of benchmarks (their problems are
-    independent of each other); they are there only if each of those steps has all of them.
+    Standard errors are sqrt(sum se^2) / number of benchmarks, from `eval/<benchmark>/stderr`:
+    problems of different benchmarks are independent. Empty unless every such step has all of them.
     """
     steps, values, errors = [], [], []
     for row in run.rows if names else ():
-        scores = [number(row.get(f"eval/{name}/avg")) for name in names]
-        known = [score for score in scores if score is not None]
-        if len(known) < len(names):
+        mean = sum(as_number(row.get(f"eval/{name}/avg")) for name in names) / len(names)
+        if math.isnan(mean):
             continue
+        stderrs = [as_number(row.get(f"eval/{name}/stderr")) for name in names]
         steps.append(row["step"])
-        values.append(sum(known) / len(names))
-        spread = [number(row.get(f"eval/{name}/stderr")) for name in names]
-        given = [error for error in spread if error is not None]
-        errors.append(math.hypot(*given) / len(names) if len(given) == len(names) else math.nan)
-    whole = all(math.isfinite(error) for error in errors)
-    return Series(steps=steps, values=values, errors=errors if whole else ())
-
-
-def with_mean(runs: Sequence[Run]) -> list[list[str]]:
-    """Each benchmark alone, and first all together where there are several and a run has all."""
-    names = benchmarks(runs)
-    together = len(names) > 1 and any(accuracy(run, names).values for run in runs)
-    return [names] * together + [[name] for name in names]
+        values.append(mean)
+        errors.append(math.hypot(*stderrs) / len(names))
+    return Series(steps=steps, values=values, errors=() if any(map(math.isnan, errors)) else errors)
 
 
 def benchmarks(runs: Sequence[Run]) -> list[str]:
     """Every benchmark that some run was evaluated on, in order of first appearance."""
     keys = dict.fromkeys(key for run in runs for row in run.rows for key in row)
-    return [key.split("/")[1] for key in keys if _is_accuracy(key)]
+    parts = [key.split("/") for key in keys]
+    return [part[1] for part in parts if len(part) == 3 and part[::2] == ["eval", "avg"]]
 
 
-def phase_seconds(run: Run, training_only: bool) -> dict[str, float]:
-    """Seconds spent in each phase over the whole run, from `time/<phase>`; no totals among
-    them, nor verify_wait, which is a part of generate.
+def benchmark_sets(runs: Sequence[Run]) -> list[list[str]]:
+    """Each benchmark alone, after all of them together if some run has all of them at one step."""
+    names = benchmarks(runs)
+    together = len(names) > 1 and any(accuracy(run, names).values for run in runs)
+    return [names] * together + [[name] for name in names]
 
-    training_only leaves out step 0, the evaluation before training.
-    """
-    seconds: dict[str, float] = {}
-    for row in run.rows:
-        if training_only and row["step"] == 0:
-            continue
-        for key, given in row.items():
-            spent = number(given)
-            if key.startswith("time/") and key not in NO_PHASES and spent and spent > 0:
-                phase = key.removeprefix("time/")
-                seconds[phase] = seconds.get(phase, 0.0) + spent
-    return seconds
+
+def phase_seconds(rows: Sequence[JsonRow]) -> dict[str, float]:
+    """Phase -> seconds over all rows, from `time/<phase>`, without the totals."""
+    seconds = _sums(rows, "time/")
+    return {k: spent for k, spent in seconds.items() if k not in TIME_TOTALS and spent > 0}
 
 
 def minutes(run: Run) -> float:
-    """Time on record, evaluations included: `time/step` where it is written, else all phases."""
+    """Recorded time, evaluations included: the sum of `time/step`, or of all phases without it."""
     whole = sum(series(run, "time/step").values)
-    return (whole or sum(phase_seconds(run, training_only=False).values())) / 60
+    return (whole or sum(phase_seconds(run.rows).values())) / 60
 
 
-def json_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The objects of a JSONL file, and whether a half-written last line was dropped.
+def kappa_hat(rows: Sequence[JsonRow]) -> float:
+    """Mean of diag/kappa over the first 20 steps, nats per token (the paper's Appendix E).
 
-    UserError with file and line where another line is no JSON object, or the file cannot be read.
+    Values that are not numbers are left out; nan if there are none.
     """
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    tail = lines.pop()  # empty where the last line ended as it should
-    rows = [_json_object(file, number, line) for number, line in enumerate(lines, start=1)]
-    if not tail.strip():
-        return rows, False
-    try:
-        last = json.loads(tail)
-    except (ValueError, RecursionError):
-        return rows, True
-    return ([*rows, last], False) if isinstance(last, dict) else (rows, True)
+    early = [as_number(row.get("diag/kappa")) for row in rows if row["step"] <= KAPPA_STEPS]
+    known = [kappa for kappa in early if not math.isnan(kappa)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def gradient_mass(rows: Sequence[JsonRow], channel: str) -> dict[float, float]:
+    """Group accuracy p -> gradient mass per group of a channel ("positive" or "negative").
+
+    `pressure/<channel>/<p>` over `groups/accuracy/<p>` (the fraction of groups at p), each summed
+    over all rows. Clipping and response lengths are part of it. A p without pressure has mass 0.
+    Empty if no row has a pressure of this channel.
+    """
+    mass = _sums(rows, f"pressure/{channel}/")
+    groups = _sums(rows, "groups/accuracy/") if mass else {}
+    return {
+        float(p): mass.get(p, 0.0) / often
+        for p, often in groups.items()
+        if often > 0 and _is_fraction(p)
+    }
+
+
+def sample_rollouts(run: Run, num_groups: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """At most `num_groups` groups of the run, from at most MAX_ROLLOUT_STEPS of its saved steps,
+    and notes about what was skipped.
+
+    Steps are evenly spaced and include the first and the last. The groups of a step are evenly
+    spaced in order of group accuracy, so that hard and easy ones both show. A group's rollouts
+    alternate between correct, wrong and truncated ones, up to MAX_ROLLOUTS. So the sample is not
+    proportional. A step that cannot be read is skipped with a note.
+    """
+    files = sorted((run.folder / "rollouts").glob("step-*.jsonl"))
+    chosen = evenly(files, max(1, min(MAX_ROLLOUT_STEPS, num_groups // 2 or 1)))
+    groups, notes = [], []
+    for file in chosen:
+        try:
+            rows, partial = _read_rows(file)
+        except UserError as error:
+            notes.append(f"{run.label}: {error}; the rollouts of this step were skipped")
+            continue
+        if partial:
+            notes.append(f"{run.label}: skipped the incomplete last line of {file.name}")
+        step = file.stem.removeprefix("step-")
+        step_groups = _groups(list(rows.values()), int(step) if step.isdecimal() else 0)
+        groups += evenly(step_groups, max(1, num_groups // len(chosen)))
+    if not groups:
+        notes.append(f"{run.label}: no rollouts were saved")
+    return sorted(groups, key=lambda group: (group["step"], group["draw"])), notes
+
+
+def evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """`count` evenly spaced items, both ends included; all items if there are no more than that.
+
+    A count of 1 gives the last item.
+    """
+    if len(items) <= count:
+        return list(items)
+    if count == 1:
+        return [items[-1]]
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def _groups(rows: Sequence[JsonRow], step: int) -> list[dict[str, Any]]:
+    """The groups of a step by rising accuracy, then in order of their draws. As in training, a
+    rollout that `truncation: mask` excluded counts neither as solved nor in the group's size."""
+    by_draw: dict[str, list[JsonRow]] = {}
+    for row in rows:
+        by_draw.setdefault(str(row.get("draw", row.get("problem_id"))), []).append(row)
+    groups = []
+    for draw, members in enumerate(by_draw.values()):
+        first, rollouts = members[0], [_rollout(row) for row in members]
+        valid = [
+            r for r, row in zip(rollouts, members, strict=True) if row.get("valid") is not False
+        ]
+        groups.append(
+            {
+                "step": step,
+                "draw": draw,
+                "problem": _excerpt(
+                    first.get("problem") or first.get("prompt") or first.get("problem_id")
+                ),
+                "gold": _excerpt(first.get("gold")),
+                "solved": sum(rollout["correct"] for rollout in valid),
+                "size": len(valid),
+                "rollouts": list(_alternating(rollouts))[:MAX_ROLLOUTS],
+            }
+        )
+    return sorted(groups, key=lambda group: group["solved"] / max(1, group["size"]))
+
+
+def _rollout(row: JsonRow) -> dict[str, Any]:
+    """One rollout as the page shows it. It is correct if its reward is 1."""
+    reward, tokens, advantage = (
+        None if math.isnan(number) else number
+        for number in (as_number(row.get(key)) for key in ("reward", "tokens", "advantage"))
+    )
+    return {
+        "response": _excerpt(row.get("response")),
+        "answer": _excerpt(row.get("answer")),
+        "reason": _excerpt(row.get("reason")).replace("_", " "),
+        "tokens": tokens,
+        "advantage": advantage,
+        "correct": reward > 0.5 if reward is not None else row.get("reason") == "correct",
+        "truncated": row.get("truncated") is True,
+    }
+
+
+def _excerpt(value: Any) -> str:
+    """The value as text. A long text keeps its beginning and its end, where the answer is."""
+    text = "" if value is None else str(value)
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2
+    return (
+        f"{text[:half]}\n\n[... {len(text) - 2 * half:,} characters left out ...]\n\n{text[-half:]}"
+    )
+
+
+def _alternating(rollouts: Sequence[JsonRow]) -> Iterator[JsonRow]:
+    """Each rollout once, in the order correct, wrong, truncated, correct, wrong, ..."""
+    truncated = [row for row in rollouts if row["truncated"]]
+    correct = [row for row in rollouts if row["correct"] and not row["truncated"]]
+    wrong = [row for row in rollouts if not row["correct"] and not row["truncated"]]
+    for trio in zip_longest(correct, wrong, truncated):
+        yield from (row for row in trio if row is not None)
 
 
 def _runs_at(folder: Path) -> list[Path]:
-    """The folder itself if it is meant as a run, else all run folders below it."""
+    """The folder itself if it is a run folder, else all run folders below it."""
     folder = folder.resolve()
-    if not os.path.isdir(folder):  # Path.is_dir raises of names that no file can have
-        raise UserError(f"{folder} is no folder; a run folder, or a folder of runs, is needed")
-    marks = ("config.yaml", "metrics.jsonl")
-    if not any((folder / mark).exists() for mark in marks):
-        below = {file.parent for mark in marks for file in folder.rglob(mark)}
-        return sorted(below) or [folder]
-    return [folder]
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that no file system accepts
+        raise UserError(f"{folder} is not a folder; expected a run folder or a folder of runs")
+    files = ("config.yaml", "metrics.jsonl")
+    if any((folder / name).exists() for name in files):
+        return [folder]
+    return sorted({file.parent for name in files for file in folder.rglob(name)}) or [folder]
 
 
 def _read_run(folder: Path, label: str) -> Run:
-    config_file, metrics_file = folder / "config.yaml", folder / "metrics.jsonl"
-    for file in (config_file, metrics_file):
+    metrics = folder / "metrics.jsonl"
+    for file in (folder / "config.yaml", metrics):
         if not file.is_file():
-            raise UserError(
-                f"{folder} is no run folder: it has no {file.name}; a run folder has a "
-                "config.yaml and a metrics.jsonl, as train.py writes them"
-            )
-    rows, half = json_lines(metrics_file)
+            raise UserError(f"{folder} is not a run folder: it has no {file.name}")
+    rows, partial = _read_rows(metrics)
     if not rows:
-        raise UserError(
-            f"{metrics_file} has no finished step yet; a report needs at least one whole line"
-        )
-    by_step: dict[int, Mapping[str, Any]] = {}
-    for line, row in enumerate(rows, start=1):
+        raise UserError(f"{metrics} has no complete line; a report needs at least one step")
+    by_step: dict[int, JsonRow] = {}
+    for where, row in rows.items():
         step = row.get("step")
-        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MOST_STEPS:
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MAX_STEP:
             raise UserError(
-                f"{metrics_file} line {line} has step {_short(step)}; a whole number from 0 to "
-                f"{MOST_STEPS:,} is needed"
+                f"{where}: step is {short_repr(step)}; expected an integer from 0 to {MAX_STEP:,}"
             )
         by_step[step] = row
-    notes = [f"{label}: the half-written last line of metrics.jsonl was left out"] if half else []
+    notes = [f"{label}: skipped the incomplete last line of metrics.jsonl"] if partial else []
     if len(by_step) < len(rows):
-        notes.append(f"{label}: metrics.jsonl has steps twice; the later lines were used")
-    ordered = [by_step[step] for step in sorted(by_step)]
-    config = _config(config_file)
-    return Run(label=label, folder=folder, config=config, rows=ordered, notes=notes)
+        notes.append(f"{label}: metrics.jsonl repeats steps; the last line of each step is used")
+    return Run(
+        label=label,
+        folder=folder,
+        config=_read_settings(folder / "config.yaml"),
+        rows=[by_step[step] for step in sorted(by_step)],
+        notes=notes,
+    )
 
 
-def _short(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _read_rows(file: Path) -> tuple[dict[str, dict[str, Any]], bool]:
+    """ "FILE:LINE" -> object, and whether an incomplete last line was dropped."""
+    rows = dict(read_jsonl(file, drop_partial=True))
+    lines = file.read_bytes().rstrip().split(b"\n")
+    return rows, bool(lines[-1]) and f"{file}:{len(lines)}" not in rows
 
 
-def _config(file: Path) -> Mapping[str, Any]:
+def _read_settings(file: Path) -> Mapping[str, Any]:
+    """config.yaml as train.py reads it, but not validated: another version may have written it."""
+    from omegaconf import OmegaConf
+
+    from asymrl.config.load import read_config  # loads torch
+
+    settings = OmegaConf.to_container(read_config(file))
+    if not settings:
+        raise UserError(f"{file} is empty; expected the settings of a run")
+    if not _has_text_keys(settings):
+        raise UserError(f"{file} has a key that is not text; quote it")
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def _has_text_keys(node: Any) -> bool:
+    if isinstance(node, dict):
+        return all(isinstance(k, str) and _has_text_keys(child) for k, child in node.items())
+    return not isinstance(node, list) or all(map(_has_text_keys, node))
+
+
+def _sums(rows: Sequence[JsonRow], prefix: str) -> dict[str, float]:
+    """What follows `prefix` in a metric's name -> the sum of its numbers over all rows."""
+    sums: dict[str, float] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith(prefix) and not math.isnan(number := as_number(value)):
+                name = key.removeprefix(prefix)
+                sums[name] = sums.get(name, 0.0) + number
+    return sums
+
+
+def _is_fraction(text: str) -> bool:
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8", errors="replace"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{file}{where} is not valid YAML; a run's settings are needed") from None
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        # what PyYAML raises of `2001-99-99`, `!!bool x`, `!!timestamp x`, `!!int []`, `[[[[...`
-        raise UserError(f"{file} cannot be read as settings: {type(error).__name__}") from None
-    if not isinstance(config, Mapping):
-        raise UserError(f"{file} holds no settings; a mapping of keys to values is needed")
-    if why := _no_tree(config):
-        raise UserError(f"{file} {why}; a run's settings, as train.py writes them, are needed")
-    return config
-
-
-def _no_tree(config: Mapping[Any, Any]) -> str | None:
-    """Why this is not what a config can be, None if it is: by aliases a YAML file may hold itself,
-    or be far larger than it looks. Level by level, since recursion would end before it does."""
-    level: list[Any] = [config]
-    seen = 0
-    for _ in range(DEEPEST):
-        maps = [one for one in level if isinstance(one, Mapping)]
-        if any(not isinstance(key, str) for one in maps for key in one):
-            return "has a key that is no text"
-        lists = [one for one in level if isinstance(one, list)]
-        seen += sum(map(len, [*maps, *lists]))
-        if seen > MOST_SETTINGS:
-            return f"holds more than {MOST_SETTINGS:,} settings"
-        level = [v for one in maps for v in one.values()] + [v for one in lists for v in one]
-    return "holds itself, or is nested too deeply" if level else None
-
-
-def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise UserError(f"{file} line {number} is malformed; each line must be one JSON object")
-    return row
-
-
-def _is_accuracy(key: str) -> bool:
-    parts = key.split("/")
-    return len(parts) == 3 and parts[0] == "eval" and parts[2] == "avg"
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False

@@ -1,6 +1,7 @@
-"""A headless Chromium for tests, driven over a pipe in the DevTools protocol: no package needed.
+"""Drives a headless Chromium over a pipe with the DevTools protocol, without a further package.
 
-Messages are JSON objects that end with a zero byte, on file descriptors 3 (to it) and 4 (from it).
+Messages are JSON objects that end with a zero byte, on the browser's file descriptors 3 (input) and
+4 (output).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions")
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-WAIT = 60.0  # seconds for an answer; a shared machine is slow
+TIMEOUT = 60.0  # seconds for an answer; a shared machine is slow
 
 
 def find_browser() -> str | None:
@@ -28,7 +29,7 @@ def find_browser() -> str | None:
 
 
 class Tab:
-    """One page. `events`: everything that the browser reported of it, in order."""
+    """One page. `events`: everything that the browser reported about it, in order."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self.to_browser, self.from_browser = to_browser, from_browser
@@ -54,12 +55,12 @@ class Tab:
                 return answer["result"]
 
     def read(self) -> dict[str, Any]:
-        """The next message; an event is also kept."""
-        until = time.monotonic() + WAIT
+        """The next message. Events are also appended to `events`."""
+        until = time.monotonic() + TIMEOUT
         while b"\0" not in self.unread:
             ready, _, _ = select.select([self.from_browser], [], [], until - time.monotonic())
             part = os.read(self.from_browser, 1 << 20) if ready else b""
-            assert part, "the browser ended or did not answer"
+            assert part, "the browser exited or did not answer"
             self.unread += part
         text, self.unread = self.unread.split(b"\0", 1)
         message = json.loads(text)
@@ -68,7 +69,7 @@ class Tab:
         return message
 
     def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a page afresh at that size and colour scheme, and wait until it has loaded."""
+        """Load a page at that size and colour scheme, and wait until it has loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -78,7 +79,7 @@ class Tab:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self._go("about:blank")  # so that an address with another fragment loads afresh too
+        self._go("about:blank")  # otherwise another fragment would not reload it
         self.events.clear()
         self._go(url)
 
@@ -89,7 +90,7 @@ class Tab:
             self.read()
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression in the page, by the debugger, as no page may."""
+        """The value of a JavaScript expression. The page's security policy does not apply to it."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -106,24 +107,24 @@ class Tab:
         file.write_bytes(base64.b64decode(shot["data"]))
 
     def requests(self) -> list[str]:
-        """Every address that the page asked for since `open`."""
+        """Every address that the page requested since `open`."""
         return [
             event["params"]["request"]["url"]
             for event in self.events
             if event["method"] == "Network.requestWillBeSent"
         ]
 
-    def complaints(self) -> list[str]:
-        """What the console would show: errors, refused requests, exceptions, printed lines."""
+    def console_messages(self) -> list[str]:
+        """Errors, blocked requests, exceptions and printed lines since `open`."""
         methods = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
         return [json.dumps(event) for event in self.events if event["method"] in methods]
 
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Tab]:
-    """A browser of its own profile folder, ended on the way out."""
+    """A browser with its own profile folder, terminated on exit."""
     program = find_browser()
-    assert program, f"none of {', '.join(NAMES)} is here"
+    assert program, f"no browser found ({', '.join(NAMES)})"
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
 
     def place_pipes() -> None:

@@ -1,4 +1,4 @@
-"""Tiny run folders for the tests of the report: real files, with numbers made up by hand."""
+"""Tiny run folders for tests of the report: real files with made-up numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ seed: 11
 
 
 def step_row(step: int, **changed: Any) -> dict[str, Any]:
-    """One line of metrics.jsonl with every metric that the report draws."""
+    """One line of metrics.jsonl with every metric that the report shows."""
     row = {
         "step": step,
         "reward/mean": 0.25 * step,
@@ -48,7 +48,7 @@ SHORT = ({"step": 1, "reward/mean": 0.25}, {"step": 2, "reward/mean": 0.5})
 
 
 def rollout(draw: int, sample: int, **changed: Any) -> dict[str, Any]:
-    """One line of a rollouts file: a wrong response, unless `changed` says otherwise."""
+    """One line of a rollouts file: a wrong response, unless `changed` makes it correct."""
     row = {
         "step": 1,
         "draw": draw,
@@ -69,10 +69,10 @@ def rollout(draw: int, sample: int, **changed: Any) -> dict[str, Any]:
 
 
 def config(seed: int = 11, **advantage: Any) -> str:
-    """CONFIG with another seed, and with other settings of the estimator."""
-    given = json.dumps({"name": "asym", "beta_pos": 0.7, "beta_neg": 0.3} | advantage)
-    other = CONFIG.replace("seed: 11", f"seed: {seed}")
-    return other.replace("{name: asym, beta_pos: 0.7, beta_neg: 0.3}", given)
+    """CONFIG with another seed and other settings of the estimator."""
+    estimator = json.dumps({"name": "asym", "beta_pos": 0.7, "beta_neg": 0.3} | advantage)
+    text = CONFIG.replace("seed: 11", f"seed: {seed}")
+    return text.replace("{name: asym, beta_pos: 0.7, beta_neg: 0.3}", estimator)
 
 
 def write_run(
@@ -81,11 +81,12 @@ def write_run(
     rollouts: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
     config: str = CONFIG,
 ) -> Path:
+    """A run folder with these metrics, step -> rollouts, and settings."""
     (folder / "rollouts").mkdir(parents=True)
     (folder / "config.yaml").write_text(config)
     (folder / "environment.json").write_text('{"python": "3.11"}')
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for step, sampled in (rollouts or {}).items():
-        lines = "".join(json.dumps(row) + "\n" for row in sampled)
+    for step, step_rollouts in (rollouts or {}).items():
+        lines = "".join(json.dumps(row) + "\n" for row in step_rollouts)
         (folder / f"rollouts/step-{step:06d}.jsonl").write_text(lines)
     return folder

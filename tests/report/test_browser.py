@@ -1,4 +1,4 @@
-"""The report in a real browser: it asks for nothing, complains of nothing, fits, and filters."""
+"""The report in a real browser: no requests, no console messages, it fits, and its filters work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(
         find_browser() is None,
-        reason=f"no browser is here (none of {', '.join(NAMES)}); Debian's package is chromium",
+        reason=f"no browser found ({', '.join(NAMES)}); on Debian, install chromium",
     ),
 ]
 HOSTILE = (
@@ -30,7 +30,7 @@ TAB, ENTER, DOWN, RIGHT = ("Tab", 9), ("Enter", 13, "\r"), ("ArrowDown", 40), ("
 
 
 def group(draw: int, solved: int, **changed: Any) -> list[dict[str, Any]]:
-    """Four rollouts, some correct; the last one is truncated where none is."""
+    """Four rollouts, the first `solved` of them correct; if none is, the last one is truncated."""
     rows = [rollout(draw, i, **changed) for i in range(4)]
     for row in rows[:solved]:
         row |= {"reward": 1.0, "reason": "correct"}
@@ -40,14 +40,14 @@ def group(draw: int, solved: int, **changed: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two arms of two seeds, long names, 5 groups a step and run: p = 0, 1/4, .. 1."""
+    """Two arms of two seeds, a long name, 5 groups per step and run: p = 0, 1/4, ..., 1."""
     folder = tmp_path_factory.mktemp("runs")
     steps = {s: [row for d in range(5) for row in group(d, d)] for s in (1, 3)}
     steps[1][0]["response"] = HOSTILE
     for name in ("asym", LONG):
         for seed in (0, 1):
-            given = config(seed, beta_pos=len(name))
-            write_run(folder / f"runs/{name}/seed-{seed}", FULL, steps, given)
+            settings = config(seed, beta_pos=len(name))
+            write_run(folder / f"runs/{name}/seed-{seed}", FULL, steps, settings)
     write_report([folder / "runs"], folder / "report.html")
     return (folder / "report.html").as_uri()
 
@@ -60,20 +60,20 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.fixture(scope="module")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two arms that say HOSTILE, or of it what may stand there, wherever a run folder has text."""
+    """Two arms with markup in every text of their run folders, as far as a name may contain it."""
     folder = tmp_path_factory.mktemp("hostile")
     texts = {key: HOSTILE for key in ("problem", "gold", "response", "answer", "reason")}
-    bench, phase = f"eval/{IMAGE}/avg", f"time/{IMAGE}"  # a slash would end these names
+    bench, phase = f"eval/{IMAGE}/avg", f"time/{IMAGE}"  # without slashes, which separate parts
     rows = [row | {bench: 0.5, phase: 1.0} for row in FULL]
     for name, beta in ((IMAGE, 0.5), ('"onload="document.title=3', 0.7)):
-        given = config(0, beta_pos=beta, beta_neg=HOSTILE).replace(
+        settings = config(0, beta_pos=beta, beta_neg=HOSTILE).replace(
             "path: tiny", f'path: "{HOSTILE}"'
         )
-        given += f'"{HOSTILE}": "{HOSTILE}{beta}"\n'
-        run = write_run(folder / "runs" / name, rows, {1: [rollout(0, 0, **texts)]}, given)
+        settings += f'"{HOSTILE}": "{HOSTILE}{beta}"\n'
+        run = write_run(folder / "runs" / name, rows, {1: [rollout(0, 0, **texts)]}, settings)
         (run / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}))
-    left_out = write_run(folder / "runs" / f"{IMAGE}2", config="a: [")
-    assert write_report([folder / "runs"], folder / "report.html") != [] and left_out.exists()
+    write_run(folder / "runs" / f"{IMAGE}2", config="a: [")
+    assert len(write_report([folder / "runs"], folder / "report.html")) == 1
     return (folder / "report.html").as_uri()
 
 
@@ -83,26 +83,26 @@ def status(tab: Tab) -> str:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_it_loads_alone_without_complaint_and_fits(
+def test_the_page_makes_no_requests_logs_no_errors_and_fits(
     tab: Tab, page: str, width: int, dark: bool
 ) -> None:
     tab.open(page, width, dark=dark)
     assert tab.requests() == [page]
-    assert tab.complaints() == []
+    assert tab.console_messages() == []
     assert tab.run("innerWidth") == width
     assert tab.run("document.documentElement.scrollWidth") <= width
-    ground = tab.run("getComputedStyle(document.body).backgroundColor")
+    background = tab.run("getComputedStyle(document.body).backgroundColor")
     line = tab.run("getComputedStyle(document.querySelector('svg [data-arm] path')).stroke")
-    light, night = (
+    light_colours, dark_colours = (
         ("rgb(255, 255, 255)", "rgb(0, 114, 178)"),
         ("rgb(21, 23, 26)", "rgb(74, 163, 224)"),
     )
-    assert (ground, line) == (night if dark else light)
+    assert (background, line) == (dark_colours if dark else light_colours)
 
 
 @pytest.fixture(scope="module")
 def crowded_page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """30 arms of long names in wide letters, a long benchmark, tiny, huge and missing numbers."""
+    """30 arms with long names in wide letters, a long benchmark, tiny, huge and missing numbers."""
     folder, letters = (
         tmp_path_factory.mktemp("crowded"),
         ("W" * 60, "\N{CJK UNIFIED IDEOGRAPH-6570}" * 40),
@@ -129,7 +129,7 @@ TEXTS = """[...document.querySelectorAll('figure svg')].flatMap(svg => {
 
 
 @pytest.mark.parametrize("which", ["page", "crowded_page"])
-def test_no_text_of_a_figure_is_cut_or_lies_on_another(
+def test_no_text_of_a_figure_is_cut_off_or_overlaps_another(
     tab: Tab, which: str, request: pytest.FixtureRequest
 ) -> None:
     for width in (360, 768, 1440):
@@ -137,19 +137,19 @@ def test_no_text_of_a_figure_is_cut_or_lies_on_another(
         assert tab.run(TEXTS) == []
 
 
-def test_a_legend_names_each_of_30_arms_apart(tab: Tab, crowded_page: str) -> None:
+def test_a_legend_has_different_entries_for_30_arms(tab: Tab, crowded_page: str) -> None:
     tab.open(crowded_page)
     legend = "[...document.querySelector('figure svg').querySelectorAll('text')].slice(-30)"
     assert tab.run(f"new Set({legend}.map(t => t.textContent)).size") == 30
 
 
-def test_settings_that_are_opened_fit(tab: Tab, crowded_page: str) -> None:
+def test_the_page_fits_with_all_settings_open(tab: Tab, crowded_page: str) -> None:
     tab.open(crowded_page, 360)
     tab.run("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert tab.run("document.documentElement.scrollWidth") <= 360
 
 
-def test_on_paper_the_table_is_whole_and_the_ground_white(tab: Tab, page: str) -> None:
+def test_a_printed_page_has_the_whole_table_on_white(tab: Tab, page: str) -> None:
     tab.open(page, 718, dark=True)
     scheme = {"name": "prefers-color-scheme", "value": "dark"}
     tab.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
@@ -160,31 +160,29 @@ def test_on_paper_the_table_is_whole_and_the_ground_white(tab: Tab, page: str) -
     tab.call("Emulation.setEmulatedMedia", media="")
 
 
-def test_a_page_that_asks_and_complains_would_be_seen(tab: Tab, tmp_path: Path) -> None:
+def test_the_helper_sees_requests_and_errors_of_a_page(tab: Tab, tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text("<img src='http://127.0.0.1:9/x.png'><script>throw 1</script>" + "x" * 999)
     tab.open(page.as_uri(), 390)
-    assert "http://127.0.0.1:9/x.png" in tab.requests() and tab.complaints()
+    assert "http://127.0.0.1:9/x.png" in tab.requests() and tab.console_messages()
     assert tab.run("document.documentElement.scrollWidth") > 390
 
 
-def test_a_rollout_with_a_script_does_nothing(tab: Tab, page: str) -> None:
+def test_a_script_in_a_rollout_is_only_text(tab: Tab, page: str) -> None:
     tab.open(f"{page}#step=1&accuracy=none&kind=wrong")
     shown = tab.run("[...document.querySelectorAll('.rollout pre')].map(e => e.textContent)")
-    assert HOSTILE in shown  # there to read
-    assert tab.run("document.title").startswith("a_name") and tab.complaints() == []
+    assert HOSTILE in shown
+    assert tab.run("document.title").startswith("a_name") and tab.console_messages() == []
     assert len(tab.requests()) == 1 and tab.run("document.images.length") == 0
 
 
-def test_markup_anywhere_in_a_run_is_there_to_read_and_does_nothing(
-    tab: Tab, hostile_page: str
-) -> None:
+def test_markup_anywhere_in_a_run_is_only_text(tab: Tab, hostile_page: str) -> None:
     tab.open(hostile_page)
     tab.run("document.querySelectorAll('details').forEach(e => { e.open = true })")
     tab.run("document.getElementById('arm').dispatchEvent(new Event('change'))")
     text = tab.run("document.body.textContent")
-    for said in (HOSTILE, IMAGE, f"Held-out {IMAGE}", '"onload="document.title=3', "Left out: "):
-        assert said in text
+    for part in (HOSTILE, IMAGE, f"Held-out {IMAGE}", '"onload="document.title=3', "Skipped: "):
+        assert part in text
     for place in (
         ".question",
         ".gold",
@@ -197,7 +195,7 @@ def test_markup_anywhere_in_a_run_is_there_to_read_and_does_nothing(
         assert HOSTILE in tab.run(f"document.querySelector('{place}').textContent"), place
     assert "img" in tab.run("document.querySelector('[role=img]').ariaLabel")
     assert "taken" not in tab.run("document.title") and len(tab.run("document.title")) > 5
-    assert tab.requests() == [hostile_page] and tab.complaints() == []
+    assert tab.requests() == [hostile_page] and tab.console_messages() == []
     assert tab.run("document.images.length") == 0 and tab.run("document.scripts.length") == 2
     handlers = "[...document.querySelectorAll('*')].flatMap(e => e.getAttributeNames())"
     assert not [name for name in tab.run(handlers) if name.startswith("on")]
@@ -222,7 +220,7 @@ def test_filters_show_what_they_name(tab: Tab, page: str) -> None:
     assert all("seed-0" in head and "step 3" in head for head in heads)
 
 
-def test_pages_turn_with_the_keyboard_alone(tab: Tab, page: str) -> None:
+def test_pages_can_be_turned_with_the_keyboard(tab: Tab, page: str) -> None:
     tab.open(page)
     tab.run("document.querySelector('[name=run]').focus()")
     tab.press(*TAB)
@@ -232,7 +230,7 @@ def test_pages_turn_with_the_keyboard_alone(tab: Tab, page: str) -> None:
         tab.press(*TAB)
     tab.press(*RIGHT)  # from all to correct
     assert "correct" in tab.run("document.querySelector('[name=kind]:checked').value")
-    for _ in range(2):  # over the Back button, which has nothing to go back to
+    for _ in range(2):  # past the Back button, which is disabled on page 1
         tab.press(*TAB)
         if tab.run("document.activeElement.className") == "next":
             break
@@ -241,15 +239,17 @@ def test_pages_turn_with_the_keyboard_alone(tab: Tab, page: str) -> None:
     again = tab.run("location.href")
     shown = tab.run("document.querySelector('.groups').textContent")
     tab.open(again)
-    assert tab.run("document.querySelector('.groups').textContent") == shown  # it can be sent on
+    assert (
+        tab.run("document.querySelector('.groups').textContent") == shown
+    )  # the address restores the view
 
 
-def test_an_address_that_makes_no_sense_shows_the_first_page(tab: Tab, page: str) -> None:
+def test_an_invalid_address_shows_the_first_page(tab: Tab, page: str) -> None:
     tab.open(f"{page}#run=99&step=x&kind=%3Cb%3E&accuracy=toString&page=-1e9")
-    assert status(tab).startswith("Page 1 of 7: 40 groups") and tab.complaints() == []
+    assert status(tab).startswith("Page 1 of 7: 40 groups") and tab.console_messages() == []
 
 
-def test_an_arm_can_be_brought_out_in_the_figures(tab: Tab, page: str) -> None:
+def test_an_arm_can_be_highlighted_in_the_figures(tab: Tab, page: str) -> None:
     tab.open(page)
     tab.run(
         "(arm => { arm.value = '1'; arm.dispatchEvent(new Event('change')) })"
@@ -259,9 +259,7 @@ def test_an_arm_can_be_brought_out_in_the_figures(tab: Tab, page: str) -> None:
     assert tab.run(dim) and tab.run("document.querySelectorAll('.dim').length") >= 14
 
 
-def test_a_text_is_a_stop_of_the_tab_key_where_it_scrolls_and_has_a_name(
-    tab: Tab, tmp_path: Path
-) -> None:
+def test_the_tab_key_stops_at_texts_that_scroll(tab: Tab, tmp_path: Path) -> None:
     long = rollout(0, 0, response="word\n" * 400)
     write_report(
         [write_run(tmp_path / "run", FULL, {1: [long, rollout(0, 1)]})], tmp_path / "r.html"
@@ -272,7 +270,7 @@ def test_a_text_is_a_stop_of_the_tab_key_where_it_scrolls_and_has_a_name(
     assert tab.run("document.querySelector('pre[tabindex]').textContent").startswith("word")
 
 
-def test_a_rollout_that_is_correct_and_truncated_is_both(tab: Tab, tmp_path: Path) -> None:
+def test_a_correct_and_truncated_rollout_matches_both_filters(tab: Tab, tmp_path: Path) -> None:
     both = rollout(0, 0, reward=1.0, reason="correct", truncated=True)
     write_report([write_run(tmp_path / "run", FULL, {1: [both]})], tmp_path / "r.html")
     for kind, match in (("correct", True), ("truncated", True), ("wrong", False)):
@@ -280,7 +278,7 @@ def test_a_rollout_that_is_correct_and_truncated_is_both(tab: Tab, tmp_path: Pat
         assert ("1 rollouts match" in status(tab)) is match
 
 
-def test_filters_can_be_reached_and_have_names(tab: Tab, page: str) -> None:
+def test_every_filter_has_one_label(tab: Tab, page: str) -> None:
     tab.open(page, 390)
     names = tab.run("[...document.querySelectorAll('select, input')].map(e => e.labels.length)")
     assert names and set(names) == {1}

@@ -1,4 +1,4 @@
-"""The report: what it says is what the run folders hold, and what it holds can do nothing."""
+"""The report: it shows what the run folders contain, and no text of a run can run code in it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ import pytest
 
 from asymrl.errors import UserError
 from asymrl.report import __main__, drawing
-from asymrl.report import arms as report_tables
 from asymrl.report.__main__ import main, write_report
-from asymrl.report.arms import Arm, arms_of
+from asymrl.report.arms import Arm, differing_settings, group_into_arms
 from asymrl.report.runs import read_runs
 from tests.helpers.report_folders import (
     CONFIG,
@@ -40,7 +39,7 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """write_run, in a folder of this test's own."""
+    """write_run, in the folder of the test."""
 
     def make(name: str = "run", **contents: Any) -> Path:
         return write_run(tmp_path / name, **contents)
@@ -49,7 +48,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 
 class Page(HTMLParser):
-    """A page as a browser takes it apart: elements, and their text."""
+    """A page as a browser parses it: elements, and their text."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(convert_charrefs=True)
@@ -68,20 +67,20 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def island(self) -> str:
-        """The rollouts as the page carries them for its reader."""
+        """The JSON of the rollouts in the page."""
         start = '<script type="application/json" id="rollouts">'
         return self.source.split(start)[1].split("</script>")[0]
 
     def alts(self) -> str:
-        said = [a["aria-label"] or "" for a in self.named("div") if a.get("role") == "img"]
-        return "\n".join(said)
+        images = [a for a in self.named("div") if a.get("role") == "img"]
+        return "\n".join(a["aria-label"] or "" for a in images)
 
     def svgs(self) -> list[str]:
         return re.findall(r"<svg.*?</svg>", self.source, flags=re.DOTALL)
 
 
 def arms_in(*runs: Path) -> list[Arm]:
-    return arms_of(read_runs(runs)[0])
+    return group_into_arms(read_runs(runs)[0])
 
 
 def page_of(*runs: Path) -> Page:
@@ -97,7 +96,7 @@ def cells(page: Page, label: str) -> list[str]:
     return [re.sub(" <small>.*", "", cell) for cell in re.findall("<td>(.*?)</td>", row)]
 
 
-def test_the_page_asks_for_nothing_from_outside(make_run: MakeRun) -> None:
+def test_the_page_loads_nothing_from_outside(make_run: MakeRun) -> None:
     page = page_of(make_run("a", rollouts={1: [rollout(0, 0)]}), make_run("b"))
     for tag, attributes in page.elements:
         assert not {"src", "srcset", "data", "poster"} & set(attributes), tag
@@ -107,7 +106,7 @@ def test_the_page_asks_for_nothing_from_outside(make_run: MakeRun) -> None:
     assert set(re.findall(r"url\((.)", page.source)) == {"#"}
 
 
-def test_a_rollout_and_a_folder_name_with_markup_do_nothing(make_run: MakeRun) -> None:
+def test_markup_in_a_rollout_or_a_folder_name_is_only_text(make_run: MakeRun) -> None:
     hostile = {key: HOSTILE for key in ("problem", "gold", "response", "answer", "reason")}
     name = "<img src=x onerror=alert(3)>"
     run = make_run(name, rollouts={1: [rollout(0, 0, **hostile)]})
@@ -117,12 +116,12 @@ def test_a_rollout_and_a_folder_name_with_markup_do_nothing(make_run: MakeRun) -
     assert not set("<>&") & set(page.island())
     (group,) = json.loads(page.island())["groups"]
     (shown,) = group["rollouts"]
-    told = [group["problem"], group["gold"], *(shown[k] for k in ("response", "answer", "reason"))]
-    assert told == [HOSTILE] * 5  # all of it is there to read
+    texts = [group["problem"], group["gold"], *(shown[k] for k in ("response", "answer", "reason"))]
+    assert texts == [HOSTILE] * 5  # the reader shows all of it
     assert name in page.text
 
 
-def test_the_policy_of_the_page_allows_its_own_script_alone(make_run: MakeRun) -> None:
+def test_the_content_security_policy_allows_only_the_pages_own_script(make_run: MakeRun) -> None:
     page = page_of(make_run())
     script = re.findall(r"<script>(.*?)</script>", page.source, flags=re.DOTALL)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -151,31 +150,31 @@ def test_an_arm_has_means_and_t_intervals_over_its_seeds(make_run: MakeRun) -> N
     for seed, last in enumerate((0.5, 0.625, 0.75)):  # s = 0.125, t(.975, 2) = 4.303
         rows = [evaluation(0, 0.25), step_row(1) | evaluation(1, last)]
         make_run(f"arm/seed-{seed}", rows=rows, config=config(seed))
-    found = cells(page_of(make_run("other", config=config(beta_pos=1)).parent), "arm")
-    assert found[1:4] == ["0.250 ± 0.000 → 0.625 ± 0.311", "+0.375 ± 0.311", "0.250 ± 0.000"]
-    assert found[6] == "0, 1, 2"
+    texts = cells(page_of(make_run("other", config=config(beta_pos=1)).parent), "arm")
+    assert texts[1:4] == ["0.250 ± 0.000 → 0.625 ± 0.311", "+0.375 ± 0.311", "0.250 ± 0.000"]
+    assert texts[6] == "0, 1, 2"
 
 
-def test_a_run_that_is_behind_its_arm_is_in_no_last_value(make_run: MakeRun) -> None:
+def test_a_run_shorter_than_its_arm_does_not_count_in_the_last_values(make_run: MakeRun) -> None:
     make_run("arm/ahead", rows=FULL, config=config(0))
     make_run("arm/behind", rows=FULL[:2], config=config(1))
     page = page_of(make_run("other", config=config(beta_pos=1)).parent)
     assert cells(page, "arm")[1] == "0.250 ± 0.020 → 0.625 ± 0.020"
-    assert "behind: at step 1, others of its arm further" in page.text
+    assert "behind: ends at step 1, before other runs of its arm" in page.text
     assert page.text.count("last values: 1 of 2 runs") == 1
 
 
-def test_a_loss_of_accuracy_has_its_sign(make_run: MakeRun) -> None:
+def test_a_loss_of_accuracy_has_a_minus_sign(make_run: MakeRun) -> None:
     run = make_run("worse", rows=[evaluation(0, 0.5), step_row(1) | evaluation(1, 0.25)])
     assert "\N{MINUS SIGN}0.250" in cells(page_of(run), "worse")
 
 
-def test_an_unfinished_run_says_how_far_it_came(make_run: MakeRun) -> None:
+def test_an_unfinished_run_shows_its_last_step(make_run: MakeRun) -> None:
     page = page_of(make_run("short", rows=FULL[:2]))
     assert "<td>1 <small>of 3</small></td>" in page.source
 
 
-def test_every_figure_says_in_words_what_it_shows_and_of_which_run(make_run: MakeRun) -> None:
+def test_the_alternative_text_of_every_figure_has_the_values_of_each_run(make_run: MakeRun) -> None:
     page = page_of(make_run("a", rows=FULL), make_run("b", rows=FULL))
     alts = page.alts().splitlines()
     assert len(alts) == len(page.svgs()) == 16
@@ -183,7 +182,7 @@ def test_every_figure_says_in_words_what_it_shows_and_of_which_run(make_run: Mak
     by_title = {alt.split(" over ")[0]: alt for alt in alts}
     assert "a: 0.25 at step 1, 0.453 at step 3." in by_title["Training reward"]  # smoothed
     assert "a: 0.25 at step 0, 0.625 at step 3." in by_title["Held-out accuracy, held"]
-    assert "a: 3 seconds a step." in alts[-1]
+    assert "a: 3 seconds per step." in alts[-1]
     for svg in page.svgs():
         assert {">a</text>", ">b</text>"} <= set(re.findall(">[ab]</text>", svg))
 
@@ -216,7 +215,7 @@ def test_figures_are_written_as_png_beside_the_page(make_run: MakeRun, tmp_path:
     ]
 
 
-def test_drawings_are_whole_and_follow_the_theme(make_run: MakeRun) -> None:
+def test_drawings_are_valid_xml_and_follow_the_theme(make_run: MakeRun) -> None:
     page = page_of(make_run("a", rows=FULL), make_run("b & <c>", rows=FULL))
     defined = set(re.findall(r"(--[a-z0-9-]+):", page.source))
     ids = [a["id"] for _, a in page.elements if a.get("id")]
@@ -227,7 +226,7 @@ def test_drawings_are_whole_and_follow_the_theme(make_run: MakeRun) -> None:
         assert set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg)) <= set(ids)
 
 
-def test_a_metric_that_one_run_lacks_leaves_out_its_line(make_run: MakeRun) -> None:
+def test_a_run_without_a_metric_has_no_curve_in_its_figure(make_run: MakeRun) -> None:
     without = [{k: v for k, v in row.items() if k != "diag/kappa"} for row in FULL]
     page = page_of(make_run("full", rows=FULL), make_run("lacking", rows=without))
     kappa = next(alt for alt in page.alts().splitlines() if alt.startswith("Kappa"))
@@ -245,10 +244,10 @@ def test_a_figure_without_data_is_left_out_with_a_note(make_run: MakeRun) -> Non
     assert "no rollouts were saved" in page.text
 
 
-def test_an_evaluation_alone_is_a_run(make_run: MakeRun) -> None:
+def test_a_run_with_only_an_evaluation_has_a_report(make_run: MakeRun) -> None:
     page = page_of(make_run("begun", rows=FULL[:1]))
     assert cells(page, "begun")[1:4] == ["0.250 ± 0.020", "–", "–"]  # noqa: RUF001
-    assert len(page.svgs()) == 1 + 4  # and the estimator's curves
+    assert len(page.svgs()) == 1 + 4  # accuracy, and the curves of the estimator
 
 
 def test_runs_may_differ_in_benchmarks(make_run: MakeRun) -> None:
@@ -266,7 +265,7 @@ def test_35_runs_look_different_from_each_other() -> None:
 def test_phases_beyond_the_palette_are_added_up_as_other(make_run: MakeRun) -> None:
     seconds = {f"time/p{i}": 1.0 + i for i in range(9)} | {"time/step": 999.0}
     page = page_of(make_run("busy", rows=[{"step": 1, **seconds}]))
-    assert "busy: 45 seconds a step." in page.alts()
+    assert "busy: 45 seconds per step." in page.alts()
     assert ">other</text>" in page.source and ">p0</text>" not in page.source
 
 
@@ -275,10 +274,10 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(make_run: MakeRu
     assert all("_hidden $x_1$</text>" in svg for svg in page.svgs())
 
 
-def test_settings_that_differ_are_listed_and_others_not(make_run: MakeRun) -> None:
+def test_only_settings_that_differ_are_listed(make_run: MakeRun) -> None:
     other = CONFIG.replace("0.0005", "0.001")
     arms = arms_in(make_run("a"), make_run("b", config=other))
-    assert report_tables.differences(arms) == [("optim.lr", ["0.0005", "0.001"])]
+    assert differing_settings(arms) == [("optim.lr", ["0.0005", "0.001"])]
 
 
 @pytest.mark.parametrize(
@@ -292,24 +291,24 @@ def test_settings_that_differ_are_listed_and_others_not(make_run: MakeRun) -> No
         (list("abcde"), "5 arms of 1 method compared over 2 steps on tiny."),
     ],
 )
-def test_the_headline_is_a_sentence_of_what_is_compared(
+def test_the_headline_says_what_is_compared(
     make_run: MakeRun, names: list[str], sentence: str
 ) -> None:
-    said = __main__.headline(arms_in(*[make_run(name) for name in names]))
-    assert said.replace("\xa0", " ").replace("\N{MINUS SIGN}", "-") == sentence
+    text = __main__.headline(arms_in(*[make_run(name) for name in names]))
+    assert text.replace("\xa0", " ").replace("\N{MINUS SIGN}", "-") == sentence
 
 
-def test_text_that_is_no_unicode_is_written(make_run: MakeRun) -> None:
+def test_invalid_unicode_is_replaced(make_run: MakeRun) -> None:
     page = page_of(make_run(rollouts={1: [rollout(0, 0, response="bad \ud800 here")]}))
     assert "bad ? here" in page.island()
 
 
-def spoil(run: Path, how: str) -> None:
+def damage(run: Path, how: str) -> None:
     if how == "no settings":
         (run / "config.yaml").unlink()
-    elif how == "settings of another kind":
+    elif how == "settings that are a list":
         (run / "config.yaml").write_text("- 1\n")
-    elif how == "settings that are no YAML":
+    elif how == "settings that are not YAML":
         (run / "config.yaml").write_text("a: [1\nb: }")
     elif how == "no metrics":
         (run / "metrics.jsonl").unlink()
@@ -323,31 +322,31 @@ def spoil(run: Path, how: str) -> None:
     "how",
     [
         "no settings",
-        "settings of another kind",
-        "settings that are no YAML",
+        "settings that are a list",
+        "settings that are not YAML",
         "no metrics",
         "empty metrics",
         "half a step",
     ],
 )
-def test_a_broken_run_is_a_note_among_others_and_alone_a_sentence_and_exit_2(
+def test_a_broken_run_is_skipped_with_a_note_and_alone_exits_with_2(
     make_run: MakeRun, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = make_run("good"), make_run("bad")
-    spoil(bad, how)
+    damage(bad, how)
     out = good.parent / "report.html"
     out.write_text("an older page")
     assert main([str(bad), "--out", str(out)]) == 2
-    said = capsys.readouterr().err
-    assert str(bad) in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert str(bad) in error and error.count("\n") == 1
     assert out.read_text() == "an older page"
     assert main([str(good), str(bad), "--out", str(out)]) == 0
-    said = capsys.readouterr().err
-    assert str(bad) in said and said.count("\n") == 1
-    assert f"Left out: {bad}" in Page(out).text
+    error = capsys.readouterr().err
+    assert str(bad) in error and error.count("\n") == 1
+    assert f"Skipped: {bad}" in Page(out).text
 
 
-def test_a_missing_folder_and_a_bad_out_are_refused(
+def test_a_missing_folder_and_an_unusable_out_exit_with_2(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
@@ -362,7 +361,7 @@ def test_a_missing_folder_and_a_bad_out_are_refused(
     assert (run / "config.yaml").read_text() == CONFIG
 
 
-def test_a_failed_write_leaves_the_old_page_and_no_litter(
+def test_a_failed_write_leaves_the_old_page_and_no_temporary_file(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run()
@@ -381,7 +380,7 @@ def test_a_failed_write_leaves_the_old_page_and_no_litter(
     assert not [path for path in run.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_the_command_says_what_it_wrote(
+def test_the_command_prints_what_it_wrote(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
@@ -392,6 +391,6 @@ def test_the_command_says_what_it_wrote(
 
 def test_importing_the_report_loads_no_torch_and_no_pyplot() -> None:
     heavy = ("torch", "transformers", "wandb", "vllm", "matplotlib.pyplot")
-    code = f"import sys, asymrl.report; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, asymrl.report.__main__; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
