@@ -42,7 +42,10 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("reweight.name=quadrant", ["reweight.which is missing"]),
         ("reweight={name: quadrant, which: up}", ["reweight.which = 'up'", "nhr, nlr, phr, plr"]),
         ("reweight.scope=group", ["reweight.scope", "none takes no parameters"]),
-        ("reweight={name: entropy_aware, phi: 0}", ["'entropy_aware'", "phi must be above 0 (got 0.0)"]),
+        (
+            "reweight={name: entropy_aware, phi: 0}",
+            ["'entropy_aware'", "phi must be above 0 (got 0.0)"],
+        ),
         ("schedule.name=linear", ["schedule.end_beta_pos is missing"]),
         ("schedule.name=spiral", ["schedule.name = 'spiral'", "cosine", "peak_tracking"]),
         ("checkpoint.select=best", ["checkpoint.select"]),
