@@ -1,10 +1,10 @@
-"""A step of the real loop against the bare work in it, on the same tokens.
+"""A step of the training loop compared with the bare work in it, on the same tokens.
 
-Bare: `engine.generate` consumed with no verifier, and for the same mini-batches the forward pass
-of the module, the PPO-clip loss as one expression, and the backward pass: no metrics, no
-bookkeeping, no optimizer, micro-batches laid out beforehand. hf needs no score pass. The two take
-turns, step by step, in seconds of processor time, which other programs on the machine change less.
-The last line is the ratio of the medians.
+Bare work: `engine.generate` without a verifier, then for the same mini-batches the forward pass,
+the PPO-clip loss as one expression, and the backward pass. It has no metrics, no bookkeeping and no
+optimizer, and its micro-batches are built in advance. hf needs no score pass. The two alternate
+step by step and are measured in CPU seconds, on which other programs on the machine have less
+influence. The last line is the ratio of the medians.
 
     python benchmarks/overhead.py [--rounds 15] [--threads 1]
 """
@@ -20,7 +20,7 @@ from typing import Any
 import subject
 import torch
 from transformers import AutoTokenizer
-from turns import keep, ratio_of_medians, spread, table
+from turns import ratio_of_medians, save_results, spread, table
 
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
@@ -30,38 +30,39 @@ from asymrl.types import LossInputs, Request, Rollout
 
 
 class Turns(NullTracker):
-    """Times each step of the loop and, between two, the bare work of the one that ended."""
+    """Times each step of the loop and, after it, the bare work of the same step."""
 
     def __init__(self, cfg: Any, engine: HFEngine, policy: LocalPolicy) -> None:
         self.cfg, self.engine, self.policy = cfg, engine, policy
-        self.drawn: tuple[Sequence[Request], list[Rollout]] = ((), [])
+        self.last_batch: tuple[Sequence[Request], list[Rollout]] = ((), [])
         self.steps: list[dict[str, float]] = []
-        self.began = 0.0
+        self.start = 0.0
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        whole = time.process_time() - self.began
+        whole = time.process_time() - self.start
         if step:
             generate, update = self.bare()
             self.steps.append({"step": whole, "generate": generate, "update": update})
             print(f"step {step}: {whole:.3f} s, bare {generate + update:.3f} s", flush=True)
-        self.began = time.process_time()
+        self.start = time.process_time()
 
     def bare(self) -> tuple[float, float]:
-        asked, rollouts = self.drawn
-        began = time.process_time()
-        for _ in self.engine.generate(asked, subject.sampling()):
+        """CPU seconds of bare generation and of bare forward and backward."""
+        requests, rollouts = self.last_batch
+        start = time.process_time()
+        for _ in self.engine.generate(requests, subject.sampling()):
             pass
-        generate = time.process_time() - began
+        generate = time.process_time() - start
         parts, module = [], self.policy.module
-        for batch in subject.cut(self.cfg, asked, rollouts, 1.0)[0]:
+        for batch in subject.cut(self.cfg, requests, rollouts, 1.0)[0]:
             rows = range(len(batch.sequences))
             parts += [(batch, micro) for micro in self.policy._micro_batches(batch, rows)]
         parts = [(m, loss_inputs(b, m, torch.empty(0), torch.empty(0))) for b, m in parts]
-        began = time.process_time()
+        start = time.process_time()
         for micro, inputs in parts:
             logprobs, _ = run(module, micro, torch.device("cpu"))
             plain_loss(logprobs, inputs).backward()
-        return generate, time.process_time() - began
+        return generate, time.process_time() - start
 
 
 def plain_loss(logprobs: torch.Tensor, inputs: LossInputs) -> torch.Tensor:
@@ -71,16 +72,16 @@ def plain_loss(logprobs: torch.Tensor, inputs: LossInputs) -> torch.Tensor:
 
 
 def measure(rounds: int) -> list[dict[str, float]]:
-    """Of each step but the first."""
+    """CPU seconds of each step except the first."""
     path = subject.folder(subject.SMALL)
     tokenizer, cfg = AutoTokenizer.from_pretrained(path), subject.config(rounds + 1, path)
     tracker = Turns(cfg, subject.engine(path, tokenizer), subject.policy(path))
 
-    def seen(asked: Sequence[Request], rollouts: list[Rollout]) -> None:
-        tracker.drawn = asked, rollouts
+    def on_batch(requests: Sequence[Request], rollouts: list[Rollout]) -> None:
+        tracker.last_batch = requests, rollouts
 
-    own = {"engine": tracker.engine, "policy": tracker.policy, "tracker": tracker}
-    subject.train(cfg, path, share=lambda: 1.0, seen=seen, **own)
+    parts = {"engine": tracker.engine, "policy": tracker.policy, "tracker": tracker}
+    subject.train(cfg, path, share=lambda: 1.0, seen=on_batch, **parts)
     return tracker.steps[1:]
 
 
@@ -103,10 +104,10 @@ def main() -> None:
         ["both", f"{statistics.median(bare):.3f}"],
         ["a step of the loop", f"{median('step'):.3f}"],
     ]
-    text = table(["what", "seconds"], rows)
+    text = table(["work", "CPU seconds"], rows)
     text += f"\n\nThreads: {arguments.threads}; steps: {len(steps)}; "
-    text += f"ratios of the steps {spread(whole, bare)}."
-    keep("overhead", text, {"threads": arguments.threads, "steps": steps})
+    text += f"ratios of single steps {spread(whole, bare)}."
+    save_results("overhead", text, {"threads": arguments.threads, "steps": steps})
     print(f"ratio {ratio_of_medians(whole, bare):.3f} (our step / bare work)")
 
 

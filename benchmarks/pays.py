@@ -22,7 +22,7 @@ import scaling
 import subject
 import torch
 from transformers import AutoTokenizer
-from turns import keep, ratio_of_medians, table
+from turns import ratio_of_medians, save_results, table
 
 from asymrl.algo.batch import tokenise
 from asymrl.engines import local
@@ -215,7 +215,7 @@ def main() -> None:
         numbers[name] = {"with": [one], "without": [two]}
     text = table(["what", "with, s", "without, s", "ratio"], rows)
     told = f"One thread; medians of {arguments.rounds} by turns; of ranks the least of 3."
-    keep("pays", f"{text}\n\n{told}", numbers)
+    save_results("pays", f"{text}\n\n{told}", numbers)
 
 
 if __name__ == "__main__":

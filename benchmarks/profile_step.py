@@ -1,9 +1,9 @@
-"""Where the milliseconds of a step go, as a picture: docs/performance.png.
+"""Where the milliseconds of a step go, as a chart: docs/performance.png.
 
-One step's work under torch.profiler, at one thread. Of each phase: the processor time of a run
-without the profiler (which slows small operations down), split in the proportions that the
-profiler saw; what no operation accounts for is Python, transformers' and ours. Two subjects: the
-step of step.py and the pocket policy's.
+Profiles one step with torch.profiler and one thread. The profiler slows small operations down, so
+the CPU time is that of a step without it, split in the proportions that the profiler measured. Time
+outside all operations is Python (transformers' and ours). Two steps are profiled: that of step.py
+and one of the pocket policy.
 
     python benchmarks/profile_step.py [--rounds 7] [--out docs/performance.png]
 """
@@ -24,7 +24,7 @@ import subject
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import AutoTokenizer
-from turns import keep, table
+from turns import save_results, table
 
 from asymrl import verifiers
 from asymrl.config.schema import ModelConfig
@@ -78,11 +78,11 @@ def step(
 
 
 def phase_at(event: Any) -> str:
-    """The phase that an operation ran in: by the names above it."""
-    place, names = event, []
-    while place is not None:
-        names.append(place.name)
-        place = place.cpu_parent
+    """The phase of an operation, by the names of the events that contain it."""
+    ancestor, names = event, []
+    while ancestor is not None:
+        names.append(ancestor.name)
+        ancestor = ancestor.cpu_parent
     if any("Optimizer" in name for name in names):
         return "optimizer step"
     if any("evaluate_function" in name or "Backward" in name for name in names):
@@ -91,49 +91,49 @@ def phase_at(event: Any) -> str:
     return "forward" if phase == "update" else phase
 
 
-def seen(work: Callable[[], None]) -> dict[str, dict[str, float]]:
-    """Phase -> kind of operation -> milliseconds, as the profiler saw them."""
+def profile_once(work: Callable[[], None]) -> dict[str, dict[str, float]]:
+    """Phase -> kind of operation -> milliseconds, as measured by the profiler."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         work()
-    found: dict[str, dict[str, float]] = {phase: defaultdict(float) for phase in PHASES}
+    times: dict[str, dict[str, float]] = {phase: defaultdict(float) for phase in PHASES}
     for event in profiler.events() or []:
         phase = phase_at(event)
-        if phase not in found:
+        if phase not in times:
             continue
-        own = event.self_cpu_time_total / 1000
         outside = not event.name.startswith("aten::") and "Head" not in event.name
-        found[phase]["Python and dispatch" if outside else kind_of(event.name)] += own
-    return found
+        kind = "Python and dispatch" if outside else kind_of(event.name)
+        times[phase][kind] += event.self_cpu_time_total / 1000
+    return times
 
 
 def measure(work: Callable[[], None], rounds: int) -> dict[str, dict[str, float]]:
-    """`seen`, scaled to the processor time of the whole step without the profiler.
+    """`profile_once`, scaled to the CPU time of the whole step without the profiler.
 
-    The profiler's clock runs on while others have the core, so of each number the least of the
-    rounds counts.
+    The profiler measures wall time, which includes time when other programs have the core, so each
+    number is the minimum over the rounds.
     """
     work()
-    times = []
+    step_times = []
     for _ in range(rounds):
-        began = time.process_time()
+        start = time.process_time()
         work()
-        times.append(1000 * (time.process_time() - began))
-    profiles = [seen(work) for _ in range(rounds)]
-    found = {
+        step_times.append(1000 * (time.process_time() - start))
+    profiles = [profile_once(work) for _ in range(rounds)]
+    least = {
         phase: {kind: min(p[phase][kind] for p in profiles) for kind in profiles[0][phase]}
         for phase in PHASES
     }
-    whole = sum(sum(kinds.values()) for kinds in found.values())
-    scale = statistics.median(times) / whole
-    return {p: {k: scale * ms for k, ms in kinds.items()} for p, kinds in found.items()}
+    whole = sum(sum(kinds.values()) for kinds in least.values())
+    scale = statistics.median(step_times) / whole
+    return {p: {k: scale * ms for k, ms in kinds.items()} for p, kinds in least.items()}
 
 
 def bench_step() -> Callable[[], None]:
     path = subject.folder(subject.SMALL)
     tokenizer, cfg = AutoTokenizer.from_pretrained(path), subject.config(1, path)
-    asked = subject.requests(cfg, subject.problems(tokenizer))
+    requests = subject.requests(cfg, subject.problems(tokenizer))
     engine, policy = subject.engine(path, tokenizer), subject.policy(path)
-    return lambda: step(engine, policy, cfg, asked, subject.sampling())
+    return lambda: step(engine, policy, cfg, requests, subject.sampling())
 
 
 def pocket_step() -> Callable[[], None]:
@@ -148,17 +148,17 @@ def pocket_step() -> Callable[[], None]:
             max_prompt_tokens=64,
             verifier=verifier,
         ).problems
-    asked = subject.requests(cfg, problems)
+    requests = subject.requests(cfg, problems)
     load = pretrained.load_model
     engine = HFEngine(load(model, torch.float32), tokenizer.decode, 512)
     policy = LocalPolicy(load(model, torch.float32), token_budget=16384, **subject.OPTIMIZER)
-    how = replace(subject.sampling(32), stop_ids=pretrained.stop_ids(model, tokenizer, ()))
-    return lambda: step(engine, policy, cfg, asked, how)
+    sampling = replace(subject.sampling(32), stop_ids=pretrained.stop_ids(model, tokenizer, ()))
+    return lambda: step(engine, policy, cfg, requests, sampling)
 
 
-def draw(found: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
-    figure, panels = plt.subplots(1, len(found), figsize=(11, 3.6), layout="constrained")
-    for panel, (name, phases) in zip(panels, found.items(), strict=True):
+def draw(steps: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
+    figure, panels = plt.subplots(1, len(steps), figsize=(11, 3.6), layout="constrained")
+    for panel, (name, phases) in zip(panels, steps.items(), strict=True):
         left = [0.0] * len(PHASES)
         for kind, colour in zip(ALL_KINDS, COLOURS, strict=True):
             widths = [phases[phase].get(kind, 0.0) for phase in PHASES]
@@ -171,8 +171,8 @@ def draw(found: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
         panel.invert_yaxis()
         panel.spines[["top", "right"]].set_visible(False)
     panels[1].set_yticklabels([])
-    shown = panels[0].get_legend_handles_labels()
-    figure.legend(*shown, loc="outside lower center", ncols=len(ALL_KINDS), frameon=False)
+    legend = panels[0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside lower center", ncols=len(ALL_KINDS), frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=130)
 
@@ -184,13 +184,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     steps = {"the step of bench-step": bench_step(), "a pocket step": pocket_step()}
-    found = {name: measure(work, arguments.rounds) for name, work in steps.items()}
+    results = {name: measure(work, arguments.rounds) for name, work in steps.items()}
     texts = []
-    for name, phases in found.items():
-        rows = [[p, *(f"{of.get(k, 0):.0f}" for k in ALL_KINDS)] for p, of in phases.items()]
+    for name, phases in results.items():
+        rows = [[p, *(f"{ms.get(k, 0):.0f}" for k in ALL_KINDS)] for p, ms in phases.items()]
         texts.append(f"{name}, ms\n\n{table(['phase', *ALL_KINDS], rows)}")
-    keep("profile", "\n\n".join(texts), found)
-    draw(found, arguments.out)
+    save_results("profile", "\n\n".join(texts), results)
+    draw(results, arguments.out)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import subject
 import torch
 from transformers import AutoTokenizer, Qwen3ForCausalLM
-from turns import keep, table
+from turns import save_results, table
 
 from asymrl.types import Sampling
 
@@ -147,7 +147,7 @@ def main() -> None:
         rows.append(["ranks", "1 2", "update, ZeRO-3", shown, slope])
     header = ["what grows", "sizes", "phase", "seconds", "exponent"]
     text = f"{table(header, rows)}\n\nThreads: {arguments.threads}; best of {arguments.rounds}."
-    return keep("scaling", text, numbers)
+    return save_results("scaling", text, numbers)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Update time (forward and backward) against the share of mixed groups, and the same gradients.
+"""Update time (forward and backward) by share of mixed groups; gradients with and without skipping.
 
-Rows of groups that are all right or all wrong have advantage 0 under GRPO: they are skipped. The
-gradient is compared with that of all rows. Seconds of processor time. The last line is the ratio
-at half.
+Rows of all-solved and none-solved groups have advantage 0 under GRPO and are skipped. The gradient
+is compared with that of all rows. Times are CPU seconds. The last line is the ratio with half of
+the groups mixed.
 
     python benchmarks/skip.py [--rounds 9] [--threads 1]
 """
@@ -18,20 +18,20 @@ from dataclasses import replace
 import subject
 import torch
 from transformers import AutoTokenizer
-from turns import keep, ratio_of_medians, table
+from turns import ratio_of_medians, save_results, table
 
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, LossFn
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-TOLERANCE = 1e-5  # of the norm of the difference against the norm: fp32 sums in another order
+TOLERANCE = 1e-5  # relative norm of the difference: fp32 sums in a different order
 
 
 def seconds(policy: LocalPolicy, batches: Sequence[Batch], loss: LossFn) -> float:
-    began = time.process_time()
+    start = time.process_time()
     for batch in batches:
         policy.backward(batch, loss)
-    return time.process_time() - began
+    return time.process_time() - start
 
 
 def gradient(policy: LocalPolicy, batch: Batch, loss: LossFn) -> torch.Tensor:
@@ -41,15 +41,14 @@ def gradient(policy: LocalPolicy, batch: Batch, loss: LossFn) -> torch.Tensor:
 
 
 def difference(policy: LocalPolicy, batches: Sequence[Batch], loss: LossFn) -> float:
-    """Largest over mini-batches: |skipped - whole| / |whole|; |skipped| where the whole is 0."""
-    found = []
+    """Largest over mini-batches of |skipped - full| / |full|, or |skipped| where full is 0."""
+    differences = []
     for batch in batches:
-        mine = gradient(policy, batch, loss)
-        whole = gradient(
-            policy, replace(batch, has_gradient=torch.ones_like(batch.has_gradient)), loss
-        )
-        found.append(float((mine - whole).norm() / (whole.norm() or 1.0)))
-    return max(found)
+        skipped = gradient(policy, batch, loss)
+        all_rows = replace(batch, has_gradient=torch.ones_like(batch.has_gradient))
+        full = gradient(policy, all_rows, loss)
+        differences.append(float((skipped - full).norm() / (full.norm() or 1.0)))
+    return max(differences)
 
 
 def main() -> None:
@@ -60,27 +59,26 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     path = subject.folder(subject.SMALL)
     tokenizer, cfg = AutoTokenizer.from_pretrained(path), subject.config(1, path)
-    asked = subject.requests(cfg, subject.problems(tokenizer))
-    rollouts = subject.generated(subject.engine(path, tokenizer), asked, subject.sampling())
-    policy, work = subject.policy(path), {}
-    for share in SHARES:
-        work[share] = subject.cut(cfg, asked, rollouts, share)
+    requests = subject.requests(cfg, subject.problems(tokenizer))
+    rollouts = subject.generated(subject.engine(path, tokenizer), requests, subject.sampling())
+    policy = subject.policy(path)
+    work = {share: subject.cut(cfg, requests, rollouts, share) for share in SHARES}
     seconds(policy, *work[1.0])
-    found: dict[float, list[float]] = {share: [] for share in SHARES}
+    times: dict[float, list[float]] = {share: [] for share in SHARES}
     for _ in range(arguments.rounds):
         for share in SHARES:
-            found[share].append(seconds(policy, *work[share]))
+            times[share].append(seconds(policy, *work[share]))
     rows = []
     for share in SHARES:
-        apart = difference(policy, *work[share])
-        assert apart <= TOLERANCE, f"at {share} the gradients are {apart} apart"
-        ratio = ratio_of_medians(found[share], found[1.0])
-        middle = statistics.median(found[share])
-        rows.append([f"{share:.0%}", f"{middle:.3f}", f"{ratio:.2f}", f"{apart:.0e}"])
-    text = table(["mixed", "seconds", "of all mixed", "gradient apart"], rows)
+        error = difference(policy, *work[share])
+        assert error <= TOLERANCE, f"with {share:.0%} mixed, the gradients differ by {error}"
+        ratio = ratio_of_medians(times[share], times[1.0])
+        median = statistics.median(times[share])
+        rows.append([f"{share:.0%}", f"{median:.3f}", f"{ratio:.2f}", f"{error:.0e}"])
+    text = table(["mixed", "seconds", "relative to 100%", "gradient difference"], rows)
     text += f"\n\nThreads: {arguments.threads}; rounds: {arguments.rounds}; medians."
-    keep("skip", text, {"threads": arguments.threads, "seconds": found})
-    print(f"ratio {ratio_of_medians(found[0.5], found[1.0]):.2f} (half mixed / all mixed)")
+    save_results("skip", text, {"threads": arguments.threads, "seconds": times})
+    print(f"ratio {ratio_of_medians(times[0.5], times[1.0]):.2f} (half mixed / all mixed)")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Runs on the stack beside runs on hf + local: held-out accuracy, and how far vLLM's log-probs are
-from the policy's, over steps.
+"""Plots runs on vLLM + ZeRO-3 beside runs on hf + local, by step.
+
+Left: held-out accuracy. Right: the difference between vLLM's log-probs and the policy's.
 
     python benchmarks/stack_curves.py --stack runs/stack0 ... --local runs/local0 ... --out FILE.png
 """
@@ -14,14 +15,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 LABELS = {"stack": "vLLM + ZeRO-3, 2 ranks", "local": "hf + local, 1 process"}
-COLOURS = {"stack": "#0072b2", "local": "#d55e00"}  # told apart by colour-blind eyes
+COLOURS = {"stack": "#0072b2", "local": "#d55e00"}  # distinguishable with colour blindness
 ACCURACY = "eval/pocket_heldout/avg"
 
 
 def series(folder: Path, name: str) -> tuple[list[int], list[float]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-    return [step for step, _ in found], [number for _, number in found]
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    return [step for step, _ in points], [number for _, number in points]
 
 
 def main() -> None:
@@ -38,9 +39,9 @@ def main() -> None:
     left.set(xlabel="step", ylabel="held-out accuracy, temperature 1", ylim=(0, 1))
     left.legend(loc="lower right", frameon=False)
     for n, folder in enumerate(arguments.stack):
-        for which, style in (("max", ":"), ("mean", "-")):
-            label = None if n else f"{which} over a step's tokens"
-            points = series(folder, f"rollout/logprob_mismatch_{which}")
+        for statistic, style in (("max", ":"), ("mean", "-")):
+            label = None if n else f"{statistic} over a step's tokens"
+            points = series(folder, f"rollout/logprob_mismatch_{statistic}")
             right.plot(*points, color=COLOURS["stack"], lw=1, ls=style, label=label)
     right.set(xlabel="step", ylabel="|vLLM - policy| log-prob, nats", yscale="log")
     right.set_ylim(1e-8, 1e-3)

@@ -1,9 +1,10 @@
-"""A rollout batch and its updates: AsymRL beside TRL's GRPOTrainer, taking turns on the same work.
+"""A rollout batch and its updates in AsymRL and in TRL's GRPOTrainer, in alternating turns.
 
-The same model, prompts, G, response lengths (subject.py), mini-batches, optimizer and threads;
-rewards fixed by their place in the batch. TRL runs in a virtual environment of its own, which
-`make bench-step` makes. A batch of 32 prompts at the large vocabulary takes minutes: there it is 8,
-in as many mini-batches. The last line is the ratio of the medians at the small vocabulary.
+Both use the same model, prompts, G, response lengths (subject.py), mini-batches, optimizer and
+threads. Rewards are fixed by position in the batch. TRL runs in its own virtual environment, which
+`make bench-step` creates. With the large vocabulary a batch of 32 prompts takes minutes, so it has
+8 prompts there, in the same number of mini-batches. The last line is the ratio of the medians at
+the small vocabulary.
 
     python benchmarks/step.py [--rounds 9] [--large-rounds 2] [--large-prompts 8] [--threads 1]
 """
@@ -17,14 +18,14 @@ import sys
 from typing import Any
 
 import subject
-from turns import RESULTS, Worker, keep, ratio_of_medians, spread, table
+from turns import RESULTS, Worker, ratio_of_medians, save_results, spread, table
 
 SHARES = (1.0, 0.5)
 TRL_PYTHON = RESULTS / "venv/bin/python"
 
 
-def asked(prompts: int) -> dict[str, Any]:
-    """What TRL's side is to do; rewards by share, in the order of prompts and samples."""
+def trl_work(prompts: int) -> dict[str, Any]:
+    """The work of TRL's side. Rewards by share of mixed groups, in order of prompts and samples."""
     places = [(n, i) for n in range(prompts) for i in range(subject.SAMPLES)]
     return {
         "prompts": prompts,
@@ -40,64 +41,55 @@ def asked(prompts: int) -> dict[str, Any]:
 def measure(
     vocabulary: int, prompts: int, rounds: int, threads: int
 ) -> dict[str, dict[float, list]]:
-    """Side -> share -> what each round gave, after one that does not count."""
+    """Side -> share of mixed groups -> the facts of each round, after one warm-up turn."""
     folder = subject.folder(vocabulary)
     common = ["--threads", str(threads)]
     ours = [sys.executable, "benchmarks/step_ours.py", "--vocabulary", str(vocabulary), *common]
     ours += ["--prompts", str(prompts)]
     theirs = [str(TRL_PYTHON), "benchmarks/step_trl.py", "--folder", str(folder), *common]
-    theirs += ["--asked", json.dumps(asked(prompts))]
+    theirs += ["--work", json.dumps(trl_work(prompts))]
     workers = {
         "ours": Worker(ours, RESULTS / "ours.log"),
         "trl": Worker(theirs, RESULTS / "trl.log"),
     }
-    found: dict[str, dict[float, list]] = {side: {s: [] for s in SHARES} for side in workers}
+    facts: dict[str, dict[float, list]] = {side: {s: [] for s in SHARES} for side in workers}
     for worker in workers.values():
         worker.turn("1.0")
     for number in range(rounds):
         for share in SHARES:
             for side, worker in workers.items():
-                found[side][share].append(worker.turn(str(share)))
-            now = " ".join(f"{side} {found[side][share][-1]['wall']:.2f}" for side in workers)
+                facts[side][share].append(worker.turn(str(share)))
+            now = " ".join(f"{side} {facts[side][share][-1]['wall']:.2f}" for side in workers)
             print(f"V {vocabulary}, {share:.0%} mixed, round {number + 1}: {now} s", flush=True)
     for worker in workers.values():
         worker.stop()
-    return found
+    return facts
 
 
-def row(
-    vocabulary: int, prompts: int, share: float, found: dict[str, dict[float, list]]
+def table_row(
+    vocabulary: int, prompts: int, share: float, facts: dict[str, dict[float, list]]
 ) -> list[Any]:
-    def of(side: str, what: str) -> list[float]:
-        return [batch[what] for batch in found[side][share]]
+    def numbers(side: str, fact: str) -> list[float]:
+        return [turn[fact] for turn in facts[side][share]]
 
-    ours, theirs = of("ours", "wall"), of("trl", "wall")
+    ours, theirs = numbers("ours", "wall"), numbers("trl", "wall")
     return [
         f"{vocabulary:,}",
         prompts,
         f"{share:.0%}",
-        f"{statistics.mean(of('ours', 'length')):.1f}",
-        f"{statistics.mean(of('trl', 'length')):.1f}",
+        f"{statistics.mean(numbers('ours', 'length')):.1f}",
+        f"{statistics.mean(numbers('trl', 'length')):.1f}",
         f"{statistics.median(ours):.2f}",
         f"{statistics.median(theirs):.2f}",
         f"{ratio_of_medians(ours, theirs):.2f}",
         spread(ours, theirs),
-        f"{ratio_of_medians(of('ours', 'cpu'), of('trl', 'cpu')):.2f}",
+        f"{ratio_of_medians(numbers('ours', 'cpu'), of('trl', 'cpu')):.2f}",
         len(ours),
     ]
 
 
-HEADER = [
-    "vocabulary",
-    "prompts",
-    "mixed",
-    "our tokens",
-    "TRL's tokens",
-    "ours, s",
-    "TRL, s",
-    "ratio",
-]
-HEADER += ["of the rounds", "of processor time", "rounds"]
+HEADER = ["vocabulary", "prompts", "mixed", "our tokens", "TRL's tokens", "ours, s", "TRL, s"]
+HEADER += ["ratio", "range over rounds", "ratio of CPU time", "rounds"]
 
 
 def main() -> None:
@@ -108,22 +100,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if not TRL_PYTHON.is_file():
-        sys.exit(f"there is no {TRL_PYTHON}: `make bench-step` makes it")
+        sys.exit(f"{TRL_PYTHON} does not exist; run `make bench-step`, which creates it")
     sizes = {
         subject.SMALL: (subject.PROMPTS, arguments.rounds),
         subject.LARGE: (arguments.large_prompts, arguments.large_rounds),
     }
-    found = {
+    results = {
         vocabulary: measure(vocabulary, prompts, rounds, arguments.threads)
         for vocabulary, (prompts, rounds) in sizes.items()
         if rounds
     }
-    rows = [row(v, sizes[v][0], share, found[v]) for v in found for share in SHARES]
+    rows = [table_row(v, sizes[v][0], share, results[v]) for v in results for share in SHARES]
     text = table(HEADER, rows)
-    text += f"\n\nThreads: {arguments.threads} each. Tokens: the mean length of a response."
-    keep("step", text, {"threads": arguments.threads, "rounds": found})
+    text += f"\n\nThreads: {arguments.threads} each. Tokens: mean length of a response."
+    save_results("step", text, {"threads": arguments.threads, "rounds": results})
     ours, theirs = (
-        [batch["wall"] for batch in found[subject.SMALL][side][1.0]] for side in ("ours", "trl")
+        [turn["wall"] for turn in results[subject.SMALL][side][1.0]] for side in ("ours", "trl")
     )
     print(f"ratio {ratio_of_medians(ours, theirs):.2f} (ours / TRL, all groups mixed)")
 

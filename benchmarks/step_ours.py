@@ -1,6 +1,6 @@
-"""AsymRL's side of step.py: the real loop, hf + local, its own exact verifier.
+"""AsymRL's side of step.py: the training loop with the hf engine and the local policy.
 
-Verdicts are made and then replaced by the script's rewards. One line from the gate is one step.
+Responses are verified, and the verdicts are then replaced by fixed ones. One turn is one step.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from turns import Gate
 from asymrl.run.tracking import NullTracker
 
 
-class AtTheGate(NullTracker):
-    """Each logged step is a turn; what the gate says is the next one's share of mixed groups."""
+class GateTracker(NullTracker):
+    """Ends a turn at each logged step; the command is the next step's share of mixed groups."""
 
     def __init__(self) -> None:
         self.gate, self.share = Gate(), 1.0
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         length = metrics.get("rollout/length_mean", 0.0)
-        told = self.gate.between(length=length, **times(metrics))
-        if told is None:
+        command = self.gate.end_turn(length=length, **times(metrics))
+        if command is None:
             sys.exit()
-        self.share = float(told)
+        self.share = float(command)
 
 
 def times(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     path = subject.folder(arguments.vocabulary)
-    tracker = AtTheGate()
+    tracker = GateTracker()
     subject.train(
         subject.config(10**6, path, prompts=arguments.prompts),
         path,

@@ -1,5 +1,6 @@
-"""TRL's side of step.py: GRPOTrainer with transformers' generate, in a virtual environment of its
-own. One line from the gate is one rollout batch: four optimizer steps.
+"""TRL's side of step.py: GRPOTrainer with transformers' generate, in its own virtual environment.
+
+One turn is one rollout batch, which is four optimizer steps.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from turns import Gate
 
 
-class AtTheGate(TrainerCallback):
-    """After each rollout batch is used up, a turn."""
+class GateCallback(TrainerCallback):
+    """Ends a turn after the last optimizer step on each rollout batch."""
 
     def __init__(self, updates: int) -> None:
         self.gate, self.updates, self.share, self.lengths = Gate(), updates, 1.0, [0]
@@ -31,24 +32,24 @@ class AtTheGate(TrainerCallback):
             self._turn(control)
 
     def _turn(self, control: Any) -> None:
-        told = self.gate.between(length=sum(self.lengths) / len(self.lengths))
-        control.should_training_stop = told is None
-        self.share = float(told or 1.0)
+        command = self.gate.end_turn(length=sum(self.lengths) / len(self.lengths))
+        control.should_training_stop = command is None
+        self.share = float(command or 1.0)
 
 
-def settings(asked: Any) -> GRPOConfig:
-    """The same work as ours, in fp32, with nothing beside it."""
+def settings(work: Any) -> GRPOConfig:
+    """The same work as on our side, in fp32, with logging and saving off."""
     return GRPOConfig(
         output_dir="runs/bench/trl",
-        per_device_train_batch_size=asked["prompts"] // asked["updates"] * asked["samples"],
-        steps_per_generation=asked["updates"],
-        num_generations=asked["samples"],
-        max_completion_length=asked["max_tokens"],
+        per_device_train_batch_size=work["prompts"] // work["updates"] * work["samples"],
+        steps_per_generation=work["updates"],
+        num_generations=work["samples"],
+        max_completion_length=work["max_tokens"],
         temperature=1.0,
         top_p=1.0,
         top_k=0,
         beta=0.0,
-        learning_rate=asked["lr"],
+        learning_rate=work["lr"],
         lr_scheduler_type="constant",
         adam_beta1=0.9,
         adam_beta2=0.999,
@@ -71,22 +72,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--asked", type=json.loads, required=True, help="sizes, prompts, rewards")
+    parser.add_argument("--work", type=json.loads, required=True, help="sizes, prompts, rewards")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    asked = arguments.asked
-    callback = AtTheGate(asked["updates"])
+    work = arguments.work
+    callback = GateCallback(work["updates"])
 
     def rewards(completion_ids: list[list[int]], **kwargs: Any) -> list[float | None]:
-        """By the place in the batch: groups follow each other as the prompts do."""
+        """Rewards by position in the batch; groups are in the order of the prompts."""
         callback.lengths = [len(ids) for ids in completion_ids]
-        return asked["rewards"][str(callback.share)]
+        return work["rewards"][str(callback.share)]
 
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(arguments.folder),
         reward_funcs=rewards,
-        args=settings(asked),
-        train_dataset=Dataset.from_dict({"prompt": asked["texts"]}),
+        args=settings(work),
+        train_dataset=Dataset.from_dict({"prompt": work["texts"]}),
         processing_class=AutoTokenizer.from_pretrained(arguments.folder),
         callbacks=[callback],
     )

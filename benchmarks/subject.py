@@ -1,8 +1,9 @@
-"""What is measured: a small Qwen3, its prompts, and the settings of a step.
+"""The subject of the benchmarks: a small Qwen3, its prompts, and the settings of a step.
 
-0.8M parameters beside the embeddings' share of a vocabulary. The responses' lengths are in the
-weights: every state says the stop token with the same probability, so lengths are geometric with
-a mean of 36 of at most 48 tokens, whoever samples; and a learning rate of 1e-7 leaves them so.
+The model has 0.8M parameters, and more embeddings with the large vocabulary. Its weights fix the
+distribution of response lengths: the stop token has the same probability in every state, so
+lengths are geometric with a mean of 36 and a maximum of 48 tokens, whichever program samples. A
+learning rate of 1e-7 does not change that.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from asymrl.types import (
 )
 
 PROMPTS, SAMPLES, MAX_TOKENS = 32, 8, 48
-UPDATES = 4  # optimizer steps a rollout batch
-STOP_PROBABILITY = 0.0128  # of a token: (1 - (1-p)^48) / p = 36 tokens
-SMALL, LARGE = 327, 151_936  # the pocket vocabulary, and Qwen3's
+UPDATES = 4  # optimizer steps per rollout batch
+STOP_PROBABILITY = 0.0128  # per token: (1 - (1-p)^48) / p = 36 tokens
+SMALL, LARGE = 327, 151_936  # vocabulary sizes: the pocket model's and Qwen3's
 STOP, PAD = 0, 1
 LR = 1e-7
 OPTIMIZER: dict[str, Any] = {
@@ -59,7 +60,7 @@ OPTIMIZER: dict[str, Any] = {
 
 
 def folder(vocabulary: int) -> Path:
-    """A Hugging Face folder with model and tokenizer, made on first use."""
+    """A Hugging Face folder with model and tokenizer, created on first use."""
     path = RESULTS / f"model-{vocabulary}"
     if not (path / "tokenizer.json").is_file():
         make_model(vocabulary).save_pretrained(path)
@@ -78,8 +79,10 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 @torch.no_grad()
 def make_model(vocabulary: int) -> Qwen3ForCausalLM:
-    """Random weights but for one direction, which all embeddings share: along it the stop token's
-    output row is longer by what its probability wants."""
+    """Random weights, except that all embeddings share one component.
+
+    The stop token's row of the head is longer along it, such that the token has STOP_PROBABILITY.
+    """
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=vocabulary,
@@ -102,8 +105,8 @@ def make_model(vocabulary: int) -> Qwen3ForCausalLM:
     ids = torch.randint(2, vocabulary, (8, 32))
     hidden = model.model(input_ids=ids).last_hidden_state.flatten(0, 1)
     others = (hidden @ head[1:].T).logsumexp(-1)
-    wanted = math.log(STOP_PROBABILITY / (1 - STOP_PROBABILITY)) + others
-    head[STOP, 0] += ((wanted - hidden @ head[STOP]) / hidden[:, 0]).mean()
+    stop_logit = math.log(STOP_PROBABILITY / (1 - STOP_PROBABILITY)) + others
+    head[STOP, 0] += ((stop_logit - hidden @ head[STOP]) / hidden[:, 0]).mean()
     return model
 
 
@@ -131,28 +134,30 @@ def problems(tokenizer: Any) -> list[Problem]:
 
 
 def reward(prompt: int, sample: int, share: float) -> float:
-    """Of sample number `sample` of prompt number `prompt`: half of a mixed group is right, and so
-    is all or none of another; the first `share` of each 4 prompts is mixed."""
+    """The reward of a sample, by the numbers of its prompt and of itself.
+
+    The first `share` of every 4 prompts have mixed groups, half correct; other groups are all
+    correct or all wrong.
+    """
     if prompt % 4 < 4 * share:
         return float(sample % 2)
     return float(prompt // 4 % 2)
 
 
 def verdict(prompt: int, sample: int, share: float) -> Verdict:
-    right = reward(prompt, sample, share) == 1
-    return Verdict(reason="correct" if right else "wrong", answer=None, seconds=0.0)
+    correct = reward(prompt, sample, share) == 1
+    return Verdict(reason="correct" if correct else "wrong", answer=None, seconds=0.0)
 
 
 def config(steps: int, path: Path, **rollout: Any) -> Config:
-    """As configs/pocket.yaml, but for the sizes, and with nothing but steps: no evaluation, no
-    checkpoint, no look back at the log-probs."""
+    """Like configs/pocket.yaml with other sizes; no evaluation, no checkpoints, no logprob_gain."""
     never = 10**9
-    asked = {"prompts": PROMPTS, "group_size": SAMPLES, "max_tokens": MAX_TOKENS}
+    sizes = {"prompts": PROMPTS, "group_size": SAMPLES, "max_tokens": MAX_TOKENS}
     return Config.model_validate(
         {
             "model": {"path": str(path)},
             "data": {"train": "bench.jsonl"},
-            "rollout": {**asked, "sync_check_every": never, **rollout},
+            "rollout": {**sizes, "sync_check_every": never, **rollout},
             "verifier": {"name": "exact"},
             "advantage": {"name": "asym", "beta_pos": 0.5, "beta_neg": 0.5},
             "optim": {
@@ -178,13 +183,13 @@ def engine(path: Path, tokenizer: Any, rows: int = 512) -> HFEngine:
 
 
 def policy(path: Path, token_budget: int = 16384) -> LocalPolicy:
-    """As train.py makes it."""
+    """The local policy as train.py builds it."""
     model = Qwen3ForCausalLM.from_pretrained(path)
     return LocalPolicy(model, token_budget=token_budget, **OPTIMIZER)
 
 
 def requests(cfg: Config, asked: Sequence[Problem], step: int = 1) -> list[Request]:
-    """What the loop asks for at a step, its draws from 0 on."""
+    """The requests of the loop at a step, with draws numbered from 0."""
     rollout = cfg.rollout
     return sample_prompts(
         asked, rollout.prompts, samples=rollout.group_size, first_draw=0, seed=cfg.seed, step=step
@@ -236,8 +241,10 @@ def train(
     share: Callable[[], float],
     seen: Callable[[Sequence[Request], list[Rollout]], object] = lambda asked, rollouts: None,
 ) -> None:
-    """The loop itself, its rewards fixed by place: share() of the groups are mixed. seen: what is
-    told of each rollout batch."""
+    """The training loop with rewards fixed by position; share() is the share of mixed groups.
+
+    `seen` is called with each rollout batch.
+    """
     tokenizer = AutoTokenizer.from_pretrained(path)
     with verifiers.make("exact") as verifier:
 

@@ -20,7 +20,7 @@ from typing import Any
 import subject
 import torch
 from transformers import AutoTokenizer
-from turns import keep, ratio_of_medians, table
+from turns import ratio_of_medians, save_results, table
 
 from asymrl.engines.distributed import World
 from asymrl.training.loop import sync_weights
@@ -78,7 +78,7 @@ def main() -> None:
             numbers[f"{kind} {vocabulary}"] = {"bytes": size, "sync": mine, "memcpy": plain}
     header = ["engine", "vocabulary", "MiB", "sync, ms", "memcpy, ms", "ratio"]
     text = f"{table(header, rows)}\n\nThreads: {arguments.threads}; medians of {arguments.rounds}."
-    keep("sync", text, numbers)
+    save_results("sync", text, numbers)
     print("\n".join(lines))
 
 

@@ -1,7 +1,7 @@
-"""Two programs that take turns, so that the noise of a shared machine hits both; and tables.
+"""Runs programs in alternating turns, so that load on a shared machine hits all; result tables.
 
-Knows nothing of what is measured. Standard library only: one of the programs runs in another
-virtual environment.
+This module does not know what is measured. Its imports are in the standard library (except in
+`table`), because one of the programs runs in another virtual environment.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ RESULTS = Path("runs/bench")
 
 
 class Gate:
-    """The worker's side. `between(...)` ends one measured stretch, says how long it took, and
-    waits to be told what to do in the next: the text of that line, or None to stop."""
+    """The worker's end of the connection. Facts go to stdout, commands come from stdin."""
 
     def __init__(self) -> None:
         self.out = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what libraries print goes to stderr: stdout is for the numbers
-        self.began: tuple[float, float] | None = None
+        os.dup2(2, 1)  # libraries print to stderr: stdout is for the numbers
+        self.start: tuple[float, float] | None = None
 
-    def between(self, **facts: float) -> str | None:
-        if self.began is not None:
-            wall, cpu = self.began
+    def end_turn(self, **facts: float) -> str | None:
+        """Report the turn's facts with its wall and CPU seconds, then wait for the next command.
+
+        Returns the command, or None to stop.
+        """
+        if self.start is not None:
+            wall, cpu = self.start
             facts |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         print(json.dumps(facts), file=self.out, flush=True)
-        told = sys.stdin.readline().strip()
-        self.began = time.perf_counter(), time.process_time()
-        return None if told in ("", "stop") else told
+        command = sys.stdin.readline().strip()
+        self.start = time.perf_counter(), time.process_time()
+        return None if command in ("", "stop") else command
 
 
 class Worker:
-    """The other side: a program that has a gate, started and waiting at it."""
+    """A program with a Gate, started as a subprocess and waiting for its first command."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +53,10 @@ class Worker:
             )
         self._read()
 
-    def turn(self, told: str) -> dict[str, float]:
+    def turn(self, command: str) -> dict[str, float]:
+        """Send a command and return the facts of the turn."""
         assert self.process.stdin is not None
-        print(told, file=self.process.stdin, flush=True)
+        print(command, file=self.process.stdin, flush=True)
         return self._read()
 
     def stop(self) -> None:
@@ -64,7 +68,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"{self.process.args} ended: {self.log.read_text()[-2000:]}")
+            sys.exit(f"{self.process.args} exited:\n{self.log.read_text()[-2000:]}")
         return json.loads(line)
 
 
@@ -73,29 +77,25 @@ def ratio_of_medians(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def spread(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """The ratios of the rounds, lowest and highest: each round's two ran one after the other."""
+    """The lowest and the highest ratio of a round, whose two turns ran one after the other."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Markdown, padded to be read as text too."""
-    cells = [list(map(str, header)), *[[show(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
+    """A Markdown table."""
+    from tabulate import tabulate
+
+    text = [[show(cell) for cell in row] for row in rows]
+    return tabulate(text, header, tablefmt="pipe", disable_numparse=True)
 
 
 def show(cell: Any) -> str:
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
 
 
-def keep(part: str, text: str, numbers: Mapping[str, Any]) -> None:
-    """Print a part's tables; they and their numbers also go to runs/bench."""
+def save_results(part: str, text: str, numbers: Mapping[str, Any]) -> None:
+    """Print the tables of a part, and write them and their numbers to runs/bench."""
     print(text, flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{part}.md").write_text(text + "\n")

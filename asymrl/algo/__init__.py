@@ -1,4 +1,4 @@
-"""The algorithm, in pure torch: group rewards -> advantages -> loss, and what to watch.
+"""The algorithm in pure torch: group rewards -> advantages -> mini-batches -> loss; diagnostics.
 
-Nothing here does I/O, knows of other processes, reads a config object or changes an argument.
+Nothing here does I/O, knows other processes, reads a config object or changes an argument.
 """

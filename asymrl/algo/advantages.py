@@ -1,17 +1,18 @@
 """Advantage estimators: the rewards of N groups of G rollouts -> advantages (N, G).
 
-An estimator is a function of `Groups` and of keyword-only numbers; those keywords are what a config
-may set. To add one, write the function and one line of ADVANTAGES, at the bottom.
+An estimator is a function of `Groups` with keyword-only float parameters, which are its keys in a
+config. To add one, write the function and add a line to ADVANTAGES at the bottom. An `assert` on a
+parameter becomes the error message for a bad value in a config.
 
-What holds for all of them:
-- p is the fraction of a group's valid rollouts with reward 1; n, their number, stands in for G.
-- An invalid rollout counts in neither, and its advantage is exactly 0; so is every advantage of a
-  group without a valid rollout.
-- They compute in the dtype of `groups.rewards`, and give every token of a rollout its advantage.
-- r is a rollout's reward. "Sample std" has n - 1 in its denominator, "population std" has n.
-- Where a formula has 0 / 0, or a std that does not exist, the advantage is 0; exceptions are said.
+Common to all estimators:
+- n is the number of a group's valid rollouts and p the fraction of them with reward 1. Invalid
+  rollouts count in neither and get advantage 0, so a group without valid rollouts gets only zeros.
+- r is the reward of a rollout. "Sample std" divides by n - 1, "population std" divides by n.
+- Where a formula has 0 / 0 or an undefined std, the advantage is 0 unless the docstring says
+  otherwise.
+- The result has the dtype of `groups.rewards`. All tokens of a rollout share its advantage.
 
-This module does not know what a token, a loss or a ratio is.
+This module does not know tokens, losses or probability ratios.
 """
 
 from collections.abc import Callable
@@ -23,11 +24,11 @@ from torch import Tensor
 from asymrl.types import Groups
 
 EPSILON = 1e-6
-"""What verl and the code built on it adds to a std or a mean that it divides by."""
+"""What verl, and code built on it, adds to a std or a mean before dividing by it."""
 
 
 def asym(groups: Groups, *, beta_pos: float, beta_neg: float) -> Float[Tensor, "N G"]:
-    """AsymGRPO (arXiv 2604.04894, Eq. 8): each channel with its own focus on hard or easy prompts.
+    """AsymGRPO (arXiv 2604.04894, Eq. 8): each channel has its own focus on hard or easy prompts.
 
         A_pos(p) =  ((1 - p) / p) ** beta_pos      for reward 1
         A_neg(p) = -(p / (1 - p)) ** beta_neg      for reward 0
@@ -36,8 +37,8 @@ def asym(groups: Groups, *, beta_pos: float, beta_neg: float) -> Float[Tensor, "
     population std and no epsilon, (b, b) symmetric, (1, 0) MaxRL (on mixed groups). The mean over
     a group is 0 for every p if and only if beta_pos + beta_neg = 1.
 
-    Degenerate cases: 0^0 := 1, so beta = 0 is the constant +1 or -1 on all-solved and none-solved
-    groups too; with beta > 0 those groups get exactly 0. Betas are >= 0.
+    Degenerate cases: 0^0 := 1, so beta = 0 gives +1 or -1 on all-solved and none-solved groups too;
+    with beta > 0 those groups get exactly 0. Betas must be >= 0.
     """
     p, _ = _accuracy(groups)
     return _by_channel(groups, _odds(1 - p, p, beta_pos), -_odds(p, 1 - p, beta_neg))
@@ -49,8 +50,8 @@ def ent_increase(
     """`asym` with the negative channel's curve reflected, A~_neg(p) = A_neg(1 - p).
 
     arXiv 2604.04894, Section 3.2 and Appendix C. At p = 0, where A_neg(1 - p) is undefined, the
-    curve goes on as the line through its values at 1/n and 2/n. With one valid rollout there is
-    no such line, and the end is 0.
+    curve is extended by the line through its values at 1/n and 2/n. With a single valid rollout
+    that line does not exist and the value is 0.
     """
     p, size = _accuracy(groups)
     return _by_channel(groups, _odds(1 - p, p, beta_pos), -_reflected(1 - p, size, beta_neg))
@@ -62,18 +63,18 @@ def ent_decrease(
     """`asym` with the positive channel's curve reflected, A~_pos(p) = A_pos(1 - p).
 
     arXiv 2604.04894, Section 3.2 and Appendix C. At p = 1, where A_pos(1 - p) is undefined, the
-    curve goes on as the line through its values at (n - 1)/n and (n - 2)/n. With one valid rollout
-    there is no such line, and the end is 0.
+    curve is extended by the line through its values at (n - 1)/n and (n - 2)/n. With a single
+    valid rollout that line does not exist and the value is 0.
     """
     p, size = _accuracy(groups)
     return _by_channel(groups, _reflected(p, size, beta_pos), -_odds(p, 1 - p, beta_neg))
 
 
 def grpo_sample_std(groups: Groups) -> Float[Tensor, "N G"]:
-    """GRPO as verl computes it, (r - mean) / (std + 1e-6), std with n - 1 in its denominator.
+    """GRPO as verl computes it: (r - mean) / (std + 1e-6), with the sample std.
 
     On mixed groups this is sqrt((n - 1) / n) times `asym` at (0.5, 0.5), up to the epsilon.
-    All-solved and none-solved groups, and groups of one valid rollout, get 0.
+    All-solved and none-solved groups and groups with one valid rollout get 0.
     """
     p, size = _accuracy(groups)
     std = _sample_std(p, size) + EPSILON
@@ -81,21 +82,21 @@ def grpo_sample_std(groups: Groups) -> Float[Tensor, "N G"]:
 
 
 def dr_grpo(groups: Groups) -> Float[Tensor, "N G"]:
-    """Dr. GRPO (arXiv 2503.20783; its official code): r - p, GRPO without the std.
+    """Dr. GRPO (arXiv 2503.20783; its official code): r - p, which is GRPO without the std.
 
-    All-solved and none-solved groups get 0. The method's other half, a loss divided by a constant
-    length, is `loss.aggregation: constant`.
+    All-solved and none-solved groups get 0. The other half of the method, a loss divided by a
+    constant length, is `loss.aggregation: constant`.
     """
     p, _ = _accuracy(groups)
     return _by_channel(groups, 1 - p, -p)
 
 
 def rloo(groups: Groups) -> Float[Tensor, "N G"]:
-    """RLOO (arXiv 2402.14740; verl's code): r minus the mean reward of the group's others,
+    """RLOO (arXiv 2402.14740; verl's code): r minus the mean reward of the group's other rollouts.
 
-        A = r - (n p - r) / (n - 1) = n / (n - 1) * (r - p).
+        A = r - (n p - r) / (n - 1) = n / (n - 1) * (r - p)
 
-    All-solved and none-solved groups get 0, and so does a lone rollout, which has no others.
+    All-solved and none-solved groups get 0, and so does the only valid rollout of a group.
     """
     p, size = _accuracy(groups)
     scale = size / (size - 1).clamp(min=1)
@@ -105,8 +106,8 @@ def rloo(groups: Groups) -> Float[Tensor, "N G"]:
 def maxrl(groups: Groups) -> Float[Tensor, "N G"]:
     """MaxRL (arXiv 2602.02710; its official code): (r - p) / (p + 1e-6).
 
-    On mixed groups this is `asym` at (1, 0), up to the epsilon. None-solved groups get 0, where
-    that `asym` gives -1; all-solved groups get 0 from both.
+    On mixed groups this is `asym` at (1, 0), up to the epsilon. None-solved groups get 0, whereas
+    `asym` at (1, 0) gives -1; all-solved groups get 0 from both.
     """
     p, _ = _accuracy(groups)
     return _by_channel(groups, (1 - p) / (p + EPSILON), -p / (p + EPSILON))
@@ -115,12 +116,13 @@ def maxrl(groups: Groups) -> Float[Tensor, "N G"]:
 def w_reinforce(
     groups: Groups, *, positive_weight: float = 0.1, negative_weight: float = 1.0
 ) -> Float[Tensor, "N G"]:
-    """W-REINFORCE (arXiv 2506.01347; its official code): positive_weight * r where r = 1, and
-    -negative_weight where r = 0; neither depends on p.
+    """W-REINFORCE (arXiv 2506.01347; its official code): a constant advantage for each channel.
 
-    The paper's lambda is `positive_weight`, 0.1, beside a `negative_weight` of 1. Members: (1, 0)
-    PSR, which learns from right responses only, (0, 1) NSR, from wrong ones only, (1, 1)
-    REINFORCE. All-solved and none-solved groups are groups like all others.
+        A = positive_weight if r = 1,    -negative_weight if r = 0
+
+    The paper's lambda is `positive_weight` = 0.1, with a `negative_weight` of 1. Members: (1, 0)
+    PSR, which learns from correct responses only; (0, 1) NSR, from wrong ones only; (1, 1)
+    REINFORCE. All-solved and none-solved groups are treated like all others.
     """
     p, _ = _accuracy(groups)
     positive = torch.full_like(p, positive_weight)
@@ -128,13 +130,14 @@ def w_reinforce(
 
 
 def ngrpo(groups: Groups) -> Float[Tensor, "N G"]:
-    """NGRPO (arXiv 2509.18851; its official code): GRPO as if one more rollout had been right.
+    """NGRPO (arXiv 2509.18851; its official code): GRPO with one virtual correct rollout per group.
 
-    The virtual rollout counts in the mean and in the sample std, and gets no advantage itself:
-    `grpo_sample_std` with p' = (n p + 1) / (n + 1) and n + 1 for p and n. So none-solved groups
-    get a negative advantage, -1 / sqrt(n + 1) up to the epsilon (a lone wrong rollout too; the
-    official code leaves the reward of a lone rollout as it is); all-solved groups get 0. The
-    method's asymmetric clip, 0.16 below and 0.24 above, is `loss.clip_low` and `loss.clip_high`.
+    The virtual rollout counts in the mean and in the sample std and gets no advantage itself: this
+    is `grpo_sample_std` with (n p + 1) / (n + 1) in place of p and n + 1 in place of n. None-solved
+    groups therefore get a negative advantage, -1 / sqrt(n + 1) up to the epsilon; all-solved groups
+    get 0. A group whose only valid rollout is wrong is no exception (the official code returns the
+    reward unchanged there). The method's asymmetric clip, 0.16 below and 0.24 above, is
+    `loss.clip_low` and `loss.clip_high`.
     """
     p, size = _accuracy(groups)
     p = (size * p + 1) / (size + 1)
@@ -143,15 +146,16 @@ def ngrpo(groups: Groups) -> Float[Tensor, "N G"]:
 
 
 def qae(groups: Groups, *, quantile: float = 0.4) -> Float[Tensor, "N G"]:
-    """Quantile advantage estimation (arXiv 2509.22611; formula from third-party notes):
+    """Quantile advantage estimation (arXiv 2509.22611; formula from third-party notes).
 
         A = (r - b) / std,     b = the K-quantile of the group's rewards = 0 if p <= 1 - K, else 1
 
-    K is `quantile`, from 0 to 1. On hard prompts (p <= 1 - K) only right rollouts learn, on easy
-    ones only wrong ones. The gate's sides are the abstract's. Ours, as the notes leave it open:
-    the population std, without an epsilon, and 0 on all-solved and none-solved groups for every K.
+    K is `quantile`, from 0 to 1. On hard prompts (p <= 1 - K) only correct rollouts get a nonzero
+    advantage, on easy prompts only wrong ones, as the abstract says. Ours, since the notes leave it
+    open: the population std without an epsilon, and 0 on all-solved and none-solved groups for
+    every K.
     """
-    assert 0 <= quantile <= 1, f"the quantile is {quantile}, and is from 0 to 1"
+    assert 0 <= quantile <= 1, f"quantile must be from 0 to 1 (got {quantile})"
     p, _ = _accuracy(groups)
     hard = p <= 1 - quantile + 1e-6  # p is a fraction k / n: 1 - 0.9 must not be below 1 / 10
     unit = 1 / (p * (1 - p)).sqrt()
@@ -160,19 +164,19 @@ def qae(groups: Groups, *, quantile: float = 0.4) -> Float[Tensor, "N G"]:
 
 
 def a_grae(groups: Groups, *, alpha: float = 1.0) -> Float[Tensor, "N G"]:
-    """A-GRAE (arXiv 2602.05548, Eqs. 12-13), on top of `grpo_sample_std`, here A:
+    """A-GRAE (arXiv 2602.05548, Eqs. 12-13), where A is the advantage from `grpo_sample_std`.
 
         A' = A * [w / (2 sqrt(p)) + (1 - w) / (2 sqrt(1 - p))],  times min(1, w / alpha) if A > 0
 
-    w is the accuracy of the whole call: the mean of p over its groups that have a valid rollout
-    (as in the official code; the same as the mean reward where no rollout is invalid). So with a
-    low w the easy groups weigh more and right rollouts count less. `alpha` is in (0, 1]; the
-    paper's: 1 for mathematics, 0.5 for others. All-solved and none-solved groups get 0.
+    w is the accuracy of the batch: the mean of p over the groups in `groups` that have a valid
+    rollout, as in the official code (it equals the mean reward if all rollouts are valid). With a
+    low w, easy groups weigh more and correct rollouts weigh less. `alpha` is in (0, 1]; the paper
+    uses 1 for mathematics and 0.5 elsewhere. All-solved and none-solved groups get 0.
 
-    The official code differs from the equations: it has 1 - sqrt(p) for sqrt(1 - p), and as it
-    was released it runs this branch at the first step only. We follow the paper.
+    The official code differs from the equations: it has 1 - sqrt(p) in place of sqrt(1 - p), and
+    the released version runs this branch at the first step only. We follow the paper.
     """
-    assert 0 < alpha <= 1, f"alpha is {alpha}, and is above 0 and at most 1"
+    assert 0 < alpha <= 1, f"alpha must be above 0 and at most 1 (got {alpha})"
     p, size = _accuracy(groups)
     w = p[size > 0].mean()
     focus = w / (2 * p.sqrt()) + (1 - w) / (2 * (1 - p).sqrt())
@@ -183,23 +187,24 @@ def a_grae(groups: Groups, *, alpha: float = 1.0) -> Float[Tensor, "N G"]:
 
 
 def unlikeliness(groups: Groups, *, beta: float = 0.25) -> Float[Tensor, "N G"]:
-    """Unlikeliness reward (arXiv 2506.02355; its official code): likely right rollouts earn less.
+    """Unlikeliness reward (arXiv 2506.02355; its official code): likely correct rollouts earn less.
 
         r' = r * (1 - beta * rank / n),   A = (r' - mean(r')) / (std(r') + 1e-6)
 
-    rank is 0 .. n - 1 over all of the group's rollouts, right and wrong, from the lowest to the
-    highest mean old log-prob per token; sample std. Rollouts of equal log-prob share the mean of
-    their ranks (ours: the code's order is then arbitrary). beta = 0 is `grpo_sample_std`.
+    rank is 0 .. n - 1 over the group's rollouts, correct and wrong, from the lowest to the highest
+    mean old log-prob per token; std is the sample std. Rollouts with equal log-probs share the mean
+    of their ranks (ours; their order in the official code is arbitrary). beta = 0 gives
+    `grpo_sample_std`.
 
-    None-solved groups get 0, a lone rollout too. All-solved groups do not, unless their log-probs
-    are all equal or beta = 0: the rewards differ, and half of them are below the mean. (The
-    official code has a setting, not here, that drops groups whose rollouts are all right or wrong.)
+    None-solved groups and groups with one valid rollout get 0. All-solved groups get nonzero
+    advantages unless beta = 0 or their log-probs are all equal, because their rewards r' differ.
+    (The official code has an option, absent here, that drops all-solved and none-solved groups.)
     """
     _, size = _accuracy(groups)
     logprobs, size = groups.mean_logprobs, size[:, None]
-    other, mine = logprobs[:, None, :], logprobs[:, :, None]
-    below = (other < mine).to(groups.rewards.dtype) + 0.5 * (other == mine)
-    rank = torch.where(groups.valid[:, None, :], below, 0.0).sum(2) - 0.5  # less itself
+    own, other = logprobs[:, :, None], logprobs[:, None, :]
+    below = (other < own).to(groups.rewards.dtype) + 0.5 * (other == own)
+    rank = torch.where(groups.valid[:, None, :], below, 0.0).sum(2) - 0.5  # without itself
     reward = torch.where(groups.valid & (groups.rewards == 1), 1 - beta * rank / size, 0.0)
     centred = torch.where(groups.valid, reward - reward.sum(1, keepdim=True) / size, 0.0)
     std = (centred.square().sum(1, keepdim=True) / (size - 1).clamp(min=1)).sqrt()
@@ -207,29 +212,35 @@ def unlikeliness(groups: Groups, *, beta: float = 0.25) -> Float[Tensor, "N G"]:
 
 
 def _accuracy(groups: Groups) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    """p and n of every group, over its valid rollouts; p is nan where there is none."""
-    solved = groups.valid & (groups.rewards == 1)
+    """p and n of every group; p is nan in a group without valid rollouts."""
+    correct = groups.valid & (groups.rewards == 1)
     wrong = groups.valid & (groups.rewards == 0)
-    assert bool((solved | wrong).eq(groups.valid).all()), "a reward is 0 or 1"
+    assert bool((correct | wrong).eq(groups.valid).all()), "rewards must be 0 or 1"
     size = groups.valid.sum(1).to(groups.rewards.dtype)
-    return solved.sum(1) / size, size
+    return correct.sum(1) / size, size
 
 
 def _sample_std(p: Float[Tensor, "N"], size: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-    """Std of n rewards, n p of them 1 and the others 0, over n - 1; 0 at n = 1."""
+    """Sample std of n rewards, n p of them 1 and the others 0; 0 at n = 1."""
     return (p * (1 - p) * size / (size - 1).clamp(min=1)).sqrt()
 
 
-def _odds(above: Float[Tensor, "N"], below: Float[Tensor, "N"], beta: float) -> Float[Tensor, "N"]:
-    """(above / below) ** beta, 0^0 := 1; infinite at below = 0, where no rollout takes it."""
-    assert beta >= 0, f"a beta is {beta}, and is at least 0"
-    return (above / below) ** beta
+def _odds(
+    numerator: Float[Tensor, "N"], denominator: Float[Tensor, "N"], beta: float
+) -> Float[Tensor, "N"]:
+    """(numerator / denominator) ** beta, with 0^0 := 1.
+
+    For beta > 0 it is infinite where the denominator is 0, but then the channel has no rollouts.
+    """
+    assert beta >= 0, f"beta_pos and beta_neg must be at least 0 (got {beta})"
+    return (numerator / denominator) ** beta
 
 
 def _reflected(p: Float[Tensor, "N"], size: Float[Tensor, "N"], beta: float) -> Float[Tensor, "N"]:
-    """B(p) = (p / (1 - p)) ** beta, at p = 1 extended linearly (Appendix C):
+    """B(p) = (p / (1 - p)) ** beta, extended linearly at p = 1 (Appendix C).
 
-    B(1) := B((n-1)/n) + [B((n-1)/n) - B((n-2)/n)], and 0 where n < 2.
+        B(1) := B((n-1)/n) + [B((n-1)/n) - B((n-2)/n)],    and 0 if n < 2
+
     Both flips are this curve: B(p) is A_pos(1 - p), and -B(1 - p) is A_neg(1 - p).
     """
     last, before = (size - 1) ** beta, ((size - 2) / 2) ** beta  # odds of n - 1 to 1, n - 2 to 2
@@ -240,7 +251,7 @@ def _reflected(p: Float[Tensor, "N"], size: Float[Tensor, "N"], beta: float) -> 
 def _by_channel(
     groups: Groups, positive: Float[Tensor, "N"], negative: Float[Tensor, "N"]
 ) -> Float[Tensor, "N G"]:
-    """Give each rollout its channel's value: `positive` at reward 1, `negative` at 0."""
+    """Each rollout's advantage: `positive` at reward 1, `negative` at reward 0, 0 if invalid."""
     advantages = torch.where(groups.rewards == 1, positive[:, None], negative[:, None])
     return torch.where(groups.valid, advantages, 0.0)
 

@@ -1,6 +1,6 @@
 """Rollouts and advantages -> mini-batches of flat tokens, and rows -> ranks and micro-batches.
 
-Pure functions over the values of types.py. Knows nothing of models, devices or processes.
+Pure functions on the values of types.py. This module does not know models, devices or processes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from asymrl.types import Batch, Groups, Request, Rollout, Scored, Tokens
 
 
 def tokenise(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> Tokens:
-    """Lay the responses of sorted rollouts end to end; `requests[n]` is group n."""
-    group_of = {request.draw: n for n, request in enumerate(requests)}
-    group = torch.tensor([group_of[rollout.draw] for rollout in rollouts])
+    """The rollouts as Tokens, one row each, responses laid end to end. Request n is group n.
+
+    `rollouts` must be sorted by draw and sample.
+    """
+    group_of_draw = {request.draw: n for n, request in enumerate(requests)}
+    group = torch.tensor([group_of_draw[rollout.draw] for rollout in rollouts])
     prompts = [requests[n].problem.prompt_ids for n in group.tolist()]
     lengths = torch.tensor([len(rollout.token_ids) for rollout in rollouts])
     return Tokens(
@@ -30,20 +33,21 @@ def tokenise(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> Tokens
 
 
 def engine_logprobs(rollouts: Sequence[Rollout]) -> Tensor:
-    """(M,), as the engine had them when it sampled."""
+    """(M,): log-probs of the response tokens as the engine sampled them, in nats."""
     return torch.tensor([value for rollout in rollouts for value in rollout.engine_logprobs])
 
 
 def engine_values(rollouts: Sequence[Rollout]) -> Scored:
-    """The engine's own logprobs (M,) and entropy (M,), for engines that declare them exact."""
+    """Log-probs (M,) and entropy (M,) from the engine, for engines that declare them exact."""
     entropy = [value for rollout in rollouts for value in rollout.engine_entropy or ()]
     return engine_logprobs(rollouts), torch.tensor(entropy)
 
 
 def make_groups(tokens: Tokens, scored: Scored, rewards: Tensor, valid: Tensor) -> Groups:
-    """What an estimator sees. rewards, valid (R,) in the rows' order: G consecutive rows a group.
+    """The input of an advantage estimator: G consecutive rows form a group.
 
-    Rewards are fp64: an advantage is a power of a ratio of small integers.
+    rewards, valid (R,), in the order of the rows. Rewards become fp64, since an advantage is a
+    power of a ratio of small integers.
     """
     logprobs, _ = scored
     num_groups = int(tokens.group[-1]) + 1
@@ -57,19 +61,27 @@ def make_groups(tokens: Tokens, scored: Scored, rewards: Tensor, valid: Tensor) 
     )
 
 
-def select_rows(tokens: Tokens, rows: Tensor) -> tuple[Tokens, Tensor]:
-    """The rows where `rows` (R,) is True, renumbered, and where their tokens were: (M,) bool."""
-    part = rows[tokens.row]
-    kept = torch.nonzero(rows)[:, 0]
-    new_index = rows.cumsum(0) - 1
-    taken = Tokens(
-        sequences=[tokens.sequences[r] for r in kept.tolist()],
-        prompt_lengths=tokens.prompt_lengths[kept],
-        group=tokens.group[kept],
-        row=new_index[tokens.row[part]],
-        targets=tokens.targets[part],
+def response_lengths(tokens: Tokens) -> Tensor:
+    """(R,): number of response tokens in each row."""
+    return torch.bincount(tokens.row, minlength=len(tokens.sequences))
+
+
+def select_rows(tokens: Tokens, row_mask: Tensor) -> tuple[Tokens, Tensor]:
+    """The rows where `row_mask` (R,) is True, renumbered from 0, and the mask (M,) of their tokens.
+
+    Groups keep their numbers.
+    """
+    token_mask = row_mask[tokens.row]
+    rows = torch.nonzero(row_mask)[:, 0]
+    new_index = row_mask.cumsum(0) - 1
+    selection = Tokens(
+        sequences=[tokens.sequences[r] for r in rows.tolist()],
+        prompt_lengths=tokens.prompt_lengths[rows],
+        group=tokens.group[rows],
+        row=new_index[tokens.row[token_mask]],
+        targets=tokens.targets[token_mask],
     )
-    return taken, part
+    return selection, token_mask
 
 
 def minibatches(
@@ -82,67 +94,71 @@ def minibatches(
     entropy_bonus: float,
     loss_denominators: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> list[Batch]:
-    """Cut a rollout batch into mini-batches of `prompts` prompts, in the order of the draws.
+    """Split a rollout batch into mini-batches of `prompts` prompts each, in the order of the draws.
 
-    advantages (M,); denominators: algo.loss.denominators with its mode chosen, counted over each
-    mini-batch. A row is live, that is, can have a gradient, if it is valid and has an advantage or
-    gets a bonus.
+    advantages (M,). loss_denominators: `asymrl.algo.loss.loss_denominators` with its keywords
+    bound; it sees one whole mini-batch at a time. A row has a gradient if it is valid and either
+    has a nonzero advantage or gets an entropy bonus. If `prompts` does not divide their number, the
+    last mini-batch is smaller.
     """
     logprobs, entropy = scored
     valid, accuracy_bin = groups.valid.flatten(), accuracy_bins(groups).flatten()
-    moved = torch.bincount(tokens.row, weights=(advantages != 0).double(), minlength=len(valid)) > 0
-    has_gradient = valid & (moved | (entropy_bonus > 0))
+    nonzero = (advantages != 0).double()
+    has_advantage = torch.bincount(tokens.row, weights=nonzero, minlength=len(valid)) > 0
+    has_gradient = valid & (has_advantage | (entropy_bonus > 0))
     batches = []
     for index in range(-(-(int(tokens.group[-1]) + 1) // prompts)):
-        rows = tokens.group // prompts == index
-        mine, part = select_rows(tokens, rows)
-        loss_mask = valid[tokens.row[part]].float()
-        group = mine.group - index * prompts
+        row_mask = tokens.group // prompts == index
+        part, token_mask = select_rows(tokens, row_mask)
+        loss_mask = valid[tokens.row[token_mask]].float()
+        group = part.group - index * prompts
         batches.append(
             Batch(
-                sequences=mine.sequences,
-                prompt_lengths=mine.prompt_lengths,
+                sequences=part.sequences,
+                prompt_lengths=part.prompt_lengths,
                 group=group,
-                row=mine.row,
-                targets=mine.targets,
-                advantages=advantages[part].float(),
-                old_logprobs=logprobs[part],
-                old_entropy=entropy[part],
+                row=part.row,
+                targets=part.targets,
+                advantages=advantages[token_mask].float(),
+                old_logprobs=logprobs[token_mask],
+                old_entropy=entropy[token_mask],
                 loss_mask=loss_mask,
-                loss_denominators=loss_denominators(loss_mask, mine.row, group),
-                has_gradient=has_gradient[rows],
-                accuracy_bin=accuracy_bin[rows],
+                loss_denominators=loss_denominators(loss_mask, part.row, group),
+                has_gradient=has_gradient[row_mask],
+                accuracy_bin=accuracy_bin[row_mask],
             )
         )
     return batches
 
 
-def response_lengths(tokens: Tokens) -> Tensor:
-    """(R,) response tokens of each row."""
-    return torch.bincount(tokens.row, minlength=len(tokens.sequences))
-
-
 def plan(lengths: Sequence[int], world_size: int, token_budget: int) -> list[list[list[int]]]:
-    """Rows -> per rank, per micro-batch, row indices.
+    """Assign rows to ranks and micro-batches: for each rank, for each micro-batch, row indices.
 
-    lengths: tokens of each row, prompt included. A micro-batch's padded size (rows x its longest
-    row) is at most `token_budget`, but for a single row that is longer by itself. Rows are dealt
-    out in order of length, so neighbours are alike and ranks get like shares. Every rank gets the
-    same number of micro-batches, filled up with empty ones (a distributed policy runs those with
-    weight 0, so that its collectives match). Pure: the same arguments give the same plan.
+    lengths: tokens of each row, prompt included. The padded size of a micro-batch (its number of
+    rows x its longest row) is at most `token_budget`, except for a single row that is longer than
+    the budget. Rows are dealt to the ranks in order of length, so that a micro-batch holds rows of
+    similar length and ranks get similar work. Every rank gets the same number of micro-batches:
+    some ranks may get empty ones, which a distributed policy runs with weight 0 so that all ranks
+    call the same collectives. Pure: the same arguments give the same plan.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    ranks = [pack(order[rank::world_size], lengths, token_budget) for rank in range(world_size)]
+    ranks = [
+        fill_micro_batches(order[rank::world_size], lengths, token_budget)
+        for rank in range(world_size)
+    ]
     most = max(len(micro_batches) for micro_batches in ranks)
     return [micro_batches + [[]] * (most - len(micro_batches)) for micro_batches in ranks]
 
 
-def pack(rows: Sequence[int], lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Consecutive rows, longest first, into micro-batches of at most `token_budget` when padded."""
-    packed: list[list[int]] = []
+def fill_micro_batches(
+    rows: Sequence[int], lengths: Sequence[int], token_budget: int
+) -> list[list[int]]:
+    """Split `rows`, sorted from the longest, into micro-batches of padded size <= token_budget."""
+    micro_batches: list[list[int]] = []
     for row in rows:
-        if packed and lengths[packed[-1][0]] * (len(packed[-1]) + 1) <= token_budget:
-            packed[-1].append(row)
+        last = micro_batches[-1] if micro_batches else []
+        if last and lengths[last[0]] * (len(last) + 1) <= token_budget:
+            last.append(row)
         else:
-            packed.append([row])
-    return packed
+            micro_batches.append([row])
+    return micro_batches

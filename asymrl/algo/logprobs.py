@@ -1,21 +1,22 @@
-"""Log-probs and entropy from hidden states, without ever holding (M, V) logits.
+"""Log-probs and entropy from hidden states without materialising the (M, V) logits.
 
-One autograd function goes over tiles, some tokens by some of the vocabulary, forward and backward;
-backward computes each tile's logits again. Beyond the inputs and their gradients two tiles are
-held, and a third of halves where the head is of halves. On a CPU a tile stays in the cache, so that
-most of the time goes into the matrix products.
+One autograd function loops over tiles (some tokens x some of the vocabulary) in forward and in
+backward; backward recomputes the logits of each tile. Beyond inputs and gradients, two tiles are in
+memory at a time, and a third in half precision if the head is in half precision. On a CPU a tile
+fits into the cache, so most of the time is spent in matrix products.
 
-The function needs `head` whole only while it runs, inside one module's forward and backward, which
-is when ZeRO-3 gathers it. It never waits for the device.
+`head` must be complete only while the function runs, inside the forward and backward of one module,
+which is when ZeRO-3 gathers it. The function never synchronises with the device.
 
-Number formats: the products run in the wider of the two dtypes, whatever autocast says (it is
-switched off inside). Logits, sums and what adds up over tiles are fp32 (fp64 for fp64);
-half-precision products give fp32 results, so logits are never rounded to bf16. Gradients with
-respect to logits are rounded to the products' dtype, and what is returned to autograd is cast to
-its input's dtype at the end. On a CPU, which has no such product, halves are widened to fp32, the
-head a tile at a time.
+Precision: the matrix products run in the wider of the two input dtypes; autocast is switched off
+inside. Logits, sums and accumulators over tiles are fp32 (fp64 for fp64 inputs). On CUDA,
+half-precision products give fp32 results, so logits are never rounded to bf16. On a CPU, which has
+no such product, half-precision inputs are converted to fp32, the head one tile at a time. Gradients
+with respect to logits are rounded to the dtype of the products, and each returned gradient is cast
+to the dtype of its input at the end.
 
-This module does not know what model made the hidden states. It has no place for a head with a bias.
+This module does not know which model computed the hidden states. It does not support a head with a
+bias.
 """
 
 import math
@@ -28,11 +29,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CPU_TILE = 2**20
-"""Logits in a tile on a CPU: 4 MiB in fp32. Chosen by measurement (docs/performance.md)."""
+"""Logits in a tile on a CPU: 4 MiB in fp32, chosen by measurement (docs/performance.md)."""
 SMALLEST_TILE, LARGEST_TILE = 2**22, 2**26
-"""On other devices: 16 to 256 MiB in fp32, by the memory that is free."""
+"""Bounds for logits in a tile on a GPU: 16 to 256 MiB in fp32, depending on free memory."""
 TILE_SHARE = 16
-"""Tiles that would fit into a device's free memory, at least. Two or three live at once."""
+"""A tile takes at most 1 / TILE_SHARE of a GPU's free memory; two or three exist at once."""
 
 
 def logprobs_and_entropy(
@@ -43,29 +44,32 @@ def logprobs_and_entropy(
     temperature: float,
     tile: tuple[int, int] | None = None,
 ) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"]]:
-    """Log-probs of `targets` and entropy, both exact, in nats, under pi = softmax(z).
+    """Exact log-probs of `targets` and entropy, in nats, under pi = softmax(z).
 
         z = hidden @ head.T / temperature       log pi(target)       H = -sum_v pi_v log pi_v
 
-    H is the Shannon entropy over the full vocabulary. Both are differentiable, once, with respect
-    to `hidden` and `head`: with g and h the incoming gradients of log pi(target) and H,
+    H is the Shannon entropy over the full vocabulary. Both outputs are differentiable (once) with
+    respect to `hidden` and `head`. With g and h the incoming gradients of log pi(target) and H,
 
         dz_v = g (1[v = target] - pi_v) - h pi_v (log pi_v + H).
 
-    `tile`: tokens and vocabulary entries at a time, each at least 1; by default `tile_shape` of
-    what the device has room for. It changes memory and speed, and results only by rounding. M = 0
-    gives empty results and zero gradients. The temperature is above 0.
+    `tile` is (tokens, vocabulary entries), each at least 1. By default it follows from the
+    device's free memory. It changes memory and speed, and results only by rounding. M = 0 gives
+    empty results and zero gradients. The temperature must be above 0.
     """
-    assert temperature > 0, f"the temperature is {temperature}, and must be above 0"
+    assert temperature > 0, f"temperature must be above 0 (got {temperature})"
     if tile is None:
         tile = tile_shape(len(targets), len(head), tile_elements(hidden.device))
-    assert min(tile) >= 1, f"the tile is {tile} tokens and entries, and each is at least 1"
+    assert min(tile) >= 1, f"both sides of tile must be at least 1 (got {tile})"
     return _TiledHead.apply(hidden, head, targets.long(), temperature, tile)
 
 
 def tile_elements(device: torch.device) -> int:
-    """Logits that a tile may hold. On CUDA a power of 2, so that it seldom changes from call to
-    call; ranks may differ, since no collective runs between tiles."""
+    """The number of logits in a tile on this device.
+
+    On CUDA it is a power of 2, so that it rarely changes between calls. Ranks may have different
+    numbers, since no collective runs between tiles.
+    """
     if device.type != "cuda":
         return CPU_TILE
     free = torch.cuda.mem_get_info(device)[0]
@@ -74,14 +78,17 @@ def tile_elements(device: torch.device) -> int:
 
 
 def bounded_tile(free_bytes: int) -> int:
-    """The largest power of 2, in fp32 logits, of which TILE_SHARE fit; within the bounds."""
+    """The largest power of 2 such that TILE_SHARE tiles of fp32 logits fit, within the bounds."""
     fits = 2 ** int(math.log2(max(1, free_bytes // (4 * TILE_SHARE))))
     return min(max(fits, SMALLEST_TILE), LARGEST_TILE)
 
 
 def tile_shape(tokens: int, vocabulary: int, elements: int) -> tuple[int, int]:
-    """(tokens, vocabulary entries) of a tile: square, for the sake of the products, or as much
-    longer on one side as the other is short. At most `elements` together, at least 1 each."""
+    """(tokens, vocabulary entries) of a tile with at most `elements` logits, each at least 1.
+
+    The tile is square, which is fastest for matrix products. If there are too few tokens or
+    vocabulary entries for a square, the other side is longer.
+    """
     columns = min(vocabulary, elements // max(1, min(tokens, math.isqrt(elements))))
     return max(1, min(tokens, elements // columns)), columns
 
@@ -101,52 +108,53 @@ class _TiledHead(torch.autograd.Function):
         memory = _memory(logprobs, tile)
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in _parts(len(targets), tile[0]):
-                wide = hidden[rows].to(_operand_dtype(hidden, head))
-                tiles = _tiles(wide, head, temperature, tile[1], memory)
-                chosen, *statistics = _statistics(tiles, targets[rows], logprobs.dtype)
+                hidden_rows = hidden[rows].to(_operand_dtype(hidden, head))
+                tiles = _tiles(hidden_rows, head, temperature, tile[1], memory)
+                target_logits, *statistics = _statistics(tiles, targets[rows], logprobs.dtype)
                 peak[rows], total[rows], entropy[rows] = statistics
-                logprobs[rows] = (chosen - peak[rows]) - total[rows].log()
+                logprobs[rows] = (target_logits - peak[rows]) - total[rows].log()
         ctx.save_for_backward(hidden, head, targets, peak, total, entropy)
         ctx.temperature, ctx.tile = temperature, tile
-        ctx.set_materialize_grads(False)  # an output that the loss does not use costs nothing
+        ctx.set_materialize_grads(False)  # an output that the loss ignores costs nothing
         return logprobs, entropy
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, of_logprobs: Tensor | None, of_entropy: Tensor | None
+        ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden, head, targets, peak, total, entropy = ctx.saved_tensors
-        wants_hidden, wants_head, *_ = ctx.needs_input_grad
-        g = torch.zeros_like(entropy) if of_logprobs is None else of_logprobs
-        scale, by_logit = _coefficients(g, of_entropy, total, entropy)
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_head = torch.zeros_like(head, dtype=entropy.dtype) if wants_head else None
+        needs_hidden, needs_head, *_ = ctx.needs_input_grad
+        g = torch.zeros_like(entropy) if grad_logprobs is None else grad_logprobs
+        a, b = _coefficients(g, grad_entropy, total, entropy)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_head = torch.zeros_like(head, dtype=entropy.dtype) if needs_head else None
         memory, alpha = _memory(entropy, ctx.tile), 1 / ctx.temperature
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in _parts(len(targets), ctx.tile[0]):
-                wide = hidden[rows].to(_operand_dtype(hidden, head))
-                of_wide = torch.zeros_like(wide, dtype=entropy.dtype)
-                tiles = _tiles(wide, head, ctx.temperature, ctx.tile[1], memory)
-                for start, part, logits, spare in tiles:
+                hidden_rows = hidden[rows].to(_operand_dtype(hidden, head))
+                grad_rows = torch.zeros_like(hidden_rows, dtype=entropy.dtype)
+                tiles = _tiles(hidden_rows, head, ctx.temperature, ctx.tile[1], memory)
+                for start, head_rows, logits, spare in tiles:
                     shifted = logits.sub_(peak[rows, None])
-                    slope = None if by_logit is None else by_logit[rows, None]
-                    grad = _logits_gradient(shifted, scale[rows, None], slope, spare)
+                    b_rows = None if b is None else b[rows, None]
+                    grad = _logits_gradient(shifted, a[rows, None], b_rows, spare)
                     _add_at(grad, targets[rows] - start, g[rows])
-                    grad = grad.to(part.dtype)
+                    grad = grad.to(head_rows.dtype)
                     if grad_hidden is not None:
-                        _product(of_wide, grad, part, beta=1.0, alpha=alpha)
+                        _product(grad_rows, grad, head_rows, beta=1.0, alpha=alpha)
                     if grad_head is not None:
-                        into = grad_head[start : start + len(part)]
-                        _product(into, grad.T, wide, beta=1.0, alpha=alpha)
+                        grad_head_rows = grad_head[start : start + len(head_rows)]
+                        _product(grad_head_rows, grad.T, hidden_rows, beta=1.0, alpha=alpha)
                 if grad_hidden is not None:
-                    grad_hidden[rows] = of_wide.to(hidden.dtype)
+                    grad_hidden[rows] = grad_rows.to(hidden.dtype)
         if grad_head is not None:
             grad_head = grad_head.to(head.dtype)
         return grad_hidden, grad_head, None, None, None
 
 
 Tile = tuple[int, Tensor, Tensor, Tensor]
+"""(first vocabulary entry, rows of the head (C, D), logits (N, C), spare memory (N, C))."""
 
 
 def _tiles(
@@ -156,43 +164,45 @@ def _tiles(
     width: int,
     memory: tuple[Tensor, Tensor],
 ) -> Iterator[Tile]:
-    """Per part of the vocabulary: its first entry, its rows of `head` in hidden's dtype (C, D), the
-    logits (N, C), and as much spare memory. Logits and spare lie in `memory`, the same each time.
+    """One tile for each `width` vocabulary entries; the rows of the head are in hidden's dtype.
+
+    The logits and the spare memory of all tiles are views of `memory`, so a tile is valid only
+    until the next one.
     """
     for columns in _parts(len(head), width):
-        part = head[columns].to(hidden.dtype)
-        shape = len(hidden), len(part)
+        head_rows = head[columns].to(hidden.dtype)
+        shape = len(hidden), len(head_rows)
         logits, spare = (flat[: shape[0] * shape[1]].view(shape) for flat in memory)
-        _product(logits, hidden, part.T, beta=0.0, alpha=1 / temperature)
-        yield columns.start, part, logits, spare
+        _product(logits, hidden, head_rows.T, beta=0.0, alpha=1 / temperature)
+        yield columns.start, head_rows, logits, spare
 
 
 def _statistics(
     tiles: Iterator[Tile], targets: Int[Tensor, "N"], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"], Float[Tensor, "N"], Float[Tensor, "N"]]:
-    """The targets' logits; the largest logit m; S; entropy H. Overwrites the tiles.
+    """The logits of the targets, the largest logit m, S, and the entropy H. Overwrites the tiles.
 
         S = sum_v exp(z_v - m)      H = log S - sum_v exp(z_v - m) (z_v - m) / S
 
-    Every tile is summed from its own largest logit, and the sums are shifted to m at the end. No
-    term of H is below 0, so nothing cancels.
+    Each tile is summed relative to its own largest logit, and the sums are shifted to m at the end.
+    No term of H is negative, so nothing cancels.
     """
-    chosen = torch.zeros_like(targets, dtype=dtype)
-    parts = []
+    target_logits = torch.zeros_like(targets, dtype=dtype)
+    tile_sums = []
     for start, _, logits, spare in tiles:
-        place = targets - start
-        found = logits.gather(1, place.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
-        chosen = torch.where(_inside(place, logits), found, chosen)
-        top = logits.amax(1)
-        weight = torch.exp(logits.sub_(top[:, None]), out=spare)
-        parts.append((top, weight.sum(1), weight.mul_(logits).sum(1)))
-    tops, totals, moments = (torch.stack(of_tiles) for of_tiles in zip(*parts, strict=True))
-    peak = tops.amax(0)
-    shift = tops - peak
+        column = targets - start
+        candidates = logits.gather(1, column.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+        target_logits = torch.where(_inside(column, logits), candidates, target_logits)
+        peak = logits.amax(1)
+        weight = torch.exp(logits.sub_(peak[:, None]), out=spare)
+        tile_sums.append((peak, weight.sum(1), weight.mul_(logits).sum(1)))
+    peaks, totals, moments = (torch.stack(sums) for sums in zip(*tile_sums, strict=True))
+    peak = peaks.amax(0)
+    shift = peaks - peak
     weight = shift.exp()
     total = (weight * totals).sum(0)
     moment = (weight * (moments + shift * totals)).sum(0)
-    return chosen, peak, total, total.log() - moment / total
+    return target_logits, peak, total, total.log() - moment / total
 
 
 def _coefficients(
@@ -201,8 +211,10 @@ def _coefficients(
     total: Float[Tensor, "M"],
     entropy: Float[Tensor, "M"],
 ) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"] | None]:
-    """(a, b) of dz_v = exp(z_v - m) (a + b (z_v - m)), but for the target's own g: pi_v is
-    exp(z_v - m) / S and log pi_v is z_v - m - log S. b is None where there is no h."""
+    """(a, b) such that dz_v = exp(z_v - m) (a + b (z_v - m)), plus g where v is the target.
+
+    Follows from pi_v = exp(z_v - m) / S and log pi_v = z_v - m - log S. b is None if h is None.
+    """
     if h is None:
         return -g / total, None
     return -(g + h * (entropy - total.log())) / total, -h / total
@@ -210,28 +222,29 @@ def _coefficients(
 
 def _logits_gradient(
     shifted: Float[Tensor, "N C"],
-    scale: Float[Tensor, "N 1"],
-    by_logit: Float[Tensor, "N 1"] | None,
+    a: Float[Tensor, "N 1"],
+    b: Float[Tensor, "N 1"] | None,
     spare: Float[Tensor, "N C"],
 ) -> Float[Tensor, "N C"]:
-    """exp(x) (a + b x) of shifted logits x, in their own memory."""
-    if by_logit is None:
-        return shifted.exp_().mul_(scale)
+    """exp(x) (a + b x) for shifted logits x. Overwrites x."""
+    if b is None:
+        return shifted.exp_().mul_(a)
     weight = torch.exp(shifted, out=spare)
-    return torch.addcmul(scale, shifted, by_logit, out=shifted).mul_(weight)
+    return torch.addcmul(a, shifted, b, out=shifted).mul_(weight)
 
 
-def _add_at(tile: Float[Tensor, "N C"], place: Int[Tensor, "N"], g: Float[Tensor, "N"]) -> None:
-    """tile[n, place[n]] += g[n] where that is inside the tile."""
-    mine = torch.where(_inside(place, tile), g, 0.0)
-    tile.scatter_add_(1, place.clamp(0, tile.shape[1] - 1)[:, None], mine[:, None])
+def _add_at(tile: Float[Tensor, "N C"], column: Int[Tensor, "N"], g: Float[Tensor, "N"]) -> None:
+    """tile[n, column[n]] += g[n] where that column is inside the tile."""
+    increment = torch.where(_inside(column, tile), g, 0.0)
+    tile.scatter_add_(1, column.clamp(0, tile.shape[1] - 1)[:, None], increment[:, None])
 
 
-def _inside(place: Int[Tensor, "N"], tile: Float[Tensor, "N C"]) -> Tensor:
-    return (place >= 0) & (place < tile.shape[1])
+def _inside(column: Int[Tensor, "N"], tile: Float[Tensor, "N C"]) -> Tensor:
+    return (column >= 0) & (column < tile.shape[1])
 
 
 def _memory(like: Tensor, tile: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Memory for the logits of one tile, and as much again as spare."""
     return like.new_empty(tile[0] * tile[1]), like.new_empty(tile[0] * tile[1])
 
 
@@ -244,13 +257,13 @@ def _result_dtype(hidden: Tensor, head: Tensor) -> torch.dtype:
 
 
 def _operand_dtype(hidden: Tensor, head: Tensor) -> torch.dtype:
-    """What the products run in."""
+    """The dtype of the operands of the matrix products."""
     dtype = torch.promote_types(hidden.dtype, head.dtype)
     return dtype if hidden.device.type == "cuda" else torch.promote_types(dtype, torch.float32)
 
 
 def _product(out: Tensor, left: Tensor, right: Tensor, *, beta: float, alpha: float) -> None:
-    """out = beta out + alpha left @ right, added up in out's dtype, which is at least fp32."""
+    """out = beta out + alpha left @ right, accumulated in out's dtype, which is at least fp32."""
     if left.dtype in (torch.bfloat16, torch.float16):
         torch.addmm(out, left, right, out_dtype=out.dtype, beta=beta, alpha=alpha, out=out)
     else:

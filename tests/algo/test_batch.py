@@ -1,4 +1,4 @@
-"""Rollouts -> flat tokens, mini-batches, plans."""
+"""Flat tokens, groups, mini-batches and plans from rollouts."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ from asymrl.algo.batch import (
     tokenise,
 )
 from asymrl.algo.loss import loss_denominators
-from asymrl.types import Tokens
+from asymrl.types import Batch, Tokens
 from tests.helpers.batches import requests_and_rollouts
 
 LENGTHS = [[3, 1], [2, 4], [1, 1]]
@@ -26,7 +26,7 @@ def tokens() -> Tokens:
     return tokenise(*requests_and_rollouts(LENGTHS))
 
 
-def test_responses_lie_end_to_end_behind_their_prompts() -> None:
+def test_tokenise_lays_responses_end_to_end() -> None:
     flat = tokens()
     assert flat.targets.tolist() == [0, 1, 2, 100, 1000, 1001, 1100, 1101, 1102, 1103, 2000, 2100]
     assert flat.row.tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5]
@@ -36,7 +36,7 @@ def test_responses_lie_end_to_end_behind_their_prompts() -> None:
     assert flat.prompt_lengths.tolist() == [1, 1, 2, 2, 3, 3]
 
 
-def test_groups_hold_means_over_each_rows_tokens() -> None:
+def test_groups_have_the_mean_logprob_of_each_row() -> None:
     flat = tokens()
     logprobs = -torch.arange(12.0)
     rewards = torch.tensor([1.0, 0, 0, 1, 1, 1])
@@ -46,14 +46,17 @@ def test_groups_hold_means_over_each_rows_tokens() -> None:
     assert groups.mean_logprobs.tolist() == [[-1, -3], [-4.5, -7.5], [-10, -11]]
 
 
-def test_taking_rows_renumbers_them() -> None:
-    taken, part = select_rows(tokens(), torch.tensor([False, True, False, True, False, False]))
-    assert taken.row.tolist() == [0, 1, 1, 1, 1]
-    assert taken.targets.tolist() == [100, 1100, 1101, 1102, 1103]
-    assert part.nonzero()[:, 0].tolist() == [3, 6, 7, 8, 9]
+def test_selected_rows_are_renumbered() -> None:
+    row_mask = torch.tensor([False, True, False, True, False, False])
+    selection, token_mask = select_rows(tokens(), row_mask)
+    assert selection.row.tolist() == [0, 1, 1, 1, 1]
+    assert selection.targets.tolist() == [100, 1100, 1101, 1102, 1103]
+    assert token_mask.nonzero()[:, 0].tolist() == [3, 6, 7, 8, 9]
 
 
-def cut(advantages: list[float], valid: list[bool] | None = None, bonus: float = 0.0, prompts=2):
+def make_minibatches(
+    advantages: list[float], valid: list[bool] | None = None, bonus: float = 0.0
+) -> list[Batch]:
     scored = torch.arange(12.0), torch.arange(12.0) + 50
     rewards = torch.tensor([1.0, 0, 1, 1, 0, 0])
     return minibatches(
@@ -61,42 +64,38 @@ def cut(advantages: list[float], valid: list[bool] | None = None, bonus: float =
         scored,
         torch.tensor(advantages)[tokens().row],
         make_groups(tokens(), scored, rewards, torch.tensor(valid or [True] * 6)),
-        prompts=prompts,
+        prompts=2,
         entropy_bonus=bonus,
         loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=8),
     )
 
 
-def test_minibatches_hold_whole_groups_in_order() -> None:
-    first, second = cut([1, 2, 3, 4, 5, 6])
+def test_minibatches_have_whole_groups_in_order() -> None:
+    first, second = make_minibatches([1, 2, 3, 4, 5, 6])
     assert first.advantages.tolist() == [1, 1, 1, 2, 3, 3, 4, 4, 4, 4]
     assert second.advantages.tolist() == [5, 6]
     assert second.old_logprobs.tolist() == [10, 11] and second.old_entropy.tolist() == [60, 61]
     assert first.group.tolist() == [0, 0, 1, 1] and second.group.tolist() == [0, 0]
-    assert first.accuracy_bin.tolist() == [
-        17 + 8,
-        8,
-        17 + 16,
-        17 + 16,
-    ] and second.accuracy_bin.tolist() == [0, 0]
+    assert first.accuracy_bin.tolist() == [17 + 8, 8, 17 + 16, 17 + 16]
+    assert second.accuracy_bin.tolist() == [0, 0]
 
 
-def test_denominators_count_the_whole_minibatch_skipped_rows_too() -> None:
-    first, second = cut([0, 0, 3, 0, 0, 0])
+def test_denominators_count_skipped_rows_too() -> None:
+    first, second = make_minibatches([0, 0, 3, 0, 0, 0])
     assert first.loss_denominators.tolist() == [10.0] * 10
     assert first.has_gradient.tolist() == [False, False, True, False]
     assert second.loss_denominators.tolist() == [2.0] * 2 and not second.has_gradient.any()
 
 
-def test_a_row_that_left_its_group_has_no_weight_and_is_not_counted() -> None:
-    first, _ = cut([1, 1, 1, 1, 1, 1], valid=[True, True, True, False, True, True])
+def test_an_invalid_row_is_masked_and_not_counted() -> None:
+    first, _ = make_minibatches([1, 1, 1, 1, 1, 1], valid=[True, True, True, False, True, True])
     assert first.loss_mask.tolist() == [1] * 6 + [0] * 4
     assert first.loss_denominators.tolist()[:6] == [6.0] * 6
     assert first.has_gradient.tolist() == [True, True, True, False]
 
 
-def test_a_bonus_keeps_rows_without_an_advantage_alive() -> None:
-    first, _ = cut([0] * 6, bonus=0.01)
+def test_rows_without_an_advantage_have_a_gradient_with_an_entropy_bonus() -> None:
+    first, _ = make_minibatches([0] * 6, bonus=0.01)
     assert first.has_gradient.all()
 
 
@@ -108,8 +107,8 @@ def test_a_plan_has_every_row_once_within_the_budget(lengths, world_size, budget
     ranks = plan(lengths, world_size, budget)
     assert len(ranks) == world_size
     assert len({len(micro_batches) for micro_batches in ranks}) == 1
-    every = [row for rank in ranks for micro in rank for row in micro]
-    assert sorted(every) == list(range(len(lengths)))
+    all_rows = [row for rank in ranks for micro in rank for row in micro]
+    assert sorted(all_rows) == list(range(len(lengths)))
     for rank in ranks:
         for micro in rank:
             longest = max((lengths[row] for row in micro), default=0)
@@ -117,11 +116,11 @@ def test_a_plan_has_every_row_once_within_the_budget(lengths, world_size, budget
 
 
 @given(rows.filter(bool), st.integers(1, 4))
-def test_a_plan_shares_rows_out_evenly(lengths, world_size) -> None:
+def test_a_plan_gives_ranks_the_same_number_of_rows_within_one(lengths, world_size) -> None:
     counts = [sum(map(len, rank)) for rank in plan(lengths, world_size, 100)]
     assert max(counts) - min(counts) <= 1
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_a_plan_of_nothing_is_empty(world_size: int) -> None:
+def test_a_plan_without_rows_is_empty(world_size: int) -> None:
     assert plan([], world_size, 10) == [[] for _ in range(world_size)]

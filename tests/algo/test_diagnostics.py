@@ -1,4 +1,4 @@
-"""Each metric against numbers worked out by hand, and the theory curves, in fp64."""
+"""Each diagnostic against numbers computed by hand, and the theory curves, in fp64."""
 
 import math
 
@@ -18,24 +18,9 @@ from asymrl.algo.diagnostics import (
     pressure_positive,
     solved_fractions,
 )
-from asymrl.types import Groups
+from tests.helpers.groups import build_groups, with_correct
 
 nan = math.nan
-
-
-def make_groups(rewards, logprobs=None, valid=None) -> Groups:
-    rewards = torch.tensor(rewards, dtype=torch.float64)
-    return Groups(
-        rewards=rewards,
-        valid=torch.ones_like(rewards, dtype=torch.bool) if valid is None else torch.tensor(valid),
-        lengths=torch.ones_like(rewards, dtype=torch.long),
-        mean_logprobs=(
-            torch.zeros_like(rewards)
-            if logprobs is None
-            else torch.tensor(logprobs, dtype=torch.float64)
-        ),
-    )
-
 
 # p = 3/4, correct rollouts less likely by 0.2: 3/16 * -0.2 * log 3
 HARD = ([1.0, 1.0, 1.0, 0.0], [-0.6, -0.5, -0.4, -0.3], 3 / 16 * -0.2 * math.log(3))
@@ -45,36 +30,40 @@ SOLVED = ([1.0] * 4, [-0.1, -0.2, -0.3, -0.4])
 UNSOLVED = ([0.0] * 4, [-0.1, -0.2, -0.3, -0.4])
 
 
-def test_kappa_of_groups_worked_by_hand():
-    assert kappa(make_groups([HARD[0]], [HARD[1]])) == pytest.approx(HARD[2], abs=1e-10)
-    assert kappa(make_groups([EASY[0]], [EASY[1]])) == pytest.approx(EASY[2], abs=1e-10)
+def kappa_of(*groups) -> float:
+    """kappa of groups, each a pair of rewards and log-probs."""
+    return kappa(build_groups([g[0] for g in groups], mean_logprobs=[g[1] for g in groups]))
 
 
-def test_kappa_is_the_mean_over_mixed_groups_alone():
-    rewards, logprobs = zip(HARD[:2], SOLVED, EASY[:2], UNSOLVED, strict=True)
-    got = kappa(make_groups(rewards, logprobs))
+def test_kappa_by_hand():
+    assert kappa_of(HARD) == pytest.approx(HARD[2], abs=1e-10)
+    assert kappa_of(EASY) == pytest.approx(EASY[2], abs=1e-10)
+
+
+def test_kappa_is_the_mean_over_mixed_groups_only():
+    got = kappa_of(HARD, SOLVED, EASY, UNSOLVED)
     assert got == pytest.approx((HARD[2] + EASY[2]) / 2, abs=1e-10)
 
 
 def test_kappa_is_positive_where_the_likely_answer_is_the_majority():
-    assert kappa(make_groups([[1.0, 1.0, 0.0]], [[-0.1, -0.2, -0.9]])) > 0
-    assert kappa(make_groups([[0.0, 0.0, 1.0]], [[-0.1, -0.2, -0.9]])) > 0
+    assert kappa_of(([1.0, 1.0, 0.0], [-0.1, -0.2, -0.9])) > 0
+    assert kappa_of(([0.0, 0.0, 1.0], [-0.1, -0.2, -0.9])) > 0
 
 
 def test_kappa_without_a_mixed_group_is_nan():
-    assert math.isnan(kappa(make_groups([SOLVED[0], UNSOLVED[0]], [SOLVED[1], UNSOLVED[1]])))
+    assert math.isnan(kappa_of(SOLVED, UNSOLVED))
 
 
-def test_kappa_reads_valid_rollouts_only():
+def test_kappa_uses_only_valid_rollouts():
     rewards = [[*HARD[0], 0.0, 1.0], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
     logprobs = [[*HARD[1], -9.0, nan], [-0.1] * 6]
-    valid = [[True] * 4 + [False] * 2, [False] + [True] * 5]  # the second is then none-solved
-    got = kappa(make_groups(rewards, logprobs, valid))
+    valid = [[True] * 4 + [False] * 2, [False] + [True] * 5]  # so the second group is none-solved
+    got = kappa(build_groups(rewards, torch.tensor(valid), logprobs))
     assert got == pytest.approx(HARD[2], abs=1e-10)
 
 
 def test_channel_mass_by_hand():
-    groups = make_groups([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    groups = build_groups([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     advantages = torch.tensor([[3.0, -1.0, -2.0, -0.5], [0.5, -0.5, -1.0, 2.0]]).double()
     got = channel_mass(groups, advantages)
     assert got == pytest.approx(
@@ -85,11 +74,11 @@ def test_channel_mass_by_hand():
     )
 
 
-def test_channel_mass_counts_uniform_groups_and_not_invalid_rollouts():
+def test_channel_mass_includes_uniform_groups_but_not_invalid_rollouts():
     rewards = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]
     valid = [[True, True, False], [True, True, True], [False, False, False]]
     advantages = torch.tensor([[2.0, -1.0, 99.0], [0.0, 0.0, 0.0], [99.0] * 3]).double()
-    got = channel_mass(make_groups(rewards, valid=valid), advantages)
+    got = channel_mass(build_groups(rewards, torch.tensor(valid)), advantages)
     assert got == pytest.approx({"diag/mass_positive": 0.5, "diag/mass_negative": 0.25})
 
 
@@ -99,9 +88,9 @@ def test_channel_mass_counts_uniform_groups_and_not_invalid_rollouts():
     beta_pos=st.floats(0, 2),
     beta_neg=st.floats(0, 2),
 )
-def test_channel_mass_of_asym_is_the_mean_pressure(size, counts, beta_pos, beta_neg):
+def test_channel_mass_of_asym_is_the_mean_of_the_pressure_curves(size, counts, beta_pos, beta_neg):
     num = torch.tensor(counts.draw(st.lists(st.integers(1, size - 1), min_size=1, max_size=4)))
-    groups = make_groups((torch.arange(size) < num[:, None]).double().tolist())
+    groups = with_correct(*num.tolist(), size=size)
     p = num.double() / size
     got = channel_mass(groups, asym(groups, beta_pos=beta_pos, beta_neg=beta_neg))
     assert got == pytest.approx(
@@ -134,22 +123,22 @@ def test_pressure_at_the_members_of_the_family():
 
 
 def test_solved_fractions_by_hand():
-    groups = make_groups([SOLVED[0], UNSOLVED[0], HARD[0], UNSOLVED[0]])
+    groups = build_groups([SOLVED[0], UNSOLVED[0], HARD[0], UNSOLVED[0]])
     assert solved_fractions(groups) == {"groups/all_solved": 0.25, "groups/none_solved": 0.5}
 
 
-def test_solved_fractions_leave_invalid_rollouts_and_empty_groups_out():
+def test_solved_fractions_ignore_invalid_rollouts_and_empty_groups():
     rewards = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
     valid = [[True, False], [True, False], [False, False], [True, True]]
-    got = solved_fractions(make_groups(rewards, valid=valid))
+    got = solved_fractions(build_groups(rewards, torch.tensor(valid)))
     assert got == pytest.approx({"groups/all_solved": 1 / 3, "groups/none_solved": 1 / 3})
 
 
 def test_entropy_by_channel_is_a_token_mean_under_the_mask():
     entropy = torch.tensor([1.0, 2.0, 6.0, 4.0, 50.0, nan]).double()
-    weight = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0]).double()
+    loss_mask = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0]).double()
     rewards = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, 0.0]).double()
-    assert entropy_by_channel(entropy, weight, rewards) == pytest.approx(
+    assert entropy_by_channel(entropy, loss_mask, rewards) == pytest.approx(
         {
             "policy/entropy": 13 / 4,
             "policy/entropy_positive": 3.0,
@@ -165,7 +154,7 @@ def test_entropy_of_an_empty_channel_is_nan():
     assert math.isnan(got["policy/entropy_negative"])
 
 
-def test_logprob_gain_is_per_selected_token():
+def test_logprob_gain_is_the_mean_over_selected_tokens():
     new = torch.tensor([-1.0, -0.5, -3.0]).double()
     old = torch.tensor([-1.2, -0.1, -1.0]).double()
     assert logprob_gain(new, old, torch.tensor([True, True, False])) == pytest.approx(-0.1)
@@ -173,7 +162,7 @@ def test_logprob_gain_is_per_selected_token():
 
 
 def test_metrics_are_plain_floats():
-    groups = make_groups([HARD[0]], [HARD[1]])
+    groups = build_groups([HARD[0]])
     ones = torch.ones(3)
     numbers = [
         kappa(groups),

@@ -1,4 +1,4 @@
-"""Chunked log-probs and entropy against plain ones from full logits."""
+"""Tiled log-probs and entropy against a plain computation from full logits."""
 
 import math
 
@@ -31,7 +31,7 @@ def plain(
 
 
 def gradients(outputs: tuple[Tensor, Tensor], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Of a sum with a different weight on every output."""
+    """Gradients of a sum with a different weight for each output."""
     logprobs, entropy = outputs
     weights = torch.arange(1, len(logprobs) + 1).to(logprobs)
     return torch.autograd.grad(weights @ logprobs - 0.3 * (weights**2 @ entropy), inputs)
@@ -39,7 +39,7 @@ def gradients(outputs: tuple[Tensor, Tensor], inputs: tuple[Tensor, ...]) -> tup
 
 @pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 11), (7, 4), (100, 100), None])
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 1.7])
-def test_values_and_gradients_are_those_of_the_full_logits(tile, temperature):
+def test_values_and_gradients_match_full_logits(tile, temperature):
     hidden, head, targets = example()
     got = logprobs_and_entropy(hidden, head, targets, temperature=temperature, tile=tile)
     expected = plain(hidden, head, targets, temperature)
@@ -63,7 +63,7 @@ def test_gradcheck(tile):
 
 
 @pytest.mark.parametrize("output", [0, 1])
-def test_one_output_alone_has_its_own_gradient(output):
+def test_each_output_alone_has_the_right_gradient(output):
     hidden, head, targets = example()
     got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=(3, 4))[output]
     expected = plain(hidden, head, targets, 0.7)[output]
@@ -76,7 +76,7 @@ def test_one_output_alone_has_its_own_gradient(output):
 
 
 @pytest.mark.parametrize("frozen", ["hidden", "head"])
-def test_a_frozen_input_gets_no_gradient_and_the_other_keeps_its_own(frozen):
+def test_the_gradient_of_one_input_is_right_if_the_other_is_frozen(frozen):
     hidden, head, targets = example()
     free = head if frozen == "hidden" else hidden
     (hidden if frozen == "hidden" else head).requires_grad_(False)
@@ -86,34 +86,37 @@ def test_a_frozen_input_gets_no_gradient_and_the_other_keeps_its_own(frozen):
 
 
 @pytest.mark.parametrize("frozen", ["hidden", "head"])
-def test_a_frozen_input_costs_no_product(frozen, monkeypatch):
+def test_a_frozen_input_costs_no_matrix_product(frozen, monkeypatch):
     hidden, head, targets = example()
     (hidden if frozen == "hidden" else head).requires_grad_(False)
     shapes = []
     product = module._product
 
-    def recorded(out: Tensor, left: Tensor, right: Tensor, **factors: float) -> None:
+    def record(out: Tensor, left: Tensor, right: Tensor, **factors: float) -> None:
         shapes.append((*left.shape, right.shape[1]))
         product(out, left, right, **factors)
 
-    monkeypatch.setattr(module, "_product", recorded)
+    monkeypatch.setattr(module, "_product", record)
     logprobs_and_entropy(hidden, head, targets, temperature=1.0)[0].sum().backward()
     assert shapes[:2] == [(M, D, V), (M, D, V)]
     assert shapes[2:] == [(V, M, D) if frozen == "hidden" else (M, V, D)]
 
 
-def test_an_entropy_that_the_loss_does_not_use_costs_nothing(monkeypatch):
+def test_an_unused_entropy_costs_nothing(monkeypatch):
     hidden, head, targets = example()
-    seen = []
-    plain_gradient = module._logits_gradient
-    monkeypatch.setattr(
-        module, "_logits_gradient", lambda *args: seen.append(args[2]) or plain_gradient(*args)
-    )
+    entropy_coefficients = []
+    logits_gradient = module._logits_gradient
+
+    def record(*args):
+        entropy_coefficients.append(args[2])
+        return logits_gradient(*args)
+
+    monkeypatch.setattr(module, "_logits_gradient", record)
     logprobs_and_entropy(hidden, head, targets, temperature=1.0)[0].sum().backward()
-    assert seen == [None]
+    assert entropy_coefficients == [None]
 
 
-def test_the_head_may_be_absent_between_forward_and_backward():
+def test_the_head_may_be_freed_between_forward_and_backward():
     """ZeRO-3 frees a gathered weight after a module's forward and gathers it for its backward."""
     hidden, head, targets = example()
     expected = gradients(plain(hidden, head, targets, 0.7), (hidden, head))
@@ -135,13 +138,13 @@ def test_no_tokens_give_empty_results_and_zero_gradients():
     hidden, head, targets = example()
     hidden = hidden[:0].detach().requires_grad_()
     got = logprobs_and_entropy(hidden, head, targets[:0], temperature=1.0)
-    of_hidden, of_head = gradients(got, (hidden, head))
+    grad_hidden, grad_head = gradients(got, (hidden, head))
     assert got[0].shape == got[1].shape == (0,)
-    assert of_hidden.shape == (0, D)
-    assert torch.equal(of_head, torch.zeros_like(head))
+    assert grad_hidden.shape == (0, D)
+    assert torch.equal(grad_head, torch.zeros_like(head))
 
 
-def test_bf16_is_exact_but_for_the_rounding_of_gradients():
+def test_bf16_inputs_lose_precision_only_by_rounding_the_gradients():
     hidden, head, targets = example(torch.bfloat16)
     got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=(3, 4))
     wide = (hidden.detach().double().requires_grad_(), head.detach().double().requires_grad_())
@@ -154,8 +157,8 @@ def test_bf16_is_exact_but_for_the_rounding_of_gradients():
         assert (slope.double() - exact).norm() < 4e-3 * exact.norm()
 
 
-def test_the_gradient_of_a_bf16_head_is_added_up_in_fp32():
-    """1 + 255 times 2^-9 is 1.498; in bf16 every such sum would round back to 1."""
+def test_the_gradient_of_a_bf16_head_is_accumulated_in_fp32():
+    """1 + 255 * 2^-9 is 1.498; accumulated in bf16, every sum would round back to 1."""
     size = 256
     hidden = torch.full((size, 1), 2.0**-9).bfloat16()
     hidden[0] = 1
@@ -183,19 +186,19 @@ def test_autocast_changes_nothing(dtype):
         torch.testing.assert_close(a, b, rtol=1e-5 if dtype == torch.float32 else 2**-7, atol=1e-5)
 
 
-def test_mixed_dtypes_are_computed_in_the_wider_one():
+def test_mixed_dtypes_are_computed_in_the_wider_dtype():
     hidden, head, targets = example(torch.float32)
     narrow = head.detach().bfloat16().requires_grad_()
     got = logprobs_and_entropy(hidden, narrow, targets, temperature=0.7)
     expected = plain(hidden, narrow.float(), targets, 0.7)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
-    of_hidden, of_head = gradients(got, (hidden, narrow))
-    assert (of_hidden.dtype, of_head.dtype) == (torch.float32, torch.bfloat16)
+    grad_hidden, grad_head = gradients(got, (hidden, narrow))
+    assert (grad_hidden.dtype, grad_head.dtype) == (torch.float32, torch.bfloat16)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cuda_agrees_with_fp64(dtype):
+def test_cuda_matches_fp64(dtype):
     hidden, head, targets = (x.detach().cuda() for x in example(dtype))
     hidden, head = hidden.requires_grad_(), head.requires_grad_()
     got = logprobs_and_entropy(hidden, head, targets, temperature=0.7, tile=(3, 4))
@@ -207,7 +210,7 @@ def test_cuda_agrees_with_fp64(dtype):
         assert (slope.double() - exact).norm() < 1e-2 * exact.norm()
 
 
-def test_uniform_and_certain_distributions_at_their_limits():
+def test_uniform_and_deterministic_distributions_are_exact():
     head = torch.eye(V, dtype=torch.float64)
     hidden = torch.stack([torch.zeros(V), 1e5 * torch.eye(V)[2]]).double()
     logprobs, entropy = logprobs_and_entropy(hidden, head, torch.tensor([0, 2]), temperature=1.0)
@@ -216,12 +219,12 @@ def test_uniform_and_certain_distributions_at_their_limits():
 
 
 @pytest.mark.parametrize("step", [100.0, -100.0])
-def test_tiles_of_far_apart_logits_do_not_overflow(step):
+def test_tiles_with_very_different_logits_do_not_overflow(step):
     head = (step * torch.arange(V, dtype=torch.float32))[:, None].requires_grad_()
     hidden, targets = torch.ones(2, 1, requires_grad=True), torch.tensor([0, V - 1])
     got = logprobs_and_entropy(hidden, head, targets, temperature=1.0, tile=(2, 3))
-    far = -abs(step) * (V - 1)
-    assert got[0].tolist() == ([far, 0.0] if step > 0 else [0.0, far])
+    lowest = -abs(step) * (V - 1)
+    assert got[0].tolist() == ([lowest, 0.0] if step > 0 else [0.0, lowest])
     assert got[1].tolist() == pytest.approx([0.0, 0.0], abs=1e-30)
     assert all(slope.isfinite().all() for slope in gradients(got, (hidden, head)))
 
@@ -244,7 +247,7 @@ def test_targets_may_be_int32():
 
 
 class LargestResult(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation made."""
+    """Records the size of the largest tensor returned by any operation."""
 
     elements = 0
 
@@ -256,7 +259,7 @@ class LargestResult(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("tile", "bound"), [((5, 40), 200), ((30, 7), 210), (None, 180)])
-def test_no_tensor_of_all_logits_is_ever_made(tile, bound, monkeypatch):
+def test_the_full_logits_are_never_materialised(tile, bound, monkeypatch):
     monkeypatch.setattr(module, "CPU_TILE", 180)
     hidden, head = torch.randn(100, 2), torch.randn(40, 2).requires_grad_()
     hidden.requires_grad_()
@@ -269,7 +272,7 @@ def test_no_tensor_of_all_logits_is_ever_made(tile, bound, monkeypatch):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 2**28))
-def test_a_tile_fits_and_is_as_large_as_it_can_be(tokens, vocabulary, elements):
+def test_a_tile_fits_the_limit_and_uses_at_least_half_of_it(tokens, vocabulary, elements):
     rows, columns = tile_shape(tokens, vocabulary, elements)
     assert 1 <= rows <= max(1, tokens) and 1 <= columns <= vocabulary
     assert rows * columns <= elements
@@ -277,19 +280,19 @@ def test_a_tile_fits_and_is_as_large_as_it_can_be(tokens, vocabulary, elements):
     assert whole or 2 * rows * columns > elements
 
 
-def test_a_tile_is_square_where_both_sides_are_long():
+def test_a_tile_is_square_if_both_sides_are_long():
     assert tile_shape(32_768, 151_936, 2**20) == (1024, 1024)
     assert tile_shape(256, 151_936, 2**20) == (256, 4096)
     assert tile_shape(32_768, 64, 2**20) == (16_384, 64)
 
 
-def test_a_tile_takes_a_share_of_the_free_memory_within_bounds():
+def test_a_gpu_tile_uses_a_share_of_the_free_memory_within_bounds():
     gib = 2**30
     assert [bounded_tile(n * gib) for n in (0, 1, 3, 100)] == [2**22, 2**24, 2**25, 2**26]
     assert 4 * 16 * bounded_tile(3 * gib) <= 3 * gib < 2 * 4 * 16 * bounded_tile(3 * gib)
 
 
-def test_a_tile_of_one_logit_is_exact_too(monkeypatch):
+def test_tiles_of_one_logit_are_exact(monkeypatch):
     monkeypatch.setattr(module, "CPU_TILE", 1)
     hidden, head, targets = example()
     got = logprobs_and_entropy(hidden, head, targets, temperature=1.0)
@@ -297,9 +300,9 @@ def test_a_tile_of_one_logit_is_exact_too(monkeypatch):
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0, -300.0])
-def test_fp32_is_exact_to_rounding_at_a_real_vocabulary(offset):
-    """Against fp64. A common offset of all logits cancels only if every tile is summed from its
-    own largest logit; entropy would lose digits if it were log Z - sum pi z."""
+def test_fp32_is_exact_up_to_rounding_at_a_large_vocabulary(offset):
+    """Against fp64. A common offset of all logits cancels only if each tile is summed relative to
+    its own largest logit; computed as log Z - sum pi z, the entropy would lose digits."""
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(40, 16, generator=generator)
     head = torch.randn(20_011, 16, generator=generator)
@@ -328,6 +331,6 @@ def test_arguments_are_not_mutated():
     ("settings", "message"),
     [({"temperature": 0.0}, "temperature"), ({"temperature": 1.0, "tile": (0, 1)}, "tile")],
 )
-def test_bad_settings_are_refused(settings, message):
+def test_bad_arguments_raise(settings, message):
     with pytest.raises(AssertionError, match=message):
         logprobs_and_entropy(*example(), **settings)

@@ -1,6 +1,7 @@
-"""Properties of the PPO-clip loss and of its denominators, in fp64."""
+"""The PPO-clip loss, its denominators, and importance weights: hand numbers and properties."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asymrl.algo.diagnostics import BINS, NUM_ACCURACY_BINS
-from asymrl.algo.loss import AGGREGATIONS, loss_denominators, ppo_clip
+from asymrl.algo.loss import (
+    AGGREGATIONS,
+    IMPORTANCE_LEVELS,
+    importance_weights,
+    loss_denominators,
+    ppo_clip,
+)
 from asymrl.types import LossInputs, LossOutputs
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.28, "entropy_bonus": 0.0}
@@ -21,7 +28,7 @@ def tensor(*values: float) -> Tensor:
 
 
 def tokens(ratio: Tensor, advantages: Tensor, **changes: Tensor) -> LossInputs:
-    """Tokens of one row with these ratios, each of weight and denominator 1."""
+    """Tokens of one row with these ratios; loss_mask and loss_denominators are 1."""
     ones, row = torch.ones_like(ratio), torch.zeros(len(ratio), dtype=torch.long)
     inputs = LossInputs(
         logprobs=(ratio.log() - 2).requires_grad_(),
@@ -72,7 +79,7 @@ def test_there_is_no_dual_clip():
 
 @pytest.mark.parametrize("log_ratio", [-1e4, 1e4])
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
-def test_far_ratios_stay_finite(log_ratio, advantage):
+def test_extreme_log_ratios_stay_finite(log_ratio, advantage):
     logprobs = tensor(log_ratio - 2).requires_grad_()
     inputs = tokens(tensor(1.0), tensor(advantage), logprobs=logprobs)
     output = ppo_clip(inputs, **CLIP)
@@ -81,7 +88,7 @@ def test_far_ratios_stay_finite(log_ratio, advantage):
     assert all(value.isfinite().all() for value in finite)
 
 
-def test_loss_is_the_weighted_sum_over_denominators():
+def test_loss_is_the_masked_sum_over_denominators():
     inputs = tokens(
         tensor(1.1, 0.9, 1.0),
         tensor(2.0, -2.0, 5.0),
@@ -94,7 +101,7 @@ def test_loss_is_the_weighted_sum_over_denominators():
     torch.testing.assert_close(gradient(output, inputs), expected, rtol=0, atol=1e-10)
 
 
-def test_entropy_bonus_raises_entropy_and_is_aggregated_as_the_loss():
+def test_entropy_bonus_raises_entropy_and_is_aggregated_like_the_loss():
     inputs = tokens(
         tensor(1.0, 1.0, 1.0),
         tensor(0.0, 0.0, 0.0),
@@ -108,14 +115,14 @@ def test_entropy_bonus_raises_entropy_and_is_aggregated_as_the_loss():
     torch.testing.assert_close(slope, tensor(-0.1 / 4, -0.1 / 2, 0.0), rtol=0, atol=1e-10)
 
 
-def test_no_bonus_asks_for_no_gradient_of_the_entropy():
+def test_without_a_bonus_the_entropy_gets_no_gradient():
     inputs = tokens(tensor(1.0), tensor(1.0))
     ppo_clip(inputs, **CLIP).loss.backward()
     assert inputs.logprobs.grad is not None
     assert inputs.entropy.grad is None
 
 
-def test_metrics_by_hand_and_under_the_mask():
+def test_metrics_by_hand_count_only_unmasked_tokens():
     inputs = tokens(
         #      low A<0, low A>0, high A>0, high A<0, inside, high A=0, low A=0, masked, masked
         tensor(0.5, 0.5, 1.5, 1.5, 1.25, 1.4, 0.6, 9.0, 0.1),
@@ -131,23 +138,23 @@ def test_metrics_by_hand_and_under_the_mask():
     assert output.maxima["loss/ratio_max"].item() == pytest.approx(1.5)
 
 
-def test_pressure_is_the_size_of_the_gradient_by_cell():
-    """|d loss / d logprob| a token, added up over the tokens of each cell: clipped tokens none."""
+def test_pressure_is_the_size_of_the_gradient_by_accuracy_bin():
+    """The sum of |d loss / d logprob| over the tokens of each bin; clipped tokens add 0."""
     ratio, advantages = tensor(0.5, 1.1, 1.5, 0.5, 1.5), tensor(2, 2, 2, -3, -3)
     rows = torch.tensor([0, 0, 1, 2, 2])
     inputs = tokens(ratio, advantages, row=rows, accuracy_bin=torch.tensor([20, 20, 3]))
     inputs = dataclasses.replace(inputs, loss_denominators=tensor(1, 2, 1, 1, 4))
     masked = dataclasses.replace(inputs, loss_mask=tensor(0, 1, 1, 1, 1))
     assert ppo_clip(masked, **CLIP).by_accuracy_bin["pressure"][20].item() == pytest.approx(1.1)
-    far = tokens(tensor(1.0), tensor(-1), accuracy_bin=torch.tensor([3]))
-    far = dataclasses.replace(far, logprobs=far.old_logprobs + 25)
-    assert ppo_clip(far, **CLIP).by_accuracy_bin["pressure"].sum() == 0  # beyond the clamp
+    beyond_clamp = tokens(tensor(1.0), tensor(-1), accuracy_bin=torch.tensor([3]))
+    beyond_clamp = dataclasses.replace(beyond_clamp, logprobs=beyond_clamp.old_logprobs + 25)
+    assert ppo_clip(beyond_clamp, **CLIP).by_accuracy_bin["pressure"].sum() == 0
     output = ppo_clip(inputs, **CLIP)
-    cells = output.by_accuracy_bin["pressure"]
-    assert cells[20].item() == pytest.approx(0.5 * 2 + 1.1 * 2 / 2)  # the third is clipped
-    assert cells[3].item() == pytest.approx(1.5 * 3 / 4)  # the fourth is clipped
-    assert cells.sum() == gradient(output, inputs).abs().sum()
-    assert len(cells) == NUM_ACCURACY_BINS == 2 * (BINS + 1)
+    pressure = output.by_accuracy_bin["pressure"]
+    assert pressure[20].item() == pytest.approx(0.5 * 2 + 1.1 * 2 / 2)  # the third token is clipped
+    assert pressure[3].item() == pytest.approx(1.5 * 3 / 4)  # the fourth token is clipped
+    assert pressure.sum() == gradient(output, inputs).abs().sum()
+    assert len(pressure) == NUM_ACCURACY_BINS == 2 * (BINS + 1)
 
 
 def test_metrics_carry_no_graph():
@@ -173,11 +180,11 @@ def test_arguments_are_not_mutated():
     assert all(torch.equal(getattr(inputs, name), value) for name, value in before.items())
 
 
-# Four rows with 2, 1, 3 and 2 tokens; prompts 7, 7, 5, 9; one token of row 2 and all of row 3 have
-# weight 0. So 5 tokens count, in 3 rows, of 2 prompts, with 3 and 2 tokens.
+# Four rows with 2, 1, 3 and 2 tokens, of the prompts 7, 7, 5 and 9. One token of row 2 and all of
+# row 3 are masked, so 5 tokens count: 3 rows of 2 prompts, which have 3 and 2 tokens.
 ROW = torch.tensor([0, 0, 1, 2, 2, 2, 3, 3])
 GROUP = torch.tensor([7, 7, 5, 9])
-WEIGHT = tensor(1, 1, 1, 1, 0, 1, 0, 0)
+LOSS_MASK = tensor(1, 1, 1, 1, 0, 1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -190,20 +197,20 @@ WEIGHT = tensor(1, 1, 1, 1, 0, 1, 0, 0)
     ],
 )
 def test_denominators_by_hand(aggregation, expected):
-    got = loss_denominators(WEIGHT, ROW, GROUP, aggregation=aggregation, constant_length=10)
+    got = loss_denominators(LOSS_MASK, ROW, GROUP, aggregation=aggregation, constant_length=10)
     assert torch.equal(got, tensor(*expected))
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "prompt_mean", "seq_mean"])
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=6), data=st.data())
-def test_the_loss_of_equal_tokens_is_that_of_one(aggregation, lengths, data):
-    """A mean of ones is 1, whichever mean it is."""
+def test_denominators_make_each_aggregation_a_mean(aggregation, lengths, data):
+    """Each aggregation is a mean, and a mean of ones is 1."""
     row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     group = torch.tensor([data.draw(st.integers(0, 3)) for _ in lengths])
-    weight = torch.tensor([data.draw(st.sampled_from([0.0, 1.0])) for _ in row]).double()
-    weight[0] = 1
-    got = loss_denominators(weight, row, group, aggregation=aggregation, constant_length=0)
-    assert (weight / got).sum().item() == pytest.approx(1, abs=1e-10)
+    loss_mask = torch.tensor([data.draw(st.sampled_from([0.0, 1.0])) for _ in row]).double()
+    loss_mask[0] = 1
+    got = loss_denominators(loss_mask, row, group, aggregation=aggregation, constant_length=0)
+    assert (loss_mask / got).sum().item() == pytest.approx(1, abs=1e-10)
 
 
 @every_aggregation
@@ -211,19 +218,19 @@ def test_denominators_are_never_zero(aggregation):
     settings = {"aggregation": aggregation, "constant_length": 10}
     no_rows = torch.zeros(0, dtype=torch.long)
     assert loss_denominators(tensor(), no_rows, no_rows, **settings).shape == (0,)
-    got = loss_denominators(torch.zeros_like(WEIGHT), ROW, GROUP, **settings)
+    got = loss_denominators(torch.zeros_like(LOSS_MASK), ROW, GROUP, **settings)
     assert torch.equal(got, torch.ones_like(got))
 
 
-def test_unknown_aggregations_and_lengths_are_refused():
+def test_unknown_aggregations_and_bad_lengths_raise():
     with pytest.raises(AssertionError, match="token_mean"):
-        loss_denominators(WEIGHT, ROW, GROUP, aggregation="mean", constant_length=10)
+        loss_denominators(LOSS_MASK, ROW, GROUP, aggregation="mean", constant_length=10)
     with pytest.raises(AssertionError, match="at least 1"):
-        loss_denominators(WEIGHT, ROW, GROUP, aggregation="constant", constant_length=0)
+        loss_denominators(LOSS_MASK, ROW, GROUP, aggregation="constant", constant_length=0)
 
 
 class MiniBatch:
-    """Random rows under a two-parameter policy, whose gradient the test compares."""
+    """Random rows under a policy with two parameters, whose gradient the test compares."""
 
     def __init__(self, lengths: list[int], num_prompts: int, aggregation: str, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -232,31 +239,31 @@ class MiniBatch:
         size = len(self.row)
         self.features = torch.randn(size, 2, generator=generator, dtype=torch.float64)
         self.advantages = torch.randn(size, generator=generator, dtype=torch.float64)
-        self.weight = (torch.rand(size, generator=generator) < 0.8).double()
+        self.loss_mask = (torch.rand(size, generator=generator) < 0.8).double()
         self.policy = tensor(0.3, -0.4).requires_grad_()
         self.accuracy_bin = torch.randint(NUM_ACCURACY_BINS, (len(lengths),), generator=generator)
         self.loss_denominators = loss_denominators(
-            self.weight, self.row, self.group, aggregation=aggregation, constant_length=7
+            self.loss_mask, self.row, self.group, aggregation=aggregation, constant_length=7
         )
 
     def inputs(self, rows: list[int]) -> LossInputs:
-        """The rows, in this order, as a micro-batch with row indices of its own."""
-        kept = torch.cat([(self.row == r).nonzero()[:, 0] for r in rows])
-        drift = self.features[kept] @ self.policy
+        """A micro-batch of the rows in this order, renumbered from 0."""
+        index = torch.cat([(self.row == r).nonzero()[:, 0] for r in rows])
+        drift = self.features[index] @ self.policy
         return LossInputs(
             logprobs=drift - 2,
             old_logprobs=torch.full_like(drift, -2),
-            advantages=self.advantages[kept],
+            advantages=self.advantages[index],
             entropy=drift.square(),
-            loss_mask=self.weight[kept],
-            row=torch.tensor([rows.index(r) for r in self.row[kept].tolist()]),
+            loss_mask=self.loss_mask[index],
+            row=torch.tensor([rows.index(r) for r in self.row[index].tolist()]),
             group=self.group[rows],
             accuracy_bin=self.accuracy_bin[rows],
-            loss_denominators=self.loss_denominators[kept],
+            loss_denominators=self.loss_denominators[index],
         )
 
     def results(self, split: list[list[int]]) -> Tensor:
-        """Loss, gradient, metrics (sum, count), maximum and cells, added up over micro-batches."""
+        """Loss, gradient, metrics (sum, count), maximum and pressure, summed over micro-batches."""
         outputs = [
             ppo_clip(self.inputs(rows), clip_low=0.2, clip_high=0.28, entropy_bonus=0.1)
             for rows in split
@@ -268,8 +275,8 @@ class MiniBatch:
         ).double()
         maximum = max(output.maxima["loss/ratio_max"] for output in outputs)
         by_name = metrics.view(len(outputs), -1, 2).sum(0)
-        cells = torch.stack([output.by_accuracy_bin["pressure"] for output in outputs]).sum(0)
-        return torch.cat([loss[None], slope, by_name.flatten(), maximum[None], cells]).detach()
+        pressure = torch.stack([output.by_accuracy_bin["pressure"] for output in outputs]).sum(0)
+        return torch.cat([loss[None], slope, by_name.flatten(), maximum[None], pressure]).detach()
 
 
 @every_aggregation
@@ -279,7 +286,7 @@ class MiniBatch:
     seed=st.integers(0, 999),
     data=st.data(),
 )
-def test_no_split_and_no_row_order_changes_loss_gradient_or_metrics(
+def test_splits_and_row_order_do_not_change_loss_gradient_or_metrics(
     aggregation, lengths, num_prompts, seed, data
 ):
     batch = MiniBatch(lengths, num_prompts, aggregation, seed)
@@ -290,9 +297,69 @@ def test_no_split_and_no_row_order_changes_loss_gradient_or_metrics(
     torch.testing.assert_close(batch.results(split), whole, rtol=1e-10, atol=1e-10)
 
 
-def test_aggregations_differ_where_lengths_do():
+def test_aggregations_differ_if_lengths_differ():
     losses = {
         name: MiniBatch([1, 4, 2, 3], 3, name, 1).results([[0, 1, 2, 3]])[0].item()
         for name in AGGREGATIONS
     }
     assert len({round(loss, 9) for loss in losses.values()}) == len(AGGREGATIONS)
+
+
+POLICY = torch.tensor([-1.0, -2.0, -3.0, -0.5, -0.5])
+ENGINE = torch.tensor([-1.5, -1.0, -3.0, -3.5, -0.4])
+RESPONSE = torch.tensor([0, 0, 0, 1, 1])
+
+
+def weights(level: str, cap: float = 2.0) -> list[float]:
+    return importance_weights(POLICY, ENGINE, RESPONSE, level=level, cap=cap).tolist()
+
+
+def test_token_importance_weights_are_capped_ratios() -> None:
+    assert weights("token") == pytest.approx([math.exp(0.5), math.exp(-1), 1, 2, math.exp(-0.1)])
+    assert weights("token", cap=1.0) == pytest.approx([1, math.exp(-1), 1, 1, math.exp(-0.1)])
+
+
+def test_sequence_importance_weights_are_the_capped_ratio_of_the_response() -> None:
+    first = math.exp(0.5 - 1 + 0)
+    assert weights("sequence") == pytest.approx([first] * 3 + [2] * 2)
+    assert weights("sequence", cap=100.0) == pytest.approx([first] * 3 + [math.exp(2.9)] * 2)
+
+
+def test_importance_weights_are_one_if_off() -> None:
+    assert weights("off") == [1.0] * 5
+
+
+@pytest.mark.parametrize("level", IMPORTANCE_LEVELS)
+def test_no_tokens_give_no_importance_weights(level: str) -> None:
+    empty = torch.zeros(0)
+    assert len(importance_weights(empty, empty, empty.long(), level=level, cap=2.0)) == 0
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_an_overflowing_ratio_is_capped(level: str) -> None:
+    got = importance_weights(
+        torch.zeros(2), torch.full((2,), -2e4), RESPONSE[:2], level=level, cap=3.0
+    )
+    assert got.tolist() == [3.0, 3.0]
+
+
+def test_importance_weights_carry_no_gradient() -> None:
+    policy = POLICY.clone().requires_grad_()
+    assert not importance_weights(policy, ENGINE, RESPONSE, level="sequence", cap=2.0).requires_grad
+
+
+@given(st.lists(st.floats(-5, 0), min_size=1, max_size=20), st.floats(1, 10))
+def test_equal_logprobs_have_importance_weight_one(logprobs, cap) -> None:
+    same, row = torch.tensor(logprobs), torch.arange(len(logprobs)) // 3
+    for level in IMPORTANCE_LEVELS:
+        got = importance_weights(same, same, row, level=level, cap=cap)
+        torch.testing.assert_close(got, torch.ones_like(same))
+
+
+def test_uncapped_token_weights_correct_for_the_engines_distribution() -> None:
+    """E_mu[(pi / mu) f] = E_pi[f], exactly, over a small vocabulary."""
+    torch.manual_seed(0)
+    policy, engine = torch.randn(2, 7, dtype=torch.float64).log_softmax(-1)
+    values, row = torch.randn(7, dtype=torch.float64), torch.arange(7)
+    got = importance_weights(policy, engine, row, level="token", cap=1e9)
+    torch.testing.assert_close((engine.exp() * got * values).sum(), (policy.exp() * values).sum())

@@ -1,4 +1,4 @@
-"""Properties of the reweighters: hand-computed tokens, then what holds for all of them."""
+"""Reweighters: hand-computed tokens and properties of each, then properties shared by all."""
 
 import inspect
 import math
@@ -40,17 +40,19 @@ every_case = pytest.mark.parametrize(
 FIELDS = ("advantages", "logprobs", "entropy", "loss_mask", "row", "group")
 
 
-def make(advantages, *, logprobs=None, entropy=None, loss_mask=None, group=None) -> TokenGroups:
-    """fp64 tokens; by default of one group, all in the loss."""
-    given_advantages = torch.as_tensor(advantages, dtype=torch.float64)
-    zeros = torch.zeros_like(given_advantages)
+def make_tokens(
+    advantages, *, logprobs=None, entropy=None, loss_mask=None, group=None
+) -> TokenGroups:
+    """fp64 tokens; by default of one group and with loss_mask 1."""
+    advantages = torch.as_tensor(advantages, dtype=torch.float64)
+    zeros = torch.zeros_like(advantages)
 
     def floats(values) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float64)
 
     indices = torch.zeros(len(zeros)).long() if group is None else torch.as_tensor(group)
     return TokenGroups(
-        advantages=given_advantages,
+        advantages=advantages,
         logprobs=zeros if logprobs is None else floats(logprobs),
         entropy=zeros if entropy is None else floats(entropy),
         loss_mask=zeros + 1 if loss_mask is None else floats(loss_mask),
@@ -59,13 +61,13 @@ def make(advantages, *, logprobs=None, entropy=None, loss_mask=None, group=None)
     )
 
 
-def picked(tokens: TokenGroups, index: Tensor) -> TokenGroups:
+def select(tokens: TokenGroups, index: Tensor) -> TokenGroups:
     return TokenGroups(**{field: getattr(tokens, field)[index] for field in FIELDS})
 
 
 @st.composite
 def random_tokens(draw, *, masked: bool = True) -> TokenGroups:
-    """Up to 4 groups of up to 5 rollouts, each with one advantage, of either sign or 0."""
+    """Up to 12 rollouts in up to 4 groups; each rollout has one advantage, of either sign or 0."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     num_rows = draw(st.integers(1, 12))
     group_of_row = torch.randint(0, 4, (num_rows,), generator=generator)
@@ -74,13 +76,13 @@ def random_tokens(draw, *, masked: bool = True) -> TokenGroups:
     row = torch.arange(num_rows).repeat_interleave(
         torch.randint(1, 9, (num_rows,), generator=generator)
     )
-    kept = torch.rand(num_rows, generator=generator) < 0.8
+    valid = torch.rand(num_rows, generator=generator) < 0.8
     entropy = 2 * torch.rand(len(row), generator=generator).double()
     return TokenGroups(
         advantages=advantage[row],
         logprobs=-entropy * torch.rand(len(row), generator=generator),
         entropy=entropy,
-        loss_mask=(kept[row] if masked else torch.ones_like(row)).double(),
+        loss_mask=(valid[row] if masked else torch.ones_like(row)).double(),
         row=row,
         group=group_of_row[row],
     )
@@ -90,14 +92,14 @@ def close(got: Tensor, expected: Sequence[float]) -> None:
     torch.testing.assert_close(got, torch.tensor(expected, dtype=got.dtype), **EXACT)
 
 
-def test_none_is_the_identity():
-    tokens = make([0.3, -2.0, 0.0])
+def test_none_returns_the_advantages():
+    tokens = make_tokens([0.3, -2.0, 0.0])
     assert torch.equal(none(tokens), tokens.advantages)
 
 
 def test_covariance_kernel_by_hand():
     """c = 1, -1, 0, 0; sigma^2 = 1/2, so w = 1/e, 1/e, 1, 1 with mean (1 + 1/e) / 2."""
-    tokens = make([1, 1, -1, -1], logprobs=[-1, -3, -2, -2])
+    tokens = make_tokens([1, 1, -1, -1], logprobs=[-1, -3, -2, -2])
     got = covariance_kernel(tokens)
     assert got.tolist() == pytest.approx([0.537883, 0.537883, -1.462117, -1.462117], abs=1e-6)
     # N - 1: sigma^2 = 2/3, so w = exp(-3/4), which is 0.472367
@@ -105,36 +107,36 @@ def test_covariance_kernel_by_hand():
     assert got.tolist() == pytest.approx([0.641643, 0.641643, -1.358357, -1.358357], abs=1e-6)
 
 
-def test_covariance_kernel_centres_both_factors_and_sigma():
+def test_covariance_kernel_centres_logprobs_advantages_and_sigma():
     """log pi - mean: 1, -2, 1; A - mean: 1, 1, -2; c = 1, -2, -2 with mean -1 and variance 2."""
-    tokens = make([2, 2, -1], logprobs=[-1, -4, -1])
+    tokens = make_tokens([2, 2, -1], logprobs=[-1, -4, -1])
     w = [math.exp(-1 / 4), math.exp(-1), math.exp(-1)]
     close(covariance_kernel(tokens), [3 * x / sum(w) for x in (2 * w[0], 2 * w[1], -w[2])])
 
 
-def test_the_scope_of_the_covariance_kernel_is_what_its_means_are_over():
-    """Two groups in which all advantages are equal: no covariance within, some between."""
-    tokens = make([1, 1, -1, -1], logprobs=[-1, -3, -2, -2], group=[0, 0, 1, 1])
+def test_covariance_kernel_takes_its_means_over_the_scope():
+    """In each of the two groups all advantages are equal: covariance exists only between them."""
+    tokens = make_tokens([1, 1, -1, -1], logprobs=[-1, -3, -2, -2], group=[0, 0, 1, 1])
     assert torch.equal(covariance_kernel(tokens, scope="group"), tokens.advantages)
-    together = make(tokens.advantages, logprobs=tokens.logprobs)
+    together = make_tokens(tokens.advantages, logprobs=tokens.logprobs)
     assert torch.equal(covariance_kernel(tokens, scope="batch"), covariance_kernel(together))
     assert not torch.equal(covariance_kernel(tokens, scope="batch"), tokens.advantages)
 
 
 @given(tokens=random_tokens(), scope=st.sampled_from(["group", "batch"]))
-def test_covariance_weights_average_one_over_their_scope(tokens, scope):
-    nonzero = picked(tokens, tokens.advantages != 0)
+def test_covariance_weights_average_one_over_the_scope(tokens, scope):
+    nonzero = select(tokens, tokens.advantages != 0)
     weights = covariance_kernel(nonzero, scope=scope) / nonzero.advantages
     part = nonzero.group if scope == "group" else torch.zeros_like(nonzero.group)
     assert bool((weights >= 0).all())
     for index in part[nonzero.loss_mask > 0].unique():
-        counted = (part == index) & (nonzero.loss_mask > 0)
-        torch.testing.assert_close(weights[counted].mean().item(), 1.0, **EXACT)
+        in_part = (part == index) & (nonzero.loss_mask > 0)
+        torch.testing.assert_close(weights[in_part].mean().item(), 1.0, **EXACT)
 
 
 @given(tokens=random_tokens(masked=False))
-def test_a_larger_covariance_of_either_sign_weighs_less(tokens):
-    tokens = picked(tokens, tokens.advantages != 0)
+def test_a_larger_covariance_of_either_sign_gets_less_weight(tokens):
+    tokens = select(tokens, tokens.advantages != 0)
     centred = tokens.logprobs - tokens.logprobs.mean()
     size = (centred * (tokens.advantages - tokens.advantages.mean())).abs()
     weights = covariance_kernel(tokens, scope="batch") / tokens.advantages
@@ -142,22 +144,22 @@ def test_a_larger_covariance_of_either_sign_weighs_less(tokens):
 
 
 @pytest.mark.parametrize("advantage", [0.1, -0.7, 0.0])
-def test_where_all_advantages_are_equal_the_covariance_weights_are_one(advantage):
-    tokens = make([advantage] * 7, logprobs=[-0.1, -0.2, -0.3, -1.7, -0.7, -2.9, -4])
+def test_covariance_weights_are_one_if_advantages_or_logprobs_are_equal(advantage):
+    tokens = make_tokens([advantage] * 7, logprobs=[-0.1, -0.2, -0.3, -1.7, -0.7, -2.9, -4])
     assert torch.equal(covariance_kernel(tokens), tokens.advantages)
-    same = make([0.1, 0.7, -0.3, 0.1, 0.9], logprobs=[-0.1] * 5)
+    same = make_tokens([0.1, 0.7, -0.3, 0.1, 0.9], logprobs=[-0.1] * 5)
     assert torch.equal(covariance_kernel(same), same.advantages)
 
 
-def test_covariances_that_are_all_alike_give_weights_of_one():
-    """Two tokens always have equal c, here up to rounding: sigma is 0."""
-    tokens = make([-0.3, -1.0], logprobs=[-3.4, -3.0])
+def test_covariance_weights_are_one_if_covariances_are_equal():
+    """Two tokens always have the same c, here up to rounding, so sigma is 0."""
+    tokens = make_tokens([-0.3, -1.0], logprobs=[-3.4, -3.0])
     close(covariance_kernel(tokens), [-0.3, -1.0])
 
 
-def test_covariances_that_hardly_vary_give_no_nan():
-    """exp(-c^2 / (2 sigma^2)) is 0 in fp64 for all of these; their ratios are not."""
-    tokens = make([1, 1, -1, -1], logprobs=[-1, -1 - 1e-3, -3, -3 - 1e-3])
+def test_covariance_weights_are_finite_if_covariances_hardly_vary():
+    """exp(-c^2 / (2 sigma^2)) underflows to 0 for all of these tokens; their ratios do not."""
+    tokens = make_tokens([1, 1, -1, -1], logprobs=[-1, -1 - 1e-3, -3, -3 - 1e-3])
     got = covariance_kernel(tokens)
     assert bool(got.isfinite().all())
     assert (got / tokens.advantages).mean().item() == pytest.approx(1)
@@ -165,7 +167,9 @@ def test_covariances_that_hardly_vary_give_no_nan():
 
 def test_entropy_aware_by_hand():
     """z = -1, 1, -1, 1 in both groups; the bound is 1/2 in the first and 2 in the second."""
-    tokens = make([1, 1, -1, -1, 4, 4, -4, -4], entropy=[1, 3] * 4, group=[0, 0, 0, 0, 1, 1, 1, 1])
+    tokens = make_tokens(
+        [1, 1, -1, -1, 4, 4, -4, -4], entropy=[1, 3] * 4, group=[0, 0, 0, 0, 1, 1, 1, 1]
+    )
     close(entropy_aware(tokens), [0.9, 1.1, -0.9, -1.1, 3.8, 4.2, -3.8, -4.2])
     close(entropy_aware(tokens, phi=8.0)[:4], [0.975, 1.025, -0.975, -1.025])
     close(entropy_aware(tokens, alpha=0.5)[4:], [3.5, 4.5, -3.5, -4.5])
@@ -174,38 +178,38 @@ def test_entropy_aware_by_hand():
 
 
 @given(tokens=random_tokens(), alpha=st.floats(0, 1.9), phi=st.floats(0.5, 4))
-def test_entropy_aware_is_a_multiplier_within_its_bounds(tokens, alpha, phi):
-    kept = (tokens.advantages != 0) & (tokens.loss_mask > 0)
-    multiplier = (entropy_aware(tokens, alpha=alpha, phi=phi) / tokens.advantages)[kept]
+def test_entropy_aware_multiplies_within_its_bounds(tokens, alpha, phi):
+    nonzero = (tokens.advantages != 0) & (tokens.loss_mask > 0)
+    multiplier = (entropy_aware(tokens, alpha=alpha, phi=phi) / tokens.advantages)[nonzero]
     assert bool((multiplier >= 1 - alpha / phi - 1e-12).all())
     assert bool((multiplier <= 1 + alpha / phi + 1e-12).all())
-    by_default = (entropy_aware(tokens) / tokens.advantages)[kept]
+    by_default = (entropy_aware(tokens) / tokens.advantages)[nonzero]
     assert bool(((by_default >= 0.9 - 1e-12) & (by_default <= 1.1 + 1e-12)).all())
 
 
 @given(tokens=random_tokens(masked=False))
-def test_entropy_aware_saturates_exactly_where_z_passes_half_the_advantage(tokens):
-    tokens = picked(tokens, tokens.advantages != 0)
+def test_entropy_aware_saturates_where_z_reaches_half_the_advantage(tokens):
+    tokens = select(tokens, tokens.advantages != 0)
     got = entropy_aware(tokens)
     for index in tokens.group.unique():
-        mine = tokens.group == index
-        entropy, advantages = tokens.entropy[mine], tokens.advantages[mine]
+        in_group = tokens.group == index
+        entropy, advantages = tokens.entropy[in_group], tokens.advantages[in_group]
         std = entropy.std(correction=0)
         z = (entropy - entropy.mean()) / std if std > 0 else torch.zeros_like(entropy)
-        saturated = ((got[mine] / advantages - 1).abs() - 0.1).abs() < 1e-12
+        saturated = ((got[in_group] / advantages - 1).abs() - 0.1).abs() < 1e-12
         beyond = z.abs() - advantages.abs() / 2
         assert bool((saturated == (beyond >= 0))[beyond.abs() > 1e-9].all())
 
 
-def test_entropy_aware_leaves_groups_of_one_entropy_alone():
-    tokens = make([1, -1, 2, -3], entropy=[0.1] * 3 + [0.7], group=[0, 0, 0, 1])
+def test_entropy_aware_does_not_change_groups_with_equal_entropies():
+    tokens = make_tokens([1, -1, 2, -3], entropy=[0.1] * 3 + [0.7], group=[0, 0, 0, 1])
     for std in ("population", "sample"):
         assert torch.equal(entropy_aware(tokens, std=std), tokens.advantages)
 
 
 def test_quadrants_by_hand():
-    """The mean is over tokens, 3 and 2, and a token at the mean is high; A = 0 is in none."""
-    tokens = make(
+    """The group means are 3 and 2. A token at the mean is high; A = 0 is in no quadrant."""
+    tokens = make_tokens(
         [1, 1, -1, 1, -2, -2, 0], entropy=[1, 2, 6, 2, 1, 3, 2], group=[0, 0, 0, 1, 1, 1, 1]
     )
     close(quadrant(tokens, which="phr"), [0, 0, 0, 1, 0, 0, 0])
@@ -215,70 +219,70 @@ def test_quadrants_by_hand():
 
 
 @given(tokens=random_tokens())
-def test_the_four_quadrants_add_up_to_the_whole(tokens):
+def test_the_four_quadrants_add_up_to_the_advantages(tokens):
     parts = torch.stack([quadrant(tokens, which=which) for which in get_args(Quadrant)])
     assert torch.equal(parts.sum(0), none(tokens))
     assert bool(((parts != 0).sum(0) <= 1).all())
 
 
 @pytest.mark.parametrize("entropy", [0.1, 0.7, 1 / 3])
-def test_where_all_entropies_are_equal_all_tokens_are_high(entropy):
-    tokens = make([1.0] * 4 + [-1.0] * 3, entropy=[entropy] * 7)
+def test_all_tokens_are_high_if_all_entropies_are_equal(entropy):
+    tokens = make_tokens([1.0] * 4 + [-1.0] * 3, entropy=[entropy] * 7)
     whole = quadrant(tokens, which="phr") + quadrant(tokens, which="nhr")
     assert torch.equal(whole, tokens.advantages)
 
 
 def test_entropy_advantage_by_hand():
-    """alpha H is 0.2 or 0.8, the cap |A| / 2 is 0.5, and 0 without an advantage."""
-    tokens = make([1, 1, -1, -1, 0], entropy=[0.5, 2, 0.5, 2, 2])
+    """alpha H is 0.2 or 0.8; the cap |A| / 2 is 0.5, or 0 where A = 0."""
+    tokens = make_tokens([1, 1, -1, -1, 0], entropy=[0.5, 2, 0.5, 2, 2])
     close(entropy_advantage(tokens), [1.2, 1.5, -0.8, -0.5, 0])
     close(entropy_advantage(tokens, alpha=0.1, kappa=1.0), [1.05, 1.2, -0.95, -0.8, 0])
 
 
 def test_high_entropy_by_hand():
-    """0.8 * 9 = 7.2: two of ten; 0.8 * 10 = 8: three of eleven; ties at the end all stay."""
-    ten = make([1.0, -1.0] * 5, entropy=[9, 0, 3, 8, 4, 5, 1, 2, 7, 6])
+    """0.8 * 9 = 7.2: two of ten; 0.8 * 10 = 8: three of eleven; all tied tokens stay."""
+    ten = make_tokens([1.0, -1.0] * 5, entropy=[9, 0, 3, 8, 4, 5, 1, 2, 7, 6])
     close(high_entropy(ten), [1, 0, 0, -1, 0, 0, 0, 0, 0, 0])
-    eleven = make([1.0] * 11, entropy=range(11))
+    eleven = make_tokens([1.0] * 11, entropy=range(11))
     close(high_entropy(eleven), [0] * 8 + [1] * 3)
-    # 0.3 * 10 is 3 and a rounding error: eight of eleven
+    # 0.3 * 10 is 3 plus a rounding error: eight of eleven
     close(high_entropy(eleven, rho=0.7), [0] * 3 + [1] * 8)
-    ties = make([1.0, -1, 1, -1, 1], entropy=[2, 2, 0, 2, 1])
+    ties = make_tokens([1.0, -1, 1, -1, 1], entropy=[2, 2, 0, 2, 1])
     close(high_entropy(ties), [1, -1, 0, -1, 0])
     assert torch.equal(high_entropy(ten, rho=1.0), ten.advantages)
 
 
 @given(tokens=random_tokens(), rho=st.sampled_from([0.05, 0.2, 0.3, 0.5, 0.9, 1.0]))
-def test_high_entropy_keeps_what_reaches_the_interpolated_quantile(tokens, rho):
-    counted = tokens.loss_mask > 0
-    if counted.any():
-        threshold = tokens.entropy[counted].quantile(1 - rho)
+def test_high_entropy_keeps_tokens_at_or_above_the_interpolated_quantile(tokens, rho):
+    in_loss = tokens.loss_mask > 0
+    if in_loss.any():
+        threshold = tokens.entropy[in_loss].quantile(1 - rho)
         margin = (tokens.entropy - threshold).abs() > 1e-9
-        kept = counted & (tokens.entropy >= threshold)
-        expected = torch.where(kept, tokens.advantages, 0.0)
+        high = in_loss & (tokens.entropy >= threshold)
+        expected = torch.where(high, tokens.advantages, 0.0)
         assert torch.equal(high_entropy(tokens, rho=rho)[margin], expected[margin])
 
 
 @every_case
 @given(tokens=random_tokens())
-def test_tokens_outside_the_loss_are_not_read_and_get_zero(name, settings, tokens):
-    counted = tokens.loss_mask > 0
+def test_masked_tokens_are_not_read_and_get_zero(name, settings, tokens):
+    in_loss = tokens.loss_mask > 0
     poisoned = {
-        field: torch.where(counted, getattr(tokens, field), math.nan)
+        field: torch.where(in_loss, getattr(tokens, field), math.nan)
         for field in ("advantages", "logprobs", "entropy")
     }
     got = REWEIGHT[name](
         TokenGroups(**poisoned, loss_mask=tokens.loss_mask, row=tokens.row, group=tokens.group),
         **settings,
     )
-    assert torch.equal(got[~counted], torch.zeros_like(got[~counted]))
-    without = REWEIGHT[name](picked(tokens, counted), **settings)
-    torch.testing.assert_close(got[counted], without, **EXACT)
+    assert torch.equal(got[~in_loss], torch.zeros_like(got[~in_loss]))
+    without = REWEIGHT[name](select(tokens, in_loss), **settings)
+    torch.testing.assert_close(got[in_loss], without, **EXACT)
 
 
 @every_case
 @given(tokens=random_tokens())
-def test_no_advantage_changes_its_sign(name, settings, tokens):
+def test_signs_do_not_change(name, settings, tokens):
     got = REWEIGHT[name](tokens, **settings)
     assert bool(got.isfinite().all())
     assert bool((got * tokens.advantages >= 0).all())
@@ -289,7 +293,7 @@ def test_no_advantage_changes_its_sign(name, settings, tokens):
 @given(tokens=random_tokens(), seed=st.integers(0, 99))
 def test_the_order_of_tokens_does_not_matter(name, settings, tokens, seed):
     order = torch.randperm(len(tokens.row), generator=torch.Generator().manual_seed(seed))
-    got = REWEIGHT[name](picked(tokens, order), **settings)
+    got = REWEIGHT[name](select(tokens, order), **settings)
     torch.testing.assert_close(got, REWEIGHT[name](tokens, **settings)[order], **EXACT)
 
 
@@ -297,19 +301,19 @@ def test_the_order_of_tokens_does_not_matter(name, settings, tokens, seed):
     ("name", "settings"), [c for c in CASES if c[0] != "high_entropy" and "batch" not in str(c)]
 )
 @given(tokens=random_tokens())
-def test_a_group_does_not_see_the_others(name, settings, tokens):
+def test_groups_do_not_affect_each_other(name, settings, tokens):
     whole = REWEIGHT[name](tokens, **settings)
     for index in tokens.group.unique():
-        mine = tokens.group == index
-        alone = REWEIGHT[name](picked(tokens, mine), **settings)
-        torch.testing.assert_close(whole[mine], alone, **EXACT)
+        in_group = tokens.group == index
+        alone = REWEIGHT[name](select(tokens, in_group), **settings)
+        torch.testing.assert_close(whole[in_group], alone, **EXACT)
 
 
 @every_case
-def test_nothing_in_the_loss_gives_zeros(name, settings):
-    tokens = make([1, -1], logprobs=[-1, -2], entropy=[1, 2], loss_mask=[0, 0])
+def test_only_masked_tokens_or_no_tokens_are_valid_input(name, settings):
+    tokens = make_tokens([1, -1], logprobs=[-1, -2], entropy=[1, 2], loss_mask=[0, 0])
     assert REWEIGHT[name](tokens, **settings).tolist() == [0, 0]
-    assert REWEIGHT[name](make([]), **settings).tolist() == []
+    assert REWEIGHT[name](make_tokens([]), **settings).tolist() == []
 
 
 @every_case
@@ -339,7 +343,7 @@ def test_the_result_has_the_dtype_of_the_advantages_and_no_gradient(name, settin
 
 
 @pytest.mark.parametrize("name", REWEIGHT)
-def test_a_reweighter_has_its_own_name_and_typed_keyword_settings(name):
+def test_reweighters_are_listed_by_name_and_take_typed_keywords(name):
     assert REWEIGHT[name].__name__ == name
     first, *others = inspect.signature(REWEIGHT[name]).parameters.values()
     assert first.name == "tokens"
@@ -359,6 +363,6 @@ def test_a_reweighter_has_its_own_name_and_typed_keyword_settings(name):
         ("high_entropy", {"rho": 1.1}),
     ],
 )
-def test_numbers_out_of_range_are_refused(name, settings):
+def test_numbers_out_of_range_raise(name, settings):
     with pytest.raises(AssertionError, match=next(iter(settings))):
-        REWEIGHT[name](make([1, -1], entropy=[1, 2]), **settings)
+        REWEIGHT[name](make_tokens([1, -1], entropy=[1, 2]), **settings)

@@ -1,4 +1,4 @@
-"""Schedules: hand-computed sequences, ends, bounds, resuming, and steering on a toy of Prop. 1."""
+"""Schedules: hand-computed values, bounds, resuming, and steering a simulation of Prop. 1."""
 
 import inspect
 import json
@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, float]] = {
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 
 
-def seen(
+def stats(
     step: int = 1,
     steps: int = 10,
     accuracy: Sequence[float] = (),
@@ -44,18 +44,18 @@ def seen(
 
 
 def follow(schedule: Callable, steps: int, start: Any = START, **settings: float) -> list[Any]:
-    """The states of steps 1 .. steps + 1."""
+    """The states of steps 1 to steps + 1."""
     states = [start]
     for step in range(1, steps + 1):
-        states.append(schedule(states[-1], seen(step, steps), **settings))
+        states.append(schedule(states[-1], stats(step, steps), **settings))
     return states
 
 
-def noisy(count: int) -> list[StepStats]:
-    """A made-up run: accuracies, kappas with gaps, entropies."""
+def random_run(count: int) -> list[StepStats]:
+    """Random accuracies, kappas (some nan) and entropies."""
     rng = random.Random(0)
     return [
-        seen(
+        stats(
             step,
             count,
             [rng.randrange(9) / 8 for _ in range(6)],
@@ -94,7 +94,7 @@ def test_cosine_by_hand():
 
 @pytest.mark.parametrize("schedule", [linear, cosine])
 @given(steps=st.integers(2, 40), pos=st.floats(0, 3), neg=st.floats(0, 3), data=st.data())
-def test_the_end_is_exact_at_the_last_step_and_never_passed(schedule, steps, pos, neg, data):
+def test_linear_and_cosine_end_exactly_and_never_overshoot(schedule, steps, pos, neg, data):
     end_pos, end_neg = data.draw(st.floats(0, 3)), data.draw(st.floats(0, 3))
     start = {"beta_pos": pos, "beta_neg": neg}
     states = follow(schedule, steps, start, end_beta_pos=end_pos, end_beta_neg=end_neg)
@@ -105,64 +105,64 @@ def test_the_end_is_exact_at_the_last_step_and_never_passed(schedule, steps, pos
 
 
 @pytest.mark.parametrize("schedule", [linear, cosine])
-def test_a_run_of_one_step_and_a_finished_run_stay_where_they_are(schedule):
+def test_a_run_of_one_step_and_a_finished_run_keep_their_betas(schedule):
     ends = {"end_beta_pos": 1.0, "end_beta_neg": 1.0}
-    assert schedule(START, seen(1, 1), **ends) == START
-    assert schedule(START, seen(12, 10), **ends) == START
+    assert schedule(START, stats(1, 1), **ends) == START
+    assert schedule(START, stats(12, 10), **ends) == START
 
 
-def test_a_longer_continuation_goes_on_from_where_it_is():
-    """Half of 5 steps done, then steps = 9: from (t=3, .5) to 1 in 6 more steps."""
+def test_a_run_resumed_with_more_steps_continues_from_its_current_betas():
+    """At step 3 of 5 beta is 0.5; extended to 9 steps, it reaches 1 in 6 more steps."""
     state = follow(
         linear, 5, {"beta_pos": 0.0, "beta_neg": 0.0}, end_beta_pos=1.0, end_beta_neg=0.0
     )[2]
-    longer = linear(state, seen(3, 9), end_beta_pos=1.0, end_beta_neg=0.0)
+    longer = linear(state, stats(3, 9), end_beta_pos=1.0, end_beta_neg=0.0)
     assert longer["beta_pos"] == pytest.approx(0.5 + 0.5 / 6, abs=1e-12)
 
 
-def test_peaks_go_to_the_quantiles_of_evenly_spread_accuracies():
+def test_peaks_reach_the_quantiles_of_evenly_spread_accuracies():
     spread = [k / 1000 for k in range(1, 1000)]
-    state = peak_tracking(START, seen(accuracy=spread), rate=1.0)
+    state = peak_tracking(START, stats(accuracy=spread), rate=1.0)
     assert state == pytest.approx({"beta_pos": 0.9, "beta_neg": 0.4}, abs=2e-3)
     eighths = [k / 8 for k in range(1, 8)] * 3
-    state = peak_tracking(START, seen(accuracy=eighths), rate=1.0)
+    state = peak_tracking(START, stats(accuracy=eighths), rate=1.0)
     assert state == pytest.approx({"beta_pos": 0.85, "beta_neg": 0.4125}, abs=1e-12)
 
 
-def test_quantiles_are_interpolated_through_half_of_each_level():
-    """1/8 three times, 3/8 once: points (3/8, 1/8), (7/8, 3/8); .5 is a quarter of the way."""
+def test_quantiles_interpolate_the_mid_distribution_function():
+    """1/8 three times and 3/8 once: points (3/8, 1/8) and (7/8, 3/8); 0.5 is a quarter between."""
     accuracy = [1 / 8, 1 / 8, 1 / 8, 3 / 8]
     state = peak_tracking(
-        START, seen(accuracy=accuracy), rate=1.0, quantile_pos=0.5, quantile_neg=1.0
+        START, stats(accuracy=accuracy), rate=1.0, quantile_pos=0.5, quantile_neg=1.0
     )
     assert state == pytest.approx({"beta_pos": 1 - 3 / 16, "beta_neg": 3 / 8}, abs=1e-12)
 
 
 def test_peak_tracking_is_a_running_average():
-    state = peak_tracking(START, seen(accuracy=[0.25]), rate=0.1)
+    state = peak_tracking(START, stats(accuracy=[0.25]), rate=0.1)
     assert state == pytest.approx({"beta_pos": 0.525, "beta_neg": 0.475}, abs=1e-12)
 
 
 @pytest.mark.parametrize("accuracy", [[], [0.0, 1.0, 1.0]])
 def test_a_batch_without_mixed_groups_changes_nothing(accuracy):
     start = {"beta_pos": 1.7, "beta_neg": 0.2}
-    assert peak_tracking(start, seen(accuracy=accuracy)) == start
+    assert peak_tracking(start, stats(accuracy=accuracy)) == start
 
 
-def test_groups_of_one_kind_do_not_count_in_a_quantile():
+def test_only_mixed_groups_count_in_a_quantile():
     mixed = [0.25, 0.5, 0.5]
-    with_others = peak_tracking(START, seen(accuracy=[0.0, *mixed, 1.0, 1.0]))
-    assert with_others == peak_tracking(START, seen(accuracy=mixed))
+    with_others = peak_tracking(START, stats(accuracy=[0.0, *mixed, 1.0, 1.0]))
+    assert with_others == peak_tracking(START, stats(accuracy=mixed))
 
 
 def test_peaks_follow_a_drifting_distribution():
-    """Accuracies around c, which rises from .2 to .8: after a lag both peaks are at c."""
+    """Accuracies are around c, which rises from .2 to .8; after a lag both peaks are at c."""
     rng, state = random.Random(0), START
     for step in range(1, 401):
         c = 0.2 + 0.6 * min(1.0, step / 200)
         accuracy = [min(7, max(1, round(8 * rng.gauss(c, 0.1)))) / 8 for _ in range(32)]
         halves = {"quantile_pos": 0.5, "quantile_neg": 0.5}
-        state = peak_tracking(state, seen(step, 400, accuracy), **halves)
+        state = peak_tracking(state, stats(step, 400, accuracy), **halves)
         if step == 100:
             assert 1 - state["beta_pos"] == pytest.approx(0.47, abs=0.06)  # c = .5, .03 behind
     assert 1 - state["beta_pos"] == pytest.approx(0.8, abs=0.04)
@@ -181,22 +181,22 @@ def test_peak_tracking_stays_within_0_and_1(runs, start, shares):
     state: Any = {"beta_pos": start, "beta_neg": start}
     names = ("quantile_pos", "quantile_neg", "rate")
     for accuracy in runs:
-        state = peak_tracking(state, seen(accuracy=accuracy), **dict(zip(names, shares)))  # noqa: B905
+        state = peak_tracking(state, stats(accuracy=accuracy), **dict(zip(names, shares)))  # noqa: B905
         assert 0 <= state["beta_pos"] <= 1 and 0 <= state["beta_neg"] <= 1
 
 
 BAND = {"entropy_low": 0.5, "entropy_high": 0.7}
 
 
-def toy(
+def simulate(
     kappa: float, trend: float, start: float, eta: float, noise: float = 0.01
 ) -> tuple[list[float], list[Any]]:
-    """Proposition 1 as a plant: entropy <- entropy + eta (trend + (b+ - b-) kappa) + noise."""
+    """Proposition 1, simulated: entropy <- entropy + eta (trend + (b+ - b-) kappa) + noise."""
     rng = random.Random(1)
     entropy, state, entropies, states = start, START, [], []
     for step in range(1, 401):
-        observed = seen(step, 400, (), rng.gauss(kappa, 0.05), entropy)
-        state = entropy_steering(state, observed, **BAND)
+        step_stats = stats(step, 400, (), rng.gauss(kappa, 0.05), entropy)
+        state = entropy_steering(state, step_stats, **BAND)
         entropies.append(entropy)
         states.append(state)
         lean = state["beta_pos"] - state["beta_neg"]
@@ -209,66 +209,66 @@ def toy(
 @pytest.mark.parametrize("start", [0.2, 1.0])
 @pytest.mark.parametrize("eta", [0.2, 1.0])
 def test_steering_reaches_the_band_and_stays_for_both_signs_of_kappa(kappa, trend, start, eta):
-    entropies, _ = toy(kappa, trend, start, eta)
+    entropies, _ = simulate(kappa, trend, start, eta)
     assert all(0.5 <= entropy <= 0.7 for entropy in entropies[150:])
 
 
-def test_without_steering_the_toy_leaves_the_band():
+def test_without_steering_the_simulation_leaves_the_band():
     entropy = 0.6
     for _ in range(400):
         entropy = max(0.0, entropy + 0.2 * -0.05)
     assert entropy == 0
 
 
-def test_a_kappa_that_is_only_noise_hardly_moves_the_betas():
-    _, clear = toy(0.1, 0.0, 2.0, eta=0.0, noise=0.0)
-    _, other = toy(-0.1, 0.0, 2.0, eta=0.0, noise=0.0)
-    _, unclear = toy(0.0, 0.0, 2.0, eta=0.0, noise=0.0)
+def test_a_kappa_that_is_pure_noise_hardly_moves_the_betas():
+    _, clear = simulate(0.1, 0.0, 2.0, eta=0.0, noise=0.0)
+    _, other = simulate(-0.1, 0.0, 2.0, eta=0.0, noise=0.0)
+    _, unclear = simulate(0.0, 0.0, 2.0, eta=0.0, noise=0.0)
     assert betas(clear)[60] == 0 and betas(clear, "beta_neg")[60] == 1
     assert betas(other)[60] == 1 and betas(other, "beta_neg")[60] == 0
     assert abs(betas(unclear)[60] - 0.5) < 0.1
 
 
-def test_a_move_by_hand():
+def test_steering_toward_the_band_by_hand():
     """kappas .1, .3: mean .2, variance .01, weights 1/2, so z^2 = 4 and trust = 1 - 1/4 at
-    clear = 1. Entropy rests at 1: wanted (0.7 - 1) / 10 = -.03, push max(-1, -.03 x 10 / .2)."""
-    state = entropy_steering(START, seen(1, kappa=0.1), **BAND, clear=1.0)
-    assert (state["beta_pos"], state["beta_neg"]) == (0.5, 0.5)  # one kappa has no spread
-    state = entropy_steering(state, seen(2, kappa=0.3), **BAND, clear=1.0)
+    clear = 1. Entropy stays at 1: target (0.65 - 1) / 10 = -.035, push max(-1, -.035 x 10 / .2)."""
+    state = entropy_steering(START, stats(1, kappa=0.1), **BAND, clear=1.0)
+    assert (state["beta_pos"], state["beta_neg"]) == (0.5, 0.5)  # one kappa has no variance
+    state = entropy_steering(state, stats(2, kappa=0.3), **BAND, clear=1.0)
     assert state["beta_pos"] == pytest.approx(0.5 - 0.05 * 0.75, abs=1e-12)
     assert state["beta_neg"] == pytest.approx(0.5 + 0.05 * 0.75, abs=1e-12)
 
 
-def test_a_pace_inside_the_band_is_answered_by_hand():
+def test_steering_against_a_drift_inside_the_band_by_hand():
     """Trust 3/4 as above; changes 0 and -.002, mean -.001: push .001 x 10 / .2 = .05."""
     state: Any = START
     for kappa, entropy in ((0.1, 0.6), (0.3, 0.6), (nan, 0.598)):
-        state = entropy_steering(state, seen(kappa=kappa, entropy=entropy), **BAND, clear=1.0)
+        state = entropy_steering(state, stats(kappa=kappa, entropy=entropy), **BAND, clear=1.0)
     assert state["beta_pos"] == pytest.approx(0.5 + 0.05 * 0.05 * 0.75, abs=1e-12)
     assert state["beta_neg"] == pytest.approx(0.5 - 0.05 * 0.05 * 0.75, abs=1e-12)
 
 
-def test_a_negative_kappa_turns_the_moves_round():
+def test_a_negative_kappa_reverses_the_moves():
     for sign, expected in ((1, [0.45, 0.55]), (-1, [0.55, 0.45])):
-        state = entropy_steering(START, seen(1, kappa=sign * 0.2), **BAND)
-        state = entropy_steering(state, seen(2, kappa=sign * 0.2), **BAND)
+        state = entropy_steering(START, stats(1, kappa=sign * 0.2), **BAND)
+        state = entropy_steering(state, stats(2, kappa=sign * 0.2), **BAND)
         assert [state["beta_pos"], state["beta_neg"]] == pytest.approx(expected, abs=1e-12)
 
 
-def test_inside_the_band_at_rest_nothing_moves():
+def test_constant_entropy_inside_the_band_moves_nothing():
     state: Any = START
     for step in range(1, 9):
-        state = entropy_steering(state, seen(step, kappa=0.1, entropy=0.55), **BAND)
+        state = entropy_steering(state, stats(step, kappa=0.1, entropy=0.55), **BAND)
     assert (state["beta_pos"], state["beta_neg"]) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("none", [nan, math.inf])
-def test_without_a_kappa_or_an_entropy_nothing_moves(none: float):
+def test_without_a_finite_kappa_or_entropy_nothing_moves(none: float):
     state: Any = START
     for step in range(1, 5):
-        state = entropy_steering(state, seen(step, kappa=none), **BAND)
+        state = entropy_steering(state, stats(step, kappa=none), **BAND)
     assert (state["beta_pos"], state["beta_neg"]) == (0.5, 0.5)
-    assert entropy_steering(state, seen(5, kappa=1.0, entropy=none), **BAND) == state
+    assert entropy_steering(state, stats(5, kappa=1.0, entropy=none), **BAND) == state
 
 
 @given(
@@ -280,7 +280,7 @@ def test_steering_stays_within_its_bounds(kappas, entropies, start):
     state: Any = {"beta_pos": start, "beta_neg": start}
     for kappa, entropy in zip(kappas, entropies, strict=False):
         settings = {**BAND, "max_beta": 0.8, "max_move": 0.1}
-        new = entropy_steering(state, seen(kappa=kappa, entropy=entropy), **settings)
+        new = entropy_steering(state, stats(kappa=kappa, entropy=entropy), **settings)
         for name in START:
             assert 0 <= new[name] <= 0.8
             assert abs(new[name] - state[name]) <= 0.1 + 1e-12
@@ -288,26 +288,26 @@ def test_steering_stays_within_its_bounds(kappas, entropies, start):
 
 
 @every_schedule
-def test_a_resumed_run_is_the_whole_run(name):
-    """Through JSON, as a checkpoint keeps it."""
-    run, schedule = noisy(20), SCHEDULES[name]
+def test_a_resumed_run_has_the_states_of_an_uninterrupted_run(name):
+    """The state goes through JSON, as in a checkpoint."""
+    run, schedule = random_run(20), SCHEDULES[name]
     state: Any = START
-    for observed in run[:9]:
-        state = schedule(state, observed, **SETTINGS[name])
+    for step_stats in run[:9]:
+        state = schedule(state, step_stats, **SETTINGS[name])
     saved = json.loads(json.dumps(state))
-    for observed in run[9:]:
-        state = schedule(state, observed, **SETTINGS[name])
-    for observed in run[9:]:
-        saved = schedule(saved, observed, **SETTINGS[name])
+    for step_stats in run[9:]:
+        state = schedule(state, step_stats, **SETTINGS[name])
+    for step_stats in run[9:]:
+        saved = schedule(saved, step_stats, **SETTINGS[name])
     assert saved == state
 
 
 @every_schedule
-def test_a_state_is_finite_numbers_and_is_not_changed(name):
+def test_states_are_finite_floats_and_are_not_mutated(name):
     state: Any = START
-    for observed in noisy(12):
+    for step_stats in random_run(12):
         before = dict(state)
-        new = SCHEDULES[name](state, observed, **SETTINGS[name])
+        new = SCHEDULES[name](state, step_stats, **SETTINGS[name])
         assert state == before
         assert new.keys() >= START.keys()
         assert all(isinstance(n, float) and math.isfinite(n) for n in new.values())
@@ -315,8 +315,8 @@ def test_a_state_is_finite_numbers_and_is_not_changed(name):
 
 
 @every_schedule
-def test_a_schedule_has_its_own_name_and_keyword_only_numbers(name):
+def test_schedules_are_listed_by_name_and_take_keyword_only_floats(name):
     assert SCHEDULES[name].__name__ == name
-    state, what, *others = inspect.signature(SCHEDULES[name]).parameters.values()
-    assert (state.name, what.name) == ("state", "seen")
+    state, second, *others = inspect.signature(SCHEDULES[name]).parameters.values()
+    assert (state.name, second.name) == ("state", "stats")
     assert all(p.kind is p.KEYWORD_ONLY and p.annotation is float for p in others)

@@ -1,30 +1,21 @@
-"""Properties of the advantage estimators, in fp64."""
+"""Small groups of rewards for the tests of estimators and diagnostics, in fp64."""
+
+from collections.abc import Sequence
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asymrl.algo.advantages import (
-    ADVANTAGES,
-)
 from asymrl.types import Groups
 
-SETTINGS = {
-    "asym": {"beta_pos": 0.9, "beta_neg": 0.4},
-    "ent_increase": {"beta_pos": 0.5, "beta_neg": 0.5},
-    "ent_decrease": {"beta_pos": 0.5, "beta_neg": 0.5},
-    "w_reinforce": {"positive_weight": 0.1, "negative_weight": 1.0},
-    "qae": {"quantile": 0.4},
-    "a_grae": {"alpha": 1.0},
-    "unlikeliness": {"beta": 0.25},
-}
-EXACT = {"rtol": 0, "atol": 1e-10}
 
-
-def make_groups(
-    rewards: Tensor, valid: Tensor | None = None, mean_logprobs: Tensor | None = None
+def build_groups(
+    rewards: Tensor | Sequence[Sequence[float]],
+    valid: Tensor | None = None,
+    mean_logprobs: Tensor | Sequence[Sequence[float]] | None = None,
 ) -> Groups:
-    """By default every rollout of a group has a log-prob of its own."""
+    """By default all rollouts are valid, and each rollout of a group has a different log-prob."""
+    rewards = to_tensor(rewards)
     if mean_logprobs is None:
         order = torch.arange(rewards.shape[1]).to(rewards) - rewards.shape[1]
         mean_logprobs = (order / 8).expand_as(rewards)
@@ -32,18 +23,18 @@ def make_groups(
         rewards=rewards,
         valid=torch.ones_like(rewards, dtype=torch.bool) if valid is None else valid,
         lengths=torch.ones_like(rewards, dtype=torch.long),
-        mean_logprobs=mean_logprobs,
+        mean_logprobs=to_tensor(mean_logprobs),
     )
 
 
+def to_tensor(numbers: Tensor | Sequence[Sequence[float]]) -> Tensor:
+    return numbers if isinstance(numbers, Tensor) else torch.tensor(numbers, dtype=torch.float64)
+
+
 def with_correct(*counts: int, size: int = 8) -> Groups:
-    """One group a count, its correct rollouts first."""
+    """One group per count, each with that many correct rollouts, which come first."""
     order = torch.arange(size)
-    return make_groups((order < torch.tensor(counts)[:, None]).double())
-
-
-def estimate(name: str, groups: Groups) -> Tensor:
-    return ADVANTAGES[name](groups, **SETTINGS.get(name, {}))
+    return build_groups((order < torch.tensor(counts)[:, None]).double())
 
 
 @st.composite
