@@ -154,7 +154,7 @@ def heavy(source: random.Random) -> list[tuple[str, str]]:
 
 
 def hostile(folder: Path, number: int) -> bool:
-    """Whether every group kept its limits; prints time and memory for each group."""
+    """Prints time and memory for each group. True if every group kept its limits."""
     source = random.Random(11)
     with (folder / "verifier_cases.jsonl").open(encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["tier"] == "hostile"]
@@ -177,7 +177,7 @@ def hostile(folder: Path, number: int) -> bool:
 
 
 def run_group(name: str, pairs: list[tuple[str, str]], verifier: Verifier) -> bool:
-    """Verifies one group, prints its reasons, time and memory. Whether it kept the limits."""
+    """Verifies one group and prints its reasons, time and memory. True if it kept the limits."""
     before, start = resident_bytes("self"), time.perf_counter()
     with MemoryMonitor() as monitor:
         verdicts = [future.result() for future in [verifier.submit(*pair) for pair in pairs]]

@@ -97,7 +97,7 @@ class VerifierConfig(Section):
     """What judges responses. The defaults are those for training: strict about what is an answer,
     so that the policy learns to give one, and exact about what it is worth."""
 
-    name: str = "math"
+    name: str = "math"  # or exact, or math_verify: the library as TRL calls it (docs/verifier.md)
     workers: Positive = 1  # processes, on each rank; one keeps up with generation
     timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds a response; most take 1 ms
     unboxed: bool = False  # whether "the answer is 7" counts where there is no box

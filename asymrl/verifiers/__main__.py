@@ -167,7 +167,7 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def run(arguments: list[str] | None, stdout: TextIO) -> int:
+def verify_file(arguments: list[str] | None, stdout: TextIO) -> int:
     options = parse_options(arguments)
     rows = read_responses(options.file)
     if options.out:
@@ -205,7 +205,7 @@ def run(arguments: list[str] | None, stdout: TextIO) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     stdout = sys.stdout  # inside exit_code it hides write errors
-    return exit_code(lambda: run(arguments, stdout))
+    return exit_code(lambda: verify_file(arguments, stdout))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
     try:
         if any(map(has_operators, answers)) and not any(map(has_operators, golds)):
             return "unparseable"  # an answer must be worked out
-        golds, answers = with_values(golds), with_values(answers)
+        golds, answers = with_operator_values(golds), with_operator_values(answers)
         if any(same(one, other, tolerance) for one in golds for other in answers):
             return "correct"
     except (NoValue, RecursionError):
@@ -143,7 +143,7 @@ def clear_caches() -> None:
     _cached_trees.cache_clear()
 
 
-def with_values(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+def with_operator_values(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     """The trees with sums, integrals and limits evaluated, except those that have no value."""
     evaluated: list[Node] = []
     for node in nodes:
@@ -156,7 +156,7 @@ def parses(gold: str) -> bool:
     """Whether the gold can be parsed as mathematics, a choice or words."""
     return (
         exact.number(gold) is not None
-        or bool(with_values(trees(gold)))
+        or bool(with_operator_values(trees(gold)))
         or choice(gold) is not None
         or is_prose(gold)
     )

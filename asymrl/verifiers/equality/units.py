@@ -19,7 +19,7 @@ def to_common_unit(gold: Node, answer: Node) -> tuple[Node, Node] | None:
     if max(map(len, units)) > 1:
         return None
     if all(units):
-        (gold_factor, gold_bases), (factor, bases) = (next(iter(found)) for found in units)
+        (gold_factor, gold_bases), (factor, bases) = (next(iter(side)) for side in units)
         if gold_bases != bases:
             return None
         return _strip_units(gold), _strip_units(answer, factor / gold_factor)
@@ -33,10 +33,10 @@ def to_common_unit(gold: Node, answer: Node) -> tuple[Node, Node] | None:
 
 
 def _units_in(node: Node) -> set[Unit]:
-    found = set[Unit]().union(*(_units_in(part) for part in node if isinstance(part, tuple)))
+    units = set[Unit]().union(*(_units_in(part) for part in node if isinstance(part, tuple)))
     if node and node[0] == "unit" and (known := unit(node[2])):
-        found.add(known)
-    return found
+        units.add(known)
+    return units
 
 
 def _kinds_in(node: Node) -> set[str]:

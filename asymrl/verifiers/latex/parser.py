@@ -103,8 +103,8 @@ class Parser:
         if not self.accept(kind):
             raise Unreadable(f"missing {kind}")
 
-    def _skip_to(self, found: Callable[[], bool]) -> bool:
-        """Moves to the next token outside brackets where found() holds.
+    def _skip_to(self, is_end: Callable[[], bool]) -> bool:
+        """Moves to the next token outside brackets where is_end() holds.
 
         False if the tokens end, or an enclosing bracket closes, before that.
         """
@@ -113,7 +113,7 @@ class Parser:
             depth += (kind in _CLOSING) - (kind in _CLOSING.values())
             if depth < 0:
                 return False
-            if depth == 0 and found():
+            if depth == 0 and is_end():
                 return True
             self.position += 1
         return False
