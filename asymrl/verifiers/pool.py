@@ -38,7 +38,7 @@ START_SECONDS = 120.0  # importing sympy from a cold disk is slow
 GRACE_SECONDS = 2.0  # after the deadline, until a worker ends itself
 IDLE_CHECK_SECONDS = 5.0
 MEMORY_BYTES = 2 << 30  # of address space; a worker with sympy takes some 300 MiB
-WARM_UP = ("1", r"\boxed{1}")  # gold and text, unless the verifier has its own
+DEFAULT_WARM_UP = ("1", r"\boxed{1}")  # gold and text
 START = "import sys; from asymrl.verifiers.pool import work; work(*sys.argv[1:])"
 
 # the future, its result as a function of the verdict, the request
@@ -210,7 +210,7 @@ def work(fd: str, module: str, timeout: str, settings: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     verifier, keywords = importlib.import_module(module), json.loads(settings)
-    verifier.verify(*getattr(verifier, "WARM_UP", WARM_UP), **keywords)
+    verifier.verify(*getattr(verifier, "WARM_UP", DEFAULT_WARM_UP), **keywords)
     if blocked := getattr(verifier, "BLOCKED_EVENTS", None):
         sandbox.install_sandbox(blocked)
     with Connection(int(fd)) as link, contextlib.suppress(EOFError, OSError):
