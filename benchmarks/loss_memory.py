@@ -28,7 +28,7 @@ from torch import Tensor
 from asymrl.algo.logprobs import logprobs_and_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.helpers.process_memory import resident
+from tests.helpers.process_memory import resident_bytes
 
 VOCABULARY = 151_936
 SIZES, QUICK = (2_048, 4_096, 8_192, 16_384, 32_768), (2_048, 8_192)
@@ -141,12 +141,12 @@ def measure(name: str, tokens: int, arguments: argparse.Namespace) -> list[float
         hidden, head, targets = example(size, vocabulary, arguments.width)
         inputs = hidden.requires_grad_(), head.requires_grad_()
         RESET.write_text("5")
-        before, start = resident("self"), time.process_time()
+        before, start = resident_bytes("self"), time.process_time()
         outputs = kernel(*inputs, targets)
         middle = time.process_time()
         backward(outputs)
         end = time.process_time()
-    return [(resident("self", peak=True) - before) / 2**20, middle - start, end - middle]
+    return [(resident_bytes("self", peak=True) - before) / 2**20, middle - start, end - middle]
 
 
 def check(width: int) -> float:

@@ -1,9 +1,9 @@
-"""Verifiers: a gold answer and a response's text in, a Verdict out.
+"""Verifiers: compare a response with the gold answer and return a Verdict.
 
-Knows text, mathematics and processes. Does not know torch, tokens, problems or rollouts; imported
-by data loading, the loop and the command line. `verify` is the whole of it for a notebook. To add a
-verifier, write a module with `verify(gold, text) -> (reason, answer)` and `parses(gold) -> bool`
-(and the keywords of `make`, if it is to take them) and add a line to VERIFIERS.
+Knows text, mathematics and processes; does not know torch, tokens, problems or rollouts. Data
+loading, training and the command line use `make`; a notebook can call `verify`. To add a verifier,
+write a module with `verify(gold, text) -> (reason, answer)` and `parses(gold) -> bool`, and add a
+line to VERIFIERS. Its `verify` also takes the settings of `make` that it supports.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from asymrl.verifiers.pool import Pool
 
 @frozen
 class Entry:
-    """Where a verifier lives, and whether it can hang or crash and so needs processes."""
+    """The module of a verifier. pooled: it can hang or crash, so it runs in processes."""
 
     module: str
     pooled: bool
@@ -29,16 +29,17 @@ class Entry:
 VERIFIERS: dict[str, Entry] = {
     "exact": Entry(module="asymrl.verifiers.exact", pooled=False),
     "math": Entry(module="asymrl.verifiers.math", pooled=True),
+    "math_verify": Entry(module="asymrl.verifiers.math_verify", pooled=True),
 }
 
 
 class Verifier(Protocol):
-    """Judges responses while the caller goes on; every future gets a result."""
+    """Verifies responses in the background; every future gets a result."""
 
     def submit(self, gold: str, text: str) -> Future[Verdict]: ...
 
     def check(self, gold: str) -> Future[bool]:
-        """Whether the verifier can read this gold within its deadline."""
+        """Whether the verifier can parse a gold within its deadline."""
         ...
 
     def close(self) -> None: ...
@@ -47,7 +48,7 @@ class Verifier(Protocol):
 
 
 class Inline:
-    """A verifier that answers within microseconds and is simply called."""
+    """A verifier fast enough to run in the caller's thread."""
 
     def __init__(self, module: str, settings: Mapping[str, Any]) -> None:
         self._module, self._settings = importlib.import_module(module), settings
@@ -83,16 +84,18 @@ def make(
     thinking: bool = False,
     tolerance: float = 0.0,
 ) -> Verifier:
-    """The verifier of that name, ready to take work. UserError for an unknown name.
+    """Starts the verifier of that name. Raises UserError if the name is unknown.
 
-    unboxed: an explicit closing sentence counts where no box is. thinking: text before the last
-    `</think>` counts too. tolerance: relative, of answers to a gold that is a decimal.
+    workers, timeout: processes, and seconds per response, for a pooled verifier. unboxed: without a
+    box, a closing sentence ("the answer is 7") counts. thinking: text before the last `</think>`
+    counts. tolerance: relative, if the gold is a decimal. `exact` ignores tolerance; `math_verify`
+    ignores all three.
     """
     if name not in VERIFIERS:
         raise UserError(f"verifier {name!r} is unknown; valid are: {', '.join(VERIFIERS)}")
     entry = VERIFIERS[name]
-    asked = {"unboxed": unboxed, "thinking": thinking, "tolerance": tolerance}
-    settings = {key: given for key, given in asked.items() if given}
+    settings = {"unboxed": unboxed, "thinking": thinking, "tolerance": tolerance}
+    settings = {name: value for name, value in settings.items() if value}
     if entry.pooled:
         return Pool(entry.module, workers, timeout, settings)
     return Inline(entry.module, settings)
@@ -100,7 +103,7 @@ def make(
 
 @cache
 def _shared(name: str, timeout: float, **settings: Any) -> Verifier:
-    """One worker that lasts as long as this process."""
+    """A verifier with one worker that lives as long as this process."""
     return make(name, 1, timeout, **settings)
 
 
@@ -109,8 +112,9 @@ def verify(
 ) -> Verdict:
     r"""Whether a response gives the gold answer: `verify("1/2", r"so \boxed{0.5}").reward == 1`.
 
-    The answer is what the last box after the last `</think>` holds; boxes side by side are a list.
-    Without a box: `no_answer`, unless unboxed=True ("the answer is 7"). The cases people ask about:
+    The answer is the content of the last box after the last `</think>`; adjacent boxes are a list.
+    Without a box the reason is `no_answer`, unless unboxed=True ("the answer is 7"). Examples for
+    the verifier `math`:
 
     | gold | accepted | not accepted |
     | --- | --- | --- |
@@ -128,13 +132,13 @@ def verify(
     | `\text{(B)}` | `B`, `(B)`, `\textbf{(B)}\ 17` | `A or B`, `b` |
     | `101_2` | `(101)_2` | `5`, `101`, `101_3` |
 
-    Runs in a process of its own, so that no answer can hang, crash or run anything here; call it
-    from any thread. For many answers at once, use `make`: it takes workers and gives futures.
+    Runs in a separate process, so that no response can hang, crash or run code in this one. Can be
+    called from any thread. For many responses, use `make`, which has workers and returns futures.
     """
     return _shared(name, timeout, **settings).submit(gold, response).result()
 
 
 def unreadable(verifier: Verifier, golds: Sequence[str]) -> list[int]:
-    """Indices of the golds that the verifier cannot read; one that hangs it counts as such."""
+    """Indices of the golds that the verifier cannot parse within its deadline."""
     checks = {gold: verifier.check(gold) for gold in dict.fromkeys(golds)}
     return [index for index, gold in enumerate(golds) if not checks[gold].result()]

@@ -1,7 +1,7 @@
-r"""The `exact` verifier: the answer is the gold, written the same way or as the same number.
+r"""The `exact` verifier: whether the answer is the gold as text, or the same plain number.
 
 Knows notation (spaces, `\left`, `\dfrac`, `\text{}`, thousands commas) and exact arithmetic on
-plain numbers; no algebra, no units, no floats. `math` builds on it.
+plain numbers. Does not know algebra, units or floats. `math` tries it first.
 """
 
 import re
@@ -10,18 +10,18 @@ from fractions import Fraction
 from asymrl.types import Reason
 from asymrl.verifiers.extract import final_answer
 
-MAX_NUMBER_CHARS = 200  # a longer one is compared as text only, so that it costs nothing
+MAX_NUMBER_CHARS = 200  # longer numbers are compared as text only, which is cheap
 
-# What \frac takes: a group, or one symbol.
+# An argument of \frac: a group, or one symbol.
 _ARGUMENT = r"(?:\{([^{}]*)\}|(\d|[a-zA-Z]|\\pi(?![a-zA-Z])))"
 _DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])|°")
-_CIRCULAR = re.compile("sin|cos|tan|cot|sec|csc")
+_TRIGONOMETRIC = re.compile("sin|cos|tan|cot|sec|csc")
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         ("[−–]", "-"),  # noqa: RUF001
         (r"\\(?:left|right)(?![a-zA-Z])", ""),
-        (r",\\!\s*|\{,\}\s*", ""),  # a thousands comma, and never that of a list
+        (r",\\!\s*|\{,\}\s*", ""),  # a thousands comma, never a list separator
         (r"(?<!\\)\\[!,;:]|\\(?:quad|qquad)(?![a-zA-Z])", ""),
         (_DEGREES.pattern, ""),
         (r"(?<!\\)\\ |~", " "),
@@ -32,8 +32,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf)\s*\{([^{}]*)\}")
-_SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # between digits a space means something
-_LISTED = re.compile(r",\s")  # 1, 000 is a list and no number
+_SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # a space between digits is significant
+_LISTED = re.compile(r",\s")  # 1, 000 is a list, not a number
 _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
     rf"([+-]?)(?:({_DECIMAL})|([+-]?\d+)/(\d+)|\\frac\{{([+-]?\d+)\}}\{{([+-]?\d+)\}})", re.ASCII
@@ -41,14 +41,14 @@ _NUMBER = re.compile(
 
 
 def tidy(latex: str) -> str:
-    """The same mathematics in plainer notation; what a parser should be given."""
+    """The same mathematics in simpler notation."""
     for pattern, replacement in _REWRITES:
         latex = pattern.sub(replacement, latex)
     return latex.strip().rstrip(".").rstrip()
 
 
 def normalise(latex: str) -> str:
-    r"""tidy() without spaces and `\text{}`: two answers written alike come out equal."""
+    r"""tidy() without spaces and `\text{}`, so that answers that only look different are equal."""
     return _unspaced(tidy(latex))
 
 
@@ -77,7 +77,7 @@ def number(latex: str) -> Fraction | None:
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Written alike, or the same number."""
+    """Whether two answers are the same text, after normalise(), or the same number."""
     if normalise(gold) == normalise(answer) != "" and _same_degrees(gold, answer):
         return True
     value = number(gold)
@@ -85,23 +85,23 @@ def equal(gold: str, answer: str) -> bool:
 
 
 def _same_degrees(gold: str, answer: str) -> bool:
-    r"""A degree sign is a unit, but in an answer with a sine or its like a part of the value."""
+    """Whether degree signs agree where they matter: in a sine or the like they change the value."""
     marks = [len(_DEGREES.findall(latex)) for latex in (gold, answer)]
-    return marks[0] == marks[1] or not _CIRCULAR.search(gold)
+    return marks[0] == marks[1] or not _TRIGONOMETRIC.search(gold)
 
 
 def parses(gold: str) -> bool:
-    """Whether an answer can ever equal this gold: all but an empty one."""
+    """Whether any answer can equal this gold: all golds except empty ones."""
     return normalise(gold) != ""
 
 
 def verify(
     gold: str, text: str, unboxed: bool = False, thinking: bool = False, tolerance: float = 0.0
 ) -> tuple[Reason, str | None]:
-    """The verdict on a response and the answer that it was given for.
+    """The verdict on a response, and the answer found in it.
 
-    unboxed, thinking: see extract.final_answer. An empty box is no answer. An answer is never
-    unparseable here, only wrong; nor is there a tolerance, whatever is asked for.
+    unboxed, thinking: see extract.final_answer. tolerance is ignored. An empty box is `no_answer`;
+    this verifier never returns `unparseable`.
     """
     answer = final_answer(text, unboxed, thinking)
     if answer is None or not normalise(answer):

@@ -1,15 +1,15 @@
-r"""Finds the final answer in a response. Knows text and braces, and no mathematics.
+r"""Finds the final answer in a response. Knows text and braces, not mathematics.
 
-A response's answer is the content of its last balanced `\boxed{...}` or `\fbox{...}`, looked for
-after the last `</think>` where there is one. The other readers here are for text written under
-another rule; no verifier uses them unasked. All of them take time linear in the text.
+The answer is the content of the last balanced `\boxed{...}` or `\fbox{...}` after the last
+`</think>`. Other rules (`box_list`, `answer_tag`, `closing_answer`) apply only on request. All
+functions take time linear in the length of the text.
 """
 
 import re
 
-# A run of backslashes with what it starts (a box, an escaped brace), or a bare brace.
+# A run of backslashes and the box or brace after it, or a bare brace.
 _TOKEN = re.compile(r"(?P<slashes>\\+)(?P<after>(?:boxed|fbox)\s*+\{|[{}])?|(?P<brace>[{}])")
-# What may stand between two boxes that read as one list: no other words than such as end in "and".
+# Text between two boxes that form one list: separators, and words that end in "and" or "or".
 _GLUE = re.compile(
     r"(?:[\s,;$]|\\[()\[\],; ]|\\q?quad|\\text\{(?:[^{}]*\b(?:and|or))?[\s,;]*\}|and\b|or\b)*+",
     re.ASCII,
@@ -21,46 +21,45 @@ _FORMULA = re.compile(r"\$([^$]+)\$|\\\(((?:(?!\\[()]).)+)\\\)|([-+]?\d+(?:[.,]\
 
 
 def after_thinking(text: str) -> str:
-    """The text after the last `</think>`, all of it where there is none; what a `<think>` opens
-    after that and nothing closes is no answer either."""
+    """The text after the last `</think>`, or all of it, up to a `<think>` that is never closed."""
     return text.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
-    r"""Every balanced box as (start, end, content), by where it starts.
+    r"""Every balanced box as (start, end, content), in the order of their starts.
 
-    Escaped braces (`\{`) count as text. A box that is never closed is left out, and so are braces
-    that close nothing. Boxes inside boxes are part of their content.
+    Escaped braces (`\{`) are text. Boxes that are never closed, and braces that close nothing, are
+    ignored. A box inside a box is part of its content.
     """
-    found: list[tuple[int, int, int]] = []
-    opened: list[tuple[int, int] | None] = []  # (start, content start) of a box, None: a plain {
+    closed: list[tuple[int, int, int]] = []
+    stack: list[tuple[int, int] | None] = []  # a box's start and content start; None for a plain {
     for token in _TOKEN.finditer(text):
         after = token["brace"] or token["after"] or ""
         if after in ("{", "}") and len(token["slashes"] or "") % 2:
             continue  # escaped
         if len(after) > 1:
-            opened.append((token.start(), token.end()))
+            stack.append((token.start(), token.end()))
         elif after == "{":
-            opened.append(None)
-        elif after == "}" and opened and (box := opened.pop()):
-            while found and found[-1][0] > box[0]:
-                found.pop()  # it lies in this one
-            found.append((box[0], token.end(), box[1]))
-    return [(start, end, text[content : end - 1]) for start, end, content in found]
+            stack.append(None)
+        elif after == "}" and stack and (box := stack.pop()):
+            while closed and closed[-1][0] > box[0]:
+                closed.pop()  # it is inside this one
+            closed.append((box[0], token.end(), box[1]))
+    return [(start, end, text[content : end - 1]) for start, end, content in closed]
 
 
 def last_box(text: str) -> str | None:
-    """The content of the last balanced box after the thinking; None where there is none."""
-    found = boxes(after_thinking(text))
-    return found[-1][2] if found else None
+    """The content of the last balanced box after the thinking; None if there is no box."""
+    all_boxes = boxes(after_thinking(text))
+    return all_boxes[-1][2] if all_boxes else None
 
 
 def box_list(text: str) -> str | None:
-    """The last box and those directly before it, read as one list: 1, 2, 3."""
+    """The last box and the boxes directly before it, as one list: 1, 2, 3. None without a box."""
     text = after_thinking(text)
     run: list[tuple[int, int, str]] = []
     for box in reversed(boxes(text)):
-        if run and not _GLUE.fullmatch(text, box[1], run[-1][0]):  # a box around it is none
+        if run and not _GLUE.fullmatch(text, box[1], run[-1][0]):
             break
         run.append(box)
     contents = dict.fromkeys(content for _, _, content in reversed(run))
@@ -68,11 +67,11 @@ def box_list(text: str) -> str | None:
 
 
 def final_answer(text: str, unboxed: bool = False, thinking: bool = False) -> str | None:
-    r"""What a response gives as its answer; None where it gives none.
+    r"""The final answer in a response; None if it has none.
 
-    The last box, or the boxes directly before it with it as one list; a box that is given twice
-    counts once. unboxed: where no box is, what an explicit closing sentence names. thinking: the
-    text before the last `</think>` counts too.
+    The last box, joined with the boxes directly before it into a list; a repeated box counts once.
+    unboxed: without a box, an `<answer>` tag or a closing sentence counts. thinking: text before
+    the last `</think>` counts too.
     """
     text = re.sub("</?think>", " ", text) if thinking else after_thinking(text)
     answer = box_list(text)
@@ -84,14 +83,14 @@ def final_answer(text: str, unboxed: bool = False, thinking: bool = False) -> st
 
 
 def answer_tag(text: str) -> str | None:
-    """The content of the last `<answer>...</answer>`."""
-    found = _ANSWER_TAG.findall(after_thinking(text))
-    return found[-1] if found else None
+    """The content of the last `<answer>...</answer>`; None if there is none."""
+    contents = _ANSWER_TAG.findall(after_thinking(text))
+    return contents[-1] if contents else None
 
 
 def closing_answer(text: str) -> str | None:
-    """What the last "answer is" or "answer:" names: its last formula or number."""
+    """The last formula or number after the last "answer is" or "answer:"; None if there is none."""
     text = after_thinking(text)
     markers = list(_MARKER.finditer(text))
-    found = list(_FORMULA.finditer(text, markers[-1].end())) if markers else []
-    return next(filter(None, found[-1].groups())) if found else None
+    formulas = list(_FORMULA.finditer(text, markers[-1].end())) if markers else []
+    return next(filter(None, formulas[-1].groups())) if formulas else None

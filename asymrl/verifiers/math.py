@@ -1,10 +1,9 @@
-r"""The `math` verifier: is the response's final answer the same mathematics as the gold?
+r"""The `math` verifier: whether the final answer of a response is mathematically the gold.
 
-Knows the order in which two answers are compared, cheapest first: written alike, the same number,
-the same choice or words, then as trees (`grammar`, `answers`). What no tree can be made of is
-`unparseable`, never guessed at. Verdicts and trees are cached, of short texts only: a cache of long
-ones would take all of a worker's memory. Runs in the workers of a pool, whose deadline bounds what
-is left that may take long.
+Compares two answers in order of cost: as text, as plain numbers, as a choice or words, then as
+trees (`latex.parser`, `equality.answers`). An answer that cannot be parsed is `unparseable`, never
+guessed at. Verdicts and trees of short texts are cached; trees of long texts would fill a worker's
+memory. Runs in the workers of a pool, whose deadline bounds what can still take long.
 """
 
 import contextlib
@@ -12,28 +11,34 @@ import re
 from functools import lru_cache
 
 from asymrl.types import Reason
-from asymrl.verifiers import exact
+from asymrl.verifiers import exact, sandbox
 from asymrl.verifiers.equality.answers import same
-from asymrl.verifiers.equality.symbolic import finished, unfinished
-from asymrl.verifiers.equality.values import Beyond
+from asymrl.verifiers.equality.symbolic import evaluate_operators, has_operators
+from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.extract import final_answer
-from asymrl.verifiers.latex.lexer import Unreadable, has_thousands
-from asymrl.verifiers.latex.normalize import plain, unwrapped, words
-from asymrl.verifiers.latex.parser import read
+from asymrl.verifiers.latex.lexer import Unreadable, has_ambiguous_thousands
+from asymrl.verifiers.latex.normalize import (
+    normalise_words,
+    simplify_notation,
+    without_text_macros,
+)
+from asymrl.verifiers.latex.parser import parse
 from asymrl.verifiers.latex.tree import Node
 
-FENCED = True  # in a worker it may run no code, and open and reach nothing
+BLOCKED_EVENTS = sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS
+# Makes sympy compile its tables before the sandbox is installed.
+WARM_UP = (r"\sum_{k=0}^{\infty} 2^{-k}, \int_0^{\infty} e^{-x^2} dx", r"\boxed{2, \sqrt{\pi}/2}")
 
-# A tree takes up to 100 bytes a character of its text: 400 MB if all were the worst.
-KEPT_CHARS = 200  # of gold and answer together
-KEPT = 20_000
-PROSE_CHARS = 1000
+# A tree takes up to 100 bytes per character: 400 MB for two caches full of the worst trees.
+CACHED_CHARS = 200  # of gold and answer together
+CACHE_SIZE = 20_000
+MAX_PROSE_CHARS = 1000
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?|\(([A-Z])\)[\s.:].*|([A-Z])[.:)]\s.*", re.DOTALL)
 _CHOICES = re.compile(r"(?:\([A-Z]\)|[A-Z])(?:(?:,\s*(?:and\s+)?|\s+and\s+)(?:\([A-Z]\)|[A-Z]))+")
 _OTHER_CHOICE = re.compile(
     r"\b[B-Z]\b|\bA\b(?!\s+[a-z])|\b(?:or|and|no|not|but|wrong|incorrect|actually)\b"
 )
-# Two letters, at least, before any digit; each written so that no character is read twice.
+# At least two letters before any digit, written so that matching takes linear time.
 _TEXT = re.compile(
     r"\s*\\(?:text[a-z]*|mbox)\s*\{[^{}A-Za-z]*[A-Za-z][^{}A-Za-z]*[A-Za-z][^{}]*\}\s*"
 )
@@ -44,10 +49,10 @@ _FORMULA = re.compile(r"[*^_=+/<>|]")
 def verify(
     gold: str, text: str, unboxed: bool = False, thinking: bool = False, tolerance: float = 0.0
 ) -> tuple[Reason, str | None]:
-    """The verdict on a response and the answer that it was given for.
+    """The verdict on a response, and the answer found in it.
 
-    unboxed, thinking: see extract.final_answer. tolerance: relative, where the gold is a decimal.
-    `unparseable`: the gold or the answer could not be read, and they are not written alike.
+    unboxed, thinking: see extract.final_answer. tolerance: relative, if the gold is a decimal.
+    `unparseable`: the gold or the answer cannot be parsed, and they differ as text.
     """
     answer = final_answer(text, unboxed, thinking)
     if answer is None or not exact.normalise(answer):
@@ -57,8 +62,8 @@ def verify(
 
 def compare(gold: str, answer: str, tolerance: float = 0.0) -> Reason:
     """The verdict on a bare answer."""
-    short = len(gold) + len(answer) <= KEPT_CHARS
-    return (_kept_verdict if short else _verdict)(gold, answer, tolerance)
+    short = len(gold) + len(answer) <= CACHED_CHARS
+    return (_cached_verdict if short else _verdict)(gold, answer, tolerance)
 
 
 def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
@@ -70,14 +75,14 @@ def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
         return "correct" if letter == choice(answer) else "wrong"
     golds, answers = trees(gold), trees(answer)
     try:
-        if any(map(unfinished, answers)) and not any(map(unfinished, golds)):
-            return "unparseable"  # an answer is worked out
-        golds, answers = worked_out(golds), worked_out(answers)
+        if any(map(has_operators, answers)) and not any(map(has_operators, golds)):
+            return "unparseable"  # an answer must be worked out
+        golds, answers = with_operator_values(golds), with_operator_values(answers)
         if any(same(one, other, tolerance) for one in golds for other in answers):
             return "correct"
-    except (Beyond, RecursionError):
+    except (NoValue, RecursionError):
         return "unparseable"
-    # words alone drop signs and case: never where the gold could be a formula
+    # comparing words ignores signs and case, so not where the gold can be a formula
     prose = (not golds or bool(_TEXT.fullmatch(gold))) and is_prose(gold)
     if prose and same_words(gold, answer):
         return "correct"
@@ -86,8 +91,8 @@ def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
 
 
 def choice(latex: str) -> str | None:
-    r"""The letter of a choice: `C`, `(C)`, `\text{(C)}`, `\textbf{(C)}\ 17`, `C: a reason`."""
-    text = unwrapped(latex) if len(latex) <= PROSE_CHARS else ""
+    r"""The letter of a choice, C in `C`, `(C)`, `\text{(C)}`, `\textbf{(C)}\ 17`, `C: a reason`."""
+    text = without_text_macros(latex) if len(latex) <= MAX_PROSE_CHARS else ""
     match = _CHOICE.fullmatch(text)
     if match is None or _OTHER_CHOICE.search(text, match.end(match.lastindex or 0) + 1):
         return None
@@ -95,61 +100,63 @@ def choice(latex: str) -> str | None:
 
 
 def is_prose(latex: str) -> bool:
-    r"""Whether an answer is words, bare or all of it in a `\text{}`: compared as such."""
-    return len(latex) <= PROSE_CHARS and bool(
-        _PROSE.fullmatch(unwrapped(latex)) or _TEXT.fullmatch(latex)
+    r"""Whether an answer consists of words, bare or in one `\text{}`, and is compared as words."""
+    return len(latex) <= MAX_PROSE_CHARS and bool(
+        _PROSE.fullmatch(without_text_macros(latex)) or _TEXT.fullmatch(latex)
     )
 
 
 def same_words(gold: str, answer: str) -> bool:
-    """Whether an answer is the words of the gold, or its letters (`A, C and E`) in any order."""
-    if len(answer) > PROSE_CHARS:
+    """Whether two answers are the same words, or the same letters (`A, C and E`) in any order."""
+    if len(answer) > MAX_PROSE_CHARS:
         return False
-    one, other = unwrapped(gold), unwrapped(answer)
+    one, other = without_text_macros(gold), without_text_macros(answer)
     if _CHOICES.fullmatch(one) and _CHOICES.fullmatch(other):
         return sorted(re.findall("[A-Z]", one)) == sorted(re.findall("[A-Z]", other))
-    return not _FORMULA.search(other) and words(gold) == words(answer)
+    return not _FORMULA.search(other) and normalise_words(gold) == normalise_words(answer)
 
 
 def trees(latex: str) -> tuple[Node, ...]:
-    """The readings of an answer, none where the grammar has none: 1,234 is a number or a list."""
-    return (_kept_trees if len(latex) <= KEPT_CHARS else _trees)(latex)
+    """All parses of an answer: 1,234 is a number or a list. Empty if it cannot be parsed."""
+    return (_cached_trees if len(latex) <= CACHED_CHARS else _trees)(latex)
 
 
 def _trees(latex: str) -> tuple[Node, ...]:
-    readings: dict[Node, None] = {}
-    for thousands in (True, False) if has_thousands(plain(latex[:2000])) else (True,):
+    parsed: dict[Node, None] = {}
+    for thousands in (
+        (True, False) if has_ambiguous_thousands(simplify_notation(latex[:2000])) else (True,)
+    ):
         try:
-            readings[read(latex, thousands)] = None
+            parsed[parse(latex, thousands)] = None
         except (Unreadable, RecursionError):
             continue
-    return tuple(readings)
+    return tuple(parsed)
 
 
-_kept_verdict = lru_cache(maxsize=KEPT)(_verdict)
-_kept_trees = lru_cache(maxsize=KEPT)(_trees)
+_cached_verdict = lru_cache(maxsize=CACHE_SIZE)(_verdict)
+_cached_trees = lru_cache(maxsize=CACHE_SIZE)(_trees)
 
 
-def forget() -> None:
+def clear_caches() -> None:
     """Empties the caches, for measurements."""
-    _kept_verdict.cache_clear()
-    _kept_trees.cache_clear()
+    _cached_verdict.cache_clear()
+    _cached_trees.cache_clear()
 
 
-def worked_out(readings: tuple[Node, ...]) -> tuple[Node, ...]:
-    """Those readings of which every sum, integral and limit has a value, with that in its place."""
-    found: list[Node] = []
-    for node in readings:
-        with contextlib.suppress(Beyond):
-            found.append(finished(node))
-    return tuple(found)
+def with_operator_values(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The trees with sums, integrals and limits evaluated, except those that have no value."""
+    evaluated: list[Node] = []
+    for node in nodes:
+        with contextlib.suppress(NoValue):
+            evaluated.append(evaluate_operators(node))
+    return tuple(evaluated)
 
 
 def parses(gold: str) -> bool:
-    """Whether the gold can be read as mathematics, a choice or words."""
+    """Whether the gold can be parsed as mathematics, a choice or words."""
     return (
         exact.number(gold) is not None
-        or bool(worked_out(trees(gold)))
+        or bool(with_operator_values(trees(gold)))
         or choice(gold) is not None
         or is_prose(gold)
     )

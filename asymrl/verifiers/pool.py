@@ -1,16 +1,15 @@
-"""A pool of verifier processes in which a hung one is killed and replaced.
+"""A pool of verifier processes that kills and replaces a worker that hangs.
 
-One thread a worker takes jobs from a shared queue and talks JSON over a socket pair to a process of
-its own, which is a fresh interpreter: it shares no state, no signals and no `__main__` with its
-parent, and its stdout is not the channel. Knows processes and deadlines, POSIX only; does not know
-what the verifier does.
+One thread per worker takes jobs from a shared queue and exchanges JSON over a socket pair with its
+process, a fresh interpreter that shares no state, signals or `__main__` with its parent. The
+worker's stdout is not the channel. Knows processes and deadlines (POSIX only), not verifiers.
 
-A job's deadline starts when a worker that has finished its imports takes it. Past it the worker is
-killed (`timeout`); a worker that dies costs the job it had (`crashed`), and no other. Workers end
-with their parent, however that ends: idle ones see the channel close, and each arms a timer in the
-kernel before it starts a job, which ends it even in a loop that never returns to Python. Their
-memory and processor time are limited where the platform can, and a verifier that says FENCED can
-run no code and open nothing once it is up.
+A job's deadline starts when a worker that has finished its imports takes it. At the deadline the
+worker is killed (`timeout`). A worker that dies loses its current job (`crashed`) and no other.
+Workers end with their parent, however it ends: an idle worker sees the channel close, and before
+each job a worker arms a kernel timer that ends it even in a loop that never returns to Python.
+Memory and processor time are limited where the platform allows. A module can set BLOCKED_EVENTS to
+run in the sandbox, and WARM_UP, a gold and a text to verify before that.
 """
 
 import contextlib
@@ -35,20 +34,20 @@ from asymrl.verifiers import sandbox
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 120.0  # a cold disk may take long to import sympy
-GRACE_SECONDS = 2.0  # past the deadline, before a worker that nobody killed ends itself
+START_SECONDS = 120.0  # importing sympy from a cold disk is slow
+GRACE_SECONDS = 2.0  # after the deadline, until a worker ends itself
 IDLE_CHECK_SECONDS = 5.0
 MEMORY_BYTES = 2 << 30  # of address space; a worker with sympy takes some 300 MiB
-# Makes sympy build the tables that it compiles, which it could not behind the fence.
-WARM_UP = (r"\sum_{k=0}^{\infty} 2^{-k}, \int_0^{\infty} e^{-x^2} dx", r"\boxed{2, \sqrt{\pi}/2}")
+DEFAULT_WARM_UP = ("1", r"\boxed{1}")  # gold and text
 START = "import sys; from asymrl.verifiers.pool import work; work(*sys.argv[1:])"
 
-Job = tuple[Future[Any], Callable[[Verdict], Any], list[str]]  # future, what it is given, request
+# the future, its result as a function of the verdict, the request
+Job = tuple[Future[Any], Callable[[Verdict], Any], list[str]]
 
 
 @frozen
 class Command:
-    """What a worker runs: a module's verify with these keyword arguments, so long a job."""
+    """What a worker runs: a module's verify with keyword arguments, `timeout` seconds per job."""
 
     module: str
     timeout: float
@@ -56,12 +55,10 @@ class Command:
 
 
 class Pool:
-    """`workers` processes that run `module`'s verify(gold, text), `timeout` seconds a job.
+    """Runs verify(gold, text, **settings) of a module in `workers` processes.
 
-    `settings` are keyword arguments of verify.
-
-    Starts at once and in the background; may be used from any thread. Every future gets a result,
-    or RuntimeError where no worker can be started.
+    timeout: seconds per job. Starts in the background; can be used from any thread. Every future
+    gets a result, or a RuntimeError if no worker can be started.
     """
 
     def __init__(
@@ -79,22 +76,22 @@ class Pool:
             thread.start()
 
     def submit(self, gold: str, text: str) -> Future[Verdict]:
-        """The verdict on a response, as soon as a worker has it; never waits."""
+        """The verdict on a response. Returns at once; the future waits."""
         return self._put(lambda verdict: verdict, ["verify", gold, text])
 
     def check(self, gold: str) -> Future[bool]:
-        """Whether the verifier can read this gold within the deadline."""
+        """Whether the verifier can parse a gold within the deadline."""
         return self._put(lambda verdict: verdict.reason == "correct", ["parses", gold])
 
-    def _put(self, give: Callable[[Verdict], Any], request: list[str]) -> Future[Any]:
+    def _put(self, to_result: Callable[[Verdict], Any], request: list[str]) -> Future[Any]:
         if self._closed:
             raise RuntimeError("the verifier pool is closed")
         future: Future[Any] = Future()
-        self._jobs.put((future, give, request))
+        self._jobs.put((future, to_result, request))
         return future
 
     def close(self) -> None:
-        """Cancels what has not started, waits for what has, and ends the workers."""
+        """Cancels the jobs that have not started, waits for the others, and ends the workers."""
         self._closed = True
         with contextlib.suppress(queue.Empty):
             while True:
@@ -113,61 +110,53 @@ class Pool:
 
 
 def _serve(jobs: queue.SimpleQueue[Job | None], command: Command) -> None:
-    """One thread's life: takes jobs until it is given None, and keeps a live worker at hand."""
+    """Takes jobs until it gets None, with one live worker. Runs in a thread."""
     worker: _Worker | None = None
     while True:
-        if worker is None or not worker.alive():
-            with contextlib.suppress(OSError):  # if it lasts, the next job is told
+        if worker is None or not worker.is_alive():
+            with contextlib.suppress(OSError):  # the next job reports it if it persists
                 worker = _Worker(command)
         if (job := jobs.get()) is None:
             break
-        future, give, request = job
+        future, to_result, request = job
         if not future.set_running_or_notify_cancel():
             continue
         try:
-            if worker is None or not worker.alive():  # died between jobs
+            if worker is None or not worker.is_alive():  # died between jobs
                 worker = _Worker(command)
             worker.wait_until_ready()
-            verdict = worker.judge(request)
+            verdict = worker.run(request)
         except OSError as error:
-            future.set_exception(RuntimeError(f"a worker cannot be started: {error}"))
+            future.set_exception(RuntimeError(f"cannot start a verifier worker: {error}"))
         except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             future.set_exception(error)
         else:
-            future.set_result(give(verdict))
+            future.set_result(to_result(verdict))
     if worker is not None:
         worker.stop()
 
 
 class _Worker:
-    """A worker process, seen from the thread that owns it."""
+    """A worker process, as its thread sees it."""
 
     def __init__(self, command: Command) -> None:
         self._module, self._timeout, self._ready = command.module, command.timeout, False
         self._link, theirs = multiprocessing.Pipe()
         arguments = [command.module, str(command.timeout), json.dumps(command.settings)]
+        options = ["-P", "-W", "ignore", "-c", START]
         with theirs:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-W",
-                    "ignore",
-                    "-c",
-                    START,
-                    str(theirs.fileno()),
-                    *arguments,
-                ],
+                [sys.executable, *options, str(theirs.fileno()), *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # what a library prints belongs to stderr
+                stdout=2,  # output of libraries goes to stderr
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # the terminal's Ctrl-C is for the parent
+                start_new_session=True,  # Ctrl-C in the terminal reaches the parent only
                 env=os.environ
                 | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             )
 
     def wait_until_ready(self) -> None:
-        """RuntimeError if the worker cannot start: no verdict at all, and not a wrong one."""
+        """Waits for the imports. Raises RuntimeError, rather than give a verdict, if they fail."""
         if self._ready:
             return
         try:
@@ -178,10 +167,12 @@ class _Worker:
             pass
         if not self._ready:
             self.stop()
-            raise RuntimeError(f"a worker for {self._module} did not start; its stderr says why")
+            raise RuntimeError(
+                f"the worker for {self._module} did not start; see its output on stderr"
+            )
 
-    def judge(self, request: list[str]) -> Verdict:
-        """One job. A worker that has not answered when this returns is dead."""
+    def run(self, request: list[str]) -> Verdict:
+        """The verdict of one job. Kills the worker if it does not answer in time."""
         start = time.perf_counter()
         reply = ["timeout", None, None]
         try:
@@ -192,13 +183,13 @@ class _Worker:
                 self.stop()
         except (EOFError, OSError):
             self.stop()
-            reply = ["crashed", None, f"its process ended with code {self.process.returncode}"]
+            reply = ["crashed", None, f"its process exited with code {self.process.returncode}"]
         reason, answer, error = reply
         if error is not None:
-            logger.warning("the verifier crashed on one answer: %s", error)
+            logger.warning("the verifier crashed on one response: %s", error)
         return Verdict(reason=reason, answer=answer, seconds=time.perf_counter() - start)
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process.poll() is None
 
     def stop(self) -> None:
@@ -208,18 +199,20 @@ class _Worker:
 
 
 def work(fd: str, module: str, timeout: str, settings: str) -> None:
-    """The worker process: imports the verifier, says so, and answers until the channel closes."""
+    """The worker process: imports the verifier, reports ready, answers until the channel closes."""
     parent = os.getppid()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole job: its parent says when it ends
-    with contextlib.suppress(ImportError, ValueError, OSError):  # a platform without the limit
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # sent to a whole job; the parent ends its workers
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not supported on this platform
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     verifier, keywords = importlib.import_module(module), json.loads(settings)
-    verifier.verify(*WARM_UP, **keywords)
-    if getattr(verifier, "FENCED", False):
-        sandbox.install_sandbox()
+    verifier.verify(*getattr(verifier, "WARM_UP", DEFAULT_WARM_UP), **keywords)
+    if blocked := getattr(verifier, "BLOCKED_EVENTS", None):
+        sandbox.install_sandbox(blocked)
     with Connection(int(fd)) as link, contextlib.suppress(EOFError, OSError):
         link.send_bytes(b"ready")
         while os.getppid() == parent:
@@ -234,7 +227,7 @@ def work(fd: str, module: str, timeout: str, settings: str) -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """So much more processor time for this process, where the platform can limit it."""
+    """Limits this process to `seconds` more of processor time, where the platform allows it."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -246,7 +239,7 @@ def _limit_cpu(seconds: float) -> None:
 def _answer(
     verifier: Any, request: list[str], keywords: dict[str, Any]
 ) -> tuple[str, str | None, str | None]:
-    """(reason, answer, error). The one broad except of the package: a verifier runs model text."""
+    """(reason, answer, error). Catches every exception, since the text comes from a model."""
     try:
         kind, *texts = request
         if kind == "parses":

@@ -1,9 +1,8 @@
-r"""Pairs made by rule from real golds: ways to write the same answer, and near misses.
+r"""Pairs made by rule from real golds: the same answer in other notation, and near misses.
 
-Knows notation and no verifier. `rewrites(gold)` are the same answer; `changes(gold)` are another:
-one digit, the sign, or the order where order matters. Golds of which a rule cannot know what it
-does to them (words, percentages beside digits, powers of 1) are left out of that rule.
-`mutated(gold, ...)` is mostly rubbish.
+Knows notation, not verifiers. `rewrites(gold)` are the same answer. `changes(gold)` differ in one
+digit, in the sign, or in the order where order matters; a rule skips golds where its effect is
+unclear (words, percentages next to digits, powers of 1). `mutated(gold, ...)` is mostly invalid.
 """
 
 import json
@@ -21,14 +20,14 @@ _PLAIN_FRACTION = re.compile(r"(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _SCALAR = re.compile(r"-?(?:\d+(?:\.\d+)?|\\[dt]?frac\{\d+\}\{\d+\}|\d*\\sqrt\{\d+\}|\d*\\pi)")
 _MEMBERS = re.compile(r"(\\\{)?([^()\[\]{}\\=<>|]*(?:,[^()\[\]{}\\=<>|]*)+)(\\\})?")
 _POINT = re.compile(r"\(([^()\[\]\\]*(?:,[^()\[\]\\]*)+)\)")
-# What changing a digit may leave as it was: 1^2, 0 times, \log of 1, x_1, 0.10, words.
+# Golds whose value may survive a changed digit: 1^2, 0 times, \log of 1, x_1, 0.10, words.
 _SAFE_DIGITS = re.compile(
     r"(?!.*(?:\\text|\\mbox|_|\^|\\log|\\ln|!|binom|\\pm|\\%|%|:|mod))[^a-zA-Z]*"
 )
 
 
 def golds(folder: Path, names: str = SETS) -> Iterator[tuple[str, str]]:
-    """(data set, gold), each gold once."""
+    """(data set, gold) for each distinct gold."""
     seen = set()
     for name in names.split():
         with (folder / f"{name}.jsonl").open(encoding="utf-8") as rows:
@@ -40,31 +39,36 @@ def golds(folder: Path, names: str = SETS) -> Iterator[tuple[str, str]]:
 
 
 def rewrites(gold: str) -> list[str]:
-    """The gold, written otherwise."""
-    found = [f" {gold} ", f"{gold}.", f"${gold}$", f"\\displaystyle {gold}"]
+    """The gold in other notation."""
+    answers = [f" {gold} ", f"{gold}.", f"${gold}$", f"\\displaystyle {gold}"]
     if not re.search(r"\\text|\\mbox|\\!|\{,\}", gold):
-        found += [re.sub(r"(?<=[\w})])\s*([+-])\s*(?=[\w\\({])", r" \1 ", gold)]
-        found += [re.sub(r",(?!\d{3})", r",\\ ", gold)]
+        answers += [re.sub(r"(?<=[\w})])\s*([+-])\s*(?=[\w\\({])", r" \1 ", gold)]
+        answers += [re.sub(r",(?!\d{3})", r",\\ ", gold)]
     if "\\frac" in gold:
-        found += [gold.replace("\\frac", "\\dfrac"), gold.replace("\\frac", "\\tfrac")]
+        answers += [gold.replace("\\frac", "\\dfrac"), gold.replace("\\frac", "\\tfrac")]
     if "\\left" not in gold:
-        found += [gold.replace("(", "\\left(").replace(")", "\\right)")] if _round(gold) else []
+        answers += [gold.replace("(", "\\left(").replace(")", "\\right)")] if _round(gold) else []
     if _SCALAR.fullmatch(gold):
-        found += [f"x = {gold}", f"{gold}\\text{{ units}}", f"{gold} \\text{{ cm}}^2", f"n={gold}"]
-        found += [f"\\mathbf{{{gold}}}", f"\\left({gold}\\right)", f"+{gold}".replace("+-", "-")]
+        answers += [
+            f"x = {gold}",
+            f"{gold}\\text{{ units}}",
+            f"{gold} \\text{{ cm}}^2",
+            f"n={gold}",
+        ]
+        answers += [f"\\mathbf{{{gold}}}", f"\\left({gold}\\right)", f"+{gold}".replace("+-", "-")]
     if _INTEGER.fullmatch(gold):
-        found += [f"{gold}.0", f"{int(gold):,}", f"{int(gold):,}".replace(",", ",\\!")]
+        answers += [f"{gold}.0", f"{int(gold):,}", f"{int(gold):,}".replace(",", ",\\!")]
     if match := _PLAIN_FRACTION.fullmatch(gold):
         over, under = int(match[2]), int(match[3])
-        found += [f"{match[1]}{over}/{under}", f"{match[1]}\\frac{{{2 * over}}}{{{2 * under}}}"]
+        answers += [f"{match[1]}{over}/{under}", f"{match[1]}\\frac{{{2 * over}}}{{{2 * under}}}"]
         if under and 10**6 % under == 0:
             value = Fraction(over, under)
-            found += [f"{match[1]}{float(value):.6f}"]
+            answers += [f"{match[1]}{float(value):.6f}"]
     match = _MEMBERS.fullmatch(gold)
     if match and bool(match[1]) == bool(match[3]) and not re.search(r"\d,\d{3}(?!\d)", gold):
         members = match[2].split(",")
-        found += [",".join([*members[1:], members[0]]), "\\{" + ", ".join(members[::-1]) + "\\}"]
-    return [rewrite for rewrite in dict.fromkeys(found) if rewrite != gold]
+        answers += [",".join([*members[1:], members[0]]), "\\{" + ", ".join(members[::-1]) + "\\}"]
+    return [answer for answer in dict.fromkeys(answers) if answer != gold]
 
 
 def _round(gold: str) -> bool:
@@ -72,17 +76,17 @@ def _round(gold: str) -> bool:
 
 
 def changes(gold: str) -> list[str]:
-    """Answers that are not the gold."""
-    found = []
+    """Answers that differ from the gold."""
+    answers = []
     mixed = re.search(r"\d\s*\\[dt]?frac", gold)  # 1\frac54 is a product, and so may be 1\frac14
     if not mixed and _SAFE_DIGITS.fullmatch(
         re.sub(r"\\[dt]?frac|\\left|\\right|\\sqrt|\\pi|\\!", "", gold)
     ):
         for match in list(re.finditer(r"\d", gold))[:6]:
-            found += [_with_digit(gold, match.start(), (int(match[0]) + 1) % 10 or 1)]
-            found += [_with_digit(gold, match.start(), (int(match[0]) + 4) % 10 or 2)]
+            answers += [_with_digit(gold, match.start(), (int(match[0]) + 1) % 10 or 1)]
+            answers += [_with_digit(gold, match.start(), (int(match[0]) + 4) % 10 or 2)]
     if _SCALAR.fullmatch(gold) and re.search(r"[1-9]|\\pi", gold):
-        found += [
+        answers += [
             gold[1:] if gold.startswith("-") else f"-{gold}",
             f"{gold}\\pm 1",
             f"{gold}, 1017",
@@ -90,9 +94,9 @@ def changes(gold: str) -> list[str]:
     if match := _POINT.fullmatch(gold):
         parts = [part.strip() for part in match[1].split(",")]
         if len(set(parts)) == len(parts) and not any(map(re.compile("[{}]").search, parts)):
-            found += ["(" + ",".join([*parts[1:], parts[0]]) + ")"]
-            found += ["(" + ",".join(parts[:-1]) + ")", "(" + ",".join([*parts, parts[0]]) + ")"]
-    return [change for change in dict.fromkeys(found) if change != gold]
+            answers += ["(" + ",".join([*parts[1:], parts[0]]) + ")"]
+            answers += ["(" + ",".join(parts[:-1]) + ")", "(" + ",".join([*parts, parts[0]]) + ")"]
+    return [answer for answer in dict.fromkeys(answers) if answer != gold]
 
 
 def _with_digit(gold: str, at: int, digit: int) -> str:
@@ -107,7 +111,7 @@ __import__('os') lambda:0 {0.__class__} \rfloor !! 99999999999999999999
 
 
 def mutated(text: str, others: list[str], source: random.Random) -> str:
-    """Cut, doubled, spliced or with something stuck in, a few times."""
+    """The text after one to six random cuts, repetitions, splices and insertions."""
     for _ in range(source.randint(1, 6)):
         at = source.randrange(len(text) + 1)
         end = min(len(text), at + source.randint(1, 8))

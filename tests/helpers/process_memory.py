@@ -1,4 +1,4 @@
-"""How much memory this process and its children take, from /proc; knows nothing of verifiers."""
+"""Memory of this process and its children, read from /proc. Does not know verifiers."""
 
 import threading
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Self
 INTERVAL_SECONDS = 0.02
 
 
-def resident(pid: str, peak: bool = False) -> int:
-    """Bytes of a process in memory, now or at its peak; 0 if it is not there."""
+def resident_bytes(pid: str, peak: bool = False) -> int:
+    """Bytes of a process in memory, now or at its peak; 0 if there is no such process."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -17,24 +17,24 @@ def resident(pid: str, peak: bool = False) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith(name)), 0)
 
 
-def children() -> list[str]:
-    found = []
+def child_pids() -> list[str]:
+    pids = []
     for file in Path("/proc/self/task").glob("*/children"):
         try:
-            found += file.read_text().split()
-        except (FileNotFoundError, ProcessLookupError):  # that thread has ended
+            pids += file.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended
             continue
-    return found
+    return pids
 
 
-class Watch:
-    """While it is entered: the largest peak of a child, and how many children there were."""
+class MemoryMonitor:
+    """Records the largest peak of any child, and the children's ids, while it is entered."""
 
-    measures = Path("/proc/self/status").exists()
+    available = Path("/proc/self/status").exists()
 
     def __init__(self) -> None:
-        self.largest, self.seen, self._end = 0, set[str](), threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.largest_child, self.pids, self._end = 0, set[str](), threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -44,10 +44,10 @@ class Watch:
         self._end.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        last = not self.measures
+    def _poll(self) -> None:
+        last = not self.available
         while not last:
             last = self._end.wait(INTERVAL_SECONDS)
-            for pid in children():
-                self.seen.add(pid)
-                self.largest = max(self.largest, resident(pid, peak=True))
+            for pid in child_pids():
+                self.pids.add(pid)
+                self.largest_child = max(self.largest_child, resident_bytes(pid, peak=True))

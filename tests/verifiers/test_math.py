@@ -1,4 +1,4 @@
-"""The grammar, the values and the comparison of answers: pure functions, a property a test."""
+"""Parser, values and comparison of answers: pure functions, one property per test."""
 
 import random
 from fractions import Fraction
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from asymrl import verifiers
 from asymrl.verifiers import math
 from asymrl.verifiers.equality.regions import region
-from asymrl.verifiers.equality.values import Beyond, constant, identical
+from asymrl.verifiers.equality.values import NoValue, constant_value, identical
 from asymrl.verifiers.extract import final_answer
 from asymrl.verifiers.latex.lexer import Unreadable
-from asymrl.verifiers.latex.parser import read
+from asymrl.verifiers.latex.parser import parse
 
 
 def same(gold: str, answer: str) -> bool:
@@ -21,7 +21,7 @@ def same(gold: str, answer: str) -> bool:
 
 
 def documented() -> list[tuple[str, str, bool]]:
-    """(gold, answer, accepted) of the table in verify's docstring."""
+    """(gold, answer, accepted) for each example in verify's docstring."""
     rows = [line.split("|") for line in (verifiers.verify.__doc__ or "").splitlines()]
     return [
         (gold.strip(" `"), answer, accepted)
@@ -32,11 +32,11 @@ def documented() -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.parametrize(("gold", "answer", "accepted"), documented())
-def test_what_the_documentation_says_is_so(gold, answer, accepted):
+def test_documented_examples_hold(gold, answer, accepted):
     assert same(gold, answer) is accepted
 
 
-def test_the_documentation_has_cases():
+def test_the_documentation_has_over_40_examples():
     assert len(documented()) > 40
 
 
@@ -44,7 +44,7 @@ numbers = st.integers(min_value=0, max_value=99).map(lambda n: (str(n), str(n), 
 
 
 def combine(inner):
-    """(LaTeX, ASCII, value) of an operation on two such."""
+    """(LaTeX, ASCII, value) of an operation on two such triples."""
     return st.builds(_combined, st.sampled_from("+-*/"), inner, inner)
 
 
@@ -64,14 +64,14 @@ def _combined(operator, one, other):
 
 
 @given(st.recursive(numbers, combine, max_leaves=12))
-def test_arithmetic_is_worth_what_it_is_worth_in_latex_and_in_ascii(expression):
+def test_arithmetic_in_latex_and_in_ascii_has_its_exact_value(expression):
     latex, plain, value = expression
-    assert constant(read(latex)) == value
-    assert constant(read(plain)) == value
+    assert constant_value(parse(latex)) == value
+    assert constant_value(parse(plain)) == value
 
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.randoms(use_true_random=False))
-def test_a_polynomial_is_its_factors_multiplied_and_no_other(roots, source):
+def test_a_polynomial_equals_its_factored_form_and_no_other_polynomial(roots, source):
     coefficients = [1]
     for root in roots:
         shifted, scaled = [*coefficients, 0], [0, *(-root * c for c in coefficients)]
@@ -88,7 +88,7 @@ def test_a_polynomial_is_its_factors_multiplied_and_no_other(roots, source):
 
 
 @given(st.lists(st.integers(-99, 99), min_size=2, max_size=6, unique=True), st.randoms())
-def test_order_matters_in_tuples_and_nowhere_else(members, source):
+def test_order_matters_in_tuples_only(members, source):
     shuffled = list(members)
     source.shuffle(shuffled)
     one, other = (", ".join(map(str, part)) for part in (members, shuffled))
@@ -103,13 +103,13 @@ ends = st.integers(-20, 20)
 
 
 @given(ends, ends, st.sampled_from("(["), st.sampled_from(")]"), st.randoms())
-def test_a_set_of_intervals_has_one_region_however_it_is_cut(low, high, opening, closing, source):
+def test_an_interval_cut_in_two_is_the_same_region(low, high, opening, closing, source):
     low, high = min(low, high), max(low, high) + 1
     cut = Fraction(source.randrange(1, 9), 9) * (high - low) + low
     middle = f"\\frac{{{cut.numerator}}}{{{cut.denominator}}}"
     whole = f"{opening}{low},{high}{closing}"
-    assert region(read(f"[{middle},{high}{closing} \\cup {opening}{low},{middle})")) == region(
-        read(whole)
+    assert region(parse(f"[{middle},{high}{closing} \\cup {opening}{low},{middle})")) == region(
+        parse(whole)
     )
     assert not same(f"({middle},{high}{closing} \\cup {opening}{low},{middle})", whole)
     below = {"(": "<", "[": "\\le"}[opening]
@@ -184,7 +184,7 @@ def test_the_same_answer_in_another_notation_is_accepted(gold, answer):
         (r"\text{13 apples}", r"13 \text{ apples and 12 pears}"),
     ],
 )
-def test_another_answer_is_not_accepted(gold, answer):
+def test_a_different_answer_is_not_accepted(gold, answer):
     assert not same(gold, answer)
 
 
@@ -199,9 +199,9 @@ MATHEMATICS = (
 
 
 @given(st.lists(st.sampled_from(MATHEMATICS.split()), max_size=25).map("".join))
-def test_any_jumble_of_notation_is_read_or_refused_and_never_breaks(latex):
+def test_random_notation_is_parsed_or_unreadable_and_never_crashes(latex):
     try:
-        tree = read(latex)
+        tree = parse(latex)
     except Unreadable:
         return
     assert math.compare(latex, "17") in ("correct", "wrong", "unparseable")
@@ -218,24 +218,24 @@ def test_any_jumble_of_notation_is_read_or_refused_and_never_breaks(latex):
 )
 def test_huge_numbers_and_deep_nesting_are_bounded(text):
     try:
-        value = constant(read(text))
-    except (Beyond, Unreadable):
+        value = constant_value(parse(text))
+    except (NoValue, Unreadable):
         return
     assert not isinstance(value, Fraction) or value.numerator.bit_length() <= 200_000
 
 
 def test_an_expression_that_is_never_defined_equals_nothing():
-    assert not identical(read(r"\frac{x}{0}"), read(r"\frac{x}{0}+1"))
+    assert not identical(parse(r"\frac{x}{0}"), parse(r"\frac{x}{0}+1"))
 
 
-def test_adjacent_boxes_are_a_list_and_a_repeated_box_is_one():
+def test_adjacent_boxes_are_a_list_and_a_repeated_box_counts_once():
     assert final_answer(r"$\boxed{1}$ and $\boxed{2}$") == "1, 2"
     assert final_answer(r"\boxed{42} \boxed{42}") == "42"
     assert final_answer(r"first \boxed{1} then \boxed{2}") == "2"
     assert final_answer(r"\boxed{x=\boxed{5}}") == r"x=\boxed{5}"
 
 
-def test_the_settings_say_which_text_counts():
+def test_settings_choose_which_text_counts():
     assert final_answer("The answer is 7.") is None
     assert final_answer("The answer is 7.", unboxed=True) == "7"
     assert final_answer(r"\boxed{8} the answer is 7.", unboxed=True) == "8"
@@ -257,10 +257,10 @@ def test_decimals_are_exact_unless_a_tolerance_is_set_and_the_gold_is_one():
         assert math.verify(gold, text, tolerance=tolerance)[0] == reason
 
 
-def test_comparison_does_not_depend_on_the_order_of_calls():
+def test_verdicts_do_not_depend_on_the_order_of_calls():
     pairs = [("1/2", "0.5"), ("x+1", "1+x"), ("(1,2)", "(2,1)"), ("x<1", r"(-\infty,1)")]
     first = [same(*pair) for pair in pairs]
-    math.forget()
+    math.clear_caches()
     random.Random(0).shuffle(pairs)
     assert sorted(first) == sorted(same(*pair) for pair in pairs)
 
@@ -268,14 +268,14 @@ def test_comparison_does_not_depend_on_the_order_of_calls():
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
-        # as words these are the same; as formulas they are not
+        # equal as words, different as formulas
         ("x-y", "xy"),
         ("a-b", "-ab"),
         ("xy", "-xy"),
         ("ab", "AB"),
         ("a,b", "ab"),
         ("cos x", r"-\cos x"),
-        # words that make another number of it
+        # words that change the number
         ("5", r"5 \text{ million}"),
         ("5", "5 billion"),
         ("5", r"5 \text{ squared}"),
@@ -287,17 +287,17 @@ def test_comparison_does_not_depend_on_the_order_of_calls():
         ("B", "B. Actually C"),
         ("B", "(B) and C"),
         ("D", "D. B"),
-        # a box inside a box is a part of it
+        # a box inside a box is part of its content
         ("2", r"1+\boxed{2}"),
         ("2", r"-\boxed{2}"),
         ("2", r"\text{not }\boxed{2}"),
     ],
 )
-def test_what_a_policy_could_hedge_with_is_not_accepted(gold: str, answer: str) -> None:
+def test_hedged_answers_are_not_accepted(gold: str, answer: str) -> None:
     assert math.verify(gold, rf"\boxed{{{answer}}}")[0] != "correct"
 
 
-def test_the_outer_box_counts_whole() -> None:
+def test_the_whole_outer_box_is_the_answer() -> None:
     assert math.verify("5", r"\boxed{x=\boxed{5}}")[0] == "correct"
     assert math.verify("3", r"\boxed{1+\boxed{2}}")[0] == "correct"
 
@@ -313,16 +313,16 @@ def test_the_outer_box_counts_whole() -> None:
         (r"\text{1:03 PM}", "1:03 PM"),
     ],
 )
-def test_words_are_the_same_words_and_several_choices_the_same_letters(gold, answer):
+def test_words_are_compared_as_words_and_several_choices_as_sets_of_letters(gold, answer):
     assert same(gold, answer)
 
 
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
-        # a chain of equations whose last member is right
+        # a chain of equations that ends in the gold
         (r"\text{Sunday}", r"\text{Monday}=\text{Sunday}"),
-        # letters are no product, which may be reordered
+        # letters are not a product, which could be reordered
         (r"\text{CBAD}", r"C \cdot B \cdot A \cdot D"),
         (r"\text{CBAD}", "ABCD"),
         (r"\text{A,B}", r"A \cdot B"),
@@ -332,18 +332,18 @@ def test_words_are_the_same_words_and_several_choices_the_same_letters(gold, ans
         (r"\text{A,B}", "A, B or C"),
         (r"\text{odd}", r"\text{even, odd}"),
         (r"\text{June 20}", r"\text{June 21}"),
-        # what is not worked out is no answer, and what is rounded none of its value
+        # unevaluated and rounded answers
         (r"\int_0^1 x^2 dx", "0.333333"),
         (r"\int_0^N x dx", r"\int_0^n x dx"),
         (r"\sum_{k=1}^{n} k", r"\frac{N(N+1)}{2}"),
         ("10", r"\sum_{k=1}^{4} k"),
     ],
 )
-def test_other_words_and_sums_that_are_not_worked_out_are_not_accepted(gold, answer):
+def test_different_words_and_unevaluated_sums_are_not_accepted(gold, answer):
     assert not same(gold, answer)
 
 
-def test_a_gold_of_words_makes_other_answers_wrong_and_rubbish_unparseable():
+def test_for_a_gold_of_words_other_words_are_wrong_and_broken_latex_is_unparseable():
     assert math.compare(r"\text{even}", r"\text{odd}") == "wrong"
     assert math.compare(r"\text{even}", r"\frac{1}{") == "unparseable"
     assert math.compare(r"\int x dx", "7") == "unparseable"

@@ -1,4 +1,4 @@
-"""The pool: deadlines, deaths and replacement, with real processes; and the command line."""
+"""The pool (deadlines, deaths, replacement, with real processes) and the command line."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from asymrl.verifiers import make, unreadable
-from asymrl.verifiers.__main__ import main, whole_file
+from asymrl.verifiers import VERIFIERS, make, unreadable
+from asymrl.verifiers.__main__ import main, write_lines
 from asymrl.verifiers.pool import Pool
 
-# A verifier that does to its worker what the gold says.
+# A verifier whose gold says what happens to its worker.
 STUB = r"""
 import os, sys, time
 
@@ -52,14 +52,14 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def pid_in(path: Path) -> int:
-    """The id that a hanging worker wrote, once it is there."""
+    """The process id that a hanging worker wrote; waits for it."""
     while not path.exists() or not path.read_text():
         time.sleep(0.01)
     return int(path.read_text())
 
 
 def ends(pid: int) -> bool:
-    """Whether the process ends within the test's patience."""
+    """Whether the process ends within 20 seconds."""
     for _ in range(2000):
         stat = Path(f"/proc/{pid}/stat")
         try:
@@ -71,7 +71,7 @@ def ends(pid: int) -> bool:
     return False
 
 
-def test_after_every_worker_hung_a_batch_is_scored_rightly(stub, tmp_path):
+def test_a_batch_is_verified_correctly_after_every_worker_hung(stub, tmp_path):
     with Pool(stub, workers=2, timeout=0.5) as pool:
         hung = [pool.submit("hang", str(tmp_path / str(i))) for i in range(4)]
         hung.append(pool.submit("hang in C", ""))
@@ -81,7 +81,7 @@ def test_after_every_worker_hung_a_batch_is_scored_rightly(stub, tmp_path):
     assert all(ends(pid_in(tmp_path / str(i))) for i in range(4))
 
 
-def test_a_killed_worker_costs_the_job_it_had_and_no_other(stub, tmp_path):
+def test_a_killed_worker_loses_its_current_job_only(stub, tmp_path):
     with Pool(stub, workers=1, timeout=60) as pool:
         before = pool.submit("a", "a")
         victim = pool.submit("hang", str(tmp_path / "pid"))
@@ -99,7 +99,7 @@ def test_a_worker_that_exits_on_every_job_is_replaced_every_time(stub):
             assert pool.submit("a", "a").result().reason == "correct"
 
 
-def test_a_worker_that_dies_between_jobs_costs_none(stub):
+def test_a_worker_that_dies_between_jobs_loses_no_job(stub):
     with Pool(stub, workers=1, timeout=60) as pool:
         pid = int(pool.submit("pid", "").result().answer or 0)
         os.kill(pid, signal.SIGKILL)
@@ -109,21 +109,21 @@ def test_a_worker_that_dies_between_jobs_costs_none(stub):
         assert verdict.answer != str(pid)
 
 
-def test_an_exception_is_a_crash_with_its_reason_logged(stub, caplog):
+def test_an_exception_gives_crashed_and_its_reason_is_logged(stub, caplog):
     with Pool(stub, workers=1, timeout=60) as pool:
         assert pool.submit("raise", "").result().reason == "crashed"
         assert pool.submit("a", "a").result().reason == "correct"
     assert "RecursionError: too deep" in caplog.text
 
 
-def test_a_verifier_that_cannot_start_is_an_error_and_never_a_verdict():
+def test_a_verifier_that_cannot_start_raises_and_gives_no_verdict():
     with Pool("no_such_verifier", workers=1, timeout=5) as pool:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="no_such_verifier did not start"):
                 pool.submit("a", "a").result()
 
 
-def test_workers_load_no_torch_whatever_the_parent_has(stub):
+def test_workers_do_not_load_torch_even_if_the_parent_has(stub):
     import torch
 
     assert torch.__name__ in sys.modules
@@ -133,8 +133,9 @@ def test_workers_load_no_torch_whatever_the_parent_has(stub):
     assert not {"torch", "transformers", "numpy"} & set(loaded)
 
 
-def test_the_math_verifier_loads_no_torch():
-    code = "import asymrl.verifiers.math, sys; print(*sys.modules)"
+@pytest.mark.parametrize("name", [name for name, entry in VERIFIERS.items() if entry.pooled])
+def test_the_pooled_verifiers_do_not_load_torch(name):
+    code = f"import {VERIFIERS[name].module}, sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "mpmath" in run.stdout.split()
     assert not {"torch", "transformers"} & set(run.stdout.split())
@@ -155,7 +156,7 @@ def test_the_pool_works_from_another_thread_and_with_any_text():
     assert reasons == ["correct"] * 3
 
 
-def test_closing_cancels_what_has_not_started(stub, tmp_path):
+def test_closing_cancels_the_jobs_that_have_not_started(stub, tmp_path):
     pool = Pool(stub, workers=1, timeout=1)
     running = pool.submit("hang", str(tmp_path / "pid"))
     waiting = [pool.submit("a", "a") for _ in range(3)]
@@ -178,7 +179,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 def test_idle_and_hung_workers_end_when_their_parent_is_killed(stub, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
@@ -199,13 +200,13 @@ def test_idle_and_hung_workers_end_when_their_parent_is_killed(stub, tmp_path):
     assert all(ends(pid) for pid in workers)
 
 
-def test_golds_that_do_not_parse_are_named_and_a_hostile_one_cannot_hang_the_load():
+def test_golds_that_do_not_parse_are_reported_by_index():
     golds = ["7", r"\frac{", r"\sqrt2", "7", r"\begin{pmatrix} 1 & \phantom", "(1,2)"]
     with make("math", workers=1) as verifier:
         assert unreadable(verifier, golds) == [1, 4]
 
 
-def test_a_gold_that_hangs_the_parser_does_not_parse(stub):
+def test_a_gold_that_hangs_the_verifier_does_not_parse(stub):
     with Pool(stub, workers=1, timeout=0.5) as pool:
         checks = [pool.check(gold) for gold in ("good", "hang", "bad", "good")]
         assert [check.result() for check in checks] == [True, False, False, True]
@@ -216,7 +217,7 @@ def write(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_the_command_gives_a_verdict_a_row_in_order(tmp_path, capsys):
+def test_the_command_prints_one_verdict_per_row_in_order(tmp_path, capsys):
     file = write(
         tmp_path / "rows.jsonl",
         {"id": "a", "gold": "1/2", "response": r"\boxed{0.5}", "expected": True, "tier": "core"},
@@ -243,18 +244,18 @@ def test_the_command_gives_a_verdict_a_row_in_order(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ('{"gold": "1", "response": "x"}\n{"gold": 2, "response": "x"}', "line 2: field 'gold'"),
-        ('{"gold": "1"}', "line 1: field 'response'"),
-        ("\n[1]", "line 2: a row must be an object"),
-        ("{", "line 1: not JSON"),
-        ('{"gold": "1", "response": "x"}\n{"gold": nan}', "line 2: not JSON"),
-        ("[" * 100_000, "line 1: not JSON"),
-        ('{"gold": 1' + "0" * 5_000 + "}", "line 1: not JSON"),
+        ('{"gold": "1", "response": "x"}\n{"gold": 2, "response": "x"}', ".jsonl:2: field 'gold'"),
+        ('{"gold": "1"}', ".jsonl:1: field 'response'"),
+        ("\n[1]", ".jsonl:2: expected a JSON object"),
+        ("{", ".jsonl:1: not valid JSON"),
+        ('{"gold": "1", "response": "x"}\n{"gold": nan}', ".jsonl:2: not valid JSON"),
+        ("[" * 100_000, ".jsonl:1: not valid JSON"),
+        ('{"gold": 1' + "0" * 5_000 + "}", ".jsonl:1: not valid JSON"),
         ("\n \n", "no rows"),
         ("", "no rows"),
     ],
 )
-def test_a_malformed_row_is_named_and_nothing_is_written(tmp_path, capsys, content, named):
+def test_a_malformed_row_is_named_and_the_output_is_unchanged(tmp_path, capsys, content, named):
     file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     file.write_text(content)
     out.write_text("kept")
@@ -279,7 +280,7 @@ def test_a_malformed_row_is_named_and_nothing_is_written(tmp_path, capsys, conte
         ["{file}", "--timeout", "-1"],
     ],
 )
-def test_a_bad_argument_is_one_sentence_and_exit_code_2(tmp_path, arguments):
+def test_a_bad_argument_gives_one_sentence_and_exit_code_2(tmp_path, arguments):
     file = write(tmp_path / "rows.jsonl", {"gold": "1", "response": r"\boxed{1}"})
     run = subprocess.run(
         [sys.executable, "-m", "asymrl.verifiers", *(a.format(file=file) for a in arguments)],
@@ -289,19 +290,19 @@ def test_a_bad_argument_is_one_sentence_and_exit_code_2(tmp_path, arguments):
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run.stderr
 
 
-def test_a_file_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_none_of_it(tmp_path, capsys):
+def test_a_line_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_ignored(tmp_path, capsys):
     row = json.dumps({"gold": "1", "response": r"\boxed{1}"})
     file = tmp_path / "rows.jsonl"
     file.write_bytes(row.encode() + b"\n\xff\xfe\n")
     assert main([str(file), "--verifier", "exact"]) == 2
     error = capsys.readouterr().err
-    assert f"{file}: it is not UTF-8" in error
+    assert f"{file}:2: not valid JSON" in error
     assert error.count("\n") == 1
     file.write_bytes(row.encode("utf-8-sig"))
     assert main([str(file), "--verifier", "exact"]) == 0
 
 
-def test_names_in_a_file_are_printed_as_they_are_and_never_read_as_markup(tmp_path, capsys):
+def test_names_from_the_file_are_not_interpreted_as_markup(tmp_path, capsys):
     row = {"gold": "1", "response": r"\boxed{2}", "expected": True}
     file = write(tmp_path / "rows.jsonl", row | {"id": "[/a]", "tier": "[b]x[/c]", "kind": "[/d]"})
     assert main([str(file), "--verifier", "exact"]) == 0
@@ -335,7 +336,7 @@ def test_a_link_is_written_through(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the platform has no full device")
 @pytest.mark.parametrize("to_stdout", [True, False])
-def test_a_full_disk_is_one_sentence(tmp_path, to_stdout):
+def test_a_full_disk_gives_one_sentence_and_exit_code_2(tmp_path, to_stdout):
     file = write(tmp_path / "rows.jsonl", {"gold": "1", "response": r"\boxed{1}"})
     command = [sys.executable, "-m", "asymrl.verifiers", str(file), "--verifier", "exact"]
     (tmp_path / "full").symlink_to("/dev/full")
@@ -348,7 +349,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, to_stdout):
     assert Path("/dev/full").is_char_device()
 
 
-def test_out_holds_every_verdict_and_no_draft_stays(tmp_path):
+def test_out_has_every_verdict_and_no_temporary_file_remains(tmp_path):
     rows = [{"gold": str(i), "response": f"\\boxed{{{i % 3}}}"} for i in range(9)]
     file = write(tmp_path / "rows.jsonl", *rows)
     out = tmp_path / "out.jsonl"
@@ -358,17 +359,21 @@ def test_out_holds_every_verdict_and_no_draft_stays(tmp_path):
     assert sorted(tmp_path.iterdir()) == [out, file]
 
 
-def test_an_interrupted_file_leaves_what_was_there(tmp_path):
+def test_an_interrupted_run_leaves_the_output_file_unchanged(tmp_path):
     out = tmp_path / "out.jsonl"
     out.write_text("kept")
-    with pytest.raises(KeyboardInterrupt), whole_file(out) as file:
-        file.write("half")
+
+    def lines():
+        yield "half"
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_lines(lines(), out, sys.stdout)
     assert out.read_text() == "kept"
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_every_real_case_gets_a_verdict_in_order_hostile_ones_too(shared_data, tmp_path):
+def test_labelled_and_hostile_cases_get_the_labelled_verdicts_in_order(shared_data, tmp_path):
     lines = (shared_data / "verifier_cases.jsonl").read_text(encoding="utf-8").split("\n")
     cases = [json.loads(line) for line in lines if line]
     chosen = [case for i, case in enumerate(cases) if case["tier"] == "hostile" or i % 20 == 0]

@@ -1,12 +1,12 @@
-"""Regions, named values, equations and families: pairs that are, and are not, the same."""
+"""Regions, named values, equations and families: pairs that are the same or not."""
 
 import pytest
 
 from asymrl.verifiers import math
-from asymrl.verifiers.equality.equations import line
-from asymrl.verifiers.equality.values import constant
+from asymrl.verifiers.equality.equations import linear_form
+from asymrl.verifiers.equality.values import constant_value
 from asymrl.verifiers.extract import final_answer
-from asymrl.verifiers.latex.parser import read
+from asymrl.verifiers.latex.parser import parse
 
 
 def same(gold: str, answer: str) -> bool:
@@ -17,15 +17,15 @@ def same(gold: str, answer: str) -> bool:
     ("expression", "slope", "start"),
     [("3-2x", -2, 3), ("(x+1)/2+x", 1.5, 0.5), ("-(4-x)*3", 3, -12), ("7", 0, 7)],
 )
-def test_a_line_is_read_off_its_expression(expression, slope, start):
-    found = line(read(expression), "x")
-    assert found is not None
-    assert tuple(map(constant, found)) == (slope, start)
+def test_slope_and_intercept_are_read_off_the_tree(expression, slope, start):
+    form = linear_form(parse(expression), "x")
+    assert form is not None
+    assert tuple(map(constant_value, form)) == (slope, start)
 
 
 @pytest.mark.parametrize("expression", [r"|x|", r"\lfloor x \rfloor", "x^2", "1/x", "x(x+1)-x^2"])
-def test_what_is_straight_between_some_points_only_is_no_line(expression):
-    assert line(read(expression), "x") is None
+def test_expressions_that_are_not_linear_have_no_linear_form(expression):
+    assert linear_form(parse(expression), "x") is None
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_what_is_straight_between_some_points_only_is_no_line(expression):
         ("(0,1)", r"\{x \in \mathbb{Z} : 0<x<1\}"),
         (r"\{x : 0<x<1\}", r"\{x \in \mathbb{Z} : 0<x<1\}"),
         (r"\{x \in \mathbb{Z} : 0<x<3\}", "(0,3)"),
-        # sets that hold nothing only because they are written badly
+        # empty only because they are written badly
         ("(2,1)", r"(5,4)\cup(3,2)"),
         (r"\emptyset", "[2,1]"),
         ("2<x<1", "5<x<3"),
     ],
 )
-def test_another_region_is_not_accepted(gold, answer):
+def test_a_different_region_is_not_accepted(gold, answer):
     assert not same(gold, answer)
 
 
@@ -122,7 +122,7 @@ def test_the_same_region_is_accepted(gold, answer):
         ("4", r"\text{ratio } 3:4"),
     ],
 )
-def test_values_of_other_names_in_another_order_or_of_other_lists_are_not_accepted(gold, answer):
+def test_values_with_wrong_names_order_or_members_are_not_accepted(gold, answer):
     assert not same(gold, answer)
 
 
@@ -162,14 +162,14 @@ def test_an_equation_with_other_solutions_is_not_accepted(gold, answer):
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
-        (r"k\pi", r"n\pi"),  # may be a formula in k
+        (r"k\pi", r"n\pi"),  # can be a formula in k
         (r"(n-2)\pi", r"(k-2)\pi"),
         (r"x=k\pi", r"x=t\pi"),
         (r"k\pi, k\in\mathbb{Z}", r"k\pi, n\in\mathbb{Z}"),
         (r"x=n\pi, n\in\mathbb{Z}", r"x=n\pi, y\in\mathbb{Z}"),
     ],
 )
-def test_another_name_is_another_value_where_it_is_no_counter(gold, answer):
+def test_a_different_name_is_not_accepted_unless_it_is_a_counter(gold, answer):
     assert not same(gold, answer)
 
 
@@ -186,7 +186,7 @@ def test_another_name_is_another_value_where_it_is_no_counter(gold, answer):
         (r"x = n\pi \text{ for } n\in\mathbb{Z}", r"x=k\pi, k\in\mathbb{Z}"),
     ],
 )
-def test_the_name_of_a_counter_says_nothing(gold, answer):
+def test_the_name_of_a_counter_does_not_matter(gold, answer):
     assert same(gold, answer)
 
 
@@ -202,10 +202,10 @@ def test_the_name_of_a_counter_says_nothing(gold, answer):
         (r"(n-2)\pi", r"n\pi"),
     ],
 )
-def test_another_family_is_not_accepted(gold, answer):
+def test_a_different_family_is_not_accepted(gold, answer):
     assert not same(gold, answer)
 
 
-def test_words_between_boxes_make_no_list_unless_they_end_in_and():
+def test_boxes_with_words_between_are_a_list_only_if_the_words_end_in_and():
     assert final_answer(r"\boxed{2} \text{ no, it is } \boxed{3}") == "3"
     assert final_answer(r"\boxed{2} \text{ for (a) and } \boxed{3}") == "2, 3"

@@ -1,4 +1,4 @@
-"""No answer runs code, takes the machine's memory or stops the next answer: real processes."""
+"""No answer runs code, fills the memory or stops the next answer. Uses real processes."""
 
 import builtins
 import importlib
@@ -12,12 +12,14 @@ import pytest
 
 from asymrl.verifiers import exact, make, math, verify
 from asymrl.verifiers.extract import answer_tag, box_list, closing_answer
-from asymrl.verifiers.latex.normalize import MAX_CHARS, plain
+from asymrl.verifiers.latex.normalize import MAX_CHARS, simplify_notation
 from asymrl.verifiers.pool import MEMORY_BYTES, Pool
 
-# A verifier as careless as a library might be: what the gold says is done with the model's text.
+# A careless verifier, as a library can be: the gold says what it does with the model's text.
 CARELESS = r"""
-FENCED = True
+from asymrl.verifiers import sandbox
+
+BLOCKED_EVENTS = sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS
 
 def verify(gold, text):
     if gold == "evaluate":
@@ -65,7 +67,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_model_text_runs_no_code_and_leaves_no_trace(attack, tmp_path):
+def test_model_text_runs_no_code(attack, tmp_path):
     canary = tmp_path / "canary"
     text = f"\\boxed{{{attack.format(canary=canary)}}}"
     for gold in ("7", r"\oint_C f", "x_1"):
@@ -74,7 +76,7 @@ def test_model_text_runs_no_code_and_leaves_no_trace(attack, tmp_path):
     assert verify("7", r"\boxed{7}").reason == "correct"
 
 
-def test_an_evaluator_that_a_library_calls_is_refused(careless, tmp_path):
+def test_the_sandbox_blocks_evaluators_and_files(careless, tmp_path):
     canary = tmp_path / "canary"
     with Pool(careless, workers=1, timeout=60) as pool:
         for gold in ("evaluate", "sympify"):
@@ -86,13 +88,13 @@ def test_an_evaluator_that_a_library_calls_is_refused(careless, tmp_path):
     assert not canary.exists()
 
 
-def test_a_library_may_still_be_imported_when_first_needed(careless):
+def test_the_sandbox_allows_imports(careless):
     with Pool(careless, workers=1, timeout=60) as pool:
         assert pool.submit("import", "").result().answer == "colorsys"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the memory limit is the platform's")
-def test_an_answer_that_fills_the_memory_costs_itself_and_no_other(careless):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a worker")
+def test_an_answer_that_fills_the_memory_crashes_alone(careless):
     with Pool(careless, workers=1, timeout=120) as pool:
         full = pool.submit("fill", str(2 * MEMORY_BYTES >> 20)).result()
         assert full.reason == "crashed"
@@ -100,20 +102,20 @@ def test_an_answer_that_fills_the_memory_costs_itself_and_no_other(careless):
         assert pool.submit("a", "b").result().reason == "wrong"
 
 
-def test_the_grammar_and_what_it_needs_call_no_evaluator():
+def test_the_package_calls_no_evaluator():
     import asymrl.verifiers as package
 
     forbidden = {"eval", "exec", "compile", "sympify", "parse_expr", "__import__", "lambdify"}
     assert forbidden & set(dir(builtins))
-    for path in Path(package.__file__).parent.glob("*.py"):
+    for path in Path(package.__file__).parent.rglob("*.py"):
         source = path.read_text()
         called = {name for name in forbidden if f" {name}(" in source or f".{name}(" in source}
         assert called <= {"compile"}, path  # re.compile
         assert "compile(" not in source.replace("re.compile(", ""), path
 
 
-# What the grammar does not read (or may come not to): calculus, logic, words with signs.
-REFUSED_GOLDS = [
+# Golds that the grammar does not parse, or might stop parsing: calculus, logic, words with signs.
+UNUSUAL_GOLDS = [
     r"\int_0^1 x^2 dx", r"\sum_{k=1}^{n} k", r"\lim_{x\to 0} \frac{\sin x}{x}", r"\oint_C f",
     r"\int_a^N f dx",
     r"P \implies Q", r"A \oplus B", r"\begin{cases} x & x>0 \\ -x & x<0\end{cases}",
@@ -127,31 +129,31 @@ OTHERS = [
 ]  # fmt: skip
 
 
-def test_no_answer_to_a_gold_that_is_not_read_is_guessed_at():
+def test_a_gold_that_cannot_be_parsed_accepts_only_its_own_text():
     with make("math", 1, 60.0) as verifier:
-        for gold in REFUSED_GOLDS:
+        for gold in UNUSUAL_GOLDS:
             spaced = gold.replace(" ", "  ").replace("$", "")
             assert verifier.submit(gold, f"\\boxed{{ {spaced} }}").result().reason == "correct"
             futures = [verifier.submit(gold, f"\\boxed{{{other}}}") for other in OTHERS]
             assert "correct" not in [future.result().reason for future in futures], gold
 
 
-def test_comparing_needs_no_evaluator_whatever_is_compared(monkeypatch):
+def test_comparing_calls_no_evaluator(monkeypatch):
     parser = importlib.import_module("sympy.parsing.sympy_parser")
     sympify = importlib.import_module("sympy.core.sympify")
-    known = ["7", "x_1", "x^2-1", "(1,2)", "0<x<1", r"\{1,2\}", r"\text{(B)}", *REFUSED_GOLDS]
+    known = ["7", "x_1", "x^2-1", "(1,2)", "0<x<1", r"\{1,2\}", r"\text{(B)}", *UNUSUAL_GOLDS]
     pairs = [
         (gold, answer)
         for gold in known
         for answer in (*known, *OTHERS, *ATTACKS, "(x-1)(x+1)", "2^{64}", "1.50", r"\sqrt{8}")
     ]
-    for pair in pairs:  # sympy imports as it goes, and importing is executing
+    for pair in pairs:  # sympy imports modules when it needs them, which executes code
         math.compare(*pair)
-    math.forget()
+    math.clear_caches()
     reasons, reached = set(), []
 
-    def evaluator(*given: object, **_: object) -> None:
-        reached.append(given)  # a library may catch what is raised here
+    def evaluator(*arguments: object, **_: object) -> None:
+        reached.append(arguments)  # a library may catch the exception
         raise AssertionError("an evaluator was reached")
 
     with monkeypatch.context() as patch:
@@ -167,7 +169,7 @@ def test_comparing_needs_no_evaluator_whatever_is_compared(monkeypatch):
     assert reasons == {"correct", "wrong", "unparseable"}
 
 
-def test_neither_the_workers_nor_their_parent_load_a_parser_that_evaluates():
+def test_the_math_verifier_loads_no_parser_that_evaluates():
     code = "import sys; from asymrl.verifiers.math import verify; verify('x+1', r'\\boxed{1+x}')"
     code += "; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -175,36 +177,38 @@ def test_neither_the_workers_nor_their_parent_load_a_parser_that_evaluates():
     assert not {"math_verify", "latex2sympy2_extended", "antlr4"} & set(run.stdout.split())
 
 
-def test_what_is_cached_is_short():
-    math.forget()
+def test_long_texts_are_not_cached():
+    math.clear_caches()
     math.compare("7", "8" * 100_000 + "x")
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for i in range(8):
-        math.compare("7", f"{i}" + "+x" * 2000)  # a tree of some 200 kB
+        math.compare("7", f"{i}" + "+x" * 2000)  # a tree of about 200 kB
         math.compare("7", f"{i}" + "y" * 200_000)
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert (
-        math._kept_verdict.cache_info().currsize == math._kept_trees.cache_info().currsize - 1 == 0
+        math._cached_verdict.cache_info().currsize
+        == math._cached_trees.cache_info().currsize - 1
+        == 0
     )
     assert grown < 1 << 20
 
 
-def test_what_is_short_is_cached():
-    math.forget()
+def test_short_texts_are_cached():
+    math.clear_caches()
     for _ in range(3):
         math.compare("x+1", "1+x")
-    assert math._kept_verdict.cache_info().hits == 2
+    assert math._cached_verdict.cache_info().hits == 2
 
 
 def test_the_caches_full_of_the_worst_trees_fit_in_a_worker():
     tracemalloc.start()
-    kept = [math._trees(f"{i}" + "*2" * ((math.KEPT_CHARS - 3) // 2)) for i in range(50)]
-    each = tracemalloc.get_traced_memory()[0] / len(kept)
+    trees = [math._trees(f"{i}" + "*2" * ((math.CACHED_CHARS - 3) // 2)) for i in range(50)]
+    each = tracemalloc.get_traced_memory()[0] / len(trees)
     tracemalloc.stop()
-    assert all(kept)
-    assert each * math.KEPT < MEMORY_BYTES / 4
+    assert all(trees)
+    assert each * math.CACHE_SIZE < MEMORY_BYTES / 4
 
 
 UNITS = r"""
@@ -221,14 +225,14 @@ def long_texts(length: int) -> Iterator[str]:
             yield start + unit * (length // len(unit)) + "\x01"
 
 
-@pytest.mark.timeout(60)  # against a hang: some seconds where every pattern is linear
-def test_no_pattern_hangs_on_what_it_may_be_given():
-    """Each pattern on the longest text that reaches it."""
+@pytest.mark.timeout(60)  # takes seconds if every pattern is linear
+def test_every_pattern_takes_linear_time():
+    """Gives each pattern the longest text that can reach it."""
     responses = [box_list, answer_tag, closing_answer, exact.number]
     for functions, length in (
         (responses, 100_000),
-        ([plain, math.trees], MAX_CHARS),
-        ([math.choice, math.is_prose, lambda t: math.same_words(t, t)], math.PROSE_CHARS),
+        ([simplify_notation, math.trees], MAX_CHARS),
+        ([math.choice, math.is_prose, lambda t: math.same_words(t, t)], math.MAX_PROSE_CHARS),
     ):
         for text in long_texts(length):
             for function in functions:

@@ -1,11 +1,11 @@
-"""Notation that is kept, units, identities and numbers: what is equal and what only looks so."""
+"""Notation, units, identities and numbers: pairs that are equal, and pairs that only look equal."""
 
 import pytest
 
 from asymrl import verifiers
 from asymrl.verifiers import math
-from asymrl.verifiers.equality.symbolic import finished, unfinished
-from asymrl.verifiers.equality.values import Beyond
+from asymrl.verifiers.equality.symbolic import evaluate_operators, has_operators
+from asymrl.verifiers.equality.values import NoValue
 
 ALIKE = r"""
 \frac{dx}{dt} = kx - a <- \frac{dx}{dt} + a = kx
@@ -127,7 +127,7 @@ def test_the_same_value_is_accepted(gold, answer):
 
 
 @pytest.mark.parametrize(("gold", "answer"), pairs(OTHER))
-def test_another_value_is_not_accepted(gold, answer):
+def test_a_different_value_is_not_accepted(gold, answer):
     assert math.compare(gold, answer) != "correct"
 
 
@@ -145,7 +145,7 @@ OPERATIONS = r"""
 """
 
 
-def test_sums_and_integrals_are_worked_out_in_golds_and_behind_the_fence():
+def test_sums_and_integrals_in_golds_are_evaluated_inside_the_sandbox():
     with verifiers.make("math", workers=1, timeout=10) as verifier:
         for gold, answer in pairs(OPERATIONS):
             assert verifier.check(gold).result(), gold
@@ -154,7 +154,7 @@ def test_sums_and_integrals_are_worked_out_in_golds_and_behind_the_fence():
 
 
 @pytest.mark.parametrize(("gold", "answer"), pairs(OPERATIONS))
-def test_an_answer_is_worked_out_unless_the_gold_is_not(gold, answer):
+def test_an_answer_must_be_evaluated_unless_it_is_the_gold(gold, answer):
     assert math.compare(answer, gold) == "unparseable"
     assert math.compare(gold, gold.replace("x", "x ")) == "correct"
 
@@ -168,8 +168,8 @@ def test_an_answer_is_worked_out_unless_the_gold_is_not(gold, answer):
         r"\sum_{k=1}^{n} k!",
     ],
 )
-def test_what_sympy_does_not_work_out_is_no_gold(gold):
+def test_operators_that_sympy_cannot_evaluate_have_no_value(gold):
     (tree,) = math.trees(gold)
-    assert unfinished(tree)
-    with pytest.raises(Beyond):
-        finished(tree)
+    assert has_operators(tree)
+    with pytest.raises(NoValue):
+        evaluate_operators(tree)

@@ -1,9 +1,9 @@
 r"""Trees -> whether two answers are the same: lists, tuples, sets, equations, matrices, numbers.
 
-Knows the conventions of mathematical answers: order matters in tuples and nowhere else; `x = 5` may
-be answered by 5, an equation that is no assignment only by an equation; an interval equals the
-inequality that describes it; 10\% is 10 and 0.1; 90 degrees is 90 and pi/2; members that are extra
-or missing make a list wrong. `same(gold, answer)` is not symmetric: the gold says what is asked.
+Knows the conventions of mathematical answers: order matters in tuples and nowhere else; 5 answers
+`x = 5`, but only an equation answers an equation that assigns nothing; an interval equals the
+inequality that describes it; 10\% is 10 and 0.1; 90 degrees is 90 and pi/2; extra or missing
+members make a list wrong. `same(gold, answer)` is not symmetric: the gold says what was asked for.
 """
 
 import re
@@ -12,42 +12,50 @@ from fractions import Fraction
 
 import mpmath
 
-from asymrl.verifiers.equality.equations import ZERO, assigned, expand_tuples, same_equation, solves
-from asymrl.verifiers.equality.families import WHOLE, builder, renamed, same_progression
+from asymrl.verifiers.equality.equations import (
+    assigned_value,
+    expand_tuples,
+    same_equation,
+    solves,
+)
+from asymrl.verifiers.equality.families import (
+    INTEGER_COUNTER,
+    same_progression,
+    set_builder_parts,
+    unify_counters,
+)
 from asymrl.verifiers.equality.matrices import entries
 from asymrl.verifiers.equality.regions import is_region, same_region, symbolic_interval
-from asymrl.verifiers.equality.units import RADIAN, in_common
+from asymrl.verifiers.equality.units import to_common_unit
 from asymrl.verifiers.equality.values import (
-    Beyond,
-    constant,
+    NoValue,
+    constant_value,
     folded,
-    has,
     identical,
-    number,
     same_constants,
-    symbols,
+    to_mpmath,
 )
-from asymrl.verifiers.latex.tree import Node
+from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, ZERO, Node, has, symbols
 
-MAX_MEMBERS = 60  # of a collection whose members are compared one by one
+MAX_MEMBERS = 60  # longer lists must be equal as written, unless they hold plain numbers
 _NAMING = (("=",), ("in",))
 _UNORDERED = ("list", "braces", "empty")
 _INDEXED = re.compile(r"([a-zA-Z])(?:_(\d+))?")
 
 
 def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
-    """Whether the answer is the gold. tolerance: relative, of decimals."""
+    """Whether the answer equals the gold. tolerance: relative, for numbers."""
     if gold == answer:
-        return not _undefined(gold)
+        return not _is_undefined(gold)
     if gold[0] == "given" or answer[0] == "given":
         return _same_under_conditions(gold, answer, tolerance)
-    if (measured := in_common(gold, answer)) is None:
+    if (unitless := to_common_unit(gold, answer)) is None:
         return False
-    gold, answer = map(spread, renamed(*measured))
+    gold, answer = map(expand_plus_minus, unify_counters(*unitless))
     if is_region(gold) or is_region(answer):
-        known = same_region(_unnamed_set(gold), _unnamed_set(answer))
-        if known is not None:
-            return known
+        decided = same_region(_unnamed_set(gold), _unnamed_set(answer))
+        if decided is not None:
+            return decided
         if "tuple" in (gold[0], answer[0]):
             gold, answer = symbolic_interval(gold), symbolic_interval(answer)
     if "or" in (gold[0], answer[0]) and gold[0] != answer[0]:
@@ -59,7 +67,7 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
     if gold[0] == "tuple" or answer[0] == "tuple":
         return _same_tuples(gold, answer, tolerance)
     if gold[0] == answer[0] == "such":
-        return all(map(same, builder(gold), builder(answer)))
+        return all(map(same, set_builder_parts(gold), set_builder_parts(answer)))
     if gold[0] == "ratio" and answer[0] == "ratio" and len(gold) == len(answer) > 3:
         return _proportional(gold[1:], answer[1:])
     if has(gold, "matrix") or has(answer, "matrix"):
@@ -68,7 +76,7 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
 
 
 def _same_under_conditions(gold: Node, answer: Node, tolerance: float) -> bool:
-    """`x^2 for x > 0`: both say so, or only the answer does, in words without numbers."""
+    """`x^2 for x > 0`: both have the condition, or only the answer has one, in plain words."""
     if gold[0] == answer[0]:
         parts = zip(gold[1:], answer[1:], strict=True)
         return all(a == b or (a[0] != "words" and same(a, b, tolerance)) for a, b in parts)
@@ -76,47 +84,47 @@ def _same_under_conditions(gold: Node, answer: Node, tolerance: float) -> bool:
 
 
 def _unnamed_set(node: Node) -> Node:
-    """The set behind `S =`; x in (0, 1) keeps the name of its unknown."""
-    return node if node[:2] == ("rel", ("in",)) else assigned(node) or node
+    """The set after `S =`. `x in (0, 1)` is unchanged: it names its unknown."""
+    return node if node[:2] == ("rel", ("in",)) else assigned_value(node) or node
 
 
-def _undefined(node: Node) -> bool:
-    """Whether a number has no value, such as 0/0: it equals nothing, not even itself."""
+def _is_undefined(node: Node) -> bool:
+    """Whether a number is undefined, such as 0/0, and so equals nothing, not even itself."""
     if node[0] not in ("div", "pow", "neg") or symbols(node):
         return False
     try:
-        constant(node)
-    except Beyond as error:
+        constant_value(node)
+    except NoValue as error:
         return isinstance(error.__cause__, ZeroDivisionError)
     return False
 
 
-def spread(node: Node) -> Node:
-    """A tree with plus-minus signs as the list of its two readings; lists of such, flat."""
+def expand_plus_minus(node: Node) -> Node:
+    """A tree with plus-minus signs as the list of its two values; nested such lists are flat."""
     if node[0] in ("list", "braces"):
         members: list[Node] = []
-        for member in map(spread, node[1:]):
+        for member in map(expand_plus_minus, node[1:]):
             members += member[1:] if member[0] == "list" else (member,)
         return (node[0], *members)
     if node[0] == "rel" and has(node, "pm") and len(node[2]) == 2:
-        values = spread(node[2][1])
+        values = expand_plus_minus(node[2][1])
         if values[0] == "list" and not has(node[2][0], "pm"):
             return ("list", *((*node[:2], (node[2][0], value), node[3]) for value in values[1:]))
     if node[0] == "rel" or not has(node, "pm"):
         return node
-    return ("list", _signed(node, plus=True), _signed(node, plus=False))
+    return ("list", _with_sign(node, plus=True), _with_sign(node, plus=False))
 
 
-def _signed(node: Node, plus: bool) -> Node:
+def _with_sign(node: Node, plus: bool) -> Node:
     if node[0] == "pm":
-        inner = _signed(node[1], plus)
+        inner = _with_sign(node[1], plus)
         return inner if plus else ("neg", inner)
-    return tuple(_signed(part, plus) if isinstance(part, tuple) else part for part in node)
+    return tuple(_with_sign(part, plus) if isinstance(part, tuple) else part for part in node)
 
 
 def _members(node: Node) -> list[Node]:
     if node[0] in ("list", "braces", "or"):
-        return _all_named(node[1:])
+        return _propagate_names(node[1:])
     if node[0] == "empty":
         return []
     if node[0] == "rel" and node[1] in _NAMING and node[2][1][0] in _UNORDERED and node[3][0]:
@@ -124,72 +132,70 @@ def _members(node: Node) -> list[Node]:
     return expand_tuples(node)
 
 
-def _all_named(members: Sequence[Node]) -> list[Node]:
-    """x = 1, 2 as x = 1, x = 2: a value after a named one has its name."""
-    found: list[Node] = []
-    before: Node | None = None
+def _propagate_names(members: Sequence[Node]) -> list[Node]:
+    """x = 1, 2 as x = 1, x = 2: a value without a name takes the name before it."""
+    named: list[Node] = []
+    last: Node | None = None
     for member in members:
-        before = member if _name(member) and len(member[2]) == 2 else before
-        bare = before and member[0] not in ("rel", "tuple", "list", "braces")
-        found.append(
-            (*before[:2], (before[2][0], member), before[3]) if before and bare else member
-        )
-    return found
+        last = member if _assigned_name(member) and len(member[2]) == 2 else last
+        bare = last and member[0] not in ("rel", "tuple", "list", "braces")
+        named.append((*last[:2], (last[2][0], member), last[3]) if last and bare else member)
+    return named
 
 
 def _same_members(gold: Node, answer: Node, tolerance: float) -> bool:
-    """Lists and sets: the same members in any order, each as often as the gold has it.
+    """Whether two lists or sets have the same members, in any order, equally often.
 
-    An answer may repeat a member that the gold has once. Values that the gold names differently
-    (a = 2, b = 3) are asked for in its order where an answer does not name them.
+    An answer may repeat a member that the gold has once. If the gold names its values differently
+    (a = 2, b = 3), an answer without names must give them in the gold's order.
     """
     if gold[0] == "tuple" or answer[0] == "tuple":
         return _same_point(gold, answer, tolerance)
-    expected, found = _members(gold), _members(answer)
-    names = {name for member in expected if (name := _name(member))}
-    if len(names) > 1 and not any(map(_name, found)):
-        return len(expected) == len(found) and _pairwise(expected, found, tolerance)
-    one, two = _numbers(expected), _numbers(found)
+    expected, actual = _members(gold), _members(answer)
+    names = {name for member in expected if (name := _assigned_name(member))}
+    if len(names) > 1 and not any(map(_assigned_name, actual)):
+        return len(expected) == len(actual) and _pairwise(expected, actual, tolerance)
+    one, two = _sorted_numbers(expected), _sorted_numbers(actual)
     if one is not None and two is not None:
         return one == two or (len(set(one)) == len(one) and one == sorted(set(two)))
-    if max(len(expected), len(found)) > MAX_MEMBERS:
-        return expected == found
-    if len(found) != len(expected):
+    if max(len(expected), len(actual)) > MAX_MEMBERS:
+        return expected == actual
+    if len(actual) != len(expected):
         repeated = len(_distinct(expected, tolerance)) < len(expected)
-        found = found if repeated else _distinct(found, tolerance)
-    if len(found) != len(expected):
+        actual = actual if repeated else _distinct(actual, tolerance)
+    if len(actual) != len(expected):
         return False
-    left = list(found)
+    unmatched = list(actual)
     for member in expected:
         match = next(
-            (i for i, other in enumerate(left) if _same_member(member, other, tolerance)), None
+            (i for i, other in enumerate(unmatched) if _same_member(member, other, tolerance)), None
         )
         if match is None:
             return False
-        del left[match]
+        del unmatched[match]
     return True
 
 
 def _same_member(gold: Node, answer: Node, tolerance: float) -> bool:
-    """{1} may be written for 1, but as a member it is another one."""
+    """{1} equals 1 on its own, but not as a member of a list."""
     return (gold[0] == "braces") == (answer[0] == "braces") and same(gold, answer, tolerance)
 
 
-def _name(member: Node) -> Node | None:
-    """x of x = 5."""
+def _assigned_name(member: Node) -> Node | None:
+    """The x of x = 5; None if the member is not an assignment."""
     return member[2][0] if member[0] == "rel" and member[1] == ("=",) and member[3][0] else None
 
 
 def _same_point(gold: Node, answer: Node, tolerance: float) -> bool:
-    """(a, b) and x = a, y = b, the names in the order of the alphabet, which is that of points."""
+    """Whether (a, b) equals x = a, y = b, with the names in alphabetical order."""
     point, named = (gold, answer) if gold[0] == "tuple" else (answer, gold)
     if point[1:3] != ("(", ")") or named[0] != "list":
         return False
     places = []
     for member in named[1:]:
-        name = _name(member)
+        name = _assigned_name(member)
         match = _INDEXED.fullmatch(name[1]) if name and name[0] == "sym" else None
-        if match is None or not assigned(member):
+        if match is None or not assigned_value(member):
             return False
         places.append((match[1], int((match[2] or "0")[:9])))
     if len(set(places)) < len(places):
@@ -203,30 +209,30 @@ def _pairwise(golds: Sequence[Node], answers: Sequence[Node], tolerance: float) 
     return all(same(a, b, tolerance) for a, b in zip(golds, answers, strict=True))
 
 
-def _numbers(members: list[Node]) -> list[Fraction] | None:
-    """The members in order of size, if all are plain numbers: long lists are compared so."""
-    found = []
+def _sorted_numbers(members: list[Node]) -> list[Fraction] | None:
+    """The members, sorted, if all are plain numbers. Fast for long lists."""
+    numbers = []
     for member in members:
         sign, plain = (-1, member[1]) if member[0] == "neg" else (1, member)
         if plain[0] != "num":
             return None
-        found.append(sign * plain[1])
-    return sorted(found)
+        numbers.append(sign * plain[1])
+    return sorted(numbers)
 
 
 def _distinct(members: list[Node], tolerance: float) -> list[Node]:
-    kept: list[Node] = []
+    distinct: list[Node] = []
     for member in members:
-        if not any(same(member, other, tolerance) for other in kept):
-            kept.append(member)
-    return kept
+        if not any(same(member, other, tolerance) for other in distinct):
+            distinct.append(member)
+    return distinct
 
 
 def _same_tuples(gold: Node, answer: Node, tolerance: float) -> bool:
     if gold[0] != answer[0]:
         return False
-    round_ = {"langle": "(", "rangle": ")"}
-    brackets = [[round_.get(sign, sign) for sign in node[1:3]] for node in (gold, answer)]
+    as_round = {"langle": "(", "rangle": ")"}
+    brackets = [[as_round.get(sign, sign) for sign in node[1:3]] for node in (gold, answer)]
     return (
         brackets[0] == brackets[1]
         and len(gold) == len(answer)
@@ -235,18 +241,18 @@ def _same_tuples(gold: Node, answer: Node, tolerance: float) -> bool:
 
 
 def _same_relations(gold: Node, answer: Node, tolerance: float) -> bool:
-    """Equations and assignments, or one of them and a value."""
+    """Two equations or assignments, or one of these and a value."""
     if gold[0] == "rel" and answer[0] == "rel":
         return same_equation(gold, answer, lambda a, b: same(a, b, tolerance))
     if gold[0] == "rel":
-        value = assigned(gold)
+        value = assigned_value(gold)
         return same(value, answer, tolerance) if value else solves(answer, gold)
-    value = assigned(answer, whole=False)
+    value = assigned_value(answer, named=False)
     return value is not None and same(gold, value, tolerance)
 
 
 def _proportional(gold: tuple[Node, ...], answer: tuple[Node, ...]) -> bool:
-    """a : b : c up to a common factor, which is not 0."""
+    """Whether two ratios a : b : c differ by a common factor other than 0."""
     at = next((i for i, part in enumerate(gold) if not identical(part, ZERO)), None)
     if at is None or identical(answer[at], ZERO):
         return False
@@ -265,30 +271,30 @@ def _same_matrices(gold: Node, answer: Node) -> bool:
 
 
 def same_value(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
-    """Numbers and expressions; a percent or degree sign that one side lacks is read both ways."""
+    """Numbers and expressions. A percent or degree sign on one side alone counts or is ignored."""
     if "base" in (gold[0], answer[0]):
         return gold == answer
     try:
         if _close(gold, answer, tolerance):
             return True
-        for mark, factor in (("pct", ("num", Fraction(1, 100))), ("deg", RADIAN)):
+        for mark, factor in (("pct", ("num", Fraction(1, 100))), ("deg", RADIANS_PER_DEGREE)):
             marked = has(gold, mark), has(answer, mark)
             if marked == (True, False) and _close(("mul", gold, factor), answer, tolerance):
                 return True
             if marked == (False, True) and _close(gold, ("mul", answer, factor), tolerance):
                 return True
-    except Beyond:
-        return folded(gold) == folded(answer) and not _undefined(gold)
+    except NoValue:
+        return folded(gold) == folded(answer) and not _is_undefined(gold)
     return False
 
 
 def _close(gold: Node, answer: Node, tolerance: float) -> bool:
     names = symbols(gold), symbols(answer)
-    if WHOLE in names[0] & names[1] and same_progression(gold, answer):
+    if INTEGER_COUNTER in names[0] & names[1] and same_progression(gold, answer):
         return True
     if tolerance and not names[0] and not names[1]:
-        expected, found = number(constant(gold)), number(constant(answer))
-        return bool(mpmath.fabs(expected - found) <= tolerance * mpmath.fabs(expected))
+        expected, actual = to_mpmath(constant_value(gold)), to_mpmath(constant_value(answer))
+        return bool(mpmath.fabs(expected - actual) <= tolerance * mpmath.fabs(expected))
     if not names[0] and not names[1]:
         return same_constants(gold, answer)
     return identical(gold, answer)

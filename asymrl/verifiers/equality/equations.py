@@ -1,13 +1,7 @@
-r"""Equations: which are assignments, what they assign, and when two say the same.
+r"""Equations: which ones assign a value, what they assign, and when two are the same.
 
-Knows `rel` trees. `x = 5`, `f(x) = x + 1`, `AB = 4`, `x = 3 + 4 = 7` and `3 + 4 = 7` name a value;
-`2x + z = 1` names none. Two equations are the same when one is a multiple of the other.
-
-Expressions as m x + b, read off their trees.
-
-Knows structure and samples nothing: |x| and a floor are straight between some points and no lines.
-Coefficients are trees too, so that they may hold other unknowns; a product of two factors with the
-unknown is no line, whatever may cancel.
+Knows `rel` trees. `x = 5`, `f(x) = x + 1`, `AB = 4`, `x = 3 + 4 = 7` and `3 + 4 = 7` assign a
+value; `2x + z = 1` does not. Two equations are the same if one is a multiple of the other.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,26 +10,28 @@ from fractions import Fraction
 import mpmath
 
 from asymrl.verifiers.equality.values import (
-    Beyond,
+    NoValue,
     Value,
     close,
-    constant,
-    evaluate,
+    constant_value,
     identical,
-    number,
-    points,
-    symbols,
+    sample_points,
+    to_mpmath,
+    value_at,
 )
-from asymrl.verifiers.latex.tree import Node
+from asymrl.verifiers.latex.tree import ONE, ZERO, Node, symbols
 
-ROUNDED = 0.02  # how far apart, relatively, the two sides of an approximation may be
+LinearForm = tuple[Node, Node]  # m and b of m x + b
+
+APPROXIMATION = 0.02  # relative difference allowed between the two sides of an approximation
 
 
-def assigned(node: Node, whole: bool = True) -> Node | None:
-    """What an equation says that something is; None if it says no such thing.
+def assigned_value(node: Node, named: bool = True) -> Node | None:
+    """The value that an equation assigns; None if it assigns none.
 
-    Of a chain the last value, if all its values agree; of an approximation the exact side. whole:
-    a name must be there (a gold `3 + 4 = 7` is an equation, an answer may show its work).
+    For a chain: its last value, if all values agree. For an approximation: its exact side.
+    named: require a name on the left (a gold `3 + 4 = 7` is an equation, but an answer can show its
+    work).
     """
     if node[0] != "rel" or not set(node[1]) <= {"=", "~", "in"}:
         return None
@@ -45,7 +41,7 @@ def assigned(node: Node, whole: bool = True) -> Node | None:
     values = [o for o, label in zip(operands[:-1], labels, strict=False) if not label]
     if labels[0] and len(operands) > 2 and not symbols(operands[-2]):
         values += operands[-2:-1] if labels[-2] else ()  # pi of x = pi = 3.14
-    if not labels[0] and (symbols(operands[0]) or (whole and "~" not in operators)):
+    if not labels[0] and (symbols(operands[0]) or (named and "~" not in operators)):
         return None
     values.append(operands[-1])
     exact = [v for v, operator in zip(operands[1:], operators, strict=True) if operator == "="]
@@ -58,10 +54,10 @@ def assigned(node: Node, whole: bool = True) -> Node | None:
 
 
 def _name_first(node: Node) -> Node:
-    """5 = x turned round; nothing else is."""
+    """The relation with its name first: x = 5 for 5 = x. Any other relation is unchanged."""
     operators, operands, labels = node[1:]
-    named = set(operators) == {"="} and labels[-1] and symbols(operands[-1])
-    if not named or any(map(symbols, operands[:-1])):
+    reversible = set(operators) == {"="} and labels[-1] and symbols(operands[-1])
+    if not reversible or any(map(symbols, operands[:-1])):
         return node
     return ("rel", operators, operands[::-1], labels[::-1])
 
@@ -72,16 +68,16 @@ def _agree(one: Node, other: Node, rough: bool) -> bool:
     try:
         if symbols(one) or symbols(other):
             return identical(one, other)
-        a, b = number(constant(one)), number(constant(other))
-    except Beyond:
+        a, b = to_mpmath(constant_value(one)), to_mpmath(constant_value(other))
+    except NoValue:
         return False
     if rough:
-        return bool(mpmath.fabs(a - b) <= ROUNDED * mpmath.fabs(a))
+        return bool(mpmath.fabs(a - b) <= APPROXIMATION * mpmath.fabs(a))
     return close(a, b)
 
 
 def expand_tuples(node: Node) -> list[Node]:
-    """(x, y) = (1, 2) as x = 1, y = 2; anything else as the one member that it is."""
+    """(x, y) = (1, 2) as x = 1, y = 2. Any other node as the only member of a list."""
     if node[0] == "rel" and node[1] == ("=",):
         left, right = node[2]
         if left[0] == right[0] == "tuple" and len(left) == len(right):
@@ -91,8 +87,8 @@ def expand_tuples(node: Node) -> list[Node]:
 
 
 def same_equation(gold: Node, answer: Node, same: Callable[[Node, Node], bool]) -> bool:
-    """Two relations: the same assignment, multiples of each other, or alike part by part."""
-    values = assigned(gold), assigned(answer)
+    """Whether two relations assign the same value, are multiples, or have the same parts."""
+    values = assigned_value(gold), assigned_value(answer)
     if values[0] and values[1]:
         if _names(gold) & _names(answer) and same(values[0], values[1]):
             return True
@@ -107,13 +103,13 @@ def same_equation(gold: Node, answer: Node, same: Callable[[Node, Node], bool]) 
 
 
 def _names(node: Node) -> set[Node]:
-    """What is written like a name before the value: x and y of x = y = 5, y alone of y = x."""
+    """The names before the value: x and y in x = y = 5, only y in y = x."""
     operands, labels = _name_first(node)[2:]
     return {o for o, label in zip(operands[:-1], labels, strict=False) if label}
 
 
 def _ascending(node: Node) -> Node:
-    """A chain of > turned round."""
+    """A chain of > as a chain of <."""
     operators, operands, labels = node[1:]
     if operators and set(operators) <= {">", ">="}:
         turned = tuple({">": "<", ">=": "<="}[operator] for operator in reversed(operators))
@@ -126,20 +122,20 @@ def _difference(node: Node) -> Node:
 
 
 def _multiples(gold: Node, answer: Node, operator: str) -> bool:
-    """Whether left minus right of both differ by a factor that loses and adds no solution.
+    """Whether (left - right) of both differ by a factor that neither loses nor adds a solution.
 
-    A constant one (positive, for inequalities), or powers of unknowns that cannot be 0 in either:
-    xy = 6 and y = 6/x. An equation that holds everywhere is a multiple of none.
+    Such a factor is a constant (positive, for inequalities), or a power of an unknown that cannot
+    be 0 in either: xy = 6 and y = 6/x. An equation that always holds has no multiples.
     """
     one, other = _difference(gold), _difference(answer)
     names = symbols(one) | symbols(other)
     if not names or operator == "in":
         return False
     ratios = []
-    for at in points(names):
+    for at in sample_points(names):
         try:
-            ratios.append((at, number(evaluate(one, at)) / number(evaluate(other, at))))
-        except (Beyond, ZeroDivisionError):
+            ratios.append((at, to_mpmath(value_at(one, at)) / to_mpmath(value_at(other, at))))
+        except (NoValue, ZeroDivisionError):
             continue
     if len(ratios) < 3 or any(abs(mpmath.im(ratio)) > 1e-20 for _, ratio in ratios):
         return False
@@ -161,65 +157,66 @@ def _multiples(gold: Node, answer: Node, operator: str) -> bool:
 def _monomial(at: Mapping[str, Value], powers: Mapping[str, int]) -> Value:
     product = mpmath.mpf(1)
     for name, power in powers.items():
-        product *= number(at[name]) ** power
+        product *= to_mpmath(at[name]) ** power
     return product
 
 
 def _may_vanish(one: Node, other: Node, name: str, names: frozenset[str]) -> bool:
-    """Whether an equation holds where the unknown is 0 and all others are what they may be: then
-    multiplying by the unknown adds such solutions. PV = nRT is P = nRT/V, x = 4 not x^2 = 4x."""
-    for at in points(names)[:3]:
+    """Whether an equation can hold where the unknown is 0: multiplying by it adds solutions.
+
+    Tried with the other unknowns at sample points. PV = nRT is P = nRT/V; x = 4 is not x^2 = 4x.
+    """
+    for at in sample_points(names)[:3]:
         for side in (one, other):
             try:
-                if close(evaluate(side, at | {name: Fraction(0)}), Fraction(0)):
+                if close(value_at(side, at | {name: Fraction(0)}), Fraction(0)):
                     return True
-            except Beyond:
+            except NoValue:
                 continue
     return False
 
 
 def solves(expression: Node, equation: Node) -> bool:
-    """Whether an equation in y, linear by a fixed factor, says y = expression: a function of x.
+    """Whether an equation that is linear in y, with a constant factor, means y = expression.
 
-    Where y stands squared or under a root, one expression is one branch and no answer.
+    Not where y is squared or under a root: one expression is then only one branch.
     """
     if equation[1] != ("=",) or "y" in symbols(expression) or not symbols(expression):
         return False
-    parts = line(_difference(equation), "y")
+    parts = linear_form(_difference(equation), "y")
     if parts is None or parts[0] == ZERO or symbols(parts[0]):
         return False
     return identical(expression, ("neg", ("div", parts[1], parts[0])))
 
 
-ZERO: Node = ("num", Fraction(0))
-ONE: Node = ("num", Fraction(1))
+def linear_form(node: Node, name: str) -> LinearForm | None:
+    """(m, b) of m x + b, read off the tree; None if the tree has another form.
 
-Line = tuple[Node, Node]
-
-
-def line(node: Node, name: str) -> Line | None:
-    """(m, b), both free of the unknown; m is ZERO where it does not occur, None for no line."""
+    m and b are trees without the unknown; m is ZERO where the unknown does not occur. Nothing is
+    sampled, since |x| and floors are straight between some points. A product of two factors with
+    the unknown has no linear form, even if terms would cancel.
+    """
     if name not in symbols(node):
         return ZERO, node
     match node:
         case ("sym", _):
             return ONE, ZERO
         case ("neg", inner):
-            parts = line(inner, name)
+            parts = linear_form(inner, name)
             return parts and (("neg", parts[0]), ("neg", parts[1]))
         case ("add", *terms):
-            lines = [line(term, name) for term in terms]
-            known = [parts for parts in lines if parts]
-            if len(known) < len(lines):
+            forms = [linear_form(term, name) for term in terms]
+            known = [parts for parts in forms if parts]
+            if len(known) < len(forms):
                 return None
             return ("add", *(m for m, _ in known)), ("add", *(b for _, b in known))
         case ("mul", one, other):
             varying, factor = (one, other) if name in symbols(one) else (other, one)
-            parts = line(varying, name)
+            parts = linear_form(varying, name)
             if parts is None or name in symbols(factor):
                 return None
             return ("mul", factor, parts[0]), ("mul", factor, parts[1])
         case ("div", over, under) if name not in symbols(under):
-            parts = line(over, name)
+            parts = linear_form(over, name)
             return parts and (("div", parts[0], under), ("div", parts[1], under))
     return None

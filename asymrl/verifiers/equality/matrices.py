@@ -1,25 +1,13 @@
-"""Matrices: their brackets, their sums, products and multiples. Knows nothing of answers."""
+"""Matrices: the entries of sums, products and multiples. Compares nothing."""
 
-from asymrl.verifiers.latex.lexer import Unreadable
 from asymrl.verifiers.latex.tree import Node
 
 MAX_ENTRIES = 400
 Rows = list[list[Node]]
 
 
-def matrix(environment: str, rows: list[tuple[Node, ...]]) -> Node:
-    """A matrix, whatever its brackets; between single bars its determinant."""
-    if not rows or len({len(row) for row in rows}) > 1:
-        raise Unreadable("rows of unequal length")
-    if environment == "vmatrix":
-        return ("det", *rows)
-    if environment not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"):
-        raise Unreadable(f"{environment} is no matrix")
-    return ("matrix", *rows)
-
-
 def entries(node: Node) -> Rows | None:
-    """The entries of an expression in matrices; None where it is none, or its shapes disagree."""
+    """The entries of a matrix expression; None if it is not a matrix or the shapes disagree."""
     match node[0]:
         case "matrix":
             rows = [list(row) for row in node[1:]]
@@ -30,17 +18,17 @@ def entries(node: Node) -> Rows | None:
         case "add":
             total = entries(node[1])
             for part in map(entries, node[2:]):
-                total = _added(total, part)
+                total = _add(total, part)
             return total
         case "mul":
-            return _multiplied(node[1], node[2])
+            return _multiply(node[1], node[2])
         case "div":
             rows = entries(node[1])
             return rows and [[("div", entry, node[2]) for entry in row] for row in rows]
     return None
 
 
-def _added(one: Rows | None, other: Rows | None) -> Rows | None:
+def _add(one: Rows | None, other: Rows | None) -> Rows | None:
     if not one or not other or [*map(len, one)] != [*map(len, other)]:
         return None
     return [
@@ -48,7 +36,7 @@ def _added(one: Rows | None, other: Rows | None) -> Rows | None:
     ]
 
 
-def _multiplied(left: Node, right: Node) -> Rows | None:
+def _multiply(left: Node, right: Node) -> Rows | None:
     one, other = entries(left), entries(right)
     if one is None or other is None:
         rows, factor = (one, right) if other is None else (other, left)

@@ -1,9 +1,9 @@
-r"""Sets of real numbers: intervals, unions, inequalities, finite sets, as one sorted list.
+r"""Sets of real numbers: intervals, unions, inequalities and finite sets, as sorted intervals.
 
-Knows that (0, 1), 0 < x < 1 and {x : 0 < x < 1} are the same set. A region is a list of intervals
-(low, high, low is in it, high is in it), apart from each other. Inequalities are read where they
-can be solved surely: both sides linear in one unknown, or the absolute value of such beside a
-number. What is no such set is None, and is compared by its parts elsewhere.
+Knows that (0, 1), 0 < x < 1 and {x : 0 < x < 1} are the same set. A region is a sorted list of
+disjoint intervals (low, high, contains low, contains high). Inequalities are solved where the
+solution is certain: both sides linear in one unknown, or the absolute value of a linear form
+against a number. Any other set is None, and is compared part by part elsewhere.
 """
 
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from itertools import pairwise
 
 import mpmath
 
-from asymrl.verifiers.equality.equations import line
-from asymrl.verifiers.equality.values import Beyond, Value, close, constant, number, symbols
-from asymrl.verifiers.latex.tree import Node
+from asymrl.verifiers.equality.equations import linear_form
+from asymrl.verifiers.equality.values import NoValue, Value, close, constant_value, to_mpmath
+from asymrl.verifiers.latex.tree import Node, symbols
 
 Interval = tuple[Value, Value, bool, bool]
 Region = list[Interval]
 
 INFINITY = mpmath.inf
-MAX_CONDITIONS = 60  # that are put together one by one
+MAX_CONDITIONS = 60  # more are not combined
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
 _ORDERS = frozenset(_FLIPPED)
-_LINE: Region = [(-INFINITY, INFINITY, False, False)]
+_REALS: Region = [(-INFINITY, INFINITY, False, False)]
 _SETS = ("cup", "cap", "without")
 
 
 def is_region(node: Node) -> bool:
-    """Whether the tree can only be a set of numbers, so that (a, b) beside it is an interval."""
+    """Whether the tree can only be a set of numbers, so that (a, b) in the other is an interval."""
     match node[0]:
         case "cup" | "cap" | "without" | "field" | "such" | "or":
             return True
         case "rel":
             return bool(_ORDERS & set(node[1])) or (node[1] == ("in",) and is_region(node[2][1]))
         case "tuple":
-            ends = [_end(child) for child in node[3:]]
+            ends = [_infinity_sign(child) for child in node[3:]]
             return len(ends) == 2 and (node[1:3] != ("(", ")") or bool({1, -1} & set(ends)))
         case "list":
             return all(child[0] == "rel" and is_region(child) for child in node[1:])
@@ -42,33 +42,33 @@ def is_region(node: Node) -> bool:
 
 
 def same_region(one: Node, other: Node) -> bool | None:
-    """Whether both are the same set, or the same sets of the same unknowns; None: not known."""
+    """Whether both are the same set, or the same sets for the same unknowns; None if unknown."""
     try:
         first, second = regions(one), regions(other)
-    except Beyond:
+    except NoValue:
         return None
     if not first or not second:
         return None
     if len(first) == len(second) == 1 and ("" in first or "" in second):
-        return all(map(_alike, first.values(), second.values()))
+        return all(map(_same_intervals, first.values(), second.values()))
     return first.keys() == second.keys() and all(
-        _alike(first[name], second[name]) for name in first
+        _same_intervals(first[name], second[name]) for name in first
     )
 
 
-def _alike(one: Region, other: Region) -> bool:
+def _same_intervals(one: Region, other: Region) -> bool:
     return len(one) == len(other) and all(
-        a[2:] == b[2:] and _level(a[0], b[0]) and _level(a[1], b[1])
+        a[2:] == b[2:] and _same_endpoint(a[0], b[0]) and _same_endpoint(a[1], b[1])
         for a, b in zip(one, other, strict=True)
     )
 
 
 def regions(node: Node) -> dict[str, Region] | None:
-    """What each unknown may be, under its name; under "" a set that names no unknown."""
+    """The set of values of each unknown, by name; "" is the name for a set without an unknown."""
     match node[0]:
         case "rel":
-            found = _relation(node)
-            return found and {found[0]: found[1]}
+            solved = _relation(node)
+            return solved and {solved[0]: solved[1]}
         case "or":
             return _alternatives([regions(child) for child in node[1:]])
         case "list":
@@ -78,14 +78,14 @@ def regions(node: Node) -> dict[str, Region] | None:
 
 
 def region(node: Node) -> Region | None:
-    """A set of numbers as intervals. Beyond where an endpoint has no value."""
+    """A set of numbers as intervals; None if it is not one. NoValue if an endpoint has no value."""
     match node[0]:
         case "empty":
             return []
         case "field":
-            return _LINE if node[1] == "R" else None
+            return _REALS if node[1] == "R" else None
         case "braces":
-            values = [constant(child) for child in node[1:]]
+            values = [constant_value(child) for child in node[1:]]
             return merged([(value, value, True, True) for value in values])
         case "tuple":
             return _interval(node)
@@ -105,14 +105,14 @@ def _union(parts: Sequence[Region]) -> Region:
 
 
 def _such(head: Node, condition: Node) -> Region | None:
-    """{x : ...} or {x in a set : ...}, the condition one on x alone."""
-    domain: Region | None = _LINE
+    """{x : ...} or {x in a set : ...}, where the condition is on x alone."""
+    domain: Region | None = _REALS
     if head[0] == "rel" and head[1] == ("in",):
         head, domain = head[2][0], region(head[2][1])
-    found = regions(condition)
-    if domain is None or head[0] != "sym" or not found or found.keys() != {head[1]}:
+    solutions = regions(condition)
+    if domain is None or head[0] != "sym" or not solutions or solutions.keys() != {head[1]}:
         return None
-    return intersection(domain, found[head[1]])
+    return intersection(domain, solutions[head[1]])
 
 
 def _alternatives(parts: list[dict[str, Region] | None]) -> dict[str, Region] | None:
@@ -124,56 +124,59 @@ def _alternatives(parts: list[dict[str, Region] | None]) -> dict[str, Region] | 
 
 
 def _conditions(node: Node) -> dict[str, Region] | None:
-    """x > 0, x < 5, y > 1: what holds at once, for each unknown.
+    """x > 0, x < 5, y > 1: the intersection of the conditions, for each unknown.
 
-    Conditions on one unknown that exclude each other are alternatives (x < 2, x > 3), as are sets.
+    Conditions that exclude each other (x < 2, x > 3) are alternatives, and so are sets.
     """
     if len(node) > MAX_CONDITIONS:
         return None
-    found: dict[str, list[Region]] = {}
+    by_name: dict[str, list[Region]] = {}
     for child in node[1:]:
         part = regions(child) if is_region(child) else None
         if part is None:
             return None
         for name, values in part.items():
-            found.setdefault(name, []).append(values)
+            by_name.setdefault(name, []).append(values)
     joined: dict[str, Region] = {}
-    for name, parts in found.items():
-        meeting = _LINE
+    for name, parts in by_name.items():
+        common = _REALS
         for part in parts:
-            meeting = intersection(meeting, part)
-        if meeting and not name:
+            common = intersection(common, part)
+        if common and not name:
             return None
-        joined[name] = meeting or _union(parts)
+        joined[name] = common or _union(parts)
     return joined if "" not in joined or len(joined) == 1 else None
 
 
-def _end(node: Node) -> int:
-    """1 for infinity, -1 for minus infinity, else 0."""
+def _infinity_sign(node: Node) -> int:
+    """1 for infinity, -1 for minus infinity, 0 for any other node."""
     if node == ("inf",):
         return 1
     return -1 if node == ("neg", ("inf",)) else 0
 
 
 def _interval(node: Node) -> Region | None:
-    """None too where it holds nothing: (2, 1) is a point of the plane and no empty interval."""
+    """The interval; None if it is empty, because (2, 1) is then a point of the plane."""
     opening, closing, *ends = node[1:]
     if len(ends) != 2 or opening == "langle":
         return None
-    low, high = (constant(end) if not _end(end) else _end(end) * INFINITY for end in ends)
-    if not _real(low) or not _real(high):
+    low, high = (
+        _infinity_sign(end) * INFINITY if _infinity_sign(end) else constant_value(end)
+        for end in ends
+    )
+    if not _is_real(low) or not _is_real(high):
         return None
     return merged([(low, high, opening == "[", closing == "]")]) or None
 
 
-def _real(value: Value) -> bool:
+def _is_real(value: Value) -> bool:
     return not isinstance(value, mpmath.mpc)
 
 
 def _relation(node: Node) -> tuple[str, Region] | None:
-    """The unknown of a chain of inequalities, and the values that it may take."""
+    """The unknown of a chain of inequalities and its possible values; None if not solvable."""
     operators = node[1]
-    operands = [_unknown(*given) for given in zip(node[2], node[3], strict=True)]
+    operands = [_as_unknown(*pair) for pair in zip(node[2], node[3], strict=True)]
     if operators == ("in",):
         values = region(operands[1])
         return None if operands[0][0] != "sym" or values is None else (operands[0][1], values)
@@ -183,17 +186,17 @@ def _relation(node: Node) -> tuple[str, Region] | None:
     if len(names) != 1 or len(operands) > MAX_CONDITIONS:
         return None
     (name,) = names
-    found: Region = _LINE
+    solution: Region = _REALS
     for operator, (left, right) in zip(operators, pairwise(operands), strict=True):
         part = _inequality(left, operator, right, name)
         if part is None:
             return None
-        found = intersection(found, part)
-    return (name, found) if found else None  # 2 < x < 1 is a slip and not the empty set
+        solution = intersection(solution, part)
+    return (name, solution) if solution else None  # 2 < x < 1 is a slip, not the empty set
 
 
 def symbolic_interval(node: Node) -> Node:
-    """a < x <= b as (a, b], whose ends need no value; anything else as it is."""
+    """a < x <= b as (a, b], even if the ends have no value; any other node unchanged."""
     if node[0] != "rel" or len(node[1]) != 2 or node[2][1][0] != "sym":
         return node
     ends, operators = node[2][::2], node[1]
@@ -209,8 +212,8 @@ def symbolic_interval(node: Node) -> Node:
     return ("tuple", opening, closing, *ends)
 
 
-def _unknown(operand: Node, label: bool) -> Node:
-    """What is written like a name, as f(x) or |AB|, is one unknown; |x| is what is done to one."""
+def _as_unknown(operand: Node, label: bool) -> Node:
+    """An operand that looks like a name, such as f(x) or |AB|, as one unknown; not |x|."""
     modulus = operand[:2] == ("call", "abs") and operand[2][0] == "sym"
     if not label or modulus or not symbols(operand):
         return operand
@@ -218,11 +221,11 @@ def _unknown(operand: Node, label: bool) -> Node:
 
 
 def _inequality(left: Node, operator: str, right: Node, name: str) -> Region | None:
-    """The solutions of one inequality in one unknown."""
-    if _end(left) or left[:2] != ("call", "abs") == right[:2]:
+    """The solutions of one inequality in one unknown; None if not solvable."""
+    if _infinity_sign(left) or left[:2] != ("call", "abs") == right[:2]:
         left, operator, right = right, _FLIPPED[operator], left
-    if _end(right):
-        return _half(operator, _end(right) * INFINITY) if left[0] == "sym" else None
+    if _infinity_sign(right):
+        return _ray(operator, _infinity_sign(right) * INFINITY) if left[0] == "sym" else None
     if left[:2] != ("call", "abs"):
         return _solved(("add", left, ("neg", right)), operator, name)
     if operator == "!=" or symbols(right):
@@ -235,17 +238,17 @@ def _inequality(left: Node, operator: str, right: Node, name: str) -> Region | N
 
 
 def _solved(difference: Node, operator: str, name: str) -> Region | None:
-    """Where m x + b is less (more) than 0."""
-    parts = line(difference, name)
-    slope = constant(parts[0]) if parts else 0
-    if parts is None or not _real(slope) or slope == 0:
+    """The x for which `m x + b operator 0` holds; None if the difference is not linear."""
+    parts = linear_form(difference, name)
+    slope = constant_value(parts[0]) if parts else 0
+    if parts is None or not _is_real(slope) or slope == 0:
         return None
-    bound = constant(("neg", ("div", parts[1], parts[0])))
-    return _half(_FLIPPED[operator] if slope < 0 else operator, bound) if _real(bound) else None
+    bound = constant_value(("neg", ("div", parts[1], parts[0])))
+    return _ray(_FLIPPED[operator] if slope < 0 else operator, bound) if _is_real(bound) else None
 
 
-def _half(operator: str, bound: Value) -> Region:
-    """The numbers less (more) than a bound, or all but it."""
+def _ray(operator: str, bound: Value) -> Region:
+    """The numbers below a bound, above it, or all except it."""
     match operator:
         case "<" | "<=":
             return merged([(-INFINITY, bound, False, operator == "<=")])
@@ -254,47 +257,47 @@ def _half(operator: str, bound: Value) -> Region:
     return [(-INFINITY, bound, False, False), (bound, INFINITY, False, False)]
 
 
-def _level(a: Value, b: Value) -> bool:
-    """Whether two endpoints are the same."""
-    if abs(number(a)) == INFINITY or abs(number(b)) == INFINITY:
-        return number(a) == number(b)
+def _same_endpoint(a: Value, b: Value) -> bool:
+    if abs(to_mpmath(a)) == INFINITY or abs(to_mpmath(b)) == INFINITY:
+        return to_mpmath(a) == to_mpmath(b)
     return close(a, b)
 
 
 def merged(intervals: Region) -> Region:
-    """The union, sorted, with intervals that touch made one."""
-    found: Region = []
-    proper = [i for i in intervals if not _nothing(i)]
-    for low, high, with_low, with_high in sorted(proper, key=lambda i: (number(i[0]), not i[2])):
-        if found:
-            before = found[-1]
-            touches = _level(before[1], low)
-            if (touches and (before[3] or with_low)) or (
-                not touches and number(low) < number(before[1])
+    """The union of intervals, sorted; intervals that touch are joined."""
+    union: Region = []
+    nonempty = [i for i in intervals if not _is_empty(i)]
+    nonempty.sort(key=lambda interval: (to_mpmath(interval[0]), not interval[2]))
+    for low, high, with_low, with_high in nonempty:
+        if union:
+            previous = union[-1]
+            touches = _same_endpoint(previous[1], low)
+            if (touches and (previous[3] or with_low)) or (
+                not touches and to_mpmath(low) < to_mpmath(previous[1])
             ):
-                if _level(before[1], high):
-                    found[-1] = (*before[:3], before[3] or with_high)
-                elif number(high) > number(before[1]):
-                    found[-1] = (before[0], high, before[2], with_high)
+                if _same_endpoint(previous[1], high):
+                    union[-1] = (*previous[:3], previous[3] or with_high)
+                elif to_mpmath(high) > to_mpmath(previous[1]):
+                    union[-1] = (previous[0], high, previous[2], with_high)
                 continue
-        found.append((low, high, with_low, with_high))
-    return found
+        union.append((low, high, with_low, with_high))
+    return union
 
 
-def _nothing(interval: Interval) -> bool:
+def _is_empty(interval: Interval) -> bool:
     low, high, with_low, with_high = interval
-    if _level(low, high):
+    if _same_endpoint(low, high):
         return not (with_low and with_high)
-    return number(low) > number(high)
+    return to_mpmath(low) > to_mpmath(high)
 
 
-def complement(of: Region) -> Region:
-    found: Region = []
+def complement(region: Region) -> Region:
+    gaps: Region = []
     low, with_low = -INFINITY, False
-    for start, end, with_start, with_end in of:
-        found.append((low, start, with_low, not with_start))
+    for start, end, with_start, with_end in region:
+        gaps.append((low, start, with_low, not with_start))
         low, with_low = end, not with_end
-    return merged([*found, (low, INFINITY, with_low, False)])
+    return merged([*gaps, (low, INFINITY, with_low, False)])
 
 
 def intersection(one: Region, other: Region) -> Region:

@@ -1,8 +1,8 @@
-"""Sums, products, integrals and limits of golds, worked out by sympy.
+r"""Evaluates the sums, products, integrals and limits of a gold with sympy.
 
-Knows our trees and sympy's constructors: an expression is built object by object and read back so,
-and no text is handed to sympy. What has no constructor here, what is too large and what sympy
-leaves as it stands raises Beyond. Time is bounded only by the deadline of the pool.
+Knows our trees and sympy's constructors: an expression is built object by object and read back the
+same way, so sympy never parses text. Raises NoValue if sympy has no constructor for a node, if the
+expression is too large, or if sympy leaves it unevaluated. Time is bounded by the pool's deadline.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import sympy
 from sympy.polys.monomials import MonomialOps
 
 from asymrl.verifiers import sandbox
-from asymrl.verifiers.equality.values import Beyond
+from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.latex.tree import OPERATORS, Node
 
 MAX_NUMBER = 10**60
@@ -30,38 +30,41 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _NAMES = {function: name for name, function in _FUNCTIONS.items() if name != "log"}
 
 
-# sympy writes and compiles the arithmetic of polynomials when it first meets so many unknowns, and
-# keeps it. A fenced worker compiles nothing: so all of it now.
+# sympy compiles polynomial arithmetic when it first meets a number of unknowns, and caches it. A
+# sandboxed worker cannot compile, so this is done at import.
 for _unknowns in range(1, 33):
-    _made = MonomialOps(_unknowns)
+    _operations = MonomialOps(_unknowns)
     for _name in ["mul", "pow", "mulpow", "ldiv", "div", "lcm", "gcd"]:
-        getattr(_made, _name)()
+        getattr(_operations, _name)()
 
 
-def unfinished(node: Node) -> bool:
-    """Whether an operator is in the tree that is still to be worked out."""
+def has_operators(node: Node) -> bool:
+    """Whether the tree contains a sum, product, integral or limit."""
     return bool(node) and (
-        node[0] in OPERATORS or any(unfinished(part) for part in node if isinstance(part, tuple))
+        node[0] in OPERATORS or any(has_operators(part) for part in node if isinstance(part, tuple))
     )
 
 
-def finished(node: Node) -> Node:
-    """The tree with its operators worked out. Beyond if one cannot be."""
-    if not unfinished(node):
+def evaluate_operators(node: Node) -> Node:
+    """The tree with its sums, products, integrals and limits replaced by their values.
+
+    Raises NoValue if sympy finds no value for one of them.
+    """
+    if not has_operators(node):
         return node
     if node[0] not in OPERATORS:
-        return tuple(finished(part) if isinstance(part, tuple) else part for part in node)
+        return tuple(evaluate_operators(part) if isinstance(part, tuple) else part for part in node)
     try:
-        return _tree(_worked_out(node))
-    except sandbox.Refused as error:
-        raise Beyond("sympy would compile something") from error
+        return _from_sympy(_evaluate(node))
+    except sandbox.Blocked as error:
+        raise NoValue("sympy tried to compile code") from error
     except (ValueError, TypeError, ArithmeticError, NotImplementedError, AttributeError) as error:
-        raise Beyond(f"sympy: {error}") from error
+        raise NoValue(f"sympy: {error}") from error
 
 
-def _worked_out(node: Node) -> Any:
+def _evaluate(node: Node) -> Any:
     kind, body, variable, *bounds = node
-    name, inner, ends = _object(variable), _object(body), [_object(bound) for bound in bounds]
+    name, inner, ends = _to_sympy(variable), _to_sympy(body), [_to_sympy(bound) for bound in bounds]
     match kind:
         case "lim":
             return sympy.limit(inner, name, ends[0])
@@ -69,11 +72,11 @@ def _worked_out(node: Node) -> Any:
             return sympy.integrate(inner, (name, *ends))
     span = ends[1] - ends[0]
     if span.is_Number and span.is_finite and not 0 <= span <= MAX_TERMS:
-        raise Beyond("too many terms, or none")
+        raise NoValue("an empty sum, or too many terms")
     return (sympy.summation if kind == "sum" else sympy.product)(inner, (name, *ends))
 
 
-def _object(node: Node) -> Any:
+def _to_sympy(node: Node) -> Any:
     """A tree as a sympy object."""
     kind = node[0]
     match kind:
@@ -84,11 +87,11 @@ def _object(node: Node) -> Any:
         case "inf":
             return sympy.oo
         case "call" if node[1] in _FUNCTIONS:
-            arguments = [_object(part) for part in node[2:]]
+            arguments = [_to_sympy(part) for part in node[2:]]
             return _FUNCTIONS[node[1]](*arguments)
     if kind in OPERATORS:
-        return _worked_out(node)
-    parts = [_object(part) for part in node[1:] if isinstance(part, tuple)]
+        return _evaluate(node)
+    parts = [_to_sympy(part) for part in node[1:] if isinstance(part, tuple)]
     match kind, parts:
         case "add", _:
             return sympy.Add(*parts)
@@ -100,48 +103,48 @@ def _object(node: Node) -> Any:
             return sympy.Mul(-1, a)
         case "fact", [a]:
             if a.is_Number and not 0 <= a <= MAX_POWER:
-                raise Beyond("a factorial too large")
+                raise NoValue("a factorial that is too large")
             return sympy.factorial(a)
         case "pow", [a, b]:
             if (b.is_Number and abs(b) > MAX_POWER) or (a.is_negative and not b.is_integer):
-                raise Beyond("a power too large, or of which we take another root than sympy")
+                raise NoValue("a power that is too large, or whose root sympy chooses differently")
             return sympy.Pow(a, b)
-    raise Beyond(f"a {kind} is nothing to sympy")
+    raise NoValue(f"sympy has no {kind}")
 
 
 def _rational(value: Fraction) -> Any:
     if max(abs(value.numerator), value.denominator) > MAX_NUMBER:
-        raise Beyond("a number too large")
+        raise NoValue("a number that is too large")
     return sympy.Rational(value.numerator, value.denominator)
 
 
-def _tree(found: Any) -> Node:
+def _from_sympy(expression: Any) -> Node:
     """A sympy object as a tree."""
-    if found.is_Rational:
-        return ("num", Fraction(int(found.p), int(found.q)))
+    if expression.is_Rational:
+        return ("num", Fraction(int(expression.p), int(expression.q)))
     for name, constant in _CONSTANTS.items():
-        if found == constant:
+        if expression == constant:
             return ("sym", name)
-    if found.is_Symbol:
-        return ("sym", found.name)
-    if found == sympy.oo:
+    if expression.is_Symbol:
+        return ("sym", expression.name)
+    if expression == sympy.oo:
         return ("inf",)
-    if found == -sympy.oo:
+    if expression == -sympy.oo:
         return ("neg", ("inf",))
-    parts = [_tree(part) for part in found.args]
-    if found.is_Add:
+    parts = [_from_sympy(part) for part in expression.args]
+    if expression.is_Add:
         return ("add", *parts)
-    if found.is_Mul:
+    if expression.is_Mul:
         node = parts[0]
         for part in parts[1:]:
             node = ("mul", node, part)
         return node
-    if found.is_Pow:
+    if expression.is_Pow:
         return ("pow", *parts)
-    if isinstance(found, sympy.exp):
+    if isinstance(expression, sympy.exp):
         return ("pow", ("sym", "e"), *parts)
-    if isinstance(found, sympy.factorial):
+    if isinstance(expression, sympy.factorial):
         return ("fact", *parts)
-    if found.func in _NAMES:
-        return ("call", _NAMES[found.func], *parts)
-    raise Beyond(f"{type(found).__name__} is no number")
+    if expression.func in _NAMES:
+        return ("call", _NAMES[expression.func], *parts)
+    raise NoValue(f"sympy returned a {type(expression).__name__}")

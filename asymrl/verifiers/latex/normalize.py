@@ -1,13 +1,13 @@
-r"""Plainer LaTeX for the same mathematics: unicode, formatting, text wrappers, spacing.
+r"""Simplifies LaTeX before it is parsed: unicode, formatting, text macros, spacing.
 
-Knows how answers are written; not what they mean. `plain` is what the grammar is given: one
-notation for every macro that only changes how something looks.
+Knows how answers are written, not what they mean. Macros that look different and mean the same
+come out as one notation.
 """
 
 import re
 import unicodedata
 
-MAX_CHARS = 10_000  # of an answer that is read as mathematics; a longer one is compared as text
+MAX_CHARS = 10_000  # longer answers are not parsed, only compared as text
 
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
@@ -77,7 +77,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )  # fmt: skip
 _WORDS = re.compile(rf"\\(?:{_WORD_MACROS})\s*\{{([^{{}}]*)\}}")
-# A comma that is written as of thousands, and not as of a list, is marked so.
+# Marks a comma that is written as a thousands separator, not as a list separator.
 _JOINED = re.compile("(?<=\\d)\N{WORD JOINER}(?=\\d)")
 _ORDINAL = re.compile(
     rf"(?<![\d.])(\d+)\s*\^?\s*(\{{)?\s*(?:\\(?:{_WORD_MACROS})\s*\{{\s*(st|nd|rd|th)\s*\}}"
@@ -86,8 +86,8 @@ _ORDINAL = re.compile(
 _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d/])")
 
 
-def plain(latex: str) -> str:
-    """The answer in one notation: ASCII, no formatting, spaces where they may matter."""
+def simplify_notation(latex: str) -> str:
+    """The answer in one notation: ASCII, no formatting, spaces only where they can matter."""
     text = _VULGAR.sub(r" \1", latex)
     text = "".join(
         f"^{{{_SUPERSCRIPTS[char]}}}" if char in _SUPERSCRIPTS
@@ -102,23 +102,23 @@ def plain(latex: str) -> str:
         text = pattern.sub(replacement, text)
     text = _JOINED.sub("", text).replace("\N{WORD JOINER}", ",")
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
-    text = _ORDINAL.sub(_counted, text)
+    text = _ORDINAL.sub(_drop_suffix, text)
     return text.strip().rstrip(".,;").strip()
 
 
-def _counted(match: re.Match[str]) -> str:
-    """The number of an ordinal; what is none (3st) as it stands."""
+def _drop_suffix(match: re.Match[str]) -> str:
+    """The number of an ordinal, 3 for 3rd. An invalid ordinal (3st) stays."""
     number, suffix = match[1], match[3] or match[4]
     last = "0" if number[-2:-1] == "1" else number[-1]
     return number if {"1": "st", "2": "nd", "3": "rd"}.get(last, "th") == suffix else match[0]
 
 
-def words(latex: str) -> str:
-    r"""The answer as words: `\text{}` opened, no spaces or punctuation, lower case."""
-    text = _WORDS.sub(r"\1", plain(latex))
+def normalise_words(latex: str) -> str:
+    r"""The answer as words: no `\text{}`, spaces or punctuation, lower case."""
+    text = _WORDS.sub(r"\1", simplify_notation(latex))
     return re.sub(r"[\s.,;:!?'\"$\\{}()*_-]+", "", text).casefold()
 
 
-def unwrapped(latex: str) -> str:
-    r"""The answer with the contents of `\text{...}` and the like in place, for choices."""
-    return _WORDS.sub(r"\1", plain(latex)).strip()
+def without_text_macros(latex: str) -> str:
+    r"""The answer with each `\text{...}` or the like replaced by its content."""
+    return _WORDS.sub(r"\1", simplify_notation(latex)).strip()
