@@ -25,13 +25,17 @@ BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
 # Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
 EVALUATE := $(BIN)/accelerate launch eval.py --avg-at paper --temperature 0.4 --replace
 
+# two workers; each file stays in one
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+FAST := tests/test_floors.py tests/test_statistics.py $(addprefix tests/,algo config data verifiers report)
+
 BENCH := runs/bench
 BENCH_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BENCH)/venv/bin/python -m pip install --quiet --constraint constraints.txt
 PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack demo demo-stack test-setup test test-all check fix pocket bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
+.PHONY: help setup stack demo demo-stack test-setup test test-fast test-all check fix pocket bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%) table2-pocket claims-pocket grid-pocket
 .NOTPARALLEL: # every run takes the whole machine
 
@@ -132,10 +136,13 @@ else
 endif
 
 test: test-setup ## every test that this machine can run; what it skips is named
-	$(BIN)/python -m pytest -m 'not long'
+	$(PYTEST) -m 'not long'
+
+test-fast: $(VENV)/test ## the tests that need no engine and start no program, under a minute
+	$(PYTEST) -m 'not long and not slow' $(FAST)
 
 test-all: test-setup ## with the tests marked long (minutes), and a headless browser if one is installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/test ## ruff, format, pyright; changes nothing
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
 import pytest
 import torch
@@ -21,6 +21,19 @@ from tests.helpers.paths import SHARED_DATA  # noqa: E402
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None, max_examples=50)  # a shared machine is slow
 settings.load_profile("untimed")
+
+
+# these compile DeepSpeed's ops or handle the lock of that build
+ONE_BUILD = ("test_policies.py", "test_sharded.py", "test_bad_days.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: a file runs in one worker, files of ONE_BUILD in the same one. The slowest
+    folder comes first, so that the workers end together."""
+    for item in items:
+        name = "one build" if item.path.name in ONE_BUILD else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: item.path.parent.name != "stack")
 
 
 @pytest.fixture(scope="session")
