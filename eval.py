@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
             ),
             replace=arguments.replace,
         )
-    console.print(evaluate.table(results))
+    console.print(evaluate.results_table(results))
     print(f"every sample, and summary.json: {folder}")
 
 

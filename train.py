@@ -102,7 +102,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
     from asymrl.engines import build, pretrained
     from asymrl.engines import distributed as worlds
     from asymrl.evaluation import evaluate
-    from asymrl.evaluation.results_folder import digest
+    from asymrl.evaluation.results_folder import problems_digest
     from asymrl.run import checkpoint
     from asymrl.run import folder as run_folder
     from asymrl.run.watchdog import Watchdog
@@ -127,7 +127,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
                 checkpoint.check_digests(found)
             tokenizer = pretrained.load_tokenizer(config.model)
             problems, benchmarks = load_problems(config, tokenizer, verifier)
-            data = digest(list(chain(problems, *benchmarks.values())))
+            data = problems_digest(list(chain(problems, *benchmarks.values())))
             if found and not another:
                 checkpoint.check_same_data(found, data)
         room = room_for(config, [problems, *benchmarks.values()])

@@ -319,21 +319,21 @@ def test_a_checkpoint_without_its_chat_template_is_refused(one_problem, copy, ca
 
 def test_what_is_not_as_in_training_is_said(one_problem, copy, capsys) -> None:
     assert evaluation.main([*one_problem, "--temperature", "1"]) == 0
-    assert "not as in" not in capsys.readouterr().err
+    assert "differs from" not in capsys.readouterr().err
     assert evaluation.main([*one_problem, "--max-tokens", "3", "--replace"]) == 0
     note = capsys.readouterr().err
-    assert "not as in the training's own evaluations: temperature 0.4 (there 1)" in note
-    assert "max_tokens 3 (there 6)" in note
+    assert "differs from the evaluations during training: temperature 0.4 (training: 1)" in note
+    assert "max_tokens 3 (training: 6)" in note
 
 
 def test_responses_beyond_the_models_positions_are_refused(
     one_problem, model_folder, capsys
 ) -> None:
     line = refused(capsys, *one_problem, "--max-tokens", "1020", program=evaluation)
-    assert "positions for 1024; valid is --max-tokens 1019 or less" in line
+    assert "has 1024; use --max-tokens 1019 or less" in line
     plain = [*one_problem[2:], "--ckpt", str(model_folder), "--avg-at", "1"]
     assert evaluation.main(plain) == 0  # a default gives way
-    assert "the model has positions for 1024" in capsys.readouterr().err
+    assert "the model has 1024 positions" in capsys.readouterr().err
 
 
 def test_an_engine_that_is_not_there_is_refused(one_problem, capsys, monkeypatch) -> None:
@@ -358,7 +358,7 @@ def test_a_checkpoint_with_another_chat_template_is_refused(
     template.write_text("Well: " + template.read_text())
     arguments = ["--ckpt", str(checkpoint), "--output", str(tmp_path / "out")]
     line = refused(capsys, *arguments, program=evaluation)
-    assert "chat template is not the one that it was trained with" in line
+    assert "chat template differs from the one used in training" in line
 
 
 def test_a_report_of_no_run_is_refused(tmp_path: Path, capsys) -> None:

@@ -67,7 +67,7 @@ def test_the_folder_of_a_run_is_no_model(one_problem, finished: Path, capsys) ->
         assert capsys.readouterr().err.endswith(valid)
     logged = str(finished / "rollouts")
     assert evaluation.main(["--ckpt", logged, *one_problem[2:]]) == 2
-    assert f"{logged} is no model folder: config.json is missing" in capsys.readouterr().err
+    assert f"{logged} is not a model folder: config.json is missing" in capsys.readouterr().err
 
 
 def test_two_configs_and_half_a_flag_are_refused(capsys) -> None:
@@ -94,7 +94,7 @@ def test_a_name_that_no_file_can_have_is_refused(one_problem, capsys, flag: str)
 def test_a_plain_model_is_told_how_it_is_asked(one_problem, model_folder, capsys) -> None:
     plain = ["--ckpt", str(model_folder), *one_problem[2:], "--avg-at", "1", "--max-tokens", "4"]
     assert evaluation.main(plain) == 0
-    assert "has no asymrl.json, so it is asked in the usual way" in capsys.readouterr().err
+    assert "has no asymrl.json, so the default prompt is used" in capsys.readouterr().err
     assert evaluation.main([*one_problem, "--avg-at", "1", "--replace"]) == 0
     assert "has no asymrl.json" not in capsys.readouterr().err
 
@@ -108,7 +108,7 @@ def test_damaged_files_of_a_model_are_named(
     shutil.copytree(model_folder, damaged)
     (damaged / name).write_text(text)
     assert evaluation.main(["--ckpt", str(damaged), *one_problem[2:]]) == 2
-    assert f"error: {damaged / name} is damaged" in capsys.readouterr().err
+    assert f"error: {damaged / name}: " in capsys.readouterr().err
     assert not Path(one_problem[-1]).exists()
 
 
@@ -126,7 +126,7 @@ def test_a_problem_beyond_the_models_positions_is_refused(one_problem, tmp_path,
     (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
     assert evaluation.main(one_problem) == 2
     said = capsys.readouterr().err
-    assert "has positions for 1024" in said and "shorter problems" in said
+    assert "has only 1024 positions" in said and "shorter problems" in said
 
 
 def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path, capsys) -> None:

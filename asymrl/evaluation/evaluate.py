@@ -1,7 +1,7 @@
-"""Benchmarks: sample, verify, keep, count. Used by the loop and by eval.py.
+"""Evaluates a model on benchmarks: generate, verify, save, score. Used by training and by eval.py.
 
-Knows an engine and a verifier by their protocols; nothing of training. What the numbers are is
-scores.py, where the samples lie samples.py.
+Knows the protocols of engines and verifiers; nothing about training. scores.py defines the numbers,
+results_folder.py the files.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from rich.table import Column, Table
 
 from asymrl.engines.distributed import World
 from asymrl.engines.rollout import RolloutEngine
-from asymrl.evaluation import results_folder as stored
-from asymrl.evaluation import scores
-from asymrl.evaluation.scores import Estimate, Scores
+from asymrl.evaluation import results_folder, scores
+from asymrl.evaluation.results_folder import SampleRow
+from asymrl.evaluation.scores import Scores
 from asymrl.run.tracking import Tracker
+from asymrl.statistics import MeanEstimate, mean_of_estimates
 from asymrl.training.rollout import Progress, generate_and_verify, sample_rows
 from asymrl.types import Problem, Request, Sampling, derive_seed
 from asymrl.verifiers import Verifier
@@ -42,109 +43,131 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     replace: bool = False,
 ) -> list[Scores]:
-    """Score every benchmark; summary.json and <benchmark>.jsonl (every sample) go to `folder`.
+    """Score every benchmark; write <benchmark>.jsonl (every sample) and summary.json to `folder`.
 
-    engine: makes one, and is called only where samples are missing. samples: how many a problem, by
-    the benchmark's name. chunk: samples of each engine between two saves; None: a benchmark at a
-    time. settings: what the samples depend on; with it, samples that are there are gone on from
-    (UserError where they are of other settings, or with replace they go, once there is an engine to
-    draw others); without, drawn anew.
-    Samples' seeds depend on (seed, benchmark, problem, sample) alone, so two evaluations differ by
-    the weights alone; and chunks do not depend on what was there, so one that was killed and
-    started again draws what an uninterrupted one would have.
+    engine: a factory, called only if samples are missing. samples: samples a problem, by benchmark
+    name. chunk: samples of each engine between two saves; None: a whole benchmark.
+
+    settings: everything that the samples depend on. With it, existing samples are reused; if they
+    have other settings, UserError is raised, or with `replace` they are deleted once the engine has
+    loaded. Without it (in training), existing samples are deleted.
+
+    A sample's seed depends on (seed, benchmark, problem, sample) only, so two evaluations differ by
+    their weights only. Chunk borders do not depend on existing samples, so a resumed evaluation
+    generates what an uninterrupted one would have.
     """
-    asked = {
-        name: requests_of(name, problems, samples(name), seed)
+    requests = {
+        name: make_requests(name, problems, samples(name), seed)
         for name, problems in benchmarks.items()
     }
     engines = world.size // world.tensor_parallel
-    sizes = {
-        name: max(1, chunk * engines // requests[0].samples) if chunk else len(requests)
-        for name, requests in asked.items()
+    chunks = {  # in problems
+        name: max(1, chunk * engines // part[0].samples) if chunk else len(part)
+        for name, part in requests.items()
     }
-    with world.in_turn():  # the first cuts off what was half-written, then all read
-        ours = settings is None or stored.usable(folder, settings, replace=replace)
-        rows = begun(folder, asked, sizes, settings, first=world.first, ours=ours)
-    total = sum(request.samples for requests in asked.values() for request in requests)
+    with world.in_turn():  # rank 0 truncates half-written files before the other ranks read them
+        resume = settings is not None and results_folder.can_resume(
+            folder, settings, replace=replace
+        )
+        rows = existing_rows(folder, requests, chunks, settings, resume, is_first=world.first)
+    total = sum(request.samples for part in requests.values() for request in part)
     done = sum(map(len, rows.values()))
     progress(done, total)
-    making = {"verifier": verifier, "sampling": sampling, "world": world}
     if done < total:
-        making["engine"] = engine()
+        generate = partial(
+            generate_and_verify, engine=engine(), verifier=verifier, sampling=sampling, world=world
+        )
         if settings is not None and world.first:
-            stored.record_settings(folder, settings, anew=not ours)
-    for name, requests in asked.items():
-        for first in range(len(rows[name]) // requests[0].samples, len(requests), sizes[name]):
-            part = requests[first : first + sizes[name]]
-            drawn = sum(request.samples for request in part)
-            told = partial(tell, progress, done, drawn, total)
-            new = list(sample_rows(part, *generate_and_verify(part, told, **making)))
+            results_folder.record_settings(folder, settings, replace=not resume)
+        for name, chunk_requests in missing_chunks(requests, chunks, rows):
+            count = sum(request.samples for request in chunk_requests)
+            report = partial(report_progress, progress, done, count, total)
+            new_rows = list(sample_rows(chunk_requests, *generate(chunk_requests, report)))
             if world.first:
-                stored.append(folder / f"{name}.jsonl", new)
-            rows[name] += new
-            done += drawn
-    results = [scored(name, rows[name], requests) for name, requests in asked.items()]
+                results_folder.append_rows(folder / f"{name}.jsonl", new_rows)
+            rows[name] += new_rows
+            done += count
+    results = [score_rows(name, rows[name], part[0].samples) for name, part in requests.items()]
     if world.first:
-        stored.write_summary(folder, summary(results, sampling, seed))
+        results_folder.write_summary(folder, summary(results, sampling, seed))
     return results
 
 
-def begun(
-    folder: Path,
-    asked: Mapping[str, Sequence[Request]],
-    sizes: Mapping[str, int],
-    settings: Mapping[str, Any] | None,
-    *,
-    first: bool,
-    ours: bool,
-) -> dict[str, list[stored.Row]]:
-    """The samples that need not be drawn, by benchmark: whole chunks of `sizes` problems; with hf,
-    whose tokens do not depend on the chunk, whole problems. ours: what is there may be used."""
-    if not ours:
-        return {name: [] for name in asked}
-    alone = settings is not None and settings.get("engine") == "hf"
-    if first and settings is None:
-        for name in asked:
-            (folder / f"{name}.jsonl").unlink(missing_ok=True)
-    return {
-        name: stored.reusable_rows(
-            folder / f"{name}.jsonl", requests, 1 if alone else sizes[name], cut=first
-        )
-        for name, requests in asked.items()
-    }
-
-
-def requests_of(name: str, problems: Sequence[Problem], samples: int, seed: int) -> list[Request]:
+def make_requests(name: str, problems: Sequence[Problem], samples: int, seed: int) -> list[Request]:
     return [
         Request(problem=problem, draw=n, samples=samples, seed=derive_seed(seed, "eval", name, n))
         for n, problem in enumerate(problems)
     ]
 
 
-def tell(progress: Progress, before: int, drawn: int, total: int, done: int, mine: int) -> None:
-    """A rank's own count stands for all: of `drawn` samples it does `mine`."""
-    progress(before + done * drawn // max(1, mine), total)
+def existing_rows(
+    folder: Path,
+    requests: Mapping[str, Sequence[Request]],
+    chunks: Mapping[str, int],
+    settings: Mapping[str, Any] | None,
+    resume: bool,
+    *,
+    is_first: bool,
+) -> dict[str, list[SampleRow]]:
+    """The rows that need not be generated again, by benchmark; without settings the files are
+    deleted.
+
+    Rows are reused in whole chunks, since with vLLM tokens depend on the batch. With hf they do
+    not, and every complete problem is reused.
+    """
+    files = {name: folder / f"{name}.jsonl" for name in requests}
+    if settings is None and is_first:
+        for file in files.values():
+            file.unlink(missing_ok=True)
+    if settings is None or not resume:
+        return {name: [] for name in requests}
+    by_problem = settings.get("engine") == "hf"
+    return {
+        name: results_folder.reusable_rows(
+            files[name], part, 1 if by_problem else chunks[name], truncate=is_first
+        )
+        for name, part in requests.items()
+    }
 
 
-def scored(name: str, rows: Sequence[Mapping[str, Any]], requests: Sequence[Request]) -> Scores:
-    found, k = [scores.sample_of(row) for row in rows], requests[0].samples
-    return scores.score(name, [found[i : i + k] for i in range(0, len(found), k)])
+def missing_chunks(
+    requests: Mapping[str, Sequence[Request]],
+    chunks: Mapping[str, int],
+    rows: Mapping[str, Sequence[SampleRow]],
+) -> list[tuple[str, Sequence[Request]]]:
+    """(benchmark, its next requests) for everything that has no rows yet."""
+    return [
+        (name, part[start : start + chunks[name]])
+        for name, part in requests.items()
+        for start in range(len(rows[name]) // part[0].samples, len(part), chunks[name])
+    ]
+
+
+def report_progress(
+    progress: Progress, before: int, count: int, total: int, rank_done: int, rank_count: int
+) -> None:
+    """Scale this rank's progress to all ranks: a chunk has `count` samples, this rank `rank_count`
+    of them."""
+    progress(before + rank_done * count // max(1, rank_count), total)
+
+
+def score_rows(name: str, rows: Sequence[SampleRow], samples: int) -> Scores:
+    results = [scores.sample_result(row) for row in rows]
+    groups = [results[i : i + samples] for i in range(0, len(results), samples)]
+    return scores.score_benchmark(name, groups)
 
 
 def summary(results: Sequence[Scores], sampling: Sampling, seed: int) -> dict[str, Any]:
-    """summary.json. mean: over the benchmarks, where there are any."""
-    means = {
-        name: scores.sure(scores.over_benchmarks(of_all), "value")
-        for name, of_all in (
-            ("avg", [one.avg for one in results]),
-            ("majority", [one.majority for one in results]),
-        )
-        if of_all
-    }
+    """The content of summary.json. mean: over the benchmarks; empty without any."""
+    means = {}
+    if results:
+        for name in ("avg", "majority"):
+            overall = mean_of_estimates([getattr(one, name) for one in results])
+            means[name] = scores.with_interval(overall, "value")
     return {
         "sampling": asdict(sampling),
         "seed": seed,
-        "benchmarks": {one.benchmark: scores.flat(one) for one in results},
+        "benchmarks": {one.benchmark: scores.summary_of(one) for one in results},
         "mean": means,
     }
 
@@ -152,7 +175,7 @@ def summary(results: Sequence[Scores], sampling: Sampling, seed: int) -> dict[st
 def at_step(
     step: int, *, run: Path, tracker: Tracker, engine: RolloutEngine, **arguments: Any
 ) -> dict[str, float]:
-    """`evaluate` during training: into eval/step-N of the run, as metrics."""
+    """`evaluate` during training: into eval/step-N of the run folder; returns metrics."""
     return metrics(
         evaluate(
             lambda: engine,
@@ -163,12 +186,24 @@ def at_step(
     )
 
 
-def table(results: Sequence[Scores]) -> Table:
-    """One row a benchmark, and the mean over them; percent, with standard errors."""
-    columns = ("avg@k", "pass@k", "maj@k", "k", "problems", "cut off", "no answer", "tokens")
-    drawn = Table(Column("benchmark", no_wrap=True), *(Column(c, justify="right") for c in columns))
+def metrics(results: Sequence[Scores]) -> dict[str, float]:
+    metrics = {}
     for one in results:
-        drawn.add_row(
+        metrics |= {
+            f"eval/{one.benchmark}/avg": one.avg.value,
+            f"eval/{one.benchmark}/stderr": one.avg.stderr,
+            f"eval/{one.benchmark}/pass_at_k": one.pass_at[one.samples].value,
+            f"eval/{one.benchmark}/truncated": one.truncated.value,
+        }
+    return metrics
+
+
+def results_table(results: Sequence[Scores]) -> Table:
+    """One row a benchmark, and the mean over them; percent, with standard errors."""
+    columns = ("avg@k", "pass@k", "maj@k", "k", "problems", "truncated", "no answer", "tokens")
+    table = Table(Column("benchmark", no_wrap=True), *(Column(c, justify="right") for c in columns))
+    for one in results:
+        table.add_row(
             escape(one.benchmark),
             percent(one.avg),
             percent(one.pass_at[one.samples]),
@@ -180,25 +215,13 @@ def table(results: Sequence[Scores]) -> Table:
             f"{one.length.value:.0f}",
         )
     if len(results) > 1:
-        drawn.add_section()
-        avg = scores.over_benchmarks([one.avg for one in results])
-        most = scores.over_benchmarks([one.majority for one in results])
-        drawn.add_row("mean", percent(avg), "", percent(most))
-    return drawn
+        table.add_section()
+        avg = mean_of_estimates([one.avg for one in results])
+        majority = mean_of_estimates([one.majority for one in results])
+        table.add_row("mean", percent(avg), "", percent(majority))
+    return table
 
 
-def percent(one: Estimate) -> str:
-    error = f" ± {100 * one.stderr:.2f}" if math.isfinite(one.stderr) else ""
-    return f"{100 * one.value:.2f}{error}"
-
-
-def metrics(results: Sequence[Scores]) -> dict[str, float]:
-    found = {}
-    for one in results:
-        found |= {
-            f"eval/{one.benchmark}/avg": one.avg.value,
-            f"eval/{one.benchmark}/stderr": one.avg.stderr,
-            f"eval/{one.benchmark}/pass_at_k": one.pass_at[one.samples].value,
-            f"eval/{one.benchmark}/truncated": one.truncated.value,
-        }
-    return found
+def percent(one: MeanEstimate) -> str:
+    stderr = f" ± {100 * one.stderr:.2f}" if math.isfinite(one.stderr) else ""
+    return f"{100 * one.value:.2f}{stderr}"

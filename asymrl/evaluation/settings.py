@@ -1,12 +1,10 @@
-"""How a model is asked in an evaluation: prompt, sampling, stop tokens, verifier, and what of that
-is not as in its training.
+"""How a model is evaluated: prompt, sampling, stop tokens, verifier, and differences to training.
 
-Knows checkpoints, configs and tokenizers; nothing of engines or of samples.
+Knows checkpoints, configs and tokenizers; no engine and no samples.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,42 +16,46 @@ from asymrl.config.load import load_config
 from asymrl.engines import pretrained
 from asymrl.errors import UserError
 from asymrl.evaluation import results_folder
+from asymrl.files import read_json
 from asymrl.run import checkpoint
 from asymrl.types import Problem, Sampling, frozen
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
-PLAIN_PROMPT = {"system": None, "user": BOXED, "template_kwargs": {"enable_thinking": False}}
-PLAIN_TOKENS = 4096
+DEFAULT_PROMPT = {"system": None, "user": BOXED, "template_kwargs": {"enable_thinking": False}}
+DEFAULT_MAX_TOKENS = 4096
 MODEL_JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-NOT_DEFINED = (
-    "{path} has no asymrl.json, so it is asked in the usual way: step by step, with a box for the "
-    "answer; --config NAME asks as that config does"
+DEFAULT_PROMPT_NOTE = (
+    "{path} has no asymrl.json, so the default prompt is used: reason step by step and put the "
+    "answer in a box; --config NAME uses the prompt of that config"
 )
 
 
 @frozen
 class EvaluatedModel:
-    """Who is asked, and how. max_tokens None: nothing is said of it. name: of the folder.
+    """A model and how it is prompted, sampled and verified.
 
-    which: the rule by which a run's checkpoint was chosen, in words, where it is one.
+    name: of the default output folder. max_tokens: None if neither checkpoint nor config sets it.
+    training_sampling: the sampling of the evaluations during training; may be empty. which: the
+    rule that selected this checkpoint of its run, in words; None for other models. notes: for the
+    user.
     """
 
-    model: Any
-    where: Path
+    model: schema.ModelConfig
+    folder: Path
     name: str
     tokenizer: Any
     prompt: Mapping[str, Any]
     stop_ids: tuple[int, ...]
     max_tokens: int | None
-    trained: Mapping[str, Any]  # how it was sampled in training's evaluations; may be empty
+    training_sampling: Mapping[str, Any]
     verifier: Mapping[str, Any]
     which: str | None
     notes: Sequence[str]
 
 
 def resolve_checkpoint(ckpt: str) -> str:
-    """A local folder by its own name, now: `latest` may name another one while this one is read.
-    A hub id stays. UserError for a folder without a model, such as a run's."""
+    """The real path of a local model folder, since `latest` may move during the evaluation. A hub
+    id is returned unchanged. UserError for a folder without a model, such as a run folder."""
     if not os.path.isdir(ckpt):
         return ckpt
     folder = Path(ckpt).resolve()
@@ -61,124 +63,132 @@ def resolve_checkpoint(ckpt: str) -> str:
         return str(folder)
     for inside in ("checkpoints/latest", "latest"):
         if (folder / inside).is_dir():
-            raise UserError(f"{ckpt} holds a run, and no model itself; valid is {ckpt}/{inside}")
-    raise UserError(f"{ckpt} is no model folder: config.json is missing")
+            raise UserError(f"{ckpt} is a run folder, not a model folder; valid is {ckpt}/{inside}")
+    raise UserError(f"{ckpt} is not a model folder: config.json is missing")
 
 
 def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
-    """By asymrl.json of a checkpoint, by the config of an untrained model, by default otherwise."""
+    """The settings of a config's untrained model, or of a checkpoint (its asymrl.json), or the
+    defaults for any other model. UserError if its chat template is missing or has changed."""
     config = load_config(config_name) if config_name else None
     model = config.model if config else schema.ModelConfig(path=ckpt or "")
-    where = Path(pretrained.locate(model.path)).resolve()
-    check_json_files(where)
+    folder = Path(pretrained.locate(model.path)).resolve()
+    check_json_files(folder)
     tokenizer = pretrained.load_tokenizer(model)
-    defined = checkpoint.definitions(where)
-    prompt = defined.prompt.model_dump() if defined else PLAIN_PROMPT
-    verifier = (defined.verifier if defined else schema.VerifierConfig()).model_dump()
-    drawn = defined.sampling.model_dump() if defined else {}
-    stop_ids = (
-        tuple(drawn.pop("stop_ids")) if defined else pretrained.stop_ids(model, tokenizer, ())
-    )
-    max_tokens = drawn.get("max_tokens")
+    definitions = checkpoint.definitions(folder)
+    check_chat_template(model.path, folder, tokenizer, definitions)
+    training_sampling: dict[str, Any] = {}
     if config:
-        prompt, verifier = config.data.prompt, config.verifier.model_dump()
+        prompt, verifier = config.data.prompt, config.verifier
         stop_ids = pretrained.stop_ids(model, tokenizer, config.rollout.stop)
         max_tokens = config.rollout.max_tokens
-        drawn = {}
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"{model.path}: its tokenizer has no chat template, and "
-            f"{'its prompt definition (asymrl.json)' if defined else 'the prompt'} is rendered "
-            "with one; valid is a model folder with chat_template.jinja"
-        )
-    if defined and defined.chat_template not in (None, pretrained.template_digest(tokenizer)):
-        raise UserError(
-            f"{where}: its chat template is not the one that it was trained with, by asymrl.json; "
-            "valid is the chat_template.jinja that the checkpoint was saved with"
-        )
-    unknown = [
-        f"{key} is not in the tokenizer's chat template, and so says nothing to it"
-        for key in prompt["template_kwargs"]
-        if key not in str(tokenizer.chat_template) and prompt is not PLAIN_PROMPT
-    ]
+    elif definitions:
+        prompt, verifier = definitions.prompt.model_dump(), definitions.verifier
+        training_sampling = definitions.sampling.model_dump()
+        stop_ids = tuple(training_sampling.pop("stop_ids"))
+        max_tokens = training_sampling.get("max_tokens")
+    else:
+        prompt, verifier = DEFAULT_PROMPT, schema.VerifierConfig()
+        stop_ids = pretrained.stop_ids(model, tokenizer, ())
+        max_tokens = None
+    which = definitions.which if definitions else None
     return EvaluatedModel(
         model=model,
-        where=where,
-        name=Path(config_name).name.removesuffix(".yaml") if config_name else name_of(where),
+        folder=folder,
+        name=Path(config_name).name.removesuffix(".yaml") if config_name else folder_name(folder),
         tokenizer=tokenizer,
         prompt=prompt,
         stop_ids=stop_ids,
         max_tokens=max_tokens,
-        trained=drawn,
-        verifier=verifier,
-        which=defined.which if defined else None,
+        training_sampling=training_sampling,
+        verifier=verifier.model_dump(),
+        which=which,
         notes=[
-            *([f"which checkpoint: {defined.which}"] if defined and defined.which else []),
-            *([] if defined or config else [NOT_DEFINED.format(path=model.path)]),
-            *unknown,
+            *([f"which checkpoint: {which}"] if which else []),
+            *([] if definitions or config else [DEFAULT_PROMPT_NOTE.format(path=model.path)]),
+            *(
+                f"template_kwargs.{key} has no effect: the chat template does not use it"
+                for key in prompt["template_kwargs"]
+                if key not in str(tokenizer.chat_template) and prompt is not DEFAULT_PROMPT
+            ),
         ],
     )
 
 
+def check_chat_template(
+    path: str, folder: Path, tokenizer: Any, definitions: checkpoint.Definitions | None
+) -> None:
+    if not tokenizer.chat_template:
+        prompt = "the prompt definition in asymrl.json" if definitions else "the prompt"
+        raise UserError(
+            f"{path}: the tokenizer has no chat template, which {prompt} requires; valid is a "
+            "model folder with chat_template.jinja"
+        )
+    if definitions is None or definitions.chat_template is None:
+        return
+    if definitions.chat_template != pretrained.template_digest(tokenizer):
+        raise UserError(
+            f"{folder}: the chat template differs from the one used in training (asymrl.json); "
+            "restore the chat_template.jinja that the checkpoint was saved with"
+        )
+
+
 def check_json_files(folder: Path) -> None:
-    """UserError where a model folder's JSON is none: libraries meet it with errors of any kind."""
+    """UserError if a JSON file of a model folder holds no JSON object: transformers raises errors
+    of many types for these."""
     for name in MODEL_JSON:
-        file = folder / name
-        try:
-            known = json.loads(file.read_bytes()) if file.is_file() else {}
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{file} is damaged and cannot be read: {error}") from None
-        if not isinstance(known, dict):
-            raise UserError(f"{file} is damaged: it holds no object")
+        if (folder / name).is_file():
+            read_json(folder / name)
 
 
-def name_of(checkpoint: Path) -> str:
-    """runs/NAME/checkpoints/step-N is NAME-step-N, so that two runs do not meet."""
-    if checkpoint.parent.name == "checkpoints":
-        return f"{checkpoint.parent.parent.name}-{checkpoint.name}"
-    return checkpoint.name
+def folder_name(folder: Path) -> str:
+    """NAME-step-N for runs/NAME/checkpoints/step-N, so that two runs get two output folders."""
+    if folder.parent.name == "checkpoints":
+        return f"{folder.parent.parent.name}-{folder.name}"
+    return folder.name
 
 
 def sampling(
-    asked: EvaluatedModel, longest: int, temperature: float, max_tokens: int | None
+    model: EvaluatedModel, longest_prompt: int, temperature: float, max_tokens: int | None
 ) -> tuple[Sampling, list[str]]:
-    """The sampling, and notes: what is not as in training, and where a default was cut to the
-    model's positions. longest: tokens of the longest prompt; UserError where it does not fit."""
-    most, notes = pretrained.positions(asked.model), []
-    wanted = max_tokens or asked.max_tokens or PLAIN_TOKENS
-    if most is not None and longest + wanted > most:
-        if longest >= most:
+    """The sampling, and notes on what differs from training or was reduced to fit the model.
+
+    longest_prompt: in tokens. Prompt and response must fit into the model's positions: a default
+    max_tokens is reduced, a chosen one raises UserError.
+    """
+    positions, notes = pretrained.positions(model.model), []
+    chosen = max_tokens or model.max_tokens
+    limit = chosen or DEFAULT_MAX_TOKENS
+    if positions is not None and longest_prompt + limit > positions:
+        if longest_prompt >= positions:
             raise UserError(
-                f"the longest prompt has {longest} tokens, and {asked.model.path} has positions "
-                f"for {most}, its response among them; valid are benchmarks with shorter problems"
+                f"the longest prompt has {longest_prompt} tokens, but {model.model.path} has only "
+                f"{positions} positions for prompt and response; use benchmarks with shorter "
+                "problems"
             )
-        if max_tokens or asked.max_tokens:
+        if chosen:
             raise UserError(
-                f"the longest prompt ({longest} tokens) with --max-tokens {wanted} needs "
-                f"{longest + wanted} tokens, and {asked.model.path} has positions for {most}; "
-                f"valid is --max-tokens {most - longest} or less"
+                f"the longest prompt ({longest_prompt} tokens) with --max-tokens {limit} needs "
+                f"{longest_prompt + limit} positions, but {model.model.path} has {positions}; use "
+                f"--max-tokens {positions - longest_prompt} or less"
             )
-        wanted = most - longest
-        notes.append(f"responses of at most {wanted} tokens: the model has positions for {most}")
-    how = Sampling(
-        temperature=temperature,
-        top_p=1.0,
-        top_k=0,
-        max_tokens=wanted,
-        stop_ids=asked.stop_ids,
+        limit = positions - longest_prompt
+        notes.append(f"max_tokens is reduced to {limit}: the model has {positions} positions")
+    sampling = Sampling(
+        temperature=temperature, top_p=1.0, top_k=0, max_tokens=limit, stop_ids=model.stop_ids
     )
-    changed = [
-        f"{key} {getattr(how, key):g} (there {there:g})"
-        for key, there in asked.trained.items()
-        if getattr(how, key) != there
+    changes = [
+        f"{key} {getattr(sampling, key):g} (training: {value:g})"
+        for key, value in model.training_sampling.items()
+        if getattr(sampling, key) != value
     ]
-    if changed:
-        notes.append(f"not as in the training's own evaluations: {', '.join(changed)}")
-    return how, notes
+    if changes:
+        notes.append(f"sampling differs from the evaluations during training: {', '.join(changes)}")
+    return sampling, notes
 
 
 def eval_settings(
-    asked: EvaluatedModel,
+    model: EvaluatedModel,
     benchmarks: Mapping[str, Sequence[Problem]],
     counts: Mapping[str, int],
     sampling: Sampling,
@@ -186,27 +196,29 @@ def eval_settings(
     engine: str,
     chunk: int,
 ) -> dict[str, Any]:
-    """What the samples depend on: settings.json, as JSON has it. counts: samples a problem; chunk:
-    samples of all processes between two saves, on which vLLM's depend."""
-    verifier = {k: v for k, v in asked.verifier.items() if k != "workers"}
+    """Everything that the samples depend on: the content of settings.json.
+
+    counts: samples a problem, by benchmark. chunk: samples of all processes between two saves;
+    vLLM's tokens depend on it.
+    """
+    path, revision = model.model.path, model.model.revision
     return {
-        "checkpoint": asked.model.path,
-        "which": asked.which,
-        "weights": results_folder.weights(asked.where)
-        or f"{asked.model.path}@{asked.model.revision}",
+        "checkpoint": path,
+        "which": model.which,
+        "weights": results_folder.weights_digest(model.folder) or f"{path}@{revision}",
         "engine": engine,
         **({"chunk": chunk} if engine == "vllm" else {}),
         "dtype": str(pretrained.default_dtype()).removeprefix("torch."),
-        "prompt": dict(asked.prompt),
+        "prompt": dict(model.prompt),
         "sampling": asdict(sampling) | {"stop_ids": list(sampling.stop_ids)},
-        "verifier": verifier,
+        "verifier": {key: v for key, v in model.verifier.items() if key != "workers"},
         "seed": seed,
         "benchmarks": {
             name: {
                 "source": problems[0].source,
                 "problems": len(problems),
                 "samples": counts[name],
-                "digest": results_folder.digest(problems),
+                "digest": results_folder.problems_digest(problems),
             }
             for name, problems in benchmarks.items()
         },

@@ -1,4 +1,4 @@
-"""Result folders side by side."""
+"""Comparing result folders."""
 
 import html
 import json
@@ -33,12 +33,17 @@ def folder(path: Path, rewards: Rewards, **row: Any) -> str:
     return str(path)
 
 
-def shown(capsys, *arguments: str) -> str:
+def output_of(capsys, *arguments: str) -> str:
     assert compare.main([*arguments]) == 0
     return capsys.readouterr().out
 
 
-def refused(capsys, *arguments: str) -> str:
+def squeezed(line: str) -> str:
+    """A line of a Markdown table without its padding."""
+    return re.sub(r"-+", "-", line) if line.startswith("|:") else re.sub(" +", " ", line)
+
+
+def error_of(capsys, *arguments: str) -> str:
     assert compare.main([*arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -48,9 +53,9 @@ WEAK: Rewards = {"a": [[0, 0], [1, 0], [0, 1], [0, 0]] * 5, "b": [[1, 0, 1]] * 6
 STRONG: Rewards = {"a": [[1, 0], [1, 1], [1, 1], [1, 0]] * 5, "b": [[1, 0, 1]] * 6}
 
 
-def test_two_folders_in_plain_words(tmp_path, capsys) -> None:
+def test_differences_are_stated_in_words(tmp_path, capsys) -> None:
     weak, strong = folder(tmp_path / "weak", WEAK), folder(tmp_path / "strong", STRONG)
-    out = shown(capsys, weak, strong)
+    out = output_of(capsys, weak, strong)
     assert re.search(
         r"a: strong - weak \+50.00 points, 95% \[.+\], 20 problems: strong is higher", out
     )
@@ -59,30 +64,30 @@ def test_two_folders_in_plain_words(tmp_path, capsys) -> None:
     )
     assert "mean: strong - weak +25.00 points" in out
     assert "10,000 resamples, seed 0" in out
-    assert "strong - weak" not in shown(capsys, strong, weak)  # the first is what one compares with
-    assert shown(capsys, weak, strong) == out
+    assert "strong - weak" not in output_of(capsys, strong, weak)  # each is compared with the first
+    assert output_of(capsys, weak, strong) == out
 
 
-def test_the_difference_and_its_interval_are_those_of_the_pairs(tmp_path, capsys) -> None:
+def test_interval_of_paired_differences_by_hand(tmp_path, capsys) -> None:
     """Differences of 0 and 1/2 in equal parts: the resampled mean is Binomial(20, 1/2) / 40, its
-    quantiles 6/40 and 14/40, and these are as far from 10/40 as 20 problems ask for."""
+    quantiles 6/40 and 14/40, widened about 10/40 for 20 problems."""
     rewards = {"a": [[1, 0], [0, 0]] * 10}
     one = folder(tmp_path / "one", {"a": [[0, 0], [0, 0]] * 10})
-    out = shown(capsys, one, folder(tmp_path / "two", rewards))
+    out = output_of(capsys, one, folder(tmp_path / "two", rewards))
     (low, high) = re.findall(r"\[\+([\d.]+), \+([\d.]+)\]", out)[0]
     half = 10 * math.sqrt(20 / 19) * 2.093024 / 1.959964
     assert (float(low), float(high)) == pytest.approx((25 - half, 25 + half), abs=0.005)
 
 
-def test_best_is_bold_and_second_underlined(tmp_path, capsys) -> None:
+def test_best_is_bold_and_second_is_underlined(tmp_path, capsys) -> None:
     rows = {"low": [[0, 0]] * 4, "mid_1": [[1, 0]] * 4, "mid_2": [[0, 1]] * 4, "top": [[1, 1]] * 4}
     folders = [folder(tmp_path / name, {"a": problems}) for name, problems in rows.items()]
     md, tex = tmp_path / "t.md", tmp_path / "t.tex"
-    shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
-    lines = md.read_text().splitlines()
+    output_of(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+    lines = [squeezed(line) for line in md.read_text().splitlines()]
     assert lines[:6] == [
-        "|  | a |",
-        "| --- | ---: |",
+        "| | a |",
+        "|:-|-:|",
         "| low | 0.00 ± 0.00 |",
         "| mid_1 | <u>50.00 ± 0.00</u> |",
         "| mid_2 | <u>50.00 ± 0.00</u> |",
@@ -98,32 +103,33 @@ def test_best_is_bold_and_second_underlined(tmp_path, capsys) -> None:
     ]
 
 
-def test_a_folder_alone_has_no_best(tmp_path, capsys) -> None:
+def test_a_single_folder_has_no_ranks(tmp_path, capsys) -> None:
     md = tmp_path / "t.md"
-    out = shown(capsys, folder(tmp_path / "one", WEAK), "--markdown", str(md))
+    out = output_of(capsys, folder(tmp_path / "one", WEAK), "--markdown", str(md))
     assert "**" not in md.read_text() and "resamples" not in out
-    assert "| one | 25.00 ± 5.74 | 66.67 ± 0.00 | 45.83 ± 2.87 |" in md.read_text()
+    row = squeezed(md.read_text().splitlines()[2])
+    assert row == "| one | 25.00 ± 5.74 | 66.67 ± 0.00 | 45.83 ± 2.87 |"
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path, capsys) -> None:
+def test_folders_with_equal_names_get_longer_names(tmp_path, capsys) -> None:
     for run in ("x", "y"):
         (tmp_path / run).mkdir()
     paths = [folder(tmp_path / run / "paper", WEAK) for run in ("x", "y")]
-    assert "y/paper - x/paper" in shown(capsys, *paths)
+    assert "y/paper - x/paper" in output_of(capsys, *paths)
 
 
-def test_other_problems_are_refused_by_name(tmp_path, capsys) -> None:
+def test_different_problems_are_an_error_that_names_them(tmp_path, capsys) -> None:
     one = folder(tmp_path / "one", WEAK)
     fewer = folder(tmp_path / "fewer", {"a": WEAK["a"][:18], "b": WEAK["b"]})
-    line = refused(capsys, one, fewer)
-    assert "of a, only one of them has 2 problems: a/18, a/19" in line
-    line = refused(capsys, one, folder(tmp_path / "without", {"a": WEAK["a"]}))
+    line = error_of(capsys, one, fewer)
+    assert "2 problems of a exist in only one of them: a/18, a/19" in line
+    line = error_of(capsys, one, folder(tmp_path / "without", {"a": WEAK["a"]}))
     assert "only one of them has b" in line
-    line = refused(capsys, one, folder(tmp_path / "gold", WEAK, gold="2"))
-    assert "of a, they ask otherwise under the same name 20 problems: a/0, a/1" in line
+    line = error_of(capsys, one, folder(tmp_path / "gold", WEAK, gold="2"))
+    assert "20 problems of a have another text or gold: a/0, a/1" in line
 
 
-def test_numbers_of_samples_may_differ_and_settings_are_told(tmp_path, capsys) -> None:
+def test_sample_counts_may_differ_and_settings_are_noted(tmp_path, capsys) -> None:
     one, two = (
         folder(tmp_path / "one", WEAK),
         folder(tmp_path / "two", {k: [[*s, 1] for s in v] for k, v in WEAK.items()}),
@@ -135,36 +141,34 @@ def test_numbers_of_samples_may_differ_and_settings_are_told(tmp_path, capsys) -
     assert compare.main([one, two, "--markdown", str(md), "--latex", str(tex)]) == 0
     captured = capsys.readouterr()
     assert "two is higher" in captured.out
-    note = "note: one and two differ in sampling.temperature 0.4 and 1.0"
+    note = "note: one and two differ in sampling.temperature (0.4 and 1.0)"
     assert captured.err == f"{note}\n"
-    assert f"\n- {note}\n" in md.read_text().split("| two |")[1]  # a table alone would hide it
+    assert f"\n- {note}\n" in md.read_text().split("| two ")[1]  # after the table
     assert f"\n% {note}\n" in tex.read_text().split("\\end{tabular}")[1]
 
 
-def test_no_number_is_without_the_rule_that_chose_its_checkpoint(tmp_path, capsys) -> None:
+def test_every_output_states_the_rule_that_selected_a_checkpoint(tmp_path, capsys) -> None:
     one, two = folder(tmp_path / "one", WEAK), folder(tmp_path / "two", STRONG)
     rule = "the best on a counts"
     (Path(two) / "settings.json").write_text(json.dumps({"which": rule, "benchmarks": {}}))
     (Path(one) / "settings.json").write_text(json.dumps({"benchmarks": {}}))
     md, tex = tmp_path / "t.md", tmp_path / "t.tex"
     for folders in ([two], [one, two]):
-        out = shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+        out = output_of(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
         line = f"two: which checkpoint: {rule}\n"
         assert line in out and f"\n- {line}" in md.read_text() and f"\n% {line}" in tex.read_text()
         assert (
-            ("Best bold" in md.read_text())
-            == ("Best bold" in tex.read_text())
-            == (folders[0] == one)
+            ("is bold" in md.read_text()) == ("is bold" in tex.read_text()) == (folders[0] == one)
         )
-    assert not re.findall("differ in", md.read_text())  # another rule is no other setting
+    assert not re.findall("differ in", md.read_text())  # the rule is not a setting
 
 
-def test_names_are_no_markup(tmp_path, capsys) -> None:
-    """Neither of a folder nor of a benchmark, in none of the three tables."""
+def test_names_are_escaped(tmp_path, capsys) -> None:
+    """Names of folders and benchmarks, in all three tables."""
     names = ("[red]", "a|b<img src=x>*c*", "line\nbreak % & $x$ \\input{y}")
     folders = [folder(tmp_path / name, {"[bold]t|u": [[0, 0]] * 4}) for name in names]
     md, tex = tmp_path / "t.md", tmp_path / "t.tex"
-    out = shown(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
+    out = output_of(capsys, *folders, "--markdown", str(md), "--latex", str(tex))
     head, rows = out.split("┡")[:2]
     assert "[bold]t|u" in head and "[red]" in rows.split("└")[0]
     text = md.read_text()
@@ -178,30 +182,30 @@ def test_names_are_no_markup(tmp_path, capsys) -> None:
     assert rows[2].startswith(f"line\N{REPLACEMENT CHARACTER}{escaped}")
 
 
-def test_markdown_shows_names_as_they_are(tmp_path, capsys) -> None:
+def test_rendered_markdown_shows_names_unchanged(tmp_path, capsys) -> None:
     names = ["_x_", "__init__", "~~s~~", "a_b", "_a b_c_", "![i](u)", "`c`", "&amp;", "<b>", "a\\"]
     folders = [folder(tmp_path / name, {"a_": [[0, 1]] * 4}) for name in names]
-    shown(capsys, *folders, "--markdown", str(tmp_path / "t.md"))
+    output_of(capsys, *folders, "--markdown", str(tmp_path / "t.md"))
     drawn = MarkdownIt("gfm-like", {"linkify": False}).render((tmp_path / "t.md").read_text())
     cells = re.findall(r"<tr>\n<td[^>]*>(.*?)</td>", drawn)
     assert [html.unescape(cell) for cell in cells] == names
     assert "<li>a_: __init__ - _x_ +0.00" in drawn
 
 
-def test_what_is_no_finished_evaluation_is_refused(tmp_path, capsys) -> None:
+def test_damaged_and_unfinished_folders_are_errors_that_name_the_file(tmp_path, capsys) -> None:
     one, two = folder(tmp_path / "one", WEAK), folder(tmp_path / "two", WEAK)
-    assert "nothing has no summary.json" in refused(capsys, one, str(tmp_path / "nothing"))
-    assert "given twice" in refused(capsys, one, one)
+    assert "nothing has no summary.json" in error_of(capsys, one, str(tmp_path / "nothing"))
+    assert "given twice" in error_of(capsys, one, one)
     md = tmp_path / "none" / "t.md"
     (tmp_path / "none").write_text("a file")
-    assert "cannot be written" in refused(capsys, one, two, "--markdown", str(md))
+    assert "cannot be written" in error_of(capsys, one, two, "--markdown", str(md))
     file = Path(two) / "a.jsonl"
     whole = file.read_text()
     for damage, part in (
-        (whole + "{", "a.jsonl:41: the line is damaged"),
+        (whole + "{", "a.jsonl:41: not valid JSON"),
         (whole + "{}\n", "a.jsonl:41: the row has no answer"),
-        ("".join(whole.splitlines(keepends=True)[:-1]), "equally many samples"),
-        ("", "a.jsonl has 0 samples"),
+        ("".join(whole.splitlines(keepends=True)[:-1]), "more samples than others"),
+        ("", "a.jsonl has 0 samples, but at least one is expected"),
         (
             whole.replace('"wrong"', "null", 1),
             "a.jsonl:1: reason is null; valid is one of correct,",
@@ -209,27 +213,30 @@ def test_what_is_no_finished_evaluation_is_refused(tmp_path, capsys) -> None:
         (whole.replace('"correct"', '"right"', 1), 'a.jsonl:3: reason is "right"; valid is one'),
         (whole.replace('"correct"', '["correct"]', 1), "a.jsonl:3: reason is "),
         (whole.replace("false", "0", 1), "a.jsonl:1: truncated is 0; valid is true or false"),
-        (whole.replace('"0"', "0", 1), "a.jsonl:1: answer is 0; valid is a text or null"),
+        (whole.replace('"0"', "0", 1), "a.jsonl:1: answer is 0; valid is a string or null"),
         (whole.replace(": 3}", ": NaN}", 1), "a.jsonl:1: tokens is NaN"),
-        ("[" * 100_000 + "\n" + whole, "a.jsonl:1: the line is damaged"),
+        ("[" * 100_000 + "\n" + whole, "a.jsonl:1: not valid JSON"),
     ):
         file.write_text(damage)
-        assert part in refused(capsys, one, two)
+        assert part in error_of(capsys, one, two)
     file.unlink()
-    assert "a.jsonl cannot be read" in refused(capsys, one, two)
+    assert "a.jsonl does not exist" in error_of(capsys, one, two)
     for damage, part in (
         ('{"benchmarks": {}}', "names no benchmark"),
-        ('{"benchmarks": {"a": {"problems": "x", "samples": 2}}}', "summary.json is damaged"),
-        ('{"benchmarks": ["a"]}', "summary.json is damaged"),
+        (
+            '{"benchmarks": {"a": {"problems": "x", "samples": 2}}}',
+            "summary.json is not as eval.py",
+        ),
+        ('{"benchmarks": ["a"]}', "summary.json is not as eval.py"),
         ('{"benchmarks": {"\\u0000": {}}}', "cannot be read"),
-        ("\0" * 9, "summary.json is damaged"),
+        ("\0" * 9, "summary.json: not valid JSON"),
     ):
         (Path(two) / "summary.json").write_text(damage)
-        assert part in refused(capsys, one, two)
-    assert "a.jsonl has no summary.json" in refused(capsys, one, f"{one}/a.jsonl")
+        assert part in error_of(capsys, one, two)
+    assert "a.jsonl has no summary.json" in error_of(capsys, one, f"{one}/a.jsonl")
     (Path(two) / "summary.json").write_text("{")
-    assert "summary.json is damaged" in refused(capsys, one, two)
-    deep = '{"benchmarks": {}, "a": ' + '{"a": ' * 90 + "1" + "}" * 91
+    assert "summary.json: not valid JSON" in error_of(capsys, one, two)
+    deep = '{"benchmarks": {}, "a": ' + '{"a": ' * 120 + "1" + "}" * 121
     for text in (deep, '{"benchmarks": {"a": 1}}', "[" * 100_000, "[]", ""):
         (Path(one) / "settings.json").write_text(text)
-        assert "settings.json is damaged" in refused(capsys, one)
+        assert "settings.json: " in error_of(capsys, one)

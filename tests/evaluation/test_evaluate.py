@@ -1,4 +1,4 @@
-"""Samples that are kept, gone on from, and never mixed with others."""
+"""Samples are saved, reused by a resumed evaluation, and never mixed with other settings."""
 
 import io
 import json
@@ -45,15 +45,15 @@ def engine(tokenizer) -> HFEngine:
 @pytest.fixture
 def run(engine, tokenizer) -> Callable[..., Any]:
     """Evaluates 7 problems of a, 3 samples each, and 4 of b, 2 samples each, 6 samples a chunk."""
-    asked = {"a": problems("a", 7, tokenizer), "b": problems("b", 4, tokenizer)}
+    all_problems = {"a": problems("a", 7, tokenizer), "b": problems("b", 4, tokenizer)}
 
     def go(folder: Path, make: Any = lambda: engine, only: str = "ab", **other: Any) -> Any:
-        chosen = {name: asked[name] for name in only}
-        named = {
-            name: {"samples": COUNTS[name], "digest": results_folder.digest(of)}
-            for name, of in chosen.items()
+        chosen = {name: all_problems[name] for name in only}
+        recorded = {
+            name: {"samples": COUNTS[name], "digest": results_folder.problems_digest(chosen[name])}
+            for name in chosen
         }
-        arguments: dict[str, Any] = {"chunk": 6, "settings": {"seed": 0, "benchmarks": named}}
+        arguments: dict[str, Any] = {"chunk": 6, "settings": {"seed": 0, "benchmarks": recorded}}
         with verifiers.make("first_letter") as verifier:
             return evaluate.evaluate(
                 make,
@@ -75,7 +75,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def never() -> Any:
-    raise AssertionError("an engine was made, and nothing was missing")
+    raise AssertionError("an engine was loaded although no samples are missing")
 
 
 def test_the_folder_holds_every_sample_in_order(run, tmp_path) -> None:
@@ -84,7 +84,7 @@ def test_the_folder_holds_every_sample_in_order(run, tmp_path) -> None:
     assert [(r["problem_id"], r["sample"]) for r in rows] == [
         (f"a/{n}", i) for n in range(7) for i in range(3)
     ]
-    assert 0 < sum(r["reward"] for r in rows) < 21  # else little below means much
+    assert 0 < sum(r["reward"] for r in rows) < 21  # otherwise the checks below prove little
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["benchmarks"]["a"]["avg"] == a.avg.value == sum(r["reward"] for r in rows) / 21
     assert summary["mean"]["avg"]["value"] == (a.avg.value + b.avg.value) / 2
@@ -100,7 +100,9 @@ def test_chunks_do_not_change_samples(run, tmp_path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.77, 0.99, 1.0])
 @pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl"])
-def test_cut_off_anywhere_it_ends_as_if_never_stopped(run, tmp_path, share, name) -> None:
+def test_a_file_truncated_anywhere_is_completed_to_the_same_bytes(
+    run, tmp_path, share, name
+) -> None:
     results = run(tmp_path)
     before = contents(tmp_path)
     (tmp_path / name).write_bytes(before[name][: int(share * len(before[name]))])
@@ -111,7 +113,7 @@ def test_cut_off_anywhere_it_ends_as_if_never_stopped(run, tmp_path, share, name
     assert contents(tmp_path) == before
 
 
-def test_only_what_is_missing_is_drawn(run, tmp_path, engine) -> None:
+def test_only_missing_samples_are_generated(run, tmp_path, engine) -> None:
     run(tmp_path)
     file = tmp_path / "a.jsonl"
     file.write_bytes(
@@ -123,19 +125,19 @@ def test_only_what_is_missing_is_drawn(run, tmp_path, engine) -> None:
     assert [done for done, _ in dict.fromkeys(seen)] == list(range(20, 30))  # one a response
 
 
-def test_nothing_is_loaded_where_nothing_is_missing(run, tmp_path) -> None:
+def test_a_complete_evaluation_loads_no_engine(run, tmp_path) -> None:
     before = run(tmp_path), contents(tmp_path)
     assert (run(tmp_path, make=never), contents(tmp_path)) == before
 
 
-def test_a_further_benchmark_is_added(run, tmp_path) -> None:
+def test_another_benchmark_is_added_to_the_folder(run, tmp_path) -> None:
     run(tmp_path, only="a")
     run(tmp_path, only="b")
     assert set(json.loads((tmp_path / "summary.json").read_text())["benchmarks"]) == {"b"}
-    run(tmp_path, make=never)  # both are there
+    run(tmp_path, make=never)  # both are complete
 
 
-def test_other_settings_are_refused_by_name_and_change_nothing(run, tmp_path) -> None:
+def test_other_settings_are_an_error_that_names_them_and_changes_nothing(run, tmp_path) -> None:
     run(tmp_path, only="a")
     before = contents(tmp_path)
     settings = json.loads(before["settings.json"])
@@ -151,13 +153,13 @@ def test_other_settings_are_refused_by_name_and_change_nothing(run, tmp_path) ->
     assert json.loads(contents(tmp_path)["settings.json"])["seed"] == 5
 
 
-def test_replace_keeps_what_is_of_the_same_settings(run, tmp_path) -> None:
+def test_replace_reuses_samples_with_the_same_settings(run, tmp_path) -> None:
     run(tmp_path)
     run(tmp_path, make=never, replace=True)
 
 
-def test_replaced_samples_last_until_others_can_be_drawn(run, tmp_path) -> None:
-    """An engine may not load: what it was to replace is worth more than nothing."""
+def test_replaced_samples_are_deleted_only_after_the_engine_has_loaded(run, tmp_path) -> None:
+    """If the engine fails to load, the old samples are still there."""
     run(tmp_path)
     before = contents(tmp_path)
     settings = json.loads(before["settings.json"]) | {"seed": 5}
@@ -169,15 +171,15 @@ def test_replaced_samples_last_until_others_can_be_drawn(run, tmp_path) -> None:
     with pytest.raises(MemoryError):
         run(tmp_path, make=fails, settings=settings, replace=True)
     assert contents(tmp_path) == before
-    run(tmp_path, make=never)  # and gone on with
+    run(tmp_path, make=never)  # and can still be resumed
     run(tmp_path, settings=settings, only="a", replace=True)
     assert list(contents(tmp_path)) == ["a.jsonl", "settings.json", "summary.json"]
 
 
-def test_replace_takes_only_samples_away(run, tmp_path) -> None:
+def test_replace_deletes_only_samples(run, tmp_path) -> None:
     (tmp_path / "metrics.jsonl").write_text("mine\n")
     (tmp_path / "a.jsonl").write_text("of some other program\n")
-    with pytest.raises(UserError, match=r"a\.jsonl but no settings\.json"):
+    with pytest.raises(UserError, match=r"a\.jsonl, but no settings\.json"):
         run(tmp_path, make=never)
     run(tmp_path, replace=True)
     assert (tmp_path / "metrics.jsonl").read_text() == "mine\n"
@@ -186,9 +188,9 @@ def test_replace_takes_only_samples_away(run, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
-        (lambda lines: [lines[0], b"{\n", *lines[2:]], "a.jsonl:2: the line is damaged"),
-        (lambda lines: [*lines[1:]], "a.jsonl:1: another sample belongs here"),
-        (lambda lines: [*lines, lines[0]], "has 22 samples, 21 were asked for"),
+        (lambda lines: [lines[0], b"{\n", *lines[2:]], "a.jsonl:2: not valid JSON"),
+        (lambda lines: [*lines[1:]], "a.jsonl:1: expected sample 0 of problem a/0"),
+        (lambda lines: [*lines, lines[0]], "has 22 samples, but these settings give 21"),
         (
             lambda lines: [lines[0].replace(b'"reason"', b'"because"'), *lines[1:]],
             "a.jsonl:1: the row has no reason",
@@ -203,7 +205,7 @@ def test_replace_takes_only_samples_away(run, tmp_path) -> None:
         ),
     ],
 )
-def test_damage_is_named_and_not_mended(run, tmp_path, damage, part) -> None:
+def test_damage_is_named_and_not_repaired(run, tmp_path, damage, part) -> None:
     run(tmp_path, only="a")
     lines = (tmp_path / "a.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "a.jsonl").write_bytes(b"".join(damage(lines)))
@@ -213,8 +215,8 @@ def test_damage_is_named_and_not_mended(run, tmp_path, damage, part) -> None:
     assert contents(tmp_path) == before
 
 
-def test_without_settings_all_is_drawn_anew(run, tmp_path) -> None:
-    """As training does: nothing of an earlier life of the run may be left."""
+def test_without_settings_all_samples_are_generated_again(run, tmp_path) -> None:
+    """As in training: samples from before a resume are deleted."""
     run(tmp_path, settings=None, chunk=None)
     before = contents(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(before["a.jsonl"] * 2)
@@ -222,45 +224,47 @@ def test_without_settings_all_is_drawn_anew(run, tmp_path) -> None:
     assert contents(tmp_path) == before and "settings.json" not in before
 
 
-def test_a_benchmark_may_be_called_like_markup(run, tmp_path) -> None:
+def test_a_benchmark_name_that_looks_like_markup_is_shown_unchanged(run, tmp_path) -> None:
     (a,) = run(tmp_path, only="a")
     screen = Console(record=True, width=200, file=io.StringIO())
-    screen.print(evaluate.table([replace(a, benchmark="[/x] [red]y")]))
+    screen.print(evaluate.results_table([replace(a, benchmark="[/x] [red]y")]))
     assert "[/x] [red]y" in screen.export_text()
 
 
-def test_ranks_share_progress() -> None:
-    told: list[tuple[int, int]] = []
-    tell = partial(evaluate.tell, lambda done, total: told.append((done, total)), 10, 20, 50)
-    tell(5, 10)  # half of this rank's share
-    tell(10, 10)
-    assert told == [(20, 50), (30, 50)]
+def test_progress_of_one_rank_is_scaled_to_all_ranks() -> None:
+    calls: list[tuple[int, int]] = []
+    report = partial(
+        evaluate.report_progress, lambda done, total: calls.append((done, total)), 10, 20, 50
+    )
+    report(5, 10)  # half of this rank's share
+    report(10, 10)
+    assert calls == [(20, 50), (30, 50)]
 
 
-def test_weights_are_known_by_their_bytes(model_folder, tmp_path) -> None:
-    known = results_folder.weights(model_folder)
+def test_the_weights_digest_depends_on_every_file(model_folder, tmp_path) -> None:
+    known = results_folder.weights_digest(model_folder)
     file = next(model_folder.glob("*.safetensors"))
     changed = tmp_path / file.name
     content = bytearray(file.read_bytes())
     changed.write_bytes(content)
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((model_folder / name).read_bytes())
-    assert results_folder.weights(tmp_path) == known
+    assert results_folder.weights_digest(tmp_path) == known
     content[-5] ^= 1
     changed.write_bytes(content)
-    assert results_folder.weights(tmp_path) != known
+    assert results_folder.weights_digest(tmp_path) != known
     changed.write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text("{}")
-    assert results_folder.weights(tmp_path) != known
-    assert results_folder.weights(tmp_path / "no-such") is None
+    assert results_folder.weights_digest(tmp_path) != known
+    assert results_folder.weights_digest(tmp_path / "no-such") is None
 
 
 @pytest.mark.parametrize("place", [0, 2**20, -1])
-def test_no_part_of_the_weights_may_change(tmp_path, place: int) -> None:
-    """As where only some layers were fine-tuned, in the same folder."""
+def test_the_weights_digest_depends_on_every_byte(tmp_path, place: int) -> None:
+    """Fine-tuning can change only some layers."""
     content = bytearray(3 * 2**20)
     (tmp_path / "model.safetensors").write_bytes(content)
-    known = results_folder.weights(tmp_path)
+    known = results_folder.weights_digest(tmp_path)
     content[place] ^= 1
     (tmp_path / "model.safetensors").write_bytes(content)
-    assert results_folder.weights(tmp_path) != known
+    assert results_folder.weights_digest(tmp_path) != known

@@ -1,4 +1,4 @@
-"""eval.py as users start it: killed and started again, and on two processes."""
+"""eval.py as users run it: killed and resumed, and on two processes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ FILES = ("some.jsonl", "settings.json", "summary.json")
 
 @pytest.fixture(scope="module")
 def command(model_folder: Path, tmp_path_factory) -> list[str]:
-    """An evaluation of 60 problems, saved every 2."""
+    """An evaluation of 60 problems, saved after every 2."""
     folder = tmp_path_factory.mktemp("data")
     rows = ({"id": str(n), "problem": f"What is {n}?", "answer": str(n)} for n in range(60))
     (folder / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -27,7 +27,7 @@ def command(model_folder: Path, tmp_path_factory) -> list[str]:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    """Of this environment; nothing of an outer launch reaches it."""
+    """A process in this environment, without the variables of an outer launcher."""
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     environment["OMP_NUM_THREADS"] = "1"
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
@@ -52,7 +52,7 @@ def whole(command, tmp_path_factory) -> Path:
     return folder
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bytes(command, whole, tmp_path) -> None:
+def test_a_killed_and_resumed_evaluation_writes_the_same_bytes(command, whole, tmp_path) -> None:
     process = start(sys.executable, *command, "--output", str(tmp_path))
     file, deadline = tmp_path / "some.jsonl", time.monotonic() + 120
     while not (file.exists() and file.read_bytes().count(b"\n") >= 24):
@@ -60,8 +60,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(command, whole, tm
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    there = file.read_bytes().count(b"\n")
-    assert there < 240 and not (tmp_path / "summary.json").exists()
+    saved = file.read_bytes().count(b"\n")
+    assert saved < 240 and not (tmp_path / "summary.json").exists()
     output = finish(start(sys.executable, *command, "--output", str(tmp_path)))
     assert "of 240 responses are there already" in output
     for name in FILES:
@@ -73,6 +73,6 @@ def test_two_processes_give_the_numbers_of_one(command, whole, tmp_path) -> None
     output = finish(start(*launch, *command, "--output", str(tmp_path)))
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
-    assert output.count("every sample, and summary.json") == 1  # the first one speaks
+    assert output.count("every sample, and summary.json") == 1  # only rank 0 prints
     output = finish(start(*launch, *command, "--output", str(tmp_path), "--seed", "1"), code=2)
     assert output.count("differ in seed (0 there, 1 here)") == 1
