@@ -1,4 +1,4 @@
-"""eval.py with vLLM, as users start it."""
+"""eval.py with vLLM, as users run it."""
 
 import sys
 from importlib.util import find_spec
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation import test_evaluate_runs as runs
+from tests.helpers.eval_processes import command, finish, start
 
-command = runs.command  # the fixture
+__all__ = ["command"]
 
 pytestmark = [
     pytest.mark.skipif(
@@ -22,9 +22,7 @@ pytestmark = [
 def test_vllm_and_hf_give_the_same_greedy_responses(command, tmp_path: Path) -> None:
     greedy = [sys.executable, *command, "--temperature", "0", "--limit", "20"]
     for engine in ("hf", "vllm"):
-        output = runs.finish(
-            runs.start(*greedy, "--engine", engine, "--output", str(tmp_path / engine))
-        )
+        output = finish(start(*greedy, "--engine", engine, "--output", str(tmp_path / engine)))
         assert f"samples: {engine} (as configured)" in output
     ours, theirs = ((tmp_path / engine / "some.jsonl").read_bytes() for engine in ("vllm", "hf"))
     assert ours == theirs and ours.count(b"\n") == 80
@@ -34,9 +32,9 @@ def test_what_vllm_began_it_ends_with_the_same_samples(command, tmp_path: Path) 
     """Each chunk seeds the engine anew, and knows nothing of what was before it."""
     some = [sys.executable, *command, "--limit", "20", "--engine", "vllm"]
     file = tmp_path / "some.jsonl"
-    runs.finish(runs.start(*some, "--output", str(tmp_path)))
+    finish(start(*some, "--output", str(tmp_path)))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    output = runs.finish(runs.start(*some, "--output", str(tmp_path)))
+    output = finish(start(*some, "--output", str(tmp_path)))
     assert "of 80 responses are there already" in output
     assert file.read_bytes() == whole
