@@ -1,10 +1,11 @@
-"""The science on a laptop: many pocket runs, the paper's claims and tables over shared seeds.
+"""Studies of many pocket runs on one machine: the paper's claims and tables over shared seeds.
 
     python -m studies claims | table2 | grid [--seeds 8] [--jobs N] [--out DIR] [--steps N]
-    python -m studies plan claims | table2 | grid      what would run, and what is predicted
+    python -m studies plan claims | table2 | grid  what would run, and the predictions
     python -m studies paper-table MODEL            the paper's table from runs/<MODEL>_<row>
+    python -m studies.probe CKPT                   the one-step probe of Proposition 1
 
-arms.py says what is run, runs.py runs it, results.py reads it, statistics.py compares; claims.py,
-table2.py and grid.py each write a document. Nothing here changes how a run is made: a run of a
-study is train.py and eval.py with overrides.
+jobs.py defines the runs, runs.py executes them, results.py and measures.py read them, claims.py and
+tables.py each write documents. A study does not change how a run works: each run is train.py and
+eval.py with overrides.
 """

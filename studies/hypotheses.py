@@ -1,9 +1,9 @@
-"""The paper's six claims as hypotheses with signs, and what we expect of each on each mix.
+"""The paper's six claims as hypotheses with signs, and our prediction of each on each mix.
 
-Written before the runs: the expectations come from Proposition 1 with the kappa that a prototype
-found (about +.15 on the easy mix; about 0, or slightly negative, on the hard one), from what
-REINFORCE's constant advantages do to groups that all or none solved, and from that prototype's 3
-seeds. They are not mended afterwards; claims.py records when they were written.
+Written before the runs. The predictions come from Proposition 1 with the kappa that a prototype
+measured (about +.15 on the easy mix; about 0, or slightly negative, on the hard one), from the
+effect of REINFORCE's constant advantages on all-solved and none-solved groups, and from that
+prototype's 3 seeds. They are not changed afterwards; claims.py records when they were written.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from functools import partial
 
 from asymrl.types import frozen
 from studies import measures
-from studies.measures import difference, of_arm, over_beta_neg, over_beta_pos
+from studies.measures import (
+    difference,
+    measure_arm,
+    slope_over_beta_neg,
+    slope_over_beta_pos,
+)
 from studies.results import Result, Seed
 
 
 @frozen
 class Expected:
-    """The sign that we expect, 0 for none, and why."""
+    """The sign that we predict, 0 for no difference, and why."""
 
     sign: int
     why: str
@@ -27,7 +32,7 @@ class Expected:
 
 @frozen
 class Hypothesis:
-    """One checkable statement: the mean of `measure` over seeds has the sign `paper`."""
+    """A testable statement: the mean of `measure` over seeds has the sign `paper`."""
 
     name: str
     claim: int
@@ -57,21 +62,21 @@ def expect(easy: tuple[int, str], hard: tuple[int, str]) -> dict[str, Expected]:
 
 def compared(
     claim: int,
-    of: Callable[[Result], float],
+    quantity: Callable[[Result], float],
     arm: str,
     other: str,
     paper: int,
     expected: Mapping[str, Expected],
 ) -> Hypothesis:
-    """`of` is higher (+1) or lower (-1) with `arm` than with `other`."""
+    """`quantity` is higher (+1) or lower (-1) with `arm` than with `other`."""
     word = "above" if paper > 0 else "below"
     return Hypothesis(
-        name=f"{of.__name__}:{arm}-{other}",
+        name=f"{quantity.__name__}:{arm}-{other}",
         claim=claim,
-        sentence=f"{of.__name__} of {arm} {word} {other}",
-        unit=ENTROPY if of is measures.entropy else ACCURACY,
+        sentence=f"{quantity.__name__} of {arm} {word} {other}",
+        unit=ENTROPY if quantity is measures.entropy else ACCURACY,
         paper=paper,
-        measure=partial(difference, of=of, arm=arm, other=other),
+        measure=partial(difference, measure=quantity, arm=arm, other=other),
         expected=expected,
     )
 
@@ -224,7 +229,7 @@ OTHER_CLAIMS = (
         sentence="none-solved fraction, slope over beta_pos in {0, .25, .5, .75}, below 0",
         unit="fraction per unit of beta_pos",
         paper=-1,
-        measure=partial(over_beta_pos, of=measures.none_solved, points=BETAS_POS),
+        measure=partial(slope_over_beta_pos, measure=measures.none_solved, points=BETAS_POS),
         expected=expect(
             (0, "almost no none-solved groups are left, and not established in the prototype"),
             (-1, "Proposition 2: the positive mass moves to low p, and there is room to fall"),
@@ -236,7 +241,7 @@ OTHER_CLAIMS = (
         sentence="log-prob gain, slope over beta_neg in {0, .25, .5}, above 0",
         unit="nats a token per unit of beta_neg",
         paper=+1,
-        measure=partial(over_beta_neg, of=measures.gain, points=BETAS_NEG),
+        measure=partial(slope_over_beta_neg, measure=measures.gain, points=BETAS_NEG),
         expected=expect(
             (0, "seen from one state in the prototype, not along runs, whose states drift apart"),
             (
@@ -251,7 +256,7 @@ OTHER_CLAIMS = (
         sentence="log-prob gain at beta_neg = 0.75 below REINFORCE's",
         unit="nats a token",
         paper=-1,
-        measure=partial(difference, of=measures.gain, arm="pos0_neg0.75", other="reinforce"),
+        measure=partial(difference, measure=measures.gain, arm="pos0_neg0.75", other="reinforce"),
         expected=expect(
             (-1, "the rare wrong responses of easy groups get up to 4.3 times the weight"),
             (0, "few easy groups at first; none-solved groups say the opposite"),
@@ -264,7 +269,7 @@ OTHER_CLAIMS = (
             sentence=f"kappa_hat of {arm} above 0",
             unit="nats a token",
             paper=+1,
-            measure=partial(of_arm, of=measures.kappa_hat, arm=arm),
+            measure=partial(measure_arm, measure=measures.kappa_hat, arm=arm),
             expected=expect(
                 (+1, "its sign is that of p - 1/2 in this task, and the mean p is .6 to .7"),
                 (
@@ -283,13 +288,13 @@ OTHER_CLAIMS = (
             unit="group accuracy",
             paper=+1,
             measure=partial(
-                difference, of=partial(measures.peak, channel=channel), arm=arm, other=other
+                difference, measure=partial(measures.peak, channel=channel), arm=arm, other=other
             ),
             expected=expect(
-                *[(+1, f"Proposition 2: {said}; clips and lengths are too small to undo it")] * 2
+                *[(+1, f"Proposition 2: {peaks}; clips and lengths are too small to undo it")] * 2
             ),
         )
-        for channel, arm, other, said in (
+        for channel, arm, other, peaks in (
             ("positive", "pos0.25_neg0", "pos0.75_neg0", "1 - beta_pos, so .75 and .25"),
             ("negative", "pos0_neg0.75", "pos0_neg0.25", "beta_neg, so .75 and .25"),
         )

@@ -1,5 +1,5 @@
-"""What is run: arms (a config and the settings in which it differs), and jobs (an arm on a mix with
-a seed). Values only: knows configs by name, no file and no training.
+"""Arms (a config with overrides) and jobs (an arm on a mix with a seed). Knows configs by name; no
+training.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from asymrl.config.load import Config, load_config
 from asymrl.types import frozen
 
 MIXES = {"easy": "pocket_easy", "hard": "pocket_hard"}
-NEVER = 1_000_000  # as an interval: the last step is always due
-# No checkpoint, evaluation or sample but the last: the metrics of every step are kept anyway.
+NEVER = 1_000_000  # an interval; the last step is always due
+# Checkpoint, evaluate and save rollouts at the last step only; metrics are logged every step.
 LEAN = (
     f"eval.every={NEVER}",
     f"checkpoint.every={NEVER}",
@@ -32,7 +32,7 @@ class Arm:
 
 @frozen
 class Job:
-    """One run. folder: its run folder; overrides: all of them; steps, benchmarks: of its config."""
+    """One run. overrides: all of them, in order; steps, benchmarks: from its config."""
 
     name: str
     arm: Arm
@@ -63,8 +63,8 @@ NAMED = {
 
 
 def betas(beta_pos: float, beta_neg: float) -> Arm:
-    """The arm at that point of the family; a row of the table where it is one, so that studies
-    share its runs."""
+    """The arm with these betas. A row of the paper's table is returned if it has them, so that
+    studies share its runs."""
     return NAMED.get((beta_pos, beta_neg)) or Arm(
         name=f"pos{beta_pos:g}_neg{beta_neg:g}",
         config="pocket_grpo",
@@ -72,7 +72,7 @@ def betas(beta_pos: float, beta_neg: float) -> Arm:
     )
 
 
-# One step at a learning rate of 0 is the untrained policy, asked and judged like all others.
+# One step with learning rate 0: the untrained policy, evaluated like all other arms.
 BASE = Arm(name="base", config="pocket_grpo", overrides=("optim.lr=0.0", "steps=1"))
 TABLE_ROWS = (
     *(row(name) for name in ("reinforce", "reinforce_ent", "grpo", "grpo_ent", "grpo_clip_higher")),
@@ -80,7 +80,7 @@ TABLE_ROWS = (
     *(row(name) for name in ("asym_clip_higher", "ent_increase", "ent_decrease")),
     *(row(name) for name in ("cw_grpo", "eapo", "quad_phr", "quad_plr", "quad_nhr", "quad_nlr")),
 )
-# Schedules, beside the fixed (0.9, 0.4) that they start from.
+# Schedules that start from the fixed betas (0.9, 0.4).
 SCHEDULED = (
     Arm(name="peak_tracking", config="pocket_asym", overrides=("schedule.name=peak_tracking",)),
     Arm(
@@ -105,18 +105,18 @@ def jobs(
     out: Path,
     steps: int | None = None,
 ) -> list[Job]:
-    """Every arm on every mix with the seeds 0, 1, ..., seed by seed, so that a study that is
-    stopped has whole seeds. UserError where a config is wrong, before anything has run.
+    """Every arm on every mix with the seeds 0, 1, ..., ordered by seed, so that a stopped study has
+    complete seeds. Invalid configs raise UserError here, before any run.
 
-    steps: in place of the configs' own. The folder is out/<mix>/<arm>/seed-<n>.
+    steps: replaces the configs' own. The run folder is out/<mix>/<arm>/seed-<n>.
     """
-    given = (f"steps={steps}",) if steps else ()
-    made = []
+    steps_override = (f"steps={steps}",) if steps else ()
+    jobs = []
     for mix in mixes:
         for arm in arms:
-            shared = (f"data.train={MIXES[mix]}", *LEAN, *given, *arm.overrides)
+            shared = (f"data.train={MIXES[mix]}", *LEAN, *steps_override, *arm.overrides)
             config = load_config(arm.config, shared)
-            made += [
+            jobs += [
                 Job(
                     name=f"{mix}/{arm.name}/seed-{seed}",
                     arm=arm,
@@ -129,4 +129,4 @@ def jobs(
                 )
                 for seed in range(seeds)
             ]
-    return sorted(made, key=lambda job: job.seed)
+    return sorted(jobs, key=lambda job: job.seed)

@@ -1,6 +1,6 @@
-"""What a claim is about, as numbers: runs of one seed -> a number. Pure functions of Results.
+"""The quantities that claims are about, as pure functions of the Results of one seed.
 
-nan where a run lacks what is measured. The arms are named as in arms.py.
+A measure is nan if a run does not have the metric. Arms are named as in jobs.py.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from asymrl.statistics import mean
 from studies.jobs import betas
-from studies.results import Result, Seed, average, column, mean
+from studies.results import Result, Seed, average, column
 
-Of = Callable[[Result], float]
+Measure = Callable[[Result], float]
 
 
 def entropy(result: Result) -> float:
@@ -27,13 +28,13 @@ def accuracy(result: Result) -> float:
 
 
 def none_solved(result: Result) -> float:
-    """Mean fraction of groups that nobody solved, over the last half of the steps."""
+    """Mean fraction of groups without a correct rollout, over the last half of the steps."""
     fractions = column(result, "groups/none_solved")
     return mean(fractions[len(fractions) // 2 :])
 
 
 def gain(result: Result) -> float:
-    """Mean log-prob gain of successes, nats a token, over the steps at which it was measured."""
+    """Mean log-prob gain of correct rollouts, nats a token, over the steps that measured it."""
     return average(result, "diag/logprob_gain_positive")
 
 
@@ -43,64 +44,64 @@ def kappa_hat(result: Result) -> float:
 
 
 def pressures(result: Result, channel: str) -> tuple[list[float], list[float]]:
-    """Group accuracies p with 0 < p < 1 that occurred, rising, and the mean pressure of each.
+    """The group accuracies p that occurred, 0 < p < 1, ascending, and the mean pressure at each.
 
-    The gradient mass of a channel ("positive", "negative") at p, after clipping and with real
-    lengths, by the fraction of groups at p: `pressure/<channel>/<p>` over `groups/accuracy/<p>`,
-    both summed over all steps.
+    The pressure of a channel ("positive", "negative") at p is its gradient mass a group, after
+    clipping and with real lengths: `pressure/<channel>/<p>` over `groups/accuracy/<p>`, both summed
+    over all steps.
     """
-    found = {}
+    pressure_at = {}
     for name in {name for row in result.rows for name in row}:
         place = name.removeprefix("groups/accuracy/")
         if place == name or not 0 < float(place) < 1:
             continue
-        often, mass = (
+        groups, mass = (
             sum(x for x in column(result, metric) if math.isfinite(x))
             for metric in (name, f"pressure/{channel}/{place}")
         )
-        if often > 0:
-            found[float(place)] = mass / often
-    where = sorted(found)
-    return where, [found[p] for p in where]
+        if groups > 0:
+            pressure_at[float(place)] = mass / groups
+    accuracies = sorted(pressure_at)
+    return accuracies, [pressure_at[p] for p in accuracies]
 
 
 def peak(result: Result, channel: str) -> float:
-    """The group accuracy with the greatest pressure; nan where no pressure was recorded.
+    """The group accuracy with the highest pressure; nan if no pressure was recorded.
 
-    Between the measured p's it is the vertex of the parabola through the greatest and its two
-    neighbours, so that it is not bound to multiples of 1/G.
+    The vertex of the parabola through the highest value and its two neighbours, so that the peak
+    is not restricted to multiples of 1/G.
     """
-    where, mass = pressures(result, channel)
+    accuracies, mass = pressures(result, channel)
     if not any(mass):
         return math.nan
     top = int(np.argmax(mass))
-    if not 0 < top < len(where) - 1:
-        return where[top]
-    x, y = np.array(where[top - 1 : top + 2]), np.array(mass[top - 1 : top + 2])
+    if not 0 < top < len(accuracies) - 1:
+        return accuracies[top]
+    x, y = np.array(accuracies[top - 1 : top + 2]), np.array(mass[top - 1 : top + 2])
     a, b, _ = np.polyfit(x - x[1], y, 2)
     return float(x[1] - b / (2 * a)) if a < 0 else float(x[1])
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Least squares: of y per unit of x."""
-    along = np.asarray(x) - np.mean(x)
-    return float(along @ np.asarray(y) / (along @ along))
+    """Least-squares slope of y over x."""
+    centred = np.asarray(x) - np.mean(x)
+    return float(centred @ np.asarray(y) / (centred @ centred))
 
 
-def difference(seed: Seed, of: Of, arm: str, other: str) -> float:
-    """of(arm) - of(other)."""
-    return of(seed[arm]) - of(seed[other])
+def difference(seed: Seed, measure: Measure, arm: str, other: str) -> float:
+    """measure(arm) - measure(other)."""
+    return measure(seed[arm]) - measure(seed[other])
 
 
-def over_beta_pos(seed: Seed, of: Of, points: Sequence[float]) -> float:
-    """Slope of `of` over beta_pos at beta_neg = 0."""
-    return slope(points, [of(seed[betas(beta, 0.0).name]) for beta in points])
+def slope_over_beta_pos(seed: Seed, measure: Measure, points: Sequence[float]) -> float:
+    """Slope of `measure` over beta_pos at beta_neg = 0."""
+    return slope(points, [measure(seed[betas(beta, 0.0).name]) for beta in points])
 
 
-def over_beta_neg(seed: Seed, of: Of, points: Sequence[float]) -> float:
-    """Slope of `of` over beta_neg at beta_pos = 0."""
-    return slope(points, [of(seed[betas(0.0, beta).name]) for beta in points])
+def slope_over_beta_neg(seed: Seed, measure: Measure, points: Sequence[float]) -> float:
+    """Slope of `measure` over beta_neg at beta_pos = 0."""
+    return slope(points, [measure(seed[betas(0.0, beta).name]) for beta in points])
 
 
-def of_arm(seed: Seed, of: Of, arm: str) -> float:
-    return of(seed[arm])
+def measure_arm(seed: Seed, measure: Measure, arm: str) -> float:
+    return measure(seed[arm])

@@ -1,7 +1,6 @@
-"""The paper's table of a backbone: what eval.py found of runs/<model>_<row>, beside what it prints.
+"""The paper's table of a model: our scores of runs/<model>_<row> beside the paper's numbers.
 
-Knows the printed numbers and where evaluations lie: runs/<model>_<row>/eval/paper/summary.json,
-written by `eval.py --avg-at paper --output`.
+Reads runs/<model>_<row>/eval/paper/summary.json, written by `eval.py --avg-at paper --output`.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from pathlib import Path
 from asymrl.errors import UserError
 from asymrl.files import write_atomically
 from studies.jobs import TABLE_ROWS
-from studies.results import scored
+from studies.results import markdown_table, read_scores
 
 ROWS = ("base", *(arm.name for arm in TABLE_ROWS))
 BENCHMARKS = ("math500", "aime24", "aime25", "amc23", "olympiadbench")
-# arXiv 2604.04894 v2, Table 2; asym_clip_higher is of version 1.
+# arXiv 2604.04894 v2, Table 2; asym_clip_higher is from version 1.
 PRINTED: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "qwen3_4b": {
         "base": (81.60, 21.67, 20.00, 63.75, 47.52, 46.91),
@@ -31,64 +30,67 @@ PRINTED: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "asym": (89.33, 39.33, 28.67, 81.00, 58.48, 59.36),
         "asym_clip_higher": (89.73, 33.67, 36.00, 83.25, 58.93, 60.32),
     },
-    # Of the other backbones the averages alone are at hand.
+    # For the other models only the averages are known.
     "qwen2.5_7b": {"base": (19.39,), "grpo": (36.76,), "asym": (38.90,)},
     "qwen2.5_math_1.5b": {"base": (27.66,), "grpo": (37.44,), "asym": (39.71,)},
 }
 
 
 def write(model: str, runs: Path, out: Path) -> str:
-    """Write the table and return it. UserError for a model that the paper does not have."""
+    """Write the table and return it. UserError for a model that is not in the paper."""
     text = table(model, runs)
     write_atomically(out, text + "\n")
     return text
 
 
 def table(model: str, runs: Path) -> str:
-    """Two lines a row, ours and the paper's; percent, `-` where a number is missing. Ours has the
-    standard error over problems, and the problems and samples behind each column are stated."""
+    """Two lines a row, ours and the paper's, in percent; `-` for a missing number.
+
+    Our numbers have standard errors over problems; the problems and samples of each column are
+    stated below the table.
+    """
     if model not in PRINTED:
-        raise UserError(f"model {model!r} is not one of {', '.join(PRINTED)}")
-    lines = ["| row | | " + " | ".join(BENCHMARKS) + " | Avg |", "|---" * 8 + "|"]
+        raise UserError(f"model {model!r} is not in the paper; valid are {', '.join(PRINTED)}")
+    rows = []
     counts: dict[str, set[str]] = {name: set() for name in BENCHMARKS}
     for row in ROWS:
-        found = scores(runs / f"{model}_{row}")
-        for name in BENCHMARKS:
-            if name in found:
-                facts = found[name]
-                counts[name].add(f"{facts['problems']} x {facts['samples']}")
-        lines.append(f"| {row} | ours | " + " | ".join(ours(found)) + " |")
-        lines.append("| | paper | " + " | ".join(theirs(PRINTED[model].get(row, ()))) + " |")
-    behind = [f"{name} {' or '.join(sorted(said))}" for name, said in counts.items() if said]
+        scores = paper_scores(runs / f"{model}_{row}")
+        for name in counts.keys() & scores.keys():
+            counts[name].add(f"{scores[name]['problems']} x {scores[name]['samples']}")
+        rows.append([row, "ours", *our_cells(scores)])
+        rows.append(["", "paper", *paper_cells(PRINTED[model].get(row, ()))])
+    used = [f"{name} {' or '.join(sorted(many))}" for name, many in counts.items() if many]
+    header = ["row", "", *BENCHMARKS, "Avg"]
     return "\n".join(
         [
             f"# {model}: the paper's table",
             "",
-            *lines,
+            markdown_table(header, rows),
             "",
-            f"Problems x samples: {'; '.join(behind) or 'nothing is evaluated yet'}.",
+            f"Problems x samples: {'; '.join(used) or 'nothing is evaluated yet'}.",
         ]
     )
 
 
-def scores(run: Path) -> dict[str, dict[str, float]]:
+def paper_scores(run: Path) -> dict[str, dict[str, float]]:
+    """The scores of a run under the paper's protocol; empty if it is not evaluated."""
     summary = run / "eval" / "paper" / "summary.json"
-    return scored(summary) if summary.is_file() else {}
+    return read_scores(summary) if summary.is_file() else {}
 
 
-def ours(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+def our_cells(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
     cells = [
-        f"{100 * found[name]['avg']:.2f} ± {100 * found[name]['stderr']:.2f}"
-        if name in found
+        f"{100 * scores[name]['avg']:.2f} ± {100 * scores[name]['stderr']:.2f}"
+        if name in scores
         else "-"
         for name in BENCHMARKS
     ]
-    whole = all(name in found for name in BENCHMARKS)
-    average = sum(found[name]["avg"] for name in BENCHMARKS) / 5 if whole else None
-    return [*cells, "-" if average is None else f"{100 * average:.2f}"]
+    if not scores.keys() >= set(BENCHMARKS):
+        return [*cells, "-"]
+    return [*cells, f"{100 * sum(scores[name]['avg'] for name in BENCHMARKS) / 5:.2f}"]
 
 
-def theirs(printed: tuple[float, ...]) -> list[str]:
-    """Five benchmarks and the average; of some backbones only the average."""
+def paper_cells(printed: tuple[float, ...]) -> list[str]:
+    """Five benchmarks and the average; for some models only the average."""
     cells = [f"{number:.2f}" for number in printed]
     return ["-"] * (len(BENCHMARKS) + 1 - len(cells)) + cells

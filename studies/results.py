@@ -1,17 +1,20 @@
-"""Reads what runs left behind: metrics of every step, accuracies, and what they ran on."""
+"""Reads finished runs: metrics of every step, accuracies and software versions."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from asymrl.errors import UserError
+from asymrl.files import read_json, read_jsonl
 from asymrl.report.drawing import INK, MUTED
+from asymrl.run.environment import earlier
+from asymrl.statistics import mean
 from asymrl.types import frozen
 from studies.jobs import Job
 from studies.runs import TEMPERATURES, summary_file
@@ -26,38 +29,32 @@ def save_figure(figure: Figure, file: Path) -> Path:
     return file
 
 
-Row = Mapping[str, float]
-
-
 @frozen
 class Result:
-    """One run. rows: metrics of steps 1 to the last, nan where a metric is null; accuracy:
-    temperature -> avg@k of the last checkpoint, the mean over its benchmarks."""
+    """One run. rows: metrics of steps 1 to the last, nan for null. accuracy: temperature -> avg@k
+    of the last checkpoint, the mean over its benchmarks."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Mapping[str, float], ...]
     accuracy: Mapping[float, float]
 
 
-Seed = Mapping[str, Result]  # arm -> its run, all with one seed on one mix
+Seed = Mapping[str, Result]  # arm -> its run; all runs share one seed and one mix
 
 
 def read(job: Job) -> Result:
-    """UserError where the folder does not hold the whole run."""
+    """UserError if steps are missing."""
     rows = [row for row in metrics(job.folder) if 1 <= row["step"] <= job.steps]
     if [row["step"] for row in rows] != list(range(1, job.steps + 1)):
-        raise UserError(f"{job.folder}/metrics.jsonl does not have the steps 1 to {job.steps}")
-    scores = {t: scored(summary_file(job, t)) for t in TEMPERATURES}
+        raise UserError(f"{job.folder}/metrics.jsonl must have the steps 1 to {job.steps}")
+    scores = {t: read_scores(summary_file(job, t)) for t in TEMPERATURES}
     return Result(
         rows=tuple(rows),
-        accuracy={
-            t: mean([benchmark["avg"] for benchmark in found.values()])
-            for t, found in scores.items()
-        },
+        accuracy={t: mean([b["avg"] for b in by_name.values()]) for t, by_name in scores.items()},
     )
 
 
 def by_seed(jobs: Sequence[Job], mix: str) -> list[Seed]:
-    """The runs of a mix, seed by seed."""
+    """The runs of a mix, one entry a seed."""
     seeds: dict[int, dict[str, Result]] = {}
     for job in jobs:
         if job.mix == mix:
@@ -66,27 +63,16 @@ def by_seed(jobs: Sequence[Job], mix: str) -> list[Seed]:
 
 
 def metrics(folder: Path) -> Iterator[dict[str, float]]:
-    file = folder / "metrics.jsonl"
-    try:
-        with file.open() as lines:
-            for line in lines:
-                yield {k: math.nan if v is None else v for k, v in json.loads(line).items()}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+    for _, row in read_jsonl(folder / "metrics.jsonl"):
+        yield {key: math.nan if value is None else value for key, value in row.items()}
 
 
-def scored(summary: Path) -> dict[str, dict[str, float]]:
-    """benchmark -> its scores, of a summary.json that eval.py wrote."""
-    try:
-        return json.loads(summary.read_text())["benchmarks"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{summary} cannot be read: {error!r}") from None
-
-
-def mean(numbers: Sequence[float]) -> float:
-    """Over the numbers that are known; nan where none is."""
-    known = [number for number in numbers if math.isfinite(number)]
-    return sum(known) / len(known) if known else math.nan
+def read_scores(summary: Path) -> dict[str, dict[str, float]]:
+    """benchmark -> its scores, from a summary.json of eval.py."""
+    benchmarks = read_json(summary).get("benchmarks")
+    if not isinstance(benchmarks, dict):
+        raise UserError(f"{summary} has no `benchmarks`; it is not a summary.json of eval.py")
+    return benchmarks
 
 
 def column(result: Result, metric: str) -> list[float]:
@@ -94,7 +80,7 @@ def column(result: Result, metric: str) -> list[float]:
 
 
 def average(result: Result, metric: str) -> float:
-    """Mean of a metric over all steps that have it."""
+    """Mean of a metric over the steps that have it."""
     return mean(column(result, metric))
 
 
@@ -103,23 +89,27 @@ def at_the_end(result: Result, metric: str, steps: int = 10) -> float:
     return mean(column(result, metric)[-steps:])
 
 
-def each(seeds: Sequence[Seed], arm: str, measure: Callable[[Result], float]) -> list[float]:
-    """A measure of one arm, a number a seed."""
+def per_seed(seeds: Sequence[Seed], arm: str, measure: Callable[[Result], float]) -> list[float]:
+    """A measure of one arm, one number a seed."""
     return [measure(seed[arm]) for seed in seeds]
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+
+
 def ran_on(jobs: Sequence[Job]) -> str:
-    """Versions that the runs state of themselves, in words; several where they differ."""
-    said = []
+    """The software and hardware recorded by the runs, in words; all variants if they differ."""
+    lines = []
     for job in jobs:
-        try:
-            facts = json.loads((job.folder / "environment.json").read_text())[-1]
-        except (OSError, ValueError, IndexError) as error:
-            raise UserError(f"{job.folder}/environment.json cannot be read: {error}") from None
+        file = job.folder / "environment.json"
+        if not (starts := earlier(file)):
+            raise UserError(f"{file} does not exist or is empty")
+        facts = starts[-1]
         versions = ", ".join(f"{n} {facts['packages'][n]}" for n in ("torch", "transformers"))
         commit = facts["git_commit"]
-        said.append(
+        lines.append(
             f"Python {facts['python']}, {versions}, {facts['cpus']} cores, {facts['threads']} "
             f"thread a run, commit {commit[:7] + '+' * commit.endswith('+') if commit else '-'}"
         )
-    return "; and ".join(dict.fromkeys(said))
+    return "; and ".join(dict.fromkeys(lines))

@@ -1,13 +1,11 @@
-"""Runs the jobs of a study: worker processes, each one run after another, what is done skipped.
+"""Executes the jobs of a study in worker processes; finished runs are skipped.
 
-A run is train.main and then eval.main, once a temperature, in a process that goes on to the next,
-so that imports are paid once. Everything that a run prints goes into its study.log. Knows train.py
-and eval.py by their command lines; nothing of what a run is for.
+A run is train.main, then eval.main once a temperature. A worker executes many runs, so that imports
+are paid once. A run's output goes to its study.log. Knows the arguments of train.py and eval.py.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import multiprocessing
 import os
@@ -17,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,13 @@ from studies.jobs import Job
 
 TEMPERATURES = (1.0, 0.4)
 SAMPLES = 4  # avg@4
-Tell = Callable[[int, Sequence[Job], str], None]  # jobs done, jobs running, news
+Report = Callable[[int, Sequence[Job], str], None]  # newly finished, running jobs, message
+ROOT = Path(__file__).resolve().parents[1]  # the folder of train.py and eval.py
 
 
 @frozen
 class Failure:
-    """A run that did not end well, and the last line of its log."""
+    """A failed run and the last line of its log."""
 
     job: Job
     reason: str
@@ -44,31 +44,29 @@ class Failure:
 @frozen
 class Worker:
     process: Any
-    link: Connection
+    connection: Connection
 
 
 def run_all(jobs: Sequence[Job], workers: int) -> list[Failure]:
-    """Run what is not done yet, at most `workers` at a time, and show how far it is.
+    """Execute the jobs that are not done, at most `workers` at a time, and show the progress.
 
-    A failed run does not stop the others. Ctrl-C stops at once; what is done stays, and what was
-    going on starts anew from its last checkpoint. UserError where a folder holds another run.
+    A failed run does not stop the others. Ctrl-C stops at once: finished runs stay, unfinished ones
+    resume from their last checkpoint. UserError if a folder holds another run.
     """
-    for name in ("train", "eval"):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(
-                f"{name}.py is not here: start `python -m studies` in the folder that has it"
-            )
+    for name in ("train.py", "eval.py"):
+        if not (ROOT / name).is_file():
+            raise UserError(f"{ROOT / name} does not exist; run studies from a source checkout")
     todo = [job for job in jobs if not done(job)]
     if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there already", flush=True)
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are already done", flush=True)
     if not todo:
         return []
-    with shown(len(jobs), len(jobs) - len(todo)) as tell:
-        return supervise(todo, workers, tell)
+    with progress(len(jobs), len(jobs) - len(todo)) as report:
+        return supervise(todo, workers, report)
 
 
-def supervise(jobs: Sequence[Job], workers: int, tell: Tell) -> list[Failure]:
-    """Hand each job to the next free worker. A worker that dies is replaced."""
+def supervise(jobs: Sequence[Job], workers: int, report: Report) -> list[Failure]:
+    """Give each job to the next free worker. A worker that dies is replaced."""
     todo, failures = deque(jobs), []
     idle = [start_worker() for _ in range(min(workers, len(jobs)))]
     busy: list[tuple[Worker, Job]] = []
@@ -76,18 +74,19 @@ def supervise(jobs: Sequence[Job], workers: int, tell: Tell) -> list[Failure]:
         while todo or busy:
             while todo and idle:
                 worker, job = idle.pop(), todo.popleft()
-                worker.link.send(job)
+                worker.connection.send(job)
                 busy.append((worker, job))
-            tell(0, [job for _, job in busy], "")
-            ready = wait([worker.link for worker, _ in busy])
-            for worker, job in [pair for pair in busy if pair[0].link in ready]:
+            report(0, [job for _, job in busy], "")
+            ready = wait([worker.connection for worker, _ in busy])
+            for worker, job in [pair for pair in busy if pair[0].connection in ready]:
                 busy.remove((worker, job))
-                seconds = answer(worker)
-                news = f"{job.name} {seconds:.0f} s" if seconds is not None else ""
+                seconds = receive(worker)
                 if seconds is None:
                     failures.append(failure(worker, job))
-                    news = f"{job.name} failed: {failures[-1].reason}"
-                tell(1, [job for _, job in busy], news)
+                    message = f"{job.name} failed: {failures[-1].reason}"
+                else:
+                    message = f"{job.name} {seconds:.0f} s"
+                report(1, [job for _, job in busy], message)
                 if worker.process.exitcode is None:
                     idle.append(worker)
                 elif todo:
@@ -99,10 +98,10 @@ def supervise(jobs: Sequence[Job], workers: int, tell: Tell) -> list[Failure]:
     return failures
 
 
-def answer(worker: Worker) -> float | None:
-    """The seconds that the run took; None where it failed. A worker that died of it is buried."""
+def receive(worker: Worker) -> float | None:
+    """The seconds that the run took; None if it failed. A worker that died is reaped."""
     try:
-        return worker.link.recv()
+        return worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join(10)
         worker.process.kill()
@@ -112,43 +111,44 @@ def answer(worker: Worker) -> float | None:
 
 def failure(worker: Worker, job: Job) -> Failure:
     code = worker.process.exitcode
-    killed = f" (its process was ended by signal {-code})" if code is not None and code < 0 else ""
+    killed = f" (killed by signal {-code})" if code is not None and code < 0 else ""
     return Failure(job=job, reason=last_line(job.folder / "study.log") + killed)
 
 
 def start_worker() -> Worker:
-    """A fresh interpreter: a forked one would inherit the half of torch's threads' state."""
+    """A spawned process: a forked one would inherit torch's thread pools without their threads."""
     spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=work, args=(theirs,))
+    parent_end, worker_end = spawn.Pipe()
+    process = spawn.Process(target=work, args=(worker_end,))
     process.start()
-    theirs.close()
-    return Worker(process=process, link=ours)
+    worker_end.close()
+    return Worker(process=process, connection=parent_end)
 
 
-def work(link: Connection) -> None:
-    """A worker's life: jobs in, seconds out (None: the run failed). An exception that is not for
-    users ends the worker, its traceback in the run's log."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
+def work(connection: Connection) -> None:
+    """Receive jobs, send back seconds (None: the run failed). An exception other than UserError
+    ends the worker; its traceback is in the run's log."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    sys.path.insert(0, str(ROOT))  # for train and eval, from any folder
     while True:
         try:
-            job = link.recv()
+            job = connection.recv()
         except EOFError:
             return
         started = time.monotonic()
-        print_into(job.folder / "study.log")
-        link.send(time.monotonic() - started if execute(job) == 0 else None)
+        redirect_output(job.folder / "study.log")
+        connection.send(time.monotonic() - started if execute(job) == 0 else None)
 
 
 def execute(job: Job) -> int:
-    """Train, then score at each temperature; the exit code of the first that fails, or 0."""
-    import eval as scoring
+    """Train, then evaluate at each temperature. Returns the first exit code that is not 0, or 0."""
+    import eval as evaluation
     import train
 
     code = train.main(train_arguments(job))
     for temperature in TEMPERATURES:
         if code == 0 and not summary_file(job, temperature).is_file():
-            code = scoring.main(eval_arguments(job, temperature))
+            code = evaluation.main(eval_arguments(job, temperature))
     sys.stdout.flush()
     return code
 
@@ -158,40 +158,40 @@ def train_arguments(job: Job) -> list[str]:
 
 
 def eval_arguments(job: Job, temperature: float) -> list[str]:
-    """The samples' seed is the run's, so that arms of one seed are scored with the same noise."""
+    """Samples use the run's seed, so that arms of one seed are evaluated with the same noise."""
     return [
         *("--ckpt", str(job.folder / "checkpoints" / "latest")),
         *("--benchmarks", ",".join(job.benchmarks)),
         *("--avg-at", str(SAMPLES), "--temperature", str(temperature), "--threads", "1"),
         *("--seed", str(job.seed), "--output", str(summary_file(job, temperature).parent)),
-        "--replace",  # of a checkpoint that was since trained anew
+        "--replace",  # samples of a checkpoint that was trained again since
     ]
 
 
 def summary_file(job: Job, temperature: float) -> Path:
-    """Beside the run's own evaluations, and never taken for one of them."""
+    """Beside the evaluations of training, under a name that none of them has."""
     return job.folder / "eval" / f"step-{job.steps:06d}-t{temperature:g}" / "summary.json"
 
 
 def done(job: Job) -> bool:
-    """Whether a run is trained and scored. UserError where its folder holds another one."""
+    """Whether a run is trained and evaluated. UserError if its folder holds another run."""
     if not (job.folder / "config.yaml").is_file():
         return False
     from asymrl.run import checkpoint, folder
 
-    found = folder.find_checkpoint(job.folder, job.config(), "auto")
-    step = checkpoint.load_position(found)[0].step if found else 0
+    saved = folder.find_checkpoint(job.folder, job.config(), "auto")
+    step = checkpoint.load_position(saved)[0].step if saved else 0
     if step > job.steps:
         raise UserError(
-            f"{job.folder} is at step {step}, and this study has {job.steps}: give it that many "
-            "--steps, or another --out"
+            f"{job.folder} is at step {step}, but this study has {job.steps} steps; set --steps "
+            f"{step} or another --out"
         )
-    scored = all(summary_file(job, temperature).is_file() for temperature in TEMPERATURES)
-    return step == job.steps and scored
+    evaluated = all(summary_file(job, temperature).is_file() for temperature in TEMPERATURES)
+    return step == job.steps and evaluated
 
 
-def print_into(log: Path) -> None:
-    """From here on this process prints into that file, at its end."""
+def redirect_output(log: Path) -> None:
+    """Append everything that this process prints from here on to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -199,7 +199,7 @@ def print_into(log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a killed run's last line is in its log
+        sys.stdout.reconfigure(line_buffering=True)  # so that the log of a killed run is complete
 
 
 def last_line(log: Path) -> str:
@@ -208,8 +208,8 @@ def last_line(log: Path) -> str:
 
 
 @contextmanager
-def shown(total: int, already: int) -> Iterator[Tell]:
-    """A live line on a terminal, else a plain line a finished run."""
+def progress(total: int, done_before: int) -> Iterator[Report]:
+    """A progress bar on a terminal, otherwise a line for each finished run."""
     console = Console(highlight=False, soft_wrap=True)
     bar = Progress(
         BarColumn(bar_width=20),
@@ -218,22 +218,20 @@ def shown(total: int, already: int) -> Iterator[Tell]:
         console=console,
         disable=not console.is_terminal,
     )
-    task = bar.add_task("", total=total, completed=already, eta="?")
-    counts, started = [already], time.monotonic()
+    task = bar.add_task("", total=total, completed=done_before, eta="?")
+    count, started = done_before, time.monotonic()
 
-    def tell(finished: int, running: Sequence[Job], news: str) -> None:
-        counts[0] += finished
-        now = ", ".join(job.name for job in running)
-        made = counts[0] - already
-        left = (time.monotonic() - started) / made * (total - counts[0]) if made else None
-        eta = (
-            "?"
-            if left is None
-            else f"{left // 3600:.0f}:{left % 3600 // 60:02.0f}:{left % 60:02.0f}"
-        )
-        bar.update(task, completed=counts[0], description=now, eta=eta)
-        if news and (not console.is_terminal or "failed" in news):
-            console.print(f"{counts[0]}/{total} {news}  ETA {eta}", markup=False)
+    def report(finished: int, running: Sequence[Job], message: str) -> None:
+        nonlocal count
+        count += finished
+        eta = "?"
+        if count > done_before:
+            seconds_a_run = (time.monotonic() - started) / (count - done_before)
+            eta = str(timedelta(seconds=int(seconds_a_run * (total - count))))
+        names = ", ".join(job.name for job in running)
+        bar.update(task, completed=count, description=names, eta=eta)
+        if message and (not console.is_terminal or "failed" in message):
+            console.print(f"{count}/{total} {message}  ETA {eta}", markup=False)
 
     with bar:
-        yield tell
+        yield report

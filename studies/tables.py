@@ -1,5 +1,5 @@
-"""The tables of studies on the pocket task: the paper's table (rows, paired differences to GRPO)
-and its Fig. 4d (accuracy over the grid of betas, as a heat map)."""
+"""The paper's table on the pocket task, with paired differences to GRPO, and the paper's Fig. 4d
+(accuracy over the grid of betas, as a heat map)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from asymrl.files import write_atomically
 from asymrl.report.drawing import GRID as GRID_COLOUR
 from asymrl.report.drawing import INK, MUTED, PAPER
-from asymrl.statistics import Contrast, paired, standard_error
+from asymrl.statistics import PairedTest, direction, mean, paired_test, standard_error
 from asymrl.types import frozen
 from studies.jobs import GRID, SCHEDULED, Job, betas
 from studies.measures import accuracy
@@ -25,24 +25,24 @@ from studies.results import (
     Seed,
     at_the_end,
     by_seed,
-    each,
-    mean,
+    markdown_table,
+    per_seed,
     ran_on,
     save_figure,
 )
 from studies.runs import SAMPLES
 
 
-def dots(table: Sequence[Line], measures: Sequence[str], file: Path) -> Path:
+def draw_rows(rows: Sequence[Row], measures: Sequence[str], file: Path) -> Path:
     """One row an arm, one panel a measure: mean and standard error over seeds."""
     with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(
-            figsize=(9.6, 0.9 + 0.24 * len(table)), facecolor=PAPER, layout="constrained"
+            figsize=(9.6, 0.9 + 0.24 * len(rows)), facecolor=PAPER, layout="constrained"
         )
         panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
-        names = [line.arm for line in table]
+        names = [row.arm for row in rows]
         for axes, name in zip(panels, measures, strict=True):
-            means, errors = zip(*(line.values[name] for line in table), strict=True)
+            means, errors = zip(*(row.values[name] for row in rows), strict=True)
             axes.errorbar(
                 means, range(len(names)), xerr=errors, fmt="o", color="#0072b2", markersize=4
             )
@@ -57,22 +57,22 @@ def dots(table: Sequence[Line], measures: Sequence[str], file: Path) -> Path:
 def heat_map(
     means: Mapping[tuple[float, float], float], points: Sequence[float], file: Path
 ) -> Path:
-    """beta_neg to the right, beta_pos upwards, the number in each cell."""
+    """beta_neg on the x axis, beta_pos on the y axis, the number in each cell."""
     with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(5.2, 4.4), facecolor=PAPER, layout="constrained")
         axes = figure.subplots()
         cells = [[means[pos, neg] for neg in points] for pos in points]
-        picture = axes.imshow(cells, cmap="cividis", origin="lower")
+        image = axes.imshow(cells, cmap="cividis", origin="lower")
         middle = (min(map(min, cells)) + max(map(max, cells))) / 2
-        for y, row in enumerate(cells):
-            for x, number in enumerate(row):
+        for y, numbers in enumerate(cells):
+            for x, number in enumerate(numbers):
                 colour = PAPER if number < middle else INK
                 axes.text(x, y, f"{number:.3f}", ha="center", va="center", color=colour)
         axes.set_xticks(range(len(points)), [f"{p:g}" for p in points])
         axes.set_yticks(range(len(points)), [f"{p:g}" for p in points])
         axes.set_xlabel("beta_neg")
         axes.set_ylabel("beta_pos")
-        figure.colorbar(picture, ax=axes, label="accuracy at temperature 1")
+        figure.colorbar(image, ax=axes, label="accuracy at temperature 1")
         return save_figure(figure, file)
 
 
@@ -89,19 +89,16 @@ def report_grid(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> lis
     """Write grid-pocket.md and grid-pocket.png."""
     seeds = by_seed(jobs, "easy")
     cells = {
-        (pos, neg): each(seeds, betas(pos, neg).name, accuracy) for pos in GRID for neg in GRID
+        (pos, neg): per_seed(seeds, betas(pos, neg).name, accuracy) for pos in GRID for neg in GRID
     }
     means = {at: mean(numbers) for at, numbers in cells.items()}
     error = mean([standard_error(numbers) ** 2 for numbers in cells.values()]) ** 0.5
-    best, worst = (pick(means, key=means.__getitem__) for pick in (max, min))
-    picture = heat_map(means, GRID, docs / "grid-pocket.png")
-    rows = ["| beta_pos \\ beta_neg | " + " | ".join(f"{neg:g}" for neg in GRID) + " |"]
-    rows.append("|---" * (len(GRID) + 1) + "|")
-    for pos in GRID:
-        rows.append(f"| **{pos:g}** | " + " | ".join(f"{means[pos, n]:.3f}" for n in GRID) + " |")
+    best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    figure = heat_map(means, GRID, docs / "grid-pocket.png")
+    rows = [[f"**{pos:g}**", *(f"{means[pos, neg]:.3f}" for neg in GRID)] for pos in GRID]
     text = [
         GRID_HEAD.format(samples=SAMPLES, seeds=len(seeds), error=error),
-        *rows,
+        markdown_table(["beta_pos \\ beta_neg", *(f"{neg:g}" for neg in GRID)], rows),
         "",
         f"Highest: {means[best]:.3f} at {best}; lowest: {means[worst]:.3f} at {worst}.",
         "",
@@ -113,84 +110,77 @@ def report_grid(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> lis
         f"{max(job.steps for job in jobs)} steps each, the last checkpoint. {ran_on(jobs)}.",
     ]
     write_atomically(docs / "grid-pocket.md", "\n".join(text) + "\n")
-    return [docs / "grid-pocket.md", picture]
+    return [docs / "grid-pocket.md", figure]
 
 
 ANCHOR = "grpo"
 
 
 @frozen
-class Line:
-    """A row of the table. values: measure -> (mean, standard error over seeds); to_grpo and
-    to_fixed: paired differences of accuracy at temperature 1, to GRPO and to `asym`."""
+class Row:
+    """A row of the table. values: measure -> (mean, standard error over seeds). to_grpo, to_asym:
+    paired differences of accuracy at temperature 1, to GRPO and to `asym`."""
 
     arm: str
     values: Mapping[str, tuple[float, float]]
-    to_grpo: Contrast
-    to_asym: Contrast
+    to_grpo: PairedTest
+    to_asym: PairedTest
 
 
-def table2_accuracy(result: Result, temperature: float) -> float:
+def accuracy_at(result: Result, temperature: float) -> float:
     return result.accuracy[temperature]
 
 
 MEASURES: Mapping[str, Callable[[Result], float]] = {
-    "accuracy, T = 1": partial(table2_accuracy, temperature=1.0),
-    f"avg@{SAMPLES}, T = 0.4": partial(table2_accuracy, temperature=0.4),
+    "accuracy, T = 1": partial(accuracy_at, temperature=1.0),
+    f"avg@{SAMPLES}, T = 0.4": partial(accuracy_at, temperature=0.4),
     "entropy at the end": partial(at_the_end, metric="policy/entropy"),
     "none solved at the end": partial(at_the_end, metric="groups/none_solved"),
 }
-HOT = "accuracy, T = 1"
+RANKED_BY = "accuracy, T = 1"
 
 
-def differences(seeds: Sequence[Seed], arm: str, other: str) -> Contrast:
-    """Of accuracy at temperature 1, paired by seed."""
-    ours, theirs = (each(seeds, name, MEASURES[HOT]) for name in (arm, other))
-    return paired([a - b for a, b in zip(ours, theirs, strict=True)])
+def accuracy_difference(seeds: Sequence[Seed], arm: str, other: str) -> PairedTest:
+    """`arm` minus `other` in accuracy at temperature 1, paired by seed."""
+    numbers, others = (per_seed(seeds, name, MEASURES[RANKED_BY]) for name in (arm, other))
+    return paired_test([a - b for a, b in zip(numbers, others, strict=True)])
 
 
-def lines(seeds: Sequence[Seed], arms: Sequence[str]) -> list[Line]:
-    made = []
-    for arm in arms:
-        columns = {name: each(seeds, arm, measure) for name, measure in MEASURES.items()}
-        made.append(
-            Line(
-                arm=arm,
-                values={
-                    n: (mean(numbers), standard_error(numbers)) for n, numbers in columns.items()
-                },
-                to_grpo=differences(seeds, arm, ANCHOR),
-                to_asym=differences(seeds, arm, "asym"),
-            )
-        )
-    return made
+def table_row(seeds: Sequence[Seed], arm: str) -> Row:
+    numbers = {name: per_seed(seeds, arm, measure) for name, measure in MEASURES.items()}
+    return Row(
+        arm=arm,
+        values={name: (mean(x), standard_error(x)) for name, x in numbers.items()},
+        to_grpo=accuracy_difference(seeds, arm, ANCHOR),
+        to_asym=accuracy_difference(seeds, arm, "asym"),
+    )
 
 
-def like_the_best(seeds: Sequence[Seed], table: Sequence[Line]) -> list[str]:
-    """The arms whose paired 95% interval of the difference to the best one contains 0, best first.
+def near_the_best(seeds: Sequence[Seed], rows: Sequence[Row]) -> list[str]:
+    """The best arm, then the arms whose paired 95% interval of the difference to it contains 0.
 
-    The best one is chosen by the same numbers and nothing is adjusted for that, so this is a
-    reading aid and no test.
+    The best arm is selected by the same numbers without any adjustment, so this is a reading aid
+    and not a test.
     """
-    ranked = sorted(table, key=lambda line: -line.values[HOT][0])
+    ranked = sorted(rows, key=lambda row: -row.values[RANKED_BY][0])
     best = ranked[0].arm
-    near = [line.arm for line in ranked[1:] if not differences(seeds, line.arm, best).high < 0]
+    near = [row.arm for row in ranked[1:] if not accuracy_difference(seeds, row.arm, best).high < 0]
     return [best, *near]
 
 
 def report_table2(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> list[Path]:
     """Write table2-pocket.md and table2-pocket.png."""
     seeds = by_seed(jobs, "easy")
-    table = lines(seeds, list(dict.fromkeys(job.arm.name for job in jobs)))
-    near = like_the_best(seeds, table)
-    picture = dots(table, list(MEASURES)[:3], docs / "table2-pocket.png")
+    rows = [table_row(seeds, arm) for arm in dict.fromkeys(job.arm.name for job in jobs)]
+    near = near_the_best(seeds, rows)
+    figure = draw_rows(rows, list(MEASURES)[:3], docs / "table2-pocket.png")
     text = [
         TABLE2_HEAD.format(seeds=len(seeds), samples=SAMPLES),
-        *markdown(table),
+        markdown(rows),
         "",
-        alike(near, len(seeds)),
+        near_the_best_sentence(near, len(seeds)),
         "",
-        *schedules(table),
+        *schedules_section(rows),
         "![Accuracy and entropy by arm, with standard errors](table2-pocket.png)",
         "",
         "## How it was obtained",
@@ -200,12 +190,12 @@ def report_table2(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> l
         f"checkpoint; 320 held-out problems. {ran_on(jobs)}.",
     ]
     write_atomically(docs / "table2-pocket.md", "\n".join(text) + "\n")
-    return [docs / "table2-pocket.md", picture]
+    return [docs / "table2-pocket.md", figure]
 
 
-def alike(near: Sequence[str], seeds: int) -> str:
+def near_the_best_sentence(near: Sequence[str], seeds: int) -> str:
     if seeds == 1:
-        return "Of one seed there are no errors: nothing here tells two rows apart."
+        return "One seed gives no standard errors: nothing here tells two rows apart."
     return (
         f"Not distinguishable from the best, {near[0]}, over these seeds (the paired 95% interval "
         "of the difference contains 0, nothing adjusted): "
@@ -224,49 +214,54 @@ at temperature 1 to GRPO, with its 95% t interval. **Bold** is the highest mean 
 """
 
 
-def markdown(table: Sequence[Line]) -> list[str]:
-    ranked = {
-        name: sorted(table, key=lambda line: -line.values[name][0])[:2]
+def markdown(rows: Sequence[Row]) -> str:
+    """The table; of the two accuracies the best is bold and the second underlined."""
+    top_two = {
+        name: [row.arm for row in sorted(rows, key=lambda row: -row.values[name][0])[:2]]
         for name in list(MEASURES)[:2]
     }
-    rows = ["| row | " + " | ".join(MEASURES) + " | to GRPO |", "|---" * (len(MEASURES) + 2) + "|"]
-    for line in table:
+    lines = []
+    for row in rows:
         cells = []
-        for name, (middle, error) in line.values.items():
-            text = with_error(middle, error)
-            top = [other.arm for other in ranked.get(name, [])]
-            if line.arm in top:
-                text = f"**{text}**" if line.arm == top[0] else f"<u>{text}</u>"
+        for name, (average, stderr) in row.values.items():
+            text = with_error(average, stderr)
+            if row.arm in (top := top_two.get(name, [])):
+                text = f"**{text}**" if row.arm == top[0] else f"<u>{text}</u>"
             cells.append(text)
-        rows.append(f"| {line.arm} | " + " | ".join([*cells, in_words(line.to_grpo)]) + " |")
-    return rows
+        lines.append([row.arm, *cells, with_interval(row.to_grpo)])
+    return markdown_table(["row", *MEASURES, "to GRPO"], lines)
 
 
-def schedules(table: Sequence[Line]) -> list[str]:
+def schedules_section(rows: Sequence[Row]) -> list[str]:
     """The schedules beside the fixed betas that they start from."""
-    ours = [line for line in table if line.arm in {arm.name for arm in SCHEDULED}]
-    if not ours:
+    names = {arm.name for arm in SCHEDULED}
+    lines = [
+        [
+            row.arm,
+            with_error(*row.values[RANKED_BY]),
+            with_interval(row.to_asym),
+            direction(row.to_asym.low, row.to_asym.high),
+        ]
+        for row in rows
+        if row.arm in names
+    ]
+    if not lines:
         return []
-    rows = ["## Schedules beside fixed (0.9, 0.4)", "", "Same seeds, same start.", ""]
-    rows += ["| schedule | accuracy, T = 1 | to asym | that is |", "|---|---|---|---|"]
-    for line in ours:
-        middle, error = line.values[HOT]
-        c = line.to_asym
-        word = "higher" if c.low > 0 else "lower" if c.high < 0 else "not distinguishable"
-        rows.append(f"| {line.arm} | {with_error(middle, error)} | {in_words(c)} | {word} |")
-    return [*rows, ""]
+    table = markdown_table(["schedule", RANKED_BY, "to asym", "that is"], lines)
+    intro = ["## Schedules beside fixed (0.9, 0.4)", "", "Same seeds, same start.", ""]
+    return [*intro, table, ""]
 
 
-def with_error(middle: float, error: float) -> str:
-    """Of one seed there is no error."""
-    if not math.isfinite(middle):
+def with_error(average: float, stderr: float) -> str:
+    """One seed has no standard error."""
+    if not math.isfinite(average):
         return "-"
-    return f"{middle:.3f} ± {error:.3f}" if math.isfinite(error) else f"{middle:.3f}"
+    return f"{average:.3f} ± {stderr:.3f}" if math.isfinite(stderr) else f"{average:.3f}"
 
 
-def in_words(contrast: Contrast) -> str:
-    if contrast.mean == contrast.low == contrast.high == 0:
+def with_interval(test: PairedTest) -> str:
+    if test.mean == test.low == test.high == 0:
         return "-"
-    if math.isnan(contrast.low):
-        return f"{contrast.mean:+.3f}"
-    return f"{contrast.mean:+.3f} ({contrast.low:+.3f} to {contrast.high:+.3f})"
+    if math.isnan(test.low):
+        return f"{test.mean:+.3f}"
+    return f"{test.mean:+.3f} ({test.low:+.3f} to {test.high:+.3f})"

@@ -1,4 +1,4 @@
-"""Run folders of studies, with numbers made up by hand: what an arm does is stated by the test."""
+"""Run folders of studies with invented numbers: each test says what its arms do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What studies say of run folders whose numbers were made up by hand."""
+"""Studies: arms, measures, and documents about run folders with invented numbers."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def test_every_arm_is_a_config_that_loads(name: str) -> None:
     load_config(arm.config, arm.overrides)
 
 
-def test_an_arm_named_by_its_betas_has_them() -> None:
+def test_an_arm_that_is_named_after_betas_has_these_betas() -> None:
     for arm in {arm.name: arm for arm in (*CLAIM_ARMS[:7], *GRID_ARMS)}.values():
-        found = load_config(arm.config, arm.overrides).advantage
-        assert found.name == "asym"
-        point = found.params["beta_pos"], found.params["beta_neg"]
+        advantage = load_config(arm.config, arm.overrides).advantage
+        assert advantage.name == "asym"
+        point = advantage.params["beta_pos"], advantage.params["beta_neg"]
         assert betas(*point).name == arm.name
 
 
-def test_studies_share_the_folders_of_the_runs_that_they_share() -> None:
+def test_studies_share_run_folders_of_equal_arms() -> None:
     assert {"reinforce", "pos_only", "neg_only", "grpo", "asym"} <= {a.name for a in CLAIM_ARMS}
     assert {arm.name for arm in GRID_ARMS} & {arm.name for arm in TABLE_ROWS} == {
         "grpo",
@@ -66,7 +66,7 @@ def test_studies_share_the_folders_of_the_runs_that_they_share() -> None:
     assert all(len(arms) == 1 for arms in by_name.values())
 
 
-def test_a_job_is_its_arm_on_its_mix_with_its_seed(tmp_path: Path) -> None:
+def test_a_job_has_the_config_of_its_arm_mix_and_seed(tmp_path: Path) -> None:
     job = jobs([row("asym")], ["hard"], 3, tmp_path, steps=7)[2]
     config = job.config()
     assert job.folder == tmp_path / "hard" / "asym" / "seed-2"
@@ -79,7 +79,7 @@ def test_a_job_is_its_arm_on_its_mix_with_its_seed(tmp_path: Path) -> None:
 # --- measures
 
 
-def test_measures_of_a_run_worked_by_hand() -> None:
+def test_measures_of_a_run_by_hand() -> None:
     rows = [
         {
             "policy/entropy": 1.0 - 0.1 * step,
@@ -102,18 +102,18 @@ def test_slopes_over_a_beta_read_the_arms_of_that_beta() -> None:
     points = (0.0, 0.25, 0.5)
     seed = {betas(beta, 0.0).name: result(accuracy=3 * beta) for beta in points}
     seed |= {betas(0.0, beta).name: result(accuracy=-2 * beta) for beta in points}
-    along = {"of": measures.accuracy, "points": points}
-    assert measures.over_beta_pos(seed, **along) == pytest.approx(3)
-    assert measures.over_beta_neg(seed, **along) == pytest.approx(-2)
+    arguments = {"measure": measures.accuracy, "points": points}
+    assert measures.slope_over_beta_pos(seed, **arguments) == pytest.approx(3)
+    assert measures.slope_over_beta_neg(seed, **arguments) == pytest.approx(-2)
 
 
-def test_arms_of_one_seed_are_scored_with_the_same_noise_and_seeds_with_another(
+def test_arms_of_one_seed_are_evaluated_with_the_same_sampling_seed(
     tmp_path: Path,
 ) -> None:
-    asked = [
+    commands = [
         eval_arguments(job, 1.0) for job in jobs([row("asym"), row("grpo")], ["easy"], 2, tmp_path)
     ]
-    seeds = [arguments[arguments.index("--seed") + 1] for arguments in asked]
+    seeds = [arguments[arguments.index("--seed") + 1] for arguments in commands]
     assert seeds == ["0", "0", "1", "1"]
 
 
@@ -122,34 +122,35 @@ def test_kappa_hat_is_over_the_first_twenty_steps() -> None:
     assert measures.kappa_hat(run) == 1.0
 
 
-def pressed(**mass: tuple[float, float]) -> dict[str, float]:
+def step_pressure(**mass: tuple[float, float]) -> dict[str, float]:
     """One step: for each p (as p125 for 0.125) the fraction of groups there, and their mass."""
     row = {}
-    for name, (often, much) in mass.items():
-        row |= {f"groups/accuracy/0.{name[1:]}": often, f"pressure/positive/0.{name[1:]}": much}
+    for name, (groups, pressure) in mass.items():
+        p = f"0.{name[1:]}"
+        row |= {f"groups/accuracy/{p}": groups, f"pressure/positive/{p}": pressure}
     return row
 
 
-def test_the_peak_is_where_mass_per_group_is_greatest_not_where_groups_are_many() -> None:
-    first = pressed(p25=(0.1, 0.1), p5=(0.7, 0.7), p75=(0.2, 0.6))
-    second = pressed(p25=(0.1, 0.1), p5=(0.7, 0.7), p75=(0.2, 0.6), p875=(0.1, 0.1))
+def test_the_peak_is_where_mass_per_group_is_highest_not_where_most_groups_are() -> None:
+    first = step_pressure(p25=(0.1, 0.1), p5=(0.7, 0.7), p75=(0.2, 0.6))
+    second = step_pressure(p25=(0.1, 0.1), p5=(0.7, 0.7), p75=(0.2, 0.6), p875=(0.1, 0.1))
     run = result(first, second)
-    where, mass = measures.pressures(run, "positive")
-    assert where == [0.25, 0.5, 0.75, 0.875] and mass == pytest.approx([1.0, 1.0, 3.0, 1.0])
+    accuracies, mass = measures.pressures(run, "positive")
+    assert accuracies == [0.25, 0.5, 0.75, 0.875] and mass == pytest.approx([1.0, 1.0, 3.0, 1.0])
     # the parabola through (.5, 1), (.75, 3), (.875, 1): slopes 8 and -16, curvature -64,
     # vertex where 8 - 64 (2 x - .5 - .75) = 0
     assert measures.peak(run, "positive") == pytest.approx(0.6875)
 
 
-def test_the_peak_is_at_an_end_where_the_end_is_greatest_and_nan_without_pressure() -> None:
-    run = result(pressed(p125=(0.5, 1.0), p5=(0.5, 0.5), p75=(0.1, 0.01)))
+def test_the_peak_may_be_at_an_end_and_is_nan_without_pressure() -> None:
+    run = result(step_pressure(p125=(0.5, 1.0), p5=(0.5, 0.5), p75=(0.1, 0.01)))
     assert measures.peak(run, "positive") == 0.125
     assert math.isnan(measures.peak(run, "negative"))
     assert math.isnan(measures.peak(result({"policy/entropy": 1.0}), "positive"))
 
 
 @pytest.mark.parametrize("beta", [0.25, 0.5, 0.75])
-def test_the_peak_of_w_itself_is_found_to_a_fortieth(beta: float) -> None:
+def test_the_peak_of_the_exact_w_is_found_to_a_fortieth(beta: float) -> None:
     """W+ = p^(1 - b) (1 - p)^b, on eighths."""
     row = {}
     for k in range(1, 8):
@@ -161,46 +162,55 @@ def test_the_peak_of_w_itself_is_found_to_a_fortieth(beta: float) -> None:
 
 # --- claims
 
+
+def squeezed(text: str) -> list[str]:
+    """Lines of Markdown without the padding of table cells."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
 ENTROPY = {"reinforce": 0.5, "pos_only": 0.6, "neg_only": 0.6, "grpo": 0.55}
-WIGGLE = (-0.001, 0.002, 0.0, 0.001)  # a seed's own, so that differences have a spread
+NOISE = (-0.001, 0.002, 0.0, 0.001)  # by seed, so that differences have a spread
 
 
 def rows_of(job: Job) -> list[dict]:
-    """neg_only raises entropy, against the paper; pos_only as the paper says; flips do nothing."""
-    own = WIGGLE[(job.seed + len(job.arm.name)) % 4]
-    entropy = ENTROPY.get(job.arm.name, 0.55) + own
-    return [{"policy/entropy": entropy, "diag/kappa": 0.1 + own, "groups/none_solved": 0.2}] * 2
+    """neg_only raises entropy, against the paper; pos_only does as the paper says; flips do
+    nothing."""
+    noise = NOISE[(job.seed + len(job.arm.name)) % 4]
+    entropy = ENTROPY.get(job.arm.name, 0.55) + noise
+    return [{"policy/entropy": entropy, "diag/kappa": 0.1 + noise, "groups/none_solved": 0.2}] * 2
 
 
 @pytest.fixture(scope="module")
-def claimed(tmp_path_factory) -> tuple[list[Job], Path]:
+def claims_study(tmp_path_factory) -> tuple[list[Job], Path]:
     out = tmp_path_factory.mktemp("claims")
-    made = jobs(CLAIM_ARMS, tuple(MIXES), 4, out / "runs", steps=2)
-    write(made, rows_of, lambda job, temperature: 0.5 + WIGGLE[(job.seed * 7 + 3) % 4])
-    return made, out
+    study_jobs = jobs(CLAIM_ARMS, tuple(MIXES), 4, out / "runs", steps=2)
+    write(study_jobs, rows_of, lambda job, temperature: 0.5 + NOISE[(job.seed * 7 + 3) % 4])
+    return study_jobs, out
 
 
-def test_findings_say_what_was_put_in(claimed: tuple[list[Job], Path]) -> None:
-    made, _ = claimed
-    found = claims.findings({mix: by_seed(made, mix) for mix in MIXES})
-    said = {(one.hypothesis.name, one.mix): one for one in found}
-    assert len(found) == 2 * len(HYPOTHESES) == 36
-    above = said["entropy:pos_only-reinforce", "easy"]
-    assert above.verdict == "shown" and above.contrast.mean == pytest.approx(0.1, abs=0.004)
-    assert said["entropy:neg_only-reinforce", "hard"].verdict == "not shown: the opposite"
-    assert said["entropy:ent_increase-grpo", "easy"].verdict == "undecided"
-    assert said["accuracy:asym-grpo", "easy"].contrast.mean == 0
-    assert said["none_solved:over-beta_pos", "hard"].verdict == "undecided"
-    assert said["kappa_hat:grpo", "easy"].verdict == "shown"
-    assert said["peak:positive", "easy"].verdict == "not measured"
+def test_findings_match_the_invented_numbers(claims_study: tuple[list[Job], Path]) -> None:
+    study_jobs, _ = claims_study
+    findings = claims.findings({mix: by_seed(study_jobs, mix) for mix in MIXES})
+    by_name = {(one.hypothesis.name, one.mix): one for one in findings}
+    assert len(findings) == 2 * len(HYPOTHESES) == 36
+    above = by_name["entropy:pos_only-reinforce", "easy"]
+    assert above.conclusion == "shown" and above.test.mean == pytest.approx(0.1, abs=0.004)
+    assert by_name["entropy:neg_only-reinforce", "hard"].conclusion == "not shown: the opposite"
+    assert by_name["entropy:ent_increase-grpo", "easy"].conclusion == "undecided"
+    assert by_name["accuracy:asym-grpo", "easy"].test.mean == 0
+    assert by_name["none_solved:over-beta_pos", "hard"].conclusion == "undecided"
+    assert by_name["kappa_hat:grpo", "easy"].conclusion == "shown"
+    assert by_name["peak:positive", "easy"].conclusion == "not measured"
 
 
-def test_the_document_has_every_hypothesis_and_states_the_opposite_as_plainly(
-    claimed: tuple[list[Job], Path],
+def test_the_document_has_every_hypothesis_and_states_opposite_results(
+    claims_study: tuple[list[Job], Path],
 ) -> None:
-    made, out = claimed
-    claims.write_plan(made, out)
-    files = claims.report_claims(made, out, out / "docs", "python -m studies claims --seeds 4")
+    study_jobs, out = claims_study
+    claims.write_plan(study_jobs, out)
+    files = claims.report_claims(
+        study_jobs, out, out / "docs", "python -m studies claims --seeds 4"
+    )
     assert [file.name for file in files] == ["claims.md", "claims.png"]
     assert all(file.stat().st_size > 1000 for file in files)
     text = files[0].read_text()
@@ -210,44 +220,46 @@ def test_the_document_has_every_hypothesis_and_states_the_opposite_as_plainly(
     assert "commit 0123456+" in text and str(out) not in text
 
 
-def test_predictions_are_written_before_the_runs_and_never_over_each_other(
-    claimed: tuple[list[Job], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_predictions_are_recorded_before_the_runs_and_never_overwritten(
+    claims_study: tuple[list[Job], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = jobs(CLAIM_ARMS, tuple(MIXES), 2, tmp_path, steps=2)
-    claims.write_plan(made, tmp_path)
+    study_jobs = jobs(CLAIM_ARMS, tuple(MIXES), 2, tmp_path, steps=2)
+    claims.write_plan(study_jobs, tmp_path)
     first = (tmp_path / claims.PLAN).read_text()
     assert json.loads(first)[0]["runs_there"] == 0
-    claims.write_plan(made, tmp_path)
+    claims.write_plan(study_jobs, tmp_path)
     assert (tmp_path / claims.PLAN).read_text() == first
     monkeypatch.setattr(claims, "HYPOTHESES", HYPOTHESES[:-1])
-    claims.write_plan(made, tmp_path)
+    claims.write_plan(study_jobs, tmp_path)
     assert json.loads((tmp_path / claims.PLAN).read_text())[0] == json.loads(first)[0]
     assert len(json.loads((tmp_path / claims.PLAN).read_text())) == 2
 
 
-def test_a_run_with_a_hole_is_refused(tmp_path: Path) -> None:
+def test_a_run_with_missing_steps_is_an_error(tmp_path: Path) -> None:
     job = jobs([row("grpo")], ["easy"], 1, tmp_path, steps=3)[0]
     write([job], lambda job: [{}] * 2, lambda job, temperature: 0.5)
-    with pytest.raises(UserError, match="does not have the steps 1 to 3"):
+    with pytest.raises(UserError, match="must have the steps 1 to 3"):
         read(job)
 
 
 # --- tables
 
 
-def test_the_table_has_means_errors_and_paired_differences(tmp_path: Path) -> None:
+def test_the_table_has_means_standard_errors_and_paired_differences(tmp_path: Path) -> None:
     arms = (BASE, row("grpo"), row("asym"), row("reinforce"), SCHEDULED[0])
-    made = jobs(arms[:-1], ["easy"], 3, tmp_path, steps=2)
+    study_jobs = jobs(arms[:-1], ["easy"], 3, tmp_path, steps=2)
     gains = {"base": -0.3, "grpo": 0.0, "asym": 0.02, "reinforce": -0.1}
 
     def accuracy(job: Job, temperature: float) -> float:
         noise = 0.1 * job.seed + 0.001 * job.seed * (job.arm.name == "asym")
         return 0.5 + gains[job.arm.name] + noise
 
-    write(made, lambda job: [{"policy/entropy": 0.5}] * job.steps, accuracy)
-    files = tables.report_table2(made, tmp_path, tmp_path / "docs", "python -m studies table2")
+    write(study_jobs, lambda job: [{"policy/entropy": 0.5}] * job.steps, accuracy)
+    files = tables.report_table2(
+        study_jobs, tmp_path, tmp_path / "docs", "python -m studies table2"
+    )
     text = files[0].read_text()
-    lines = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line[:2] == "| "}
+    lines = {line.split(" | ")[0][2:]: line for line in squeezed(text) if line[:2] == "| "}
     # .52 .621 .722: mean .621, s .101, / sqrt 3 = .058; to GRPO .02 .021 .022, t(.975, 2) = 4.303
     assert "**0.621 ± 0.058**" in lines["asym"]
     assert "+0.021 (+0.019 to +0.023)" in lines["asym"]
@@ -257,47 +269,52 @@ def test_the_table_has_means_errors_and_paired_differences(tmp_path: Path) -> No
     assert files[1].stat().st_size > 1000
 
 
-def test_one_seed_has_no_errors_and_says_so(tmp_path: Path) -> None:
-    made = jobs((BASE, row("grpo"), SCHEDULED[0]), ["easy"], 1, tmp_path, steps=2)
-    write(made, lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, temperature: 0.25)
-    made += jobs((row("asym"),), ["easy"], 1, tmp_path, steps=2)
-    write(made[-1:], lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, t: 0.5)
-    text = tables.report_table2(made, tmp_path, tmp_path, "table2")[0].read_text()
-    assert "| asym | **0.500** | **0.500** | 0.500 | - | +0.250 |" in text and "nan" not in text
+def test_one_seed_has_no_standard_errors_and_the_table_says_so(tmp_path: Path) -> None:
+    study_jobs = jobs((BASE, row("grpo"), SCHEDULED[0]), ["easy"], 1, tmp_path, steps=2)
+    write(
+        study_jobs, lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, temperature: 0.25
+    )
+    study_jobs += jobs((row("asym"),), ["easy"], 1, tmp_path, steps=2)
+    write(study_jobs[-1:], lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, t: 0.5)
+    text = tables.report_table2(study_jobs, tmp_path, tmp_path, "table2")[0].read_text()
+    assert "| asym | **0.500** | **0.500** | 0.500 | - | +0.250 |" in squeezed(text)
+    assert "nan" not in text
     assert "nothing here tells two rows apart" in text and "the best" not in text
 
 
-def test_the_grid_has_the_number_of_every_point(tmp_path: Path) -> None:
-    made = jobs(GRID_ARMS, ["easy"], 2, tmp_path, steps=1)
+def test_the_grid_has_a_number_for_every_point(tmp_path: Path) -> None:
+    study_jobs = jobs(GRID_ARMS, ["easy"], 2, tmp_path, steps=1)
 
     def accuracy(job: Job, temperature: float) -> float:
-        given = job.config().advantage.params
-        return given["beta_pos"] / 10 + given["beta_neg"] / 100 + 0.01 * job.seed
+        params = job.config().advantage.params
+        return params["beta_pos"] / 10 + params["beta_neg"] / 100 + 0.01 * job.seed
 
-    write(made, lambda job: [{}], accuracy)
-    files = tables.report_grid(made, tmp_path, tmp_path / "docs", "python -m studies grid")
+    write(study_jobs, lambda job: [{}], accuracy)
+    files = tables.report_grid(study_jobs, tmp_path, tmp_path / "docs", "python -m studies grid")
     text = files[0].read_text()
-    assert "| **0.3** | 0.036 | 0.038 | 0.040 | 0.042 | 0.044 |" in text
+    assert "| **0.3** | 0.036 | 0.038 | 0.040 | 0.042 | 0.044 |" in squeezed(text)
     assert "Highest: 0.104 at (0.9, 0.9); lowest: 0.016 at (0.1, 0.1)" in text
     assert files[1].stat().st_size > 1000
 
 
-def test_the_papers_table_has_ours_beside_theirs_and_a_dash_where_one_is_missing(
+def test_the_papers_table_has_our_numbers_beside_the_papers_and_a_dash_for_missing_ones(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "qwen3_4b_asym" / "eval" / "paper"
     folder.mkdir(parents=True)
-    facts = {"avg": 0.5, "stderr": 0.01, "problems": 30}
-    found = {name: facts | {"samples": 5 if name == "math500" else 10} for name in paper.BENCHMARKS}
-    (folder / "summary.json").write_text(json.dumps({"benchmarks": found}))
+    entry = {"avg": 0.5, "stderr": 0.01, "problems": 30}
+    scores = {
+        name: entry | {"samples": 5 if name == "math500" else 10} for name in paper.BENCHMARKS
+    }
+    (folder / "summary.json").write_text(json.dumps({"benchmarks": scores}))
     training = tmp_path / "qwen3_4b_grpo" / "eval" / "step-000010"
     training.mkdir(parents=True)
     (training / "summary.json").write_text(json.dumps({"benchmarks": {"math500": {"avg": 1.0}}}))
-    lines = paper.table("qwen3_4b", tmp_path).splitlines()
+    lines = squeezed(paper.table("qwen3_4b", tmp_path))
     place = lines.index(next(line for line in lines if line.startswith("| asym |")))
     assert lines[place] == "| asym | ours |" + " 50.00 ± 1.00 |" * 5 + " 50.00 |"
     assert lines[place + 1] == "| | paper | 89.33 | 39.33 | 28.67 | 81.00 | 58.48 | 59.36 |"
-    assert "| grpo | ours | - | - | - | - | - | - |" in lines  # training's own evaluation is not it
+    assert "| grpo | ours | - | - | - | - | - | - |" in lines  # not the evaluation during training
     assert "math500 30 x 5; aime24 30 x 10" in lines[-1]
 
 
@@ -310,7 +327,7 @@ def test_the_papers_averages_are_the_means_of_its_benchmarks() -> None:
     "arguments",
     [["claims", "--seeds", "0"], ["plan", "grid", "--jobs", "0"], ["paper-table", "gpt2"]],
 )
-def test_bad_command_lines_exit_2_with_one_sentence(
+def test_invalid_arguments_exit_2_with_one_sentence(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
@@ -318,11 +335,11 @@ def test_bad_command_lines_exit_2_with_one_sentence(
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
 
 
-def test_plan_says_what_would_run_and_what_is_predicted_and_runs_nothing(
+def test_plan_prints_runs_and_predictions_and_runs_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", "claims", "--out", str(tmp_path / "study")]) == 0
-    said = capsys.readouterr().out
-    assert "11 arms x 2 mixes x 8 seeds = 176 runs, 0 there already" in said
-    assert all(hypothesis.sentence in said for hypothesis in HYPOTHESES)
+    output = capsys.readouterr().out
+    assert "11 arms x 2 mixes x 8 seeds = 176 runs, 0 already done" in output
+    assert all(hypothesis.sentence in output for hypothesis in HYPOTHESES)
     assert not (tmp_path / "study").exists()
