@@ -5,23 +5,24 @@
         [--estimators 0,0 .5,0 ent_increase ...] [--out DIR]
 
 CKPT is a checkpoint of a run, or any Hugging Face folder or id with --config, the training config
-that says how it is asked, sampled and judged. From these same weights, for each of B rollout
-batches: one plain SGD step per estimator on the same rollouts (ratio 1, so nothing is clipped; no
-optimizer state, no clipping of norms), the weights put back after each. Measured: the change of
-full-vocabulary entropy on *other* on-policy contexts, rollouts of the same weights on prompts of
-which none is ever stepped on, and the log-prob gain of the batch's correct rollouts.
+that defines its prompt, sampling and verifier. For each of B rollout batches, the probe takes one
+plain SGD step per estimator from the same weights on the same rollouts (ratio 1, so nothing is
+clipped; no optimizer state, no gradient clipping) and restores the weights after each step. It
+measures the change of full-vocabulary entropy on *other* on-policy contexts (rollouts of the same
+weights on prompts that no step is taken on) and the log-prob gain of the batch's correct rollouts.
 
 Proposition 1 (arXiv 2604.04894): to first order around (0, 0) the entropy change of a step differs
-from REINFORCE's by eta (beta_pos - beta_neg) kappa. It is about a softmax table whose steps are
-natural in its own coordinates; a network is no table. So what it predicts here is the *sign*, and
-that shifts are in proportion to lr (beta_pos - beta_neg) kappa over betas and batches; the scale is
-one unknown constant, which is fitted and shown. What is fitted cannot be confirmed.
+from REINFORCE's by eta (beta_pos - beta_neg) kappa. It is about a softmax table with natural
+gradient steps, and a network is not a table. So here it predicts the *sign* of each shift, and that
+shifts are proportional to lr (beta_pos - beta_neg) kappa over betas and batches. The scale is one
+unknown constant, which is fitted and printed. A fitted scale confirms nothing.
 
-Its kappa is over mixed groups, 0 < p < 1, and so by default is the step (--groups mixed). With
-`all`, REINFORCE's constant +1 and -1 on groups of one kind act too, of which it says nothing.
+Its kappa is over mixed groups, 0 < p < 1, and by default so is the step (--groups mixed). With
+`all`, REINFORCE's constant +1 and -1 on all-solved and none-solved groups act too; the proposition
+does not cover them.
 
 The learning rate makes REINFORCE's step `step-size` times as long as the weights (global norms),
-and is the same for all estimators of a batch. Knows one process and the local policy only.
+and is the same for all estimators of a batch. Runs in one process, with the local policy only.
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ from asymrl.algo.loss import AGGREGATIONS, loss_denominators, ppo_clip
 from asymrl.config.load import load_config
 from asymrl.config.schema import AdvantageConfig, Config, ModelConfig, check_params
 from asymrl.engines.local import LocalPolicy
-from asymrl.errors import UserError
+from asymrl.errors import UserError, one_line
+from asymrl.run.exit_codes import exit_code
 from asymrl.training.rollout import generate_and_verify, rewards_and_mask
 from asymrl.types import Groups, Problem, Sampling, Scored, Tokens, frozen
 from studies import probe_report
-from studies.probe_report import Moved, Trial
+from studies.probe_report import StepEffect, Trial
 
 ESTIMATORS = ("0,0", ".25,0", ".5,0", "0,.25", "0,.5", ".5,.5", ".9,.4")
 PPO = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
@@ -57,7 +59,7 @@ PPO = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
 
 @frozen
 class Estimator:
-    """lean: beta_pos - beta_neg; None where Proposition 1 says nothing of it."""
+    """lean: beta_pos - beta_neg; None if Proposition 1 does not cover the estimator."""
 
     label: str
     advantages: Callable[[Groups], Tensor]
@@ -65,8 +67,8 @@ class Estimator:
 
 
 @frozen
-class Sample:
-    """A judged rollout batch: rewards, valid (R,); rows that are not valid take no part."""
+class RolloutBatch:
+    """A verified rollout batch: rewards, valid (R,). Rows that are not valid are ignored."""
 
     tokens: Tokens
     scored: Scored
@@ -75,14 +77,14 @@ class Sample:
 
 
 def estimator(text: str) -> Estimator:
-    """`.9,.4` is asym at these betas; else a name of ADVANTAGES, at its own defaults."""
+    """`.9,.4` is asym with these betas; otherwise a name in ADVANTAGES, with its defaults."""
     if text in ADVANTAGES:
         try:
-            chosen = AdvantageConfig(name=text)
-            check_params("advantage", chosen)
+            config = AdvantageConfig(name=text)
+            check_params("advantage", config)
         except ValueError as error:
-            raise UserError(f"--estimators {text}: {error}") from None
-        function = partial(ADVANTAGES[text], **chosen.params)
+            raise UserError(f"--estimators {text}: {one_line(error)}") from None
+        function = partial(ADVANTAGES[text], **config.params)
         return Estimator(label=text, advantages=function, lean=None)
     try:
         pos, neg = map(float, text.split(","))
@@ -100,107 +102,109 @@ def estimator(text: str) -> Estimator:
 REINFORCE = estimator("0,0")
 
 
-def mixed_only(sample: Sample) -> Sample:
-    """Rows of groups that are all right or all wrong leave: they are not valid."""
-    group, of_groups = sample.tokens.group, torch.zeros(int(sample.tokens.group[-1]) + 1)
-    right = of_groups.index_add(0, group, (sample.valid & (sample.rewards == 1)).float())
-    wrong = of_groups.index_add(0, group, (sample.valid & (sample.rewards == 0)).float())
-    return replace(sample, valid=sample.valid & (right * wrong > 0)[group])
+def mixed_only(batch: RolloutBatch) -> RolloutBatch:
+    """Mark the rows of all-solved and none-solved groups as not valid."""
+    group, zeros = batch.tokens.group, torch.zeros(int(batch.tokens.group[-1]) + 1)
+    right = zeros.index_add(0, group, (batch.valid & (batch.rewards == 1)).float())
+    wrong = zeros.index_add(0, group, (batch.valid & (batch.rewards == 0)).float())
+    return replace(batch, valid=batch.valid & (right * wrong > 0)[group])
 
 
 def trial(
     policy: LocalPolicy,
-    sample: Sample,
-    other: Tokens,
+    batch: RolloutBatch,
+    contexts: Tokens,
     estimators: Sequence[Estimator],
     *,
     step_size: float,
     aggregation: str,
-    tell: Callable[[str], object] = lambda text: None,
+    progress: Callable[[str], object] = lambda text: None,
 ) -> Trial:
-    """One batch: a step of each estimator from the same weights, which are the same afterwards.
+    """One batch: a step of each estimator from the same weights, which are restored afterwards.
 
-    REINFORCE is always among them. UserError where it has no gradient. The entropy is over all
-    response tokens of `other`, the gain over those of the sample's correct rollouts (nan if none).
+    REINFORCE is always included. UserError if it has no gradient. The entropy is over all response
+    tokens of `contexts`, the gain over those of the batch's correct rollouts (nan without any).
     """
-    groups = make_groups(sample.tokens, sample.scored, sample.rewards, sample.valid)
-    correct, _ = select_rows(sample.tokens, sample.rewards == 1)
-    entropy, old = mean_entropy(policy, other), logprobs_of(policy, correct)
-    backward(policy, sample, groups, REINFORCE, aggregation)
-    kept = {name: weight.clone() for name, weight in policy.named_weights()}
-    weights, slope = get_total_norm(kept.values()), get_total_norm(gradients(policy).values())
-    if not slope > 0:
-        raise UserError("REINFORCE has no gradient on a batch: no group has right and wrong ones")
-    lr = step_size * (weights / slope).item()
-    moved = {}
+    groups = make_groups(batch.tokens, batch.scored, batch.rewards, batch.valid)
+    correct, _ = select_rows(batch.tokens, batch.rewards == 1)
+    entropy, old_logprobs = mean_entropy(policy, contexts), logprobs_of(policy, correct)
+    backward(policy, batch, groups, REINFORCE, aggregation)
+    weights = {name: weight.clone() for name, weight in policy.named_weights()}
+    grad_norm = get_total_norm(gradients(policy).values())
+    if not grad_norm > 0:
+        raise UserError(
+            "REINFORCE has no gradient on a batch: no group has both correct and wrong rollouts"
+        )
+    lr = step_size * (get_total_norm(weights.values()) / grad_norm).item()
+    effects = {}
     for one in (REINFORCE, *(e for e in estimators if e.label != REINFORCE.label)):
-        tell(one.label)
-        backward(policy, sample, groups, one, aggregation)
+        progress(one.label)
+        backward(policy, batch, groups, one, aggregation)
         try:
-            step(policy, kept, lr / 2)
-            half = mean_entropy(policy, other) - entropy
-            step(policy, kept, lr)
-            moved[one.label] = Moved(
-                change=mean_entropy(policy, other) - entropy,
+            step(policy, weights, lr / 2)
+            half = mean_entropy(policy, contexts) - entropy
+            step(policy, weights, lr)
+            effects[one.label] = StepEffect(
+                change=mean_entropy(policy, contexts) - entropy,
                 half=half,
-                gain=(logprobs_of(policy, correct) - old).mean().item(),
+                gain=(logprobs_of(policy, correct) - old_logprobs).mean().item(),
             )
         finally:
-            step(policy, kept, 0.0)
+            step(policy, weights, 0.0)
     return Trial(
         kappa=diagnostics.kappa(groups),
         lr=lr,
         entropy=entropy,
-        accuracy=sample.rewards.mean().item(),
+        accuracy=batch.rewards.mean().item(),
         groups=int(groups.valid.any(1).sum()),
-        moved=moved,
+        effects=effects,
     )
 
 
 def backward(
-    policy: LocalPolicy, sample: Sample, groups: Groups, one: Estimator, aggregation: str
+    policy: LocalPolicy, batch: RolloutBatch, groups: Groups, one: Estimator, aggregation: str
 ) -> None:
-    """The gradient of the batch as one mini-batch, into the parameters' `grad`.
+    """Compute the gradient of the batch as one mini-batch, into the parameters' `grad`.
 
-    Between gradients the model is in eval mode: it also generates.
+    The model is left in eval mode, since it also generates.
     """
-    (batch,) = minibatches(
-        sample.tokens,
-        sample.scored,
-        one.advantages(groups).flatten()[sample.tokens.row],
+    (minibatch,) = minibatches(
+        batch.tokens,
+        batch.scored,
+        one.advantages(groups).flatten()[batch.tokens.row],
         groups,
-        prompts=int(sample.tokens.group[-1]) + 1,
+        prompts=int(batch.tokens.group[-1]) + 1,
         entropy_bonus=0.0,
-        # of `constant` any length will do: REINFORCE's step sets the scale
+        # any length works for `constant`: REINFORCE's step sets the scale
         loss_denominators=partial(loss_denominators, aggregation=aggregation, constant_length=1),
     )
-    policy.module.train()  # layer checkpointing wants it
-    policy.backward(batch, PPO)
+    policy.module.train()  # layer checkpointing requires it
+    policy.backward(minibatch, PPO)
     policy.module.eval()
 
 
 @torch.no_grad()
-def step(policy: LocalPolicy, kept: Mapping[str, Tensor], lr: float) -> None:
-    """weights = kept - lr gradient; at lr 0 bit by bit what was kept."""
-    slopes = gradients(policy)
+def step(policy: LocalPolicy, start: Mapping[str, Tensor], lr: float) -> None:
+    """weights = start - lr gradient; with lr = 0 exactly `start`, bit for bit."""
+    grads = gradients(policy)
     for name, weight in policy.named_weights():
-        weight.copy_(kept[name])
+        weight.copy_(start[name])
         if lr:
-            weight.sub_(slopes[name], alpha=lr)
+            weight.sub_(grads[name], alpha=lr)
 
 
 def gradients(policy: LocalPolicy) -> dict[str, Tensor]:
-    found = ((name, p.grad) for name, p in policy.module.named_hf_parameters())
-    return {name: grad for name, grad in found if grad is not None}
+    grads = ((name, p.grad) for name, p in policy.module.named_hf_parameters())
+    return {name: grad for name, grad in grads if grad is not None}
 
 
 def mean_entropy(policy: LocalPolicy, tokens: Tokens) -> float:
-    """Nats a token, over fixed contexts."""
+    """Mean entropy over the response tokens, in nats."""
     return policy.score(tokens)[1].double().mean().item()
 
 
 def logprobs_of(policy: LocalPolicy, tokens: Tokens) -> Tensor:
-    """(M,) fp64; of no tokens, none."""
+    """(M,) fp64; empty without tokens."""
     return policy.score(tokens)[0].double() if len(tokens.targets) else torch.zeros(0).double()
 
 
@@ -211,59 +215,75 @@ def trials(
     config: Config,
     *,
     policy: LocalPolicy,
-    roll: Callable[..., Any],
+    generate: Callable[..., Any],
     console: Any,
 ) -> Iterator[Trial]:
-    """One a batch. Every second problem is only ever measured on, the others only stepped on."""
+    """One trial a batch. Steps are taken on every second problem and measured on the others."""
     from asymrl.data.problems import sample_prompts
 
     count, samples, seed = arguments.prompts, arguments.group_size, arguments.seed
-    wanted = {"count": count, "samples": samples, "seed": seed}
+    draw = {"count": count, "samples": samples, "seed": seed}
     with console.status("probe") as status:
         for number in range(arguments.batches):
 
-            def tell(what: str, *counts: int, number: int = number) -> None:
+            def progress(phase: str, *counts: int, number: int = number) -> None:
                 share = f" {counts[0]}/{counts[1]}" if counts else ""
-                status.update(f"batch {number + 1}/{arguments.batches}: {what}{share}")
+                status.update(f"batch {number + 1}/{arguments.batches}: {phase}{share}")
 
-            judged = []
+            halves = []
             for half in (0, 1):
-                which = problems[half::2]
-                requests = sample_prompts(which, first_draw=number * count, step=half, **wanted)
-                rollouts, verdicts = roll(requests, partial(tell, "generate"))
+                requests = sample_prompts(
+                    problems[half::2], first_draw=number * count, step=half, **draw
+                )
+                rollouts, verdicts = generate(requests, partial(progress, "generate"))
                 rewards, valid = rewards_and_mask(rollouts, verdicts, config.rollout.truncation)
                 tokens, scored = tokenise(requests, rollouts), engine_values(rollouts)
-                judged.append(Sample(tokens=tokens, scored=scored, rewards=rewards, valid=valid))
-            mine, other = judged
+                halves.append(
+                    RolloutBatch(tokens=tokens, scored=scored, rewards=rewards, valid=valid)
+                )
+            batch, contexts = halves
             one = trial(
                 policy,
-                mixed_only(mine) if arguments.groups == "mixed" else mine,
-                other.tokens,
+                mixed_only(batch) if arguments.groups == "mixed" else batch,
+                contexts.tokens,
                 estimators,
                 step_size=arguments.step_size,
                 aggregation=arguments.aggregation or config.loss.aggregation,
-                tell=tell,
+                progress=progress,
             )
-            found = f"accuracy {one.accuracy:.2f}, kappa {one.kappa:+.3f} over {one.groups} groups"
-            console.print(f"batch {number + 1}/{arguments.batches}: {found}")
+            result = f"accuracy {one.accuracy:.2f}, kappa {one.kappa:+.3f} over {one.groups} groups"
+            console.print(f"batch {number + 1}/{arguments.batches}: {result}")
             yield one
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m studies.probe", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m studies.probe",
+        description="Measure what one SGD step of each estimator does to entropy (Proposition 1).",
     )
     parser.add_argument("ckpt", metavar="CKPT", help="a checkpoint, a model folder or a hub id")
-    parser.add_argument("--config", help="default: the config of the run that CKPT is in")
-    parser.add_argument("--data", help="a source or a file; default: the config's data.train")
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--prompts", type=int, default=32, help="of each batch, and to measure on")
-    parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--step-size", type=float, default=1e-4, help="of the weights' norm")
-    parser.add_argument("--groups", choices=("mixed", "all"), default="mixed")
+    parser.add_argument(
+        "--config", help="training config; default: that of the run that CKPT is in"
+    )
+    parser.add_argument("--data", help="a data source or a file; default: the config's data.train")
+    parser.add_argument("--batches", type=int, default=8, help="default: 8")
+    parser.add_argument(
+        "--prompts", type=int, default=32, help="prompts to step on, and as many to measure on"
+    )
+    parser.add_argument("--group-size", type=int, default=8, help="default: 8")
+    parser.add_argument(
+        "--step-size", type=float, default=1e-4, help="relative to the norm of the weights"
+    )
+    parser.add_argument("--groups", choices=("mixed", "all"), default="mixed", help="to step on")
     parser.add_argument("--aggregation", choices=AGGREGATIONS, help="default: the config's")
-    parser.add_argument("--estimators", nargs="+", default=ESTIMATORS, metavar="ESTIMATOR")
-    parser.add_argument("--out", type=Path, help="a folder for probe.json and probe.png")
+    parser.add_argument(
+        "--estimators",
+        nargs="+",
+        default=ESTIMATORS,
+        metavar="ESTIMATOR",
+        help="beta_pos,beta_neg or the name of an advantage",
+    )
+    parser.add_argument("--out", type=Path, help="folder for probe.json and probe.png")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -278,23 +298,15 @@ BOUNDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(partial(run, parse(argv)))
 
 
 def run(arguments: argparse.Namespace) -> None:
     for name, (least, most) in BOUNDS.items():
-        given = getattr(arguments, name)
-        if not least <= given <= most:
+        value = getattr(arguments, name)
+        if not least <= value <= most:
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {given:g} must be from {least:g} to {most:g}")
+            raise UserError(f"--{flag} must be from {least:g} to {most:g} (got {value:g})")
     estimators = [estimator(text) for text in dict.fromkeys(arguments.estimators)]
     probe_report.make_folder(arguments.out)
     from rich.console import Console
@@ -303,86 +315,86 @@ def run(arguments: argparse.Namespace) -> None:
     from asymrl.engines import pretrained
     from asymrl.engines.distributed import World
     from asymrl.engines.hf import HFEngine
-    from asymrl.run.checkpoint import definitions
+    from asymrl.run import checkpoint
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 110
     tokenizer = pretrained.load_tokenizer(ModelConfig(path=arguments.ckpt))
-    where = Path(pretrained.locate(arguments.ckpt)).resolve()
-    config, defined = config_of(arguments, where), definitions(where)
+    folder = Path(pretrained.locate(arguments.ckpt)).resolve()
+    config, definitions = find_config(arguments, folder), checkpoint.definitions(folder)
     model = config.model.model_copy(update={"path": arguments.ckpt, "revision": None})
     pretrained.set_threads(config.policy.threads)
-    with verifiers.make(**(defined or config).verifier.model_dump()) as verifier:
-        problems = load_problems(arguments, config, defined, tokenizer, verifier)
+    with verifiers.make(**(definitions or config).verifier.model_dump()) as verifier:
+        problems = load_problems(arguments, config, definitions, tokenizer, verifier)
         stop_ids = pretrained.stop_ids(model, tokenizer, config.rollout.stop)
         sampling = Sampling(
             temperature=config.rollout.temperature,
             top_p=1.0,
             top_k=0,
             max_tokens=config.rollout.max_tokens,
-            stop_ids=tuple(defined.sampling.stop_ids) if defined else stop_ids,
+            stop_ids=tuple(definitions.sampling.stop_ids) if definitions else stop_ids,
         )
         longest = max(len(problem.prompt_ids) for problem in problems)
         pretrained.check_positions(model, longest + sampling.max_tokens)
         causal_lm = pretrained.load_model(model, torch.float32)
         engine = HFEngine(causal_lm, tokenizer.decode, config.rollout.max_rows)
         parts = {"engine": engine, "verifier": verifier, "sampling": sampling, "world": World()}
-        made = trials(
+        results = trials(
             problems,
             estimators,
             arguments,
             config,
-            policy=make_policy(causal_lm, config),  # the engine's own weights: on policy by nature
-            roll=partial(generate_and_verify, **parts),
+            policy=make_policy(causal_lm, config),  # the engine's own weights, so exactly on-policy
+            generate=partial(generate_and_verify, **parts),
             console=console,
         )
         leans = {one.label: one.lean for one in (REINFORCE, *estimators)}
-        asked = {**vars(arguments), "data": arguments.data or config.data.train}
-        probe_report.report(list(made), leans, asked, console)
+        settings = {**vars(arguments), "data": arguments.data or config.data.train}
+        probe_report.report(list(results), leans, settings, console)
 
 
-def config_of(arguments: argparse.Namespace, where: Path) -> Config:
-    """--config, else that of the run folder that the checkpoint lies in."""
-    beside = where.parent.parent / "config.yaml"
+def find_config(arguments: argparse.Namespace, checkpoint: Path) -> Config:
+    """--config, or the config of the run folder that holds the checkpoint."""
+    file = checkpoint.parent.parent / "config.yaml"
     if arguments.config:
         return load_config(arguments.config)
-    if where.parent.name == "checkpoints" and beside.is_file():
-        return load_config(str(beside))
+    if checkpoint.parent.name == "checkpoints" and file.is_file():
+        return load_config(str(file))
     raise UserError(
         f"{arguments.ckpt} is not a checkpoint in a run folder, so --config must name the training "
-        "config that says how it is asked, sampled and judged, such as --config pocket.yaml"
+        "config with its prompt, sampling and verifier, for example --config pocket.yaml"
     )
 
 
 def load_problems(
-    arguments: argparse.Namespace, config: Config, defined: Any, tokenizer: Any, verifier: Any
+    arguments: argparse.Namespace, config: Config, definitions: Any, tokenizer: Any, verifier: Any
 ) -> tuple[Problem, ...]:
-    """Twice as many as a batch has prompts, or more."""
+    """UserError if there are fewer than 2 x --prompts problems."""
     from asymrl.data import problems as data
 
-    own, source = config.data, arguments.data or config.data.train
+    fields, source = config.data, arguments.data or config.data.train
     loaded = data.load_problems(
         source,
         tokenizer=tokenizer,
-        prompt=defined.prompt.model_dump() if defined else own.prompt,
-        max_prompt_tokens=own.max_prompt_tokens,
-        problem_field=own.problem_field,
-        answer_field=own.answer_field,
+        prompt=definitions.prompt.model_dump() if definitions else fields.prompt,
+        max_prompt_tokens=fields.max_prompt_tokens,
+        problem_field=fields.problem_field,
+        answer_field=fields.answer_field,
         verifier=verifier,
     )
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     if len(loaded.problems) < 2 * arguments.prompts:
         raise UserError(
-            f"--prompts {arguments.prompts} needs {2 * arguments.prompts} problems, half of them "
-            f"to measure on; {source} has {len(loaded.problems)}"
+            f"--prompts {arguments.prompts} requires {2 * arguments.prompts} problems, half of "
+            f"them to measure on; {source} has {len(loaded.problems)}"
         )
     return loaded.problems
 
 
 def make_policy(model: Any, config: Config) -> LocalPolicy:
-    """For scores and gradients in fp32; its optimizer is never used."""
+    """For scores and gradients in fp32. Its optimizer is not used."""
     adamw: dict[str, Any] = {"lr": 0.0, "betas": (0.0, 0.0), "weight_decay": 0.0}
     unused = adamw | {"max_grad_norm": 1.0, "warmup_updates": 0}
     return LocalPolicy(

@@ -1,6 +1,6 @@
-"""What a probe's trials say: means with intervals, one fitted scale, a table, JSON, a figure.
+"""Reports a probe's trials: means with intervals, one fitted scale, a table, JSON and a figure.
 
-Knows numbers of trials, rich and matplotlib; nothing of models. `studies/probe.py` makes trials.
+Knows numbers, rich and matplotlib; no models. `studies/probe.py` makes the trials.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Column, Table
-from scipy import stats
 
 from asymrl.errors import UserError
 from asymrl.files import write_atomically
 from asymrl.report.drawing import COLOURS, INK, MUTED, STYLE
+from asymrl.statistics import standard_error, t_half_width
 from asymrl.types import frozen
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @frozen
-class Moved:
-    """What one step did. change: of the mean entropy of other contexts, nats a token; half: the
-    same after half the step; gain: of the log-prob of the batch's correct rollouts, nats a token.
-    """
+class StepEffect:
+    """The effect of one step, in nats a token. change: of the mean entropy of other contexts; half:
+    the same after half the step; gain: of the log-prob of the batch's correct rollouts."""
 
     change: float
     half: float
@@ -38,15 +37,15 @@ class Moved:
 
 @frozen
 class Trial:
-    """One rollout batch. lr: of its SGD steps; entropy: of the other contexts before, nats a token;
-    groups: prompts that take part in the step; moved: by estimator."""
+    """One rollout batch. lr: of its SGD steps; entropy: of the other contexts before the step, nats
+    a token; groups: prompts in the step; effects: by estimator."""
 
     kappa: float
     lr: float
     entropy: float
     accuracy: float
     groups: int
-    moved: Mapping[str, Moved]
+    effects: Mapping[str, StepEffect]
 
 
 @frozen
@@ -58,18 +57,18 @@ class Interval:
 
     @property
     def sign(self) -> int:
-        """-1 or 1; 0 where the interval holds 0."""
+        """-1 or 1; 0 if the interval contains 0."""
         return 0 if abs(self.mean) <= self.half_width else int(math.copysign(1, self.mean))
 
 
 @frozen
-class Row:
+class EstimatorSummary:
     """One estimator over the batches, in nats a token.
 
-    change, gain: as in Moved; shift, gain_shift: minus REINFORCE's of the same batch; raw: lr
-    (beta_pos - beta_neg) kappa, what Proposition 1 predicts but for its scale, None where it says
-    nothing; alike: batches whose shift has the sign of their own raw; halved: the share of the
-    shift (of REINFORCE: of the change) that half the step gives, 0.5 to first order.
+    change, gain: as in StepEffect. shift, gain_shift: minus REINFORCE's of the same batch. raw: lr
+    (beta_pos - beta_neg) kappa, the prediction of Proposition 1 up to its scale; None without one.
+    same_sign: batches whose shift has the sign of their own raw. halved: the share of the shift
+    (for REINFORCE: of the change) after half the step, 0.5 to first order.
     """
 
     label: str
@@ -77,7 +76,7 @@ class Row:
     shift: Interval
     raw: Interval | None
     predicted: float | None
-    alike: int | None
+    same_sign: int | None
     halved: float
     gain: Interval
     gain_shift: Interval
@@ -86,8 +85,8 @@ class Row:
 
 @frozen
 class Summary:
-    """scale: the one fitted constant, shift = scale x raw; explained: 1 - the share of the shifts'
-    sum of squares that is left when the prediction is taken off; rows: REINFORCE first."""
+    """scale: the one fitted constant, shift = scale x raw. explained: 1 - (residual / total sum of
+    squares of the shifts). rows: REINFORCE first."""
 
     batches: int
     kappa: Interval
@@ -95,38 +94,36 @@ class Summary:
     accuracy: Interval
     scale: Interval
     explained: float
-    rows: tuple[Row, ...]
+    rows: tuple[EstimatorSummary, ...]
 
 
 def interval(numbers: Sequence[float]) -> Interval:
-    """95%, Student's t over batches, taken as independent: mean +- t(.975, B - 1) s / sqrt(B)."""
-    count = len(numbers)
-    spread = float(np.std(numbers, ddof=1)) / math.sqrt(count)
-    return Interval(
-        mean=float(np.mean(numbers)), half_width=float(stats.t.ppf(0.975, count - 1)) * spread
-    )
+    """mean +- t(.975, B - 1) s / sqrt(B) over B batches, taken as independent."""
+    half_width = t_half_width(standard_error(numbers), len(numbers) - 1)
+    return Interval(mean=float(np.mean(numbers)), half_width=half_width)
 
 
 def prediction(trial: Trial, lean: float) -> float:
-    """Proposition 1 but for its scale: lr (beta_pos - beta_neg) kappa, nats a token."""
+    """Proposition 1 up to its scale: lr (beta_pos - beta_neg) kappa, nats a token."""
     return trial.lr * lean * trial.kappa
 
 
 def summarise(trials: Sequence[Trial], leans: Mapping[str, float | None]) -> Summary:
-    """leans: beta_pos - beta_neg of every estimator of the trials, REINFORCE first; or None."""
+    """leans: beta_pos - beta_neg by estimator, REINFORCE first; None without a prediction."""
     reference, *_ = leans
     raws = {
         label: [prediction(trial, lean) for trial in trials]
         for label, lean in leans.items()
         if lean is not None
     }
-    shifts = {label: shift_of(trials, label, reference) for label in leans}
+    shifts = {label: entropy_shifts(trials, label, reference) for label in leans}
     scale, explained = fit(
         [[raws[label][b] for label in raws] for b in range(len(trials))],
         [[shifts[label][b] for label in raws] for b in range(len(trials))],
     )
     rows = tuple(
-        row(trials, label, reference, shifts[label], raws.get(label), scale.mean) for label in leans
+        summarise_estimator(trials, label, reference, shifts[label], raws.get(label), scale.mean)
+        for label in leans
     )
     return Summary(
         batches=len(trials),
@@ -139,9 +136,9 @@ def summarise(trials: Sequence[Trial], leans: Mapping[str, float | None]) -> Sum
     )
 
 
-def shift_of(trials: Sequence[Trial], label: str, reference: str) -> list[float]:
+def entropy_shifts(trials: Sequence[Trial], label: str, reference: str) -> list[float]:
     """An estimator's entropy change minus the reference's, batch by batch."""
-    return [trial.moved[label].change - trial.moved[reference].change for trial in trials]
+    return [trial.effects[label].change - trial.effects[reference].change for trial in trials]
 
 
 def fit(
@@ -149,56 +146,56 @@ def fit(
 ) -> tuple[Interval, float]:
     """Least squares through the origin over all batches (rows) and estimators: shift = C raw.
 
-    The interval takes whole batches as what varies (the estimators of one share their rollouts):
-    se^2 = B / (B - 1) sum_b (sum_e raw (shift - C raw))^2 / (sum raw^2)^2, with t of B - 1. Second
-    is 1 - sum (shift - C raw)^2 / sum shift^2. Both are nan where every raw is 0.
+    The interval is clustered by batch, since the estimators of a batch share its rollouts:
+    se^2 = B / (B - 1) sum_b (sum_e raw (shift - C raw))^2 / (sum raw^2)^2, with B - 1 degrees of
+    freedom. The second value is 1 - sum (shift - C raw)^2 / sum shift^2. Both are nan if every raw
+    is 0.
     """
     x, y = np.array(raws), np.array(shifts)
     squares, batches = float((x * x).sum()), len(x)
     if not squares:
         return Interval(mean=math.nan, half_width=math.nan), math.nan
     scale = float((x * y).sum()) / squares
-    left = y - scale * x
-    of_batch = (x * left).sum(1)
-    error = math.sqrt(batches / (batches - 1) * float((of_batch**2).sum())) / squares
-    width = float(stats.t.ppf(0.975, batches - 1)) * error
-    whole = float((y * y).sum())
-    explained = 1 - float((left * left).sum()) / whole if whole else math.nan
-    return Interval(mean=scale, half_width=width), explained
+    residuals = y - scale * x
+    by_batch = (x * residuals).sum(1)
+    stderr = math.sqrt(batches / (batches - 1) * float((by_batch**2).sum())) / squares
+    total = float((y * y).sum())
+    explained = 1 - float((residuals**2).sum()) / total if total else math.nan
+    return Interval(mean=scale, half_width=t_half_width(stderr, batches - 1)), explained
 
 
-def row(
+def summarise_estimator(
     trials: Sequence[Trial],
     label: str,
     reference: str,
     shifts: Sequence[float],
     raws: Sequence[float] | None,
     scale: float,
-) -> Row:
-    moved, base = [t.moved[label] for t in trials], [t.moved[reference] for t in trials]
+) -> EstimatorSummary:
+    pairs = [(t.effects[label], t.effects[reference]) for t in trials]
     shift, raw = interval(shifts), interval(raws) if raws else None
     is_reference = label == reference
-    half = sum(m.half - (0 if is_reference else b.half) for m, b in zip(moved, base, strict=True))
-    full = sum(
-        m.change - (0 if is_reference else b.change) for m, b in zip(moved, base, strict=True)
-    )
-    signed = raws is not None and any(raws)
-    return Row(
+    half = sum(e.half - (0 if is_reference else r.half) for e, r in pairs)
+    full = sum(e.change - (0 if is_reference else r.change) for e, r in pairs)
+    same_sign = None
+    if raws is not None and any(raws):
+        same_sign = sum(s * r > 0 for s, r in zip(shifts, raws, strict=True))
+    return EstimatorSummary(
         label=label,
-        change=interval([m.change for m in moved]),
+        change=interval([e.change for e, _ in pairs]),
         shift=shift,
         raw=raw,
         predicted=scale * raw.mean if raw else None,
-        alike=sum(s * r > 0 for s, r in zip(shifts, raws or (), strict=True)) if signed else None,
+        same_sign=same_sign,
         halved=half / full if full else math.nan,
-        gain=interval([m.gain for m in moved]),
-        gain_shift=interval([m.gain - b.gain for m, b in zip(moved, base, strict=True)]),
+        gain=interval([e.gain for e, _ in pairs]),
+        gain_shift=interval([e.gain - r.gain for e, r in pairs]),
         word="the reference" if is_reference else word(shift, raw),
     )
 
 
 def word(shift: Interval, raw: Interval | None) -> str:
-    """Signs only, each of an interval that leaves out 0."""
+    """Compares signs only; a sign counts if its interval excludes 0."""
     if raw is None or not raw.sign:
         return "none predicted"
     if not shift.sign:
@@ -209,37 +206,37 @@ def word(shift: Interval, raw: Interval | None) -> str:
 def report(
     trials: Sequence[Trial],
     leans: Mapping[str, float | None],
-    asked: Mapping[str, Any],
+    settings: Mapping[str, Any],
     console: Any,
 ) -> None:
-    """The table on the console; with an --out folder, probe.json and probe.png there."""
+    """Print the table; write probe.json and probe.png if there is an --out folder."""
     summary = summarise(trials, leans)
     console.print(table(summary))
     console.print(*sentences(summary), sep="\n", soft_wrap=True)
-    if asked["out"] is None:
+    if settings["out"] is None:
         return
-    folder = Path(asked["out"])
+    folder = Path(settings["out"])
     content = {
-        "asked": {key: str(g) if isinstance(g, Path) else g for key, g in asked.items()},
+        "settings": {key: str(x) if isinstance(x, Path) else x for key, x in settings.items()},
         "summary": asdict(summary),
         "trials": [asdict(trial) for trial in trials],
     }
     write_atomically(folder / "probe.json", json.dumps(without_nan(content), indent=2) + "\n")
-    draw({f"{asked['ckpt']}, {asked['data']}": summary}, folder / "probe.png")
+    draw({f"{settings['ckpt']}, {settings['data']}": summary}, folder / "probe.png")
     console.print(f"every number: {folder / 'probe.json'}; figure: {folder / 'probe.png'}")
 
 
 def make_folder(folder: Path | None) -> None:
-    """Before any work, so that nothing is computed that cannot be kept."""
+    """Create the folder before any work, so that results can be written."""
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder} cannot be made a folder: {error.strerror}") from None
+        raise UserError(f"--out {folder} cannot be created: {error.strerror}") from None
 
 
 def without_nan(tree: Any) -> Any:
-    """JSON has no NaN: it becomes null."""
+    """The same tree with null for NaN and infinity, which JSON does not have."""
     if isinstance(tree, Mapping):
         return {key: without_nan(node) for key, node in tree.items()}
     if isinstance(tree, list | tuple):
@@ -248,35 +245,35 @@ def without_nan(tree: Any) -> Any:
 
 
 def table(summary: Summary) -> Table:
-    """In 1e-3 nats a token, with 95% intervals; all but the half step is minus REINFORCE's."""
+    """In 1e-3 nats a token, with 95% intervals, minus REINFORCE's (except the half step)."""
     names = ("entropy change", "predicted", "batches", "half step", "log-prob gain")
-    drawn = Table(
+    table = Table(
         Column("estimator", no_wrap=True),
         *(Column(name, justify="right", no_wrap=True) for name in names),
         Column("sign", no_wrap=True),
         title="one SGD step, minus REINFORCE's, in 1e-3 nats a token",
     )
     for one in summary.rows:
-        drawn.add_row(
+        table.add_row(
             one.label,
             thousandths(one.shift),
             "-" if one.predicted is None else f"{1e3 * one.predicted:+.3f}",
-            "-" if one.alike is None else f"{one.alike}/{summary.batches}",
+            "-" if one.same_sign is None else f"{one.same_sign}/{summary.batches}",
             f"{one.halved:.2f}",
             thousandths(one.gain_shift),
             one.word,
         )
-    return drawn
+    return table
 
 
-def thousandths(of: Interval) -> str:
-    return f"{1e3 * of.mean:+.3f} ± {1e3 * of.half_width:.3f}"
+def thousandths(one: Interval) -> str:
+    return f"{1e3 * one.mean:+.3f} ± {1e3 * one.half_width:.3f}"
 
 
 def sentences(summary: Summary) -> list[str]:
-    """What the table stands on, in words."""
+    """What the reader needs to know about the table."""
     first, kappa = summary.rows[0], summary.kappa
-    reads = {1: "above 0", -1: "below 0", 0: "not resolved from 0, so no sign is predicted"}
+    reads = {1: "above 0", -1: "below 0", 0: "not distinguishable from 0, so no sign is predicted"}
     return [
         f"kappa {kappa.mean:+.4f} ± {kappa.half_width:.4f} nats over {summary.batches} batches: "
         f"{reads[kappa.sign]}. Accuracy {summary.accuracy.mean:.2f}, entropy of the contexts "
@@ -285,16 +282,16 @@ def sentences(summary: Summary) -> list[str]:
         f"log-prob of the batch's correct rollouts {thousandths(first.gain)}.",
         "Predicted is scale x lr x (beta_pos - beta_neg) x kappa. Proposition 1 predicts signs and "
         f"proportions; the scale is fitted to these shifts: {summary.scale.mean:.3g} ± "
-        f"{summary.scale.half_width:.2g}. The prediction takes up {100 * summary.explained:.0f}% "
+        f"{summary.scale.half_width:.2g}. The prediction explains {100 * summary.explained:.0f}% "
         "of the shifts' sum of squares.",
-        "Batches: those whose shift has the sign that their own kappa predicts. Half step: the "
-        "share that half the step gives, 0.5 to first order (of the shift; for REINFORCE of the "
-        "change itself). Intervals: 95%, Student's t over batches.",
+        "Batches: how many have a shift with the sign that their own kappa predicts. Half step: "
+        "the share of the shift (for REINFORCE: of the change) after half the step, 0.5 to first "
+        "order. Intervals: 95%, Student's t over batches.",
     ]
 
 
 def draw(panels: Mapping[str, Summary], file: Path) -> None:
-    """Measured shifts over what Proposition 1 predicts but for its scale, a panel a probe."""
+    """Measured shifts over the predictions of Proposition 1 up to its scale, one panel a probe."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -303,8 +300,7 @@ def draw(panels: Mapping[str, Summary], file: Path) -> None:
         for place, (title, summary) in zip(axes, panels.items(), strict=True):
             place.axhline(0, color=MUTED, linewidth=0.6)
             place.axvline(0, color=MUTED, linewidth=0.6)
-            shown = [one for one in summary.rows if one.raw is not None]
-            for number, one in enumerate(shown):
+            for number, one in enumerate(row for row in summary.rows if row.raw is not None):
                 assert one.raw is not None
                 place.errorbar(
                     1e3 * one.raw.mean,
@@ -325,6 +321,3 @@ def draw(panels: Mapping[str, Summary], file: Path) -> None:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
         figure.savefig(file, dpi=160, facecolor="white")
-
-
-__all__ = ["Moved", "Summary", "Trial", "draw", "make_folder", "report", "summarise"]

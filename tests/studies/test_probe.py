@@ -1,4 +1,4 @@
-"""The probe: weights that come back, exact references, a table whose signs are known, the CLI."""
+"""The probe: restored weights, exact references, a softmax table with known signs, the CLI."""
 
 import json
 import math
@@ -16,34 +16,53 @@ from asymrl.algo.batch import make_groups
 from asymrl.engines.local import LocalPolicy
 from studies import probe, probe_report
 from studies.probe import estimator, mixed_only, trial
-from studies.probe_report import Interval, Moved, Trial, fit, interval, prediction, summarise, word
+from studies.probe_report import (
+    Interval,
+    StepEffect,
+    Trial,
+    fit,
+    interval,
+    prediction,
+    summarise,
+    word,
+)
 from tests.helpers.policies import DEFAULTS
-from tests.helpers.probe import DEFAULT_ESTIMATORS, REWARDS, judged, lay, random_tokens, tiny_trial
+from tests.helpers.probe import (
+    DEFAULT_ESTIMATORS,
+    REWARDS,
+    make_tokens,
+    policy,
+    random_tokens,
+    rollout_batch,
+    tiny_trial,
+)
+
+__all__ = ["policy"]
 
 
-def test_weights_come_back_bit_by_bit(policy) -> None:
+def test_weights_are_restored_bit_for_bit(policy) -> None:
     before = {name: weight.clone() for name, weight in policy.named_weights()}
     done = tiny_trial(policy, step_size=0.1)
-    assert all(abs(moved.change) > 1e-3 for moved in done.moved.values())
+    assert all(abs(effect.change) > 1e-3 for effect in done.effects.values())
     assert all(torch.equal(before[name], weight) for name, weight in policy.named_weights())
 
 
-def test_weights_come_back_when_it_is_stopped(policy) -> None:
+def test_weights_are_restored_after_an_exception(policy) -> None:
     before = {name: weight.clone() for name, weight in policy.named_weights()}
-    scored = iter(range(3))
+    calls = iter(range(3))
 
     class Stopping(LocalPolicy):
         def score(self, batch):
-            next(scored)  # runs out amid the first estimator
+            next(calls)  # StopIteration during the first estimator
             return super().score(batch)
 
-    sample = judged(policy, random_tokens(0), REWARDS)
+    batch = rollout_batch(policy, random_tokens(0), REWARDS)
     stopping = Stopping.__new__(Stopping)
     stopping.__dict__ = policy.__dict__
     with pytest.raises(StopIteration):
         trial(
             stopping,
-            sample,
+            batch,
             random_tokens(1),
             DEFAULT_ESTIMATORS,
             step_size=0.1,
@@ -52,28 +71,28 @@ def test_weights_come_back_when_it_is_stopped(policy) -> None:
     assert all(torch.equal(before[name], weight) for name, weight in policy.named_weights())
 
 
-def test_a_trial_is_the_same_again(policy) -> None:
+def test_a_trial_is_reproducible(policy) -> None:
     assert tiny_trial(policy) == tiny_trial(policy)
 
 
-def test_reinforces_step_has_the_length_that_was_asked_for(policy) -> None:
+def test_reinforces_step_has_the_requested_length(policy) -> None:
     done = tiny_trial(policy, step_size=1e-3)
-    sample = judged(policy, random_tokens(0), REWARDS)
-    groups = make_groups(sample.tokens, sample.scored, sample.rewards, sample.valid)
-    probe.backward(policy, sample, groups, estimator("0,0"), "token_mean")
-    slope = torch.cat([g.flatten() for g in probe.gradients(policy).values()]).norm()
+    batch = rollout_batch(policy, random_tokens(0), REWARDS)
+    groups = make_groups(batch.tokens, batch.scored, batch.rewards, batch.valid)
+    probe.backward(policy, batch, groups, estimator("0,0"), "token_mean")
+    grad_norm = torch.cat([g.flatten() for g in probe.gradients(policy).values()]).norm()
     weights = torch.cat([w.flatten() for _, w in policy.named_weights()]).norm()
-    assert done.lr * slope.item() == pytest.approx(1e-3 * weights.item(), rel=1e-4)
+    assert done.lr * grad_norm.item() == pytest.approx(1e-3 * weights.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "prompt_mean", "seq_mean", "constant"])
-def test_small_steps_are_of_first_order(policy, aggregation) -> None:
+def test_half_a_small_step_has_half_the_effect(policy, aggregation) -> None:
     done = tiny_trial(policy, step_size=1e-4, aggregation=aggregation)
-    for moved in done.moved.values():
-        assert moved.half / moved.change == pytest.approx(0.5, abs=0.03)
+    for effect in done.effects.values():
+        assert effect.half / effect.change == pytest.approx(0.5, abs=0.03)
 
 
-def test_reinforce_shifts_by_exactly_nothing_from_itself(policy) -> None:
+def test_reinforces_shift_from_itself_is_exactly_zero(policy) -> None:
     trials = [tiny_trial(policy), tiny_trial(policy, step_size=2e-4)]
     first, *others = summarise(trials, {e.label: e.lean for e in DEFAULT_ESTIMATORS}).rows
     assert first.label == "(0, 0)" and first.word == "the reference"
@@ -82,22 +101,22 @@ def test_reinforce_shifts_by_exactly_nothing_from_itself(policy) -> None:
     assert all(row.shift.mean != 0 for row in others)
 
 
-def test_groups_of_one_kind_leave_a_mixed_sample(policy) -> None:
-    sample = judged(policy, random_tokens(0), REWARDS)
-    assert mixed_only(sample).valid.tolist() == [True] * 8 + [False] * 4
-    cut_off = replace(sample, valid=torch.tensor([False, True, True, False] + [True] * 8))
-    assert mixed_only(cut_off).valid.tolist() == [False] * 4 + [True] * 4 + [False] * 4
+def test_all_solved_and_none_solved_groups_leave_a_mixed_batch(policy) -> None:
+    batch = rollout_batch(policy, random_tokens(0), REWARDS)
+    assert mixed_only(batch).valid.tolist() == [True] * 8 + [False] * 4
+    masked = replace(batch, valid=torch.tensor([False, True, True, False] + [True] * 8))
+    assert mixed_only(masked).valid.tolist() == [False] * 4 + [True] * 4 + [False] * 4
 
 
-def test_a_batch_without_a_mixed_group_is_refused(policy) -> None:
-    sample = mixed_only(judged(policy, random_tokens(0), [1.0] * 12))
+def test_a_batch_without_a_mixed_group_is_an_error(policy) -> None:
+    batch = mixed_only(rollout_batch(policy, random_tokens(0), [1.0] * 12))
     with pytest.raises(probe.UserError, match="no gradient"):
-        asked: dict[str, Any] = {"step_size": 1e-4, "aggregation": "token_mean"}
-        trial(policy, sample, random_tokens(1), DEFAULT_ESTIMATORS, **asked)
+        settings: dict[str, Any] = {"step_size": 1e-4, "aggregation": "token_mean"}
+        trial(policy, batch, random_tokens(1), DEFAULT_ESTIMATORS, **settings)
 
 
 class Table(nn.Module):
-    """A softmax table as a causal LM: the logits of a token depend on the token before alone."""
+    """A softmax table as a causal LM: logits depend on the previous token only."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -121,17 +140,17 @@ class Table(nn.Module):
 
 
 def table_trial(probabilities: list[float], right: set[int]) -> tuple[Trial, float]:
-    """Ten one-token answers to token 9, as often as their probabilities say: the gradient is the
-    expected one. Second: sum_a pi_a^2 (log pi_a + H) (1[a is right] - p)."""
+    """A trial on ten one-token answers to token 9, as frequent as their probabilities, so that the
+    gradient is the expected one; and sum_a pi_a^2 (log pi_a + H) (1[a is correct] - p)."""
     pi = torch.tensor(probabilities).double()
     logits = torch.zeros(10, 10)
     logits[9] = torch.cat([pi, torch.full((10 - len(pi),), 1e-12).double()]).log().float()
     policy = LocalPolicy(Table(logits), **{**DEFAULTS, "temperature": 1.0})
     answers = [a for a, share in enumerate(probabilities) for _ in range(round(10 * share))]
-    tokens = lay([(9,)], [[(a,) for a in answers]])
-    sample = judged(policy, tokens, [float(a in right) for a in answers])
+    tokens = make_tokens([(9,)], [[(a,) for a in answers]])
+    batch = rollout_batch(policy, tokens, [float(a in right) for a in answers])
     done = trial(
-        policy, sample, tokens, DEFAULT_ESTIMATORS, step_size=1e-4, aggregation="token_mean"
+        policy, batch, tokens, DEFAULT_ESTIMATORS, step_size=1e-4, aggregation="token_mean"
     )
     hits = torch.tensor([float(a in right) for a in range(len(pi))]).double()
     entropy = -(pi * pi.log()).sum()
@@ -142,23 +161,27 @@ def table_trial(probabilities: list[float], right: set[int]) -> tuple[Trial, flo
 @pytest.mark.parametrize(
     ("probabilities", "right", "sign"),
     [
-        ([0.7, 0.3], {0}, 1),  # the likely answer is right: kappa = .21 log(7/3)^2
-        ([0.3, 0.7], {0}, 1),  # it is wrong, and right answers are few
-        ([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], {0}, -1),  # likely one by one, but p < 1/2
+        ([0.7, 0.3], {0}, 1),  # the likely answer is correct: kappa = .21 log(7/3)^2
+        ([0.3, 0.7], {0}, 1),  # it is wrong, and correct answers are rare
+        (
+            [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1],
+            {0},
+            -1,
+        ),  # the most likely single answer, but p < 1/2
         ([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], {1, 2, 3, 4, 5, 6}, -1),  # unlikely, but p > 1/2
     ],
 )
-def test_on_a_table_the_signs_are_proposition_ones(probabilities, right, sign) -> None:
-    """There dH = -eta sum_a pi_a^2 (log pi_a + H) (A_a - mean A), by hand from the softmax:
-    beta_pos lowers A of right answers by beta log(p/(1-p)), beta_neg that of wrong ones."""
+def test_signs_on_a_softmax_table_match_proposition_1(probabilities, right, sign) -> None:
+    """For a table dH = -eta sum_a pi_a^2 (log pi_a + H) (A_a - mean A), derived by hand: beta_pos
+    lowers A of correct answers by beta log(p/(1-p)), beta_neg that of wrong ones."""
     done, sensitivity = table_trial(probabilities, right)
     assert math.copysign(1, done.kappa) == sign
     p = sum(share for a, share in enumerate(probabilities) if a in right)
-    base = done.moved["(0, 0)"].change
+    base = done.effects["(0, 0)"].change
     assert base == pytest.approx(-done.lr * 2 * sensitivity, rel=0.02)
     for beta in (0.25, 0.5):
-        pos = done.moved[f"({beta:g}, 0)"].change - base
-        neg = done.moved[f"(0, {beta:g})"].change - base
+        pos = done.effects[f"({beta:g}, 0)"].change - base
+        neg = done.effects[f"(0, {beta:g})"].change - base
         assert pos * sign > 0 > neg * sign
         expected = -done.lr * (((1 - p) / p) ** beta - 1) * sensitivity
         assert pos == pytest.approx(expected, rel=0.05)
@@ -166,16 +189,16 @@ def test_on_a_table_the_signs_are_proposition_ones(probabilities, right, sign) -
         assert neg == pytest.approx(expected, rel=0.05)
 
 
-def made(kappa: float, lr: float, changes: dict[str, float]) -> Trial:
-    moved = {label: Moved(change=c, half=c / 2, gain=0.0) for label, c in changes.items()}
-    return Trial(kappa=kappa, lr=lr, entropy=1.0, accuracy=0.5, groups=3, moved=moved)
+def make_trial(kappa: float, lr: float, changes: dict[str, float]) -> Trial:
+    effects = {label: StepEffect(change=c, half=c / 2, gain=0.0) for label, c in changes.items()}
+    return Trial(kappa=kappa, lr=lr, entropy=1.0, accuracy=0.5, groups=3, effects=effects)
 
 
 LEANS = {"(0, 0)": 0.0, "(0.5, 0)": 0.5, "(0, 0.5)": -0.5}
 
 
 def test_predictions_are_linear_in_the_betas_kappa_and_lr() -> None:
-    one = made(0.1, 0.02, {})
+    one = make_trial(0.1, 0.02, {})
     assert prediction(one, 0.5) == pytest.approx(0.001)
     assert prediction(one, -1.0) == pytest.approx(-2 * prediction(one, 0.5))
     assert prediction(replace(one, kappa=-0.3), 0.5) == pytest.approx(-3 * prediction(one, 0.5))
@@ -183,76 +206,84 @@ def test_predictions_are_linear_in_the_betas_kappa_and_lr() -> None:
     assert prediction(one, 0.0) == 0
 
 
-def test_a_law_that_holds_is_found_again() -> None:
-    """shift = 3 lr lean kappa exactly, around a change of -1 that all share."""
+def test_the_fit_recovers_an_exact_scale() -> None:
+    """shift = 3 lr lean kappa exactly, around a common change of -1."""
     trials = []
     for kappa, lr in ((0.1, 0.01), (0.3, 0.02), (0.2, 0.01)):
         changes = {label: -1 + 3 * lr * lean * kappa for label, lean in LEANS.items()}
-        trials.append(made(kappa, lr, changes))
+        trials.append(make_trial(kappa, lr, changes))
     summary = summarise(trials, LEANS)
     assert summary.scale.mean == pytest.approx(3, rel=1e-6)
     assert summary.scale.half_width == pytest.approx(0, abs=1e-6)
     assert summary.explained == pytest.approx(1)
     _, pos, neg = summary.rows
-    assert pos.alike == neg.alike == 3
+    assert pos.same_sign == neg.same_sign == 3
     assert pos.predicted == pytest.approx(pos.shift.mean)
     assert neg.predicted == pytest.approx(-pos.shift.mean)
     assert pos.halved == pytest.approx(0.5)
 
 
-def test_a_scale_and_its_interval_by_hand() -> None:
+def test_the_scale_and_its_interval_by_hand() -> None:
     """x = 1, 2; y = 1, 3: C = 7/5; x (y - C x) = -.4, .4; se = sqrt(2 * .32) / 5; t(1) = 12.706."""
     scale, explained = fit([[1.0], [2.0]], [[1.0], [3.0]])
     assert scale.mean == pytest.approx(1.4)
     assert scale.half_width == pytest.approx(12.7062 * 0.16, rel=1e-4)
     assert explained == pytest.approx(1 - 0.2 / 10)
-    none, share = fit([[0.0], [0.0]], [[1.0], [3.0]])
-    assert math.isnan(none.mean) and math.isnan(share)
+    scale, explained = fit([[0.0], [0.0]], [[1.0], [3.0]])
+    assert math.isnan(scale.mean) and math.isnan(explained)
 
 
 def test_an_interval_by_hand() -> None:
     """2, 4, 6: s = 2, t(.975, 2) = 4.3027."""
-    of = interval([2.0, 4.0, 6.0])
-    assert of.mean == 4 and of.half_width == pytest.approx(4.30265 * 2 / 3**0.5, rel=1e-5)
+    one = interval([2.0, 4.0, 6.0])
+    assert one.mean == 4 and one.half_width == pytest.approx(4.30265 * 2 / 3**0.5, rel=1e-5)
 
 
-def test_words_are_of_intervals_that_leave_out_zero() -> None:
-    def wide(mean: float, half_width: float) -> Interval:
+def test_a_sign_counts_only_if_its_interval_excludes_zero() -> None:
+    def around(mean: float, half_width: float) -> Interval:
         return Interval(mean=mean, half_width=half_width)
 
-    assert word(wide(2, 1), wide(3, 1)) == "as predicted"
-    assert word(wide(-2, 1), wide(3, 1)) == "opposite"
-    assert word(wide(2, 3), wide(3, 1)) == "not resolved"
-    assert word(wide(2, 1), wide(1, 3)) == "none predicted"
-    assert word(wide(2, 1), wide(0, 0)) == "none predicted"
-    assert word(wide(2, 1), None) == "none predicted"
+    assert word(around(2, 1), around(3, 1)) == "as predicted"
+    assert word(around(-2, 1), around(3, 1)) == "opposite"
+    assert word(around(2, 3), around(3, 1)) == "not resolved"
+    assert word(around(2, 1), around(1, 3)) == "none predicted"
+    assert word(around(2, 1), around(0, 0)) == "none predicted"
+    assert word(around(2, 1), None) == "none predicted"
 
 
-def test_estimators_are_pairs_of_betas_or_names() -> None:
+def test_estimators_are_named_or_pairs_of_betas() -> None:
     assert [one.label for one in DEFAULT_ESTIMATORS[:2]] == ["(0, 0)", "(0.25, 0)"]
     assert [one.lean for one in DEFAULT_ESTIMATORS] == [0, 0.25, 0.5, -0.25, -0.5, 0, 0.5]
     assert estimator("ent_increase").lean is None
 
 
-ASKED = ("--batches", "2", "--prompts", "4", "--group-size", "4", "--step-size", "1e-3")
+ARGUMENTS = ("--batches", "2", "--prompts", "4", "--group-size", "4", "--step-size", "1e-3")
 
 
-def test_a_checkpoint_is_probed_and_kept_as_it_is(finished: Path, tmp_path: Path, capsys) -> None:
+def test_probing_a_checkpoint_does_not_change_it(finished: Path, tmp_path: Path, capsys) -> None:
     checkpoint = finished / "checkpoints" / "latest"
     before = (checkpoint / "model.safetensors").read_bytes()
     out = tmp_path / "new" / "probe"
-    asked = [str(checkpoint), *ASKED, "--estimators", ".5,0", "grpo_sample_std", "--out", str(out)]
-    assert probe.main(asked) == 0
+    command = [
+        str(checkpoint),
+        *ARGUMENTS,
+        "--estimators",
+        ".5,0",
+        "grpo_sample_std",
+        "--out",
+        str(out),
+    ]
+    assert probe.main(command) == 0
     assert "batch 2/2" in capsys.readouterr().out
-    kept = json.loads((out / "probe.json").read_text())
-    assert list(kept["trials"][0]["moved"]) == ["(0, 0)", "(0.5, 0)", "grpo_sample_std"]
-    assert kept["summary"]["rows"][2]["raw"] is None
+    written = json.loads((out / "probe.json").read_text())
+    assert list(written["trials"][0]["effects"]) == ["(0, 0)", "(0.5, 0)", "grpo_sample_std"]
+    assert written["summary"]["rows"][2]["raw"] is None
     assert (out / "probe.png").read_bytes()[:4] == b"\x89PNG"
     assert (checkpoint / "model.safetensors").read_bytes() == before
 
 
 def test_a_plain_model_folder_is_probed_with_a_config(model_folder, config_file, capsys) -> None:
-    assert probe.main([str(model_folder), "--config", str(config_file), *ASKED]) == 0
+    assert probe.main([str(model_folder), "--config", str(config_file), *ARGUMENTS]) == 0
     assert "the reference" in capsys.readouterr().out
 
 
@@ -262,19 +293,19 @@ def test_a_plain_model_folder_is_probed_with_a_config(model_folder, config_file,
         (["no/such"], "'no/such' is neither a local folder nor"),
         (["{model}"], "--config must name the training config"),
         (["{model}", "--config", "no_such"], "config 'no_such'"),
-        (["{ckpt}", "--batches", "1"], "--batches 1 must be from 2"),
-        (["{ckpt}", "--group-size", "1"], "--group-size 1 must be from 2"),
-        (["{ckpt}", "--step-size", "0"], "--step-size 0 must be from 1e-07"),
-        (["{ckpt}", "--step-size", "nan"], "--step-size nan must be from"),
+        (["{ckpt}", "--batches", "1"], "--batches must be from 2 to 10000 (got 1)"),
+        (["{ckpt}", "--group-size", "1"], "--group-size must be from 2 to 10000 (got 1)"),
+        (["{ckpt}", "--step-size", "0"], "--step-size must be from 1e-07 to 0.1 (got 0)"),
+        (["{ckpt}", "--step-size", "nan"], "(got nan)"),
         (["{ckpt}", "--estimators", "grpo2"], "'grpo2' is neither two betas"),
         (["{ckpt}", "--estimators", ".5,-1"], "'.5,-1' is neither two betas"),
         (["{ckpt}", "--estimators", "asym"], "advantage.beta_pos is missing"),
         (["{ckpt}", "--data", "no/such.jsonl"], "no/such.jsonl does not exist"),
-        (["{ckpt}", "--prompts", "5"], "--prompts 5 needs 10 problems"),
-        (["{ckpt}", "--out", "{file}"], "cannot be made a folder"),
+        (["{ckpt}", "--prompts", "5"], "--prompts 5 requires 10 problems"),
+        (["{ckpt}", "--out", "{file}"], "cannot be created"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_2(
+def test_invalid_input_prints_one_sentence_and_exits_2(
     finished: Path, model_folder, config_file, capsys, arguments: list[str], part: str
 ) -> None:
     names = {

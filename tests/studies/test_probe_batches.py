@@ -1,4 +1,4 @@
-"""What a probe measures, and on which prompts."""
+"""The quantities that the probe measures, and the prompts that it uses."""
 
 import pytest
 from rich.console import Console
@@ -11,37 +11,37 @@ from tests.helpers.probe import (
     DEFAULT_ESTIMATORS,
     REWARDS,
     STOP,
-    judged,
     policy,
     random_tokens,
+    rollout_batch,
     tiny_trial,
 )
 
 __all__ = ["policy"]
 
 
-def test_the_gain_is_of_the_batchs_correct_rollouts(policy) -> None:
-    """Against a step made by hand."""
-    sample = judged(policy, random_tokens(0), REWARDS)
-    groups = make_groups(sample.tokens, sample.scored, sample.rewards, sample.valid)
-    made = tiny_trial(policy, step_size=1e-3)
-    done = made.moved[probe.REINFORCE.label]
-    kept = {name: weight.clone() for name, weight in policy.named_weights()}
-    probe.backward(policy, sample, groups, probe.REINFORCE, "token_mean")
-    probe.step(policy, kept, made.lr)
-    change = policy.score(sample.tokens)[0] - sample.scored[0]
-    probe.step(policy, kept, 0.0)
-    of_correct = (sample.rewards == 1)[sample.tokens.row]
-    assert done.gain == pytest.approx(change[of_correct].double().mean().item(), rel=1e-3)
-    assert abs(done.gain - change.double().mean().item()) > 0.1 * abs(done.gain)
+def test_the_gain_is_over_the_batchs_correct_rollouts(policy) -> None:
+    """Compared with a step taken by hand."""
+    batch = rollout_batch(policy, random_tokens(0), REWARDS)
+    groups = make_groups(batch.tokens, batch.scored, batch.rewards, batch.valid)
+    done = tiny_trial(policy, step_size=1e-3)
+    effect = done.effects[probe.REINFORCE.label]
+    weights = {name: weight.clone() for name, weight in policy.named_weights()}
+    probe.backward(policy, batch, groups, probe.REINFORCE, "token_mean")
+    probe.step(policy, weights, done.lr)
+    change = policy.score(batch.tokens)[0] - batch.scored[0]
+    probe.step(policy, weights, 0.0)
+    is_correct = (batch.rewards == 1)[batch.tokens.row]
+    assert effect.gain == pytest.approx(change[is_correct].double().mean().item(), rel=1e-3)
+    assert abs(effect.gain - change.double().mean().item()) > 0.1 * abs(effect.gain)
 
 
-def test_no_prompt_is_both_stepped_and_measured_on(policy) -> None:
-    """What is generated in the two halves of every batch, by the ids of its problems."""
-    asked: list[set[str]] = []
+def test_no_prompt_is_used_both_for_steps_and_for_measurements(policy) -> None:
+    """The problem ids in the two halves of every batch do not overlap."""
+    halves: list[set[str]] = []
 
-    def roll(requests, progress):
-        asked.append({request.problem.id for request in requests})
+    def generate(requests, progress):
+        halves.append({request.problem.id for request in requests})
         rollouts = [
             Rollout(
                 draw=request.draw,
@@ -67,9 +67,9 @@ def test_no_prompt_is_both_stepped_and_measured_on(policy) -> None:
     ]
     arguments = probe.parse(["x", "--batches", "5", "--prompts", "3", "--group-size", "2"])
     console = Console(quiet=True)
-    settings = {"policy": policy, "roll": roll, "console": console}
+    settings = {"policy": policy, "generate": generate, "console": console}
     config = load_config("pocket")
-    made = probe.trials(problems, DEFAULT_ESTIMATORS[:2], arguments, config, **settings)
-    assert len(list(made)) == 5
-    stepped, measured = set().union(*asked[::2]), set().union(*asked[1::2])
+    trials = probe.trials(problems, DEFAULT_ESTIMATORS[:2], arguments, config, **settings)
+    assert len(list(trials)) == 5
+    stepped, measured = set().union(*halves[::2]), set().union(*halves[1::2])
     assert stepped and measured and not stepped & measured
