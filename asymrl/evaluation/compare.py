@@ -294,10 +294,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a Markdown table")
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write a LaTeX table (booktabs)")
-    return exit_code(partial(compare, parser.parse_args(argv)))
+    return exit_code(partial(compare_folders, parser.parse_args(argv)))
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def compare_folders(arguments: argparse.Namespace) -> None:
     evaluations = load_evaluations(arguments.folders)
     for file, render in ((arguments.markdown, markdown), (arguments.latex, latex)):
         if file:
