@@ -23,7 +23,7 @@ Conclusion = Literal["shown", "not shown: the opposite", "undecided", "not measu
 Direction = Literal["higher", "lower", "not distinguishable", "not measured"]
 
 
-def mean(numbers: Sequence[float]) -> float:
+def finite_mean(numbers: Sequence[float]) -> float:
     """Mean of the finite numbers; nan if there are none."""
     finite = [number for number in numbers if math.isfinite(number)]
     return sum(finite) / len(finite) if finite else math.nan
@@ -59,7 +59,9 @@ class MeanEstimate:
 
 def estimate_mean(numbers: Sequence[float]) -> MeanEstimate:
     """Mean and standard error of n independent numbers, with n - 1 degrees of freedom."""
-    return MeanEstimate(value=mean(numbers), stderr=standard_error(numbers), df=len(numbers) - 1)
+    return MeanEstimate(
+        value=finite_mean(numbers), stderr=standard_error(numbers), df=len(numbers) - 1
+    )
 
 
 def mean_of_estimates(estimates: Sequence[MeanEstimate]) -> MeanEstimate:
@@ -76,7 +78,7 @@ def mean_of_estimates(estimates: Sequence[MeanEstimate]) -> MeanEstimate:
     if denominator > 0:  # else every error is 0
         df = sum(variances) ** 2 / denominator
     return MeanEstimate(
-        value=mean([one.value for one in estimates]),
+        value=finite_mean([one.value for one in estimates]),
         stderr=math.sqrt(sum(variances)) / len(estimates),
         df=df,
     )
@@ -186,7 +188,7 @@ def paired_bootstrap(
         means = _resampled_means(numbers, name) if n > 1 else np.full(RESAMPLES, math.nan)
         results[name] = _percentile_interval(float(numbers.mean()), means, n)
         resampled.append(means)
-    overall = mean([one.mean for one in results.values()])
+    overall = finite_mean([one.mean for one in results.values()])
     n = sum(one.n for one in results.values())
     return results, _percentile_interval(overall, np.mean(resampled, axis=0), n)
 

@@ -22,8 +22,8 @@ from asymrl.statistics import (
     Conclusion,
     PairedTest,
     conclude,
+    finite_mean,
     holm,
-    mean,
     paired_test,
     t_half_width,
 )
@@ -199,7 +199,7 @@ def peaks_section(seeds: Mapping[str, Sequence[Seed]]) -> list[str]:
         for runs in seeds.values():
             peaks = [p for seed in runs if math.isfinite(p := measures.peak(seed[arm], channel))]
             rows[-1].append(
-                f"{mean(peaks):.2f} ({min(peaks):.2f} to {max(peaks):.2f})" if peaks else "-"
+                f"{finite_mean(peaks):.2f} ({min(peaks):.2f} to {max(peaks):.2f})" if peaks else "-"
             )
     return [*intro, markdown_table(["channel", "arm", "Proposition 2", *MIXES], rows), ""]
 

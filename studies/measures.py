@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from asymrl.statistics import mean
+from asymrl.statistics import finite_mean
 from studies.jobs import betas
 from studies.results import Result, Seed, average, column
 
@@ -30,7 +30,7 @@ def accuracy(result: Result) -> float:
 def none_solved(result: Result) -> float:
     """Mean fraction of groups without a correct rollout, over the last half of the steps."""
     fractions = column(result, "groups/none_solved")
-    return mean(fractions[len(fractions) // 2 :])
+    return finite_mean(fractions[len(fractions) // 2 :])
 
 
 def gain(result: Result) -> float:
@@ -40,7 +40,7 @@ def gain(result: Result) -> float:
 
 def kappa_hat(result: Result) -> float:
     """Mean of diag/kappa over the first 20 steps (Appendix E)."""
-    return mean(column(result, "diag/kappa")[:20])
+    return finite_mean(column(result, "diag/kappa")[:20])
 
 
 def pressures(result: Result, channel: str) -> tuple[list[float], list[float]]:

@@ -14,7 +14,7 @@ from asymrl.errors import UserError
 from asymrl.files import read_json, read_jsonl
 from asymrl.report.drawing import INK, MUTED
 from asymrl.run.environment import previous_starts
-from asymrl.statistics import mean
+from asymrl.statistics import finite_mean
 from asymrl.types import frozen
 from studies.jobs import Job
 from studies.runs import TEMPERATURES, summary_file
@@ -49,7 +49,9 @@ def read(job: Job) -> Result:
     scores = {t: read_scores(summary_file(job, t)) for t in TEMPERATURES}
     return Result(
         rows=tuple(rows),
-        accuracy={t: mean([b["avg"] for b in by_name.values()]) for t, by_name in scores.items()},
+        accuracy={
+            t: finite_mean([b["avg"] for b in by_name.values()]) for t, by_name in scores.items()
+        },
     )
 
 
@@ -81,12 +83,12 @@ def column(result: Result, metric: str) -> list[float]:
 
 def average(result: Result, metric: str) -> float:
     """Mean of a metric over the steps that have it."""
-    return mean(column(result, metric))
+    return finite_mean(column(result, metric))
 
 
 def at_the_end(result: Result, metric: str, steps: int = 10) -> float:
     """Mean over the last steps."""
-    return mean(column(result, metric)[-steps:])
+    return finite_mean(column(result, metric)[-steps:])
 
 
 def per_seed(seeds: Sequence[Seed], arm: str, measure: Callable[[Result], float]) -> list[float]:

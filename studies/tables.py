@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from asymrl.files import write_atomically
 from asymrl.report.drawing import GRID as GRID_COLOUR
 from asymrl.report.drawing import INK, MUTED, PAPER
-from asymrl.statistics import PairedTest, direction, mean, paired_test, standard_error
+from asymrl.statistics import PairedTest, direction, finite_mean, paired_test, standard_error
 from asymrl.types import frozen
 from studies.jobs import GRID, SCHEDULED, Job, betas
 from studies.measures import accuracy
@@ -91,8 +91,8 @@ def report_grid(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> lis
     cells = {
         (pos, neg): per_seed(seeds, betas(pos, neg).name, accuracy) for pos in GRID for neg in GRID
     }
-    means = {at: mean(numbers) for at, numbers in cells.items()}
-    error = mean([standard_error(numbers) ** 2 for numbers in cells.values()]) ** 0.5
+    means = {at: finite_mean(numbers) for at, numbers in cells.items()}
+    error = finite_mean([standard_error(numbers) ** 2 for numbers in cells.values()]) ** 0.5
     best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     figure = heat_map(means, GRID, docs / "grid-pocket.png")
     rows = [[f"**{pos:g}**", *(f"{means[pos, neg]:.3f}" for neg in GRID)] for pos in GRID]
@@ -150,7 +150,7 @@ def table_row(seeds: Sequence[Seed], arm: str) -> Row:
     numbers = {name: per_seed(seeds, arm, measure) for name, measure in MEASURES.items()}
     return Row(
         arm=arm,
-        values={name: (mean(x), standard_error(x)) for name, x in numbers.items()},
+        values={name: (finite_mean(x), standard_error(x)) for name, x in numbers.items()},
         to_grpo=accuracy_difference(seeds, arm, ANCHOR),
         to_asym=accuracy_difference(seeds, arm, "asym"),
     )

@@ -25,13 +25,13 @@ from asymrl.statistics import (
 
 def test_interval_and_p_values_of_three_differences_by_hand() -> None:
     # 1, 2, 3: mean 2, s = 1, standard error 1 / sqrt 3, t = 3.4641, t(.975, 2) = 4.30265
-    found = paired_test([1.0, 2.0, 3.0])
-    assert found.mean == 2.0 and found.n == 3
-    assert found.low == pytest.approx(2 - 4.30265 / math.sqrt(3), abs=1e-5)
-    assert found.high == pytest.approx(2 + 4.30265 / math.sqrt(3), abs=1e-5)
+    result = paired_test([1.0, 2.0, 3.0])
+    assert result.mean == 2.0 and result.n == 3
+    assert result.low == pytest.approx(2 - 4.30265 / math.sqrt(3), abs=1e-5)
+    assert result.high == pytest.approx(2 + 4.30265 / math.sqrt(3), abs=1e-5)
     # with 2 degrees of freedom P(T > t) = 1/2 - t / (2 sqrt(t^2 + 2)), here of t^2 = 12
-    assert found.p == pytest.approx(1 - math.sqrt(12 / 14), abs=1e-12)
-    assert found.p_sign_flip == 2 / 8  # only + + + and - - - are as far from 0
+    assert result.p == pytest.approx(1 - math.sqrt(12 / 14), abs=1e-12)
+    assert result.p_sign_flip == 2 / 8  # only + + + and - - - are as far from 0
 
 
 def test_sign_flips_are_counted_exactly() -> None:
@@ -54,8 +54,8 @@ def test_nan_differences_are_left_out() -> None:
 def test_equal_differences_have_an_interval_of_width_zero_and_the_sign_flip_p(
     number, pairs, p
 ) -> None:
-    found = paired_test([number] * pairs)
-    assert (found.low, found.mean, found.high, found.p) == (number, number, number, p)
+    result = paired_test([number] * pairs)
+    assert (result.low, result.mean, result.high, result.p) == (number, number, number, p)
 
 
 def test_holm_by_hand() -> None:
@@ -74,8 +74,8 @@ def test_a_conclusion_depends_on_the_claimed_sign_and_the_adjusted_p() -> None:
 
 def test_the_paired_interval_has_its_nominal_coverage() -> None:
     draws = np.random.default_rng(0).normal(0.3, 1.0, size=(4000, 8))
-    found = [paired_test(row) for row in draws]
-    covered = np.mean([one.low <= 0.3 <= one.high for one in found])
+    result = [paired_test(row) for row in draws]
+    covered = np.mean([one.low <= 0.3 <= one.high for one in result])
     assert 0.94 < covered < 0.96  # standard error .0034
 
 
@@ -94,9 +94,9 @@ def test_sign_flip_p_is_valid_for_cauchy_differences() -> None:
 
 def test_the_mean_of_estimates_by_hand() -> None:
     parts = [MeanEstimate(value=v, stderr=s, df=n) for v, s, n in ((0.5, 0.03, 29), (0.7, 0.04, 9))]
-    found = mean_of_estimates(parts)
-    assert (found.value, found.stderr) == pytest.approx((0.6, 0.025))
-    assert found.df == pytest.approx((9 + 16) ** 2 / (81 / 29 + 256 / 9))
+    result = mean_of_estimates(parts)
+    assert (result.value, result.stderr) == pytest.approx((0.6, 0.025))
+    assert result.df == pytest.approx((9 + 16) ** 2 / (81 / 29 + 256 / 9))
     assert mean_of_estimates(parts[:1]) == parts[0]
     exact = MeanEstimate(value=1.0, stderr=0.0, df=4)
     assert mean_of_estimates([exact, exact]).interval() == (1.0, 1.0)
@@ -143,8 +143,8 @@ def test_bootstrap_intervals_have_nearly_their_nominal_coverage(shift, problems)
     for _ in range(400):
         p = generator.uniform(0, 0.9, problems)
         pairs = generator.binomial(10, p + shift) / 10 - generator.binomial(10, p) / 10
-        found, _ = paired_bootstrap({"b": pairs.tolist()})
-        covered.append(found["b"].low <= shift <= found["b"].high)
+        result, _ = paired_bootstrap({"b": pairs.tolist()})
+        covered.append(result["b"].low <= shift <= result["b"].high)
     assert 0.90 <= mean(covered) <= 0.98
 
 
@@ -195,11 +195,11 @@ def test_the_bootstrap_agrees_with_scipys() -> None:
     from scipy import stats
 
     numbers = np.random.default_rng(0).normal(0.1, 1, 60)
-    found, _ = paired_bootstrap({"b": numbers.tolist()})
+    result, _ = paired_bootstrap({"b": numbers.tolist()})
     theirs = stats.bootstrap(
         (numbers,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
-    assert (found["b"].low, found["b"].high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    assert (result["b"].low, result["b"].high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
 @pytest.mark.parametrize("problems", [3, 6, 10])
@@ -211,9 +211,9 @@ def test_few_pairs_rarely_show_a_difference_that_does_not_exist(problems: int) -
         right, other = generator.binomial(10, p), generator.binomial(10, p)
         more = generator.binomial(10, p + 0.1)
         none, some = ((x - right) / 10 for x in (other, more))
-        found, _ = paired_bootstrap({"none": none.tolist(), "some": some.tolist()})
-        decided.append(word(found["none"]) != "not distinguishable")
-        covered.append(found["some"].low <= 0.1 <= found["some"].high)
+        result, _ = paired_bootstrap({"none": none.tolist(), "some": some.tolist()})
+        decided.append(word(result["none"]) != "not distinguishable")
+        covered.append(result["some"].low <= 0.1 <= result["some"].high)
     assert mean(decided) <= 0.08 and mean(covered) >= 0.92
 
 

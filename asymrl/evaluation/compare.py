@@ -30,7 +30,7 @@ from asymrl.statistics import (
     MeanEstimate,
     direction,
     estimate_mean,
-    mean,
+    finite_mean,
     mean_of_estimates,
     paired_bootstrap,
 )
@@ -151,7 +151,8 @@ def averages(evaluation: Evaluation) -> dict[str, MeanEstimate]:
 
 def problem_means(problems: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
     return {
-        key: mean([row["reason"] == "correct" for row in rows]) for key, rows in problems.items()
+        key: finite_mean([row["reason"] == "correct" for row in rows])
+        for key, rows in problems.items()
     }
 
 
@@ -184,18 +185,18 @@ def sentences(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 @frozen
-class Cell:
+class ScoreCell:
     """rank: 1 for the best printed number of its column, 2 for the second, else 0."""
 
     text: str
     rank: int
 
 
-def table_cells(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[Cell]]]:
+def table_cells(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[ScoreCell]]]:
     """Columns, and a row of cells for each folder. A single folder has no ranks."""
     estimates = [averages(one) for one in evaluations]
     columns = list(estimates[0])
-    rows: list[list[Cell]] = [[] for _ in evaluations]
+    rows: list[list[ScoreCell]] = [[] for _ in evaluations]
     for column in columns:
         numbers = [f"{100 * one[column].value:.2f}" for one in estimates]
         best = sorted({float(number) for number in numbers}, reverse=True)[:2]
@@ -203,13 +204,13 @@ def table_cells(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list
             stderr = one[column].stderr
             text = f"{number} ± {100 * stderr:.2f}" if stderr == stderr else number
             ranked = float(number) in best and len(evaluations) > 1
-            row.append(Cell(text=text, rank=best.index(float(number)) + 1 if ranked else 0))
+            row.append(ScoreCell(text=text, rank=best.index(float(number)) + 1 if ranked else 0))
     return [printable(column) for column in columns], rows
 
 
 def marked_rows(
     evaluations: Sequence[Evaluation],
-    rows: Sequence[Sequence[Cell]],
+    rows: Sequence[Sequence[ScoreCell]],
     marks: Sequence[str],
     escape_name: Callable[[str], str],
     plus_minus: str = "±",
@@ -293,10 +294,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a Markdown table")
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write a LaTeX table (booktabs)")
-    return exit_code(partial(run, parser.parse_args(argv)))
+    return exit_code(partial(compare_folders, parser.parse_args(argv)))
 
 
-def run(arguments: argparse.Namespace) -> None:
+def compare_folders(arguments: argparse.Namespace) -> None:
     evaluations = load_evaluations(arguments.folders)
     for file, render in ((arguments.markdown, markdown), (arguments.latex, latex)):
         if file:

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from asymrl.statistics import MeanEstimate, estimate_mean, mean
+from asymrl.statistics import MeanEstimate, estimate_mean, finite_mean
 from asymrl.types import frozen
 from asymrl.verifiers import exact
 
@@ -53,7 +53,7 @@ def score_benchmark(benchmark: str, groups: Sequence[Sequence[SampleResult]]) ->
     correct = [sum(sample.correct for sample in group) for group in groups]
 
     def per_problem(field: str) -> MeanEstimate:
-        return estimate_mean([mean([getattr(s, field) for s in group]) for group in groups])
+        return estimate_mean([finite_mean([getattr(s, field) for s in group]) for group in groups])
 
     return Scores(
         benchmark=benchmark,

@@ -186,10 +186,10 @@ def test_rendered_markdown_shows_names_unchanged(tmp_path, capsys) -> None:
     names = ["_x_", "__init__", "~~s~~", "a_b", "_a b_c_", "![i](u)", "`c`", "&amp;", "<b>", "a\\"]
     folders = [folder(tmp_path / name, {"a_": [[0, 1]] * 4}) for name in names]
     output_of(capsys, *folders, "--markdown", str(tmp_path / "t.md"))
-    drawn = MarkdownIt("gfm-like", {"linkify": False}).render((tmp_path / "t.md").read_text())
-    cells = re.findall(r"<tr>\n<td[^>]*>(.*?)</td>", drawn)
+    rendered = MarkdownIt("gfm-like", {"linkify": False}).render((tmp_path / "t.md").read_text())
+    cells = re.findall(r"<tr>\n<td[^>]*>(.*?)</td>", rendered)
     assert [html.unescape(cell) for cell in cells] == names
-    assert "<li>a_: __init__ - _x_ +0.00" in drawn
+    assert "<li>a_: __init__ - _x_ +0.00" in rendered
 
 
 def test_damaged_and_unfinished_folders_are_errors_that_name_the_file(tmp_path, capsys) -> None:

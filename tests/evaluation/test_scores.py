@@ -46,8 +46,8 @@ def test_every_number_by_hand() -> None:
         [sample("1", correct=True, tokens=5)] * 4,
         [sample("3", tokens=3), sample("3.0"), sample("4"), sample("1", correct=True)],
     ]
-    found = scores.score_benchmark("b", groups)
-    assert (found.problems, found.samples, sorted(found.pass_at)) == (3, 4, [1, 2, 4])
+    result = scores.score_benchmark("b", groups)
+    assert (result.problems, result.samples, sorted(result.pass_at)) == (3, 4, [1, 2, 4])
     by_hand = {
         "avg": [0.5, 1.0, 0.25],
         "majority": [1, 1, 0],
@@ -56,14 +56,14 @@ def test_every_number_by_hand() -> None:
         "length": [1, 5, 1.5],
     }
     for name, of_problems in by_hand.items():
-        one = getattr(found, name)
+        one = getattr(result, name)
         assert one.value == pytest.approx(mean(of_problems)), name
         assert one.stderr == pytest.approx(stdev(of_problems) / 3**0.5), name
         assert one.df == 2
-    assert found.pass_at[1].value == pytest.approx(found.avg.value)
-    assert found.pass_at[2].value == pytest.approx(mean([5 / 6, 1, 1 / 2]))
-    assert found.pass_at[2].stderr == pytest.approx(stdev([5 / 6, 1, 1 / 2]) / 3**0.5)
-    assert found.pass_at[4].value == 1.0
+    assert result.pass_at[1].value == pytest.approx(result.avg.value)
+    assert result.pass_at[2].value == pytest.approx(mean([5 / 6, 1, 1 / 2]))
+    assert result.pass_at[2].stderr == pytest.approx(stdev([5 / 6, 1, 1 / 2]) / 3**0.5)
+    assert result.pass_at[4].value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_every_number_by_hand() -> None:
 def test_majority_is_the_expectation_over_the_most_frequent(answers: str, expected: float) -> None:
     """1 is correct, - is no answer."""
     parsed = [None if a == "-" else a for a in answers.split()]
-    found = scores.majority([sample(a, correct=a == "1") for a in parsed])
-    assert found == pytest.approx(expected)
+    result = scores.majority([sample(a, correct=a == "1") for a in parsed])
+    assert result == pytest.approx(expected)
 
 
 def test_correct_answers_count_as_one_however_they_are_written() -> None:
@@ -94,18 +94,18 @@ def test_correct_answers_count_as_one_however_they_are_written() -> None:
 
 
 def test_one_problem_has_no_error_and_json_has_no_nan() -> None:
-    found = scores.score_benchmark("b", [group(1, 2)])
-    assert math.isnan(found.avg.stderr) and all(map(math.isnan, found.avg.interval()))
-    entry = scores.summary_of(found)
+    result = scores.score_benchmark("b", [group(1, 2)])
+    assert math.isnan(result.avg.stderr) and all(map(math.isnan, result.avg.interval()))
+    entry = scores.summary_of(result)
     assert json.loads(json.dumps(entry, allow_nan=False)) == entry
     assert entry["avg"] == 0.5 and entry["stderr"] is None and entry["interval"] == [None, None]
     assert entry["pass_at"]["2"]["value"] == entry["pass_at_k"] == 1.0
 
 
 def test_pass_at_k_is_unbiased_in_simulation() -> None:
-    """Of problems with accuracy p drawn from Beta(0.6, 0.9): 1 - E (1 - p)^k."""
+    """For problems with accuracy p from Beta(0.6, 0.9): 1 - E (1 - p)^k."""
     generator, k = np.random.default_rng(7), 4
     p = generator.beta(0.6, 0.9, 20_000)
-    found = [scores.pass_at_k(10, int(c), k) for c in generator.binomial(10, p)]
+    result = [scores.pass_at_k(10, int(c), k) for c in generator.binomial(10, p)]
     truth = 1 - math.prod((0.9 + i) / (1.5 + i) for i in range(k))
-    assert abs(mean(found) - truth) < 4 * stdev(found) / math.sqrt(len(found))
+    assert abs(mean(result) - truth) < 4 * stdev(result) / math.sqrt(len(result))
