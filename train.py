@@ -44,7 +44,6 @@ if TYPE_CHECKING:  # heavy imports wait until the config is known to be right
     from asymrl.engines.distributed import World
     from asymrl.engines.policy import Policy
     from asymrl.engines.rollout import RolloutEngine
-    from asymrl.run.early_stop import Stop
     from asymrl.run.tracking import Tracker
     from asymrl.run.watchdog import Watchdog
     from asymrl.types import Position, Stopped
@@ -103,7 +102,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
     from asymrl.engines import distributed as worlds
     from asymrl.evaluation import evaluate
     from asymrl.evaluation.results_folder import digest
-    from asymrl.run import checkpoint
+    from asymrl.run import checkpoint, early_stop
     from asymrl.run import folder as run_folder
     from asymrl.run.watchdog import Watchdog
     from asymrl.training import loop
@@ -120,6 +119,7 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
         print(why, flush=True)
         if world.size > 1 or chosen.policy.backend == "deepspeed":
             worlds.join(world, config.deadlines.load)
+        signals = stack.enter_context(early_stop.StopSignals())  # before the watchdog
         watch = stack.enter_context(Watchdog(world, config.deadlines.model_dump(), folder))
         verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
         with world.in_turn():
@@ -140,8 +140,8 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
         save = partial(checkpoint.save_checkpoint, folder, policy=policy, data=data, **saved)
         own = partial(branch, folder, resume, world, partial(save, start)) if another else None
         stack.enter_context(opened(config, folder, found, start, world, why, own))
-        stop = make_stop(config, folder, world, until)
-        stack.enter_context(stop.listening())
+        stop = early_stop.build_stop(config, folder, world, until, signals)
+        signals.listen()
         tracker = make_tracker(config, folder, start.step, world, watch)
         stack.enter_context(closing(tracker))
         at_step = eval_settings(config, sampling) | {"benchmarks": benchmarks, "run": folder}
@@ -150,22 +150,18 @@ def run(config: Config, folder: Path, resume: str, until: float) -> Stopped | No
             problems=problems,
             engine=engine,
             policy=policy,
-            roll_out=partial(generate_and_verify, sampling=sampling, asked=stop.asked, **shared),
+            roll_out=partial(
+                generate_and_verify, sampling=sampling, asked=stop.requested, **shared
+            ),
             evaluate=partial(evaluate.at_step, tracker=tracker, **at_step, **shared),
             save=save,
             stop=stop,
             tracker=tracker,
             start=start,
         )
-    return stopped and replace(stopped, why=f"{stopped.why}; {what_is_saved(folder, found)}")
-
-
-def what_is_saved(folder: Path, found: Path | None) -> str:
-    """In words; found: the checkpoint that the run began from."""
-    from asymrl.run.checkpoint import latest
-
-    new = latest(folder) != found
-    return f"all that is done is saved in {folder}" if new else "no step was done since the start"
+    return stopped and replace(
+        stopped, why=f"{stopped.why}; {run_folder.describe_saved(folder, found)}"
+    )
 
 
 @contextmanager
@@ -339,15 +335,6 @@ def make_policy(config: Config, world: World) -> Policy:
             from asymrl.engines.local import LocalPolicy
 
             return LocalPolicy(load(torch.float32), **settings)
-
-
-def make_stop(config: Config, folder: Path, world: World, until: float) -> Stop:
-    """What the run so far scored counts for its patience."""
-    from asymrl.run.early_stop import Stop, scores_of
-
-    best_on = config.checkpoint.best_on
-    scores = scores_of(folder / "metrics.jsonl", best_on)
-    return Stop(world, until=until, patience=config.eval.patience, best_on=best_on, scores=scores)
 
 
 def make_tracker(

@@ -1,4 +1,4 @@
-"""UserError, and how values are shown in its sentences."""
+"""UserError, and how values appear in its sentences."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from typing import Any
 def rust_error_to_value_error(
     kind: type | None, error: BaseException | None, trace: object
 ) -> bool:
-    """Pushed on an ExitStack: the tokenizers library, written in Rust, raises Exception itself, or
-    panics, and no except clause takes that and leaves the rest. It becomes a ValueError."""
+    """Turn an error of the tokenizers library into a ValueError. Push it on an ExitStack.
+
+    That library is written in Rust: it raises plain Exception, or panics, so that no except clause
+    can catch its errors without catching everything else.
+    """
     if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
         raise ValueError(str(error))
     return False
 
 
 def printable(text: str) -> str:
-    """Names of files and metrics may hold line breaks and what is no text; labels may not."""
+    """The text with line breaks and control characters replaced, as a label needs it."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-RESUME_HINT = "what was saved is whole, and the same command goes on from it"
+RESUME_HINT = "the last checkpoint is complete; run the same command again to resume"
 MAX_SENTENCE = 400  # characters
 
 
 class UserError(Exception):
-    """Bad input. Its text is the one sentence that the user sees: what, where, what is valid.
+    """Invalid input. Its text is the one sentence the user sees: what, where, what is valid.
 
-    Whatever a file put into it, it is one line, cut in its middle where it is long, and holds no
-    control characters, so that a file can say nothing to a terminal, and no password of a URL.
+    The text is always one line of at most MAX_SENTENCE characters (the middle is cut), without
+    control characters that a file could send to a terminal and without passwords of URLs.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -41,32 +44,32 @@ class UserError(Exception):
 
 
 class ReportedByRankZero(UserError):
-    """The first process met it and has said it; here it only ends this one."""
+    """Raised on the other ranks after rank 0 has reported the error: it ends them silently."""
 
 
 def redact(text: str) -> str:
-    """Without the user and password of a URL, and without what is given as a token or the like."""
+    """The text without the user and password of URLs, and without values such as token=..."""
     text = re.sub(r"(\w://)[^/\s@]+@", r"\1***@", text)
     return re.sub(r"(?i)((?:token|secret|password|api_?key)=)\S+", r"\1***", text)
 
 
-def short_repr(given: Any) -> str:
-    """A value of any size and depth, as a sentence may show it."""
+def short_repr(value: Any) -> str:
+    """repr of a value of any size and depth, at most 100 characters."""
     try:
-        text = repr(given)
-    except (RecursionError, ValueError):  # very deep; a number of very many digits
-        return f"a very large {type(given).__name__}"
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an int with too many digits
+        return f"a very large {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:60]} ... {text[-30:]}"
 
 
 def one_line(error: object) -> str:
-    """What an error says, on one line and no longer than a sentence can bear."""
+    """The message of an error on one line, cut after 240 characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= 240 else f"{text[:240]} ..."
 
 
 def shorten(text: str, length: int) -> str:
-    """At most `length` characters, the middle left out."""
+    """At most `length` characters of the text, its middle replaced by an ellipsis."""
     if len(text) <= length:
         return text
     head = (length - 1) // 2

@@ -1,9 +1,11 @@
-"""Files: written whole or not at all, JSON and JSONL read with one guard, folders locked."""
+"""Files: atomic writes, JSON and JSONL readers that name the bad line, folder locks.
+
+Everything on the disk goes through here. Knows nothing of what the files mean.
+"""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -12,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from asymrl.errors import UserError, one_line
 
-# what a full, broken or read-only disk says
+# errno values of a full, failing or read-only disk, and of missing permissions
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.ESTALE),
@@ -23,25 +27,27 @@ UNWRITABLE = (
 
 @contextmanager
 def locked(folder: Path, *, refused: str, busy: str) -> Iterator[None]:
-    """The folder, made if need be, and ours alone; the system lets go of it when we die.
+    """Create the folder if needed and lock it; the system releases the lock if the process dies.
 
-    UserError: `refused` with the system's reason where it cannot be made, `busy` where another
-    process has it.
+    UserError: `refused` plus the system's reason if the folder cannot be created or written,
+    `busy` if another process holds the lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = FileLock(folder / ".lock", blocking=False)
+        lock.acquire()
+    except Timeout:
+        raise UserError(busy) from None
     except OSError as error:
         raise UserError(f"{refused}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(busy) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write the whole file or leave the old one unchanged, even if the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -55,7 +61,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Force a file, or the entries of a folder, to disk."""
+    """Flush a file, or the list of names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,65 +70,68 @@ def sync_to_disk(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """All in a folder and its entries, so that a later rename cannot overtake them."""
+    """Flush a folder and everything in it to disk, so that a later rename cannot come first."""
     for path in [*folder.rglob("*"), folder]:
         sync_to_disk(path)
 
 
 def relative_files(folder: Path) -> list[str]:
-    """The files of a folder and of those in it."""
+    """Paths of all files in a folder and its subfolders, relative to the folder, sorted."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def digest(file: Path) -> str:
-    """BLAKE2b of its content, 128 bits: about a second a GB on the machine of docs/log.md."""
+def file_digest(file: Path) -> str:
+    """128-bit BLAKE2b of the content: about one second per GB on the machine of docs/log.md."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-MAX_DEPTH = 100  # levels of lists and objects in a JSON text
-MAX_BYTES = 2**30  # of a JSON file, or of one line of a JSONL file
+MAX_JSON_DEPTH = 100  # levels of lists and objects in a JSON text
+MAX_JSON_BYTES = 2**30  # of a JSON file, or of one line of a JSONL file
 
 
-def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """The JSON object in `text`. UserError, which starts with `where`, if it is anything else.
+def parse_object(text: str | bytes, where: str, kind: type[Any] = dict) -> Any:
+    """The JSON object in `text`, or the JSON array if `kind` is list.
 
-    Guards against what json.loads accepts and later code cannot handle: deep nesting, huge texts.
+    UserError, which starts with `where`, for anything else. Guards against what json.loads accepts
+    and later code cannot handle: deep nesting and huge texts.
     """
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{where}: the JSON text is longer than {MAX_BYTES:,} bytes")
+    if len(text) > MAX_JSON_BYTES:
+        raise UserError(f"{where}: the JSON text is longer than {MAX_JSON_BYTES:,} bytes")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a too long number
         raise UserError(f"{where}: not valid JSON: {one_line(error)}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    openings = ("{", "[") if isinstance(text, str) else (b"{", b"[")
-    if sum(map(text.count, openings)) > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):  # pyright: ignore[reportArgumentType, reportCallIssue]
-        raise UserError(f"{where}: the JSON is nested more than {MAX_DEPTH} levels deep")
+    if not isinstance(value, kind):
+        names = {dict: "object", list: "array"}
+        raise UserError(f"{where}: expected a JSON {names[kind]}, got {type(value).__name__}")
+    if _is_deeper(value, MAX_JSON_DEPTH):
+        raise UserError(f"{where}: the JSON is nested more than {MAX_JSON_DEPTH} levels deep")
     return value
 
 
-def _depth_exceeds(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        dicts = [one for one in level if isinstance(one, dict)]
-        lists = [one for one in level if isinstance(one, list)]
-        level = [x for one in dicts for x in one.values()] + [x for one in lists for x in one]
-    return bool(level)
+def _is_deeper(value: Any, levels: int) -> bool:
+    """True if `value` has more than `levels` levels of lists and objects."""
+    if levels == 0:
+        return isinstance(value, dict | list)
+    members = value.values() if isinstance(value, dict) else value
+    nested = [member for member in members if isinstance(member, dict | list)]
+    return any(_is_deeper(member, levels - 1) for member in nested)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. UserError names the file if it is missing, unreadable or not a
-    JSON object."""
-    return parse_object(_read_bytes(file), str(file))
+def read_json(file: Path, kind: type[Any] = dict) -> Any:
+    """The object in a JSON file, or its array if `kind` is list.
+
+    UserError names the file if it is missing, unreadable or holds anything else.
+    """
+    return parse_object(_read_bytes(file), str(file), kind)
 
 
 def read_jsonl(file: Path, *, drop_partial: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """("FILE:LINE", object) for every line that is not blank. UserError names file and line.
 
-    drop_partial: skip a last line that a killed process left unfinished (no newline, not JSON).
+    drop_partial: skip a last line that a killed process left without a newline and incomplete.
     """
     lines = _read_bytes(file).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(lines, 1):

@@ -303,14 +303,14 @@ def run(arguments: argparse.Namespace) -> None:
     from asymrl.engines import pretrained
     from asymrl.engines.distributed import World
     from asymrl.engines.hf import HFEngine
-    from asymrl.run.checkpoint import definitions
+    from asymrl.run.checkpoint import read_definitions
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 110
     tokenizer = pretrained.load_tokenizer(ModelConfig(path=arguments.ckpt))
     where = Path(pretrained.locate(arguments.ckpt)).resolve()
-    config, defined = config_of(arguments, where), definitions(where)
+    config, defined = config_of(arguments, where), read_definitions(where)
     model = config.model.model_copy(update={"path": arguments.ckpt, "revision": None})
     pretrained.set_threads(config.policy.threads)
     with verifiers.make(**(defined or config).verifier.model_dump()) as verifier:

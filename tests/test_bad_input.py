@@ -13,7 +13,7 @@ import eval as evaluation
 import train
 from asymrl.config.load import dump_config, load_config
 from asymrl.errors import UserError
-from asymrl.files import digest
+from asymrl.files import file_digest
 from asymrl.report import __main__
 from asymrl.run import checkpoint, environment
 
@@ -162,7 +162,7 @@ def test_a_state_that_is_not_whole_is_refused(tiny, copy: Path, capsys, change: 
     save_file(held, file)
     trainer = file.parents[1] / "trainer.json"  # by someone who knows of the digests
     known = json.loads(trainer.read_text())
-    known["files"][checkpoint.STATE] = digest(file)
+    known["files"][checkpoint.STATE] = file_digest(file)
     known["seal"] = checkpoint.seal(known)
     trainer.write_text(json.dumps(known))
     line = refused(capsys, *tiny, "steps=6")

@@ -239,7 +239,7 @@ def test_any_trainer_json_and_asymrl_json_is_read_or_refused(count: int, run: Pa
         name = rng.choice(list(whole))
         (folder / name).write_bytes(spoil_json(rng, whole[name]))
         if name == "asymrl.json":
-            checkpoint.definitions(folder)
+            checkpoint.read_definitions(folder)
         else:
             position, state = checkpoint.load_checkpoint(folder)
             assert position.step >= 0 and position.draws >= 0 and state.updates >= 0
@@ -373,8 +373,8 @@ def test_any_run_folder_is_gone_on_with_or_refused(
             found = run_folder.find_checkpoint(run, config, "auto")
             assert found is not None
             checkpoint.starting_point(run, found)
-            run_folder.lines_until(run / "metrics.jsonl", rng.randrange(6))
-            environment.earlier(run / "environment.json")
+            run_folder.rows_until(run / "metrics.jsonl", rng.randrange(6))
+            environment.previous_starts(run / "environment.json")
         finally:
             link.unlink()
             link.symlink_to(target)

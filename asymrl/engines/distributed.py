@@ -1,6 +1,6 @@
-"""The processes of a run: who is who, what each one takes, and what all know afterwards.
+"""The processes of a run: rank and size, sharing work, and collecting results from all ranks.
 
-Knows torch.distributed, and nothing of models. A run of one process has the same two verbs and
+Wraps torch.distributed. Knows nothing of models. A run of one process uses the same World and
 needs no process group.
 """
 
@@ -22,7 +22,7 @@ from asymrl.errors import ReportedByRankZero, UserError, one_line
 from asymrl.types import frozen
 
 Item = TypeVar("Item")
-PATIENCE = timedelta(days=2)  # what is stuck, and where, is the watch's to say: watch.py
+COLLECTIVE_TIMEOUT = timedelta(days=2)  # so long because run/watchdog.py ends a hung run earlier
 
 
 @frozen
@@ -35,20 +35,20 @@ class World:
 
     @property
     def first(self) -> bool:
-        """The process that writes files and speaks."""
+        """True on rank 0, the process that writes files and prints."""
         return self.rank == 0
 
     @property
     def leads(self) -> bool:
-        """Of the processes behind one engine, which all make the same rollouts, the first."""
+        """True on the first process of each engine; its other processes make the same rollouts."""
         return self.rank % self.tensor_parallel == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """What this process's engine generates: of n engines, it takes every n-th item."""
+        """The items that this process's engine generates: with n engines, every n-th item."""
         return items[self.rank // self.tensor_parallel :: self.size // self.tensor_parallel]
 
     def gather(self, mine: Item) -> list[Item]:
-        """Every rank's, in rank order, on every rank. Collective; `mine` is pickled."""
+        """The value of every rank, in rank order, on every rank. Collective; values are pickled."""
         if self.size == 1:
             return [mine]
         parts: list[Any] = [None] * self.size
@@ -57,25 +57,25 @@ class World:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first rank does it, then the others find it done: downloads, caches, files.
+        """Run the block on rank 0, then on the other ranks: for downloads, caches and files.
 
-        A UserError that the first one meets ends every rank, so that none waits for it.
+        A UserError on rank 0 ends every rank, so that no rank waits for it. Collective.
         """
         if not self.first:
-            self._agree(None)
+            self._raise_error_of_rank_zero(None)
             yield
             return
-        error = None
+        rank_zero_error = None
         try:
             yield
-        except UserError as met:
-            error = met
-        self._agree(error)
+        except UserError as error:
+            rank_zero_error = error
+        self._raise_error_of_rank_zero(rank_zero_error)
 
-    def _agree(self, error: UserError | None) -> None:
-        (met, *_) = self.gather(error)  # only the first one's can be any
-        if met is not None:
-            raise met if self.first else ReportedByRankZero(str(met))
+    def _raise_error_of_rank_zero(self, mine: UserError | None) -> None:
+        (error, *_) = self.gather(mine)
+        if error is not None:
+            raise error if self.first else ReportedByRankZero(str(error))
 
     def sum(self, mine: Tensor) -> Tensor:
         """The sum of every rank's CPU tensor, on every rank. Collective."""
@@ -85,19 +85,19 @@ class World:
 
 
 def from_environment(tensor_parallel: int = 1) -> World:
-    """What torchrun, accelerate launch and the like say of this process; alone without them."""
-    rank, size = number("RANK", 0), number("WORLD_SIZE", 1)
+    """The World that torchrun or accelerate launch describe; one process without a launcher."""
+    rank, size = env_int("RANK", 0), env_int("WORLD_SIZE", 1)
     if rank >= size:
         raise UserError(f"RANK={rank} must be below WORLD_SIZE={size}, the number of processes")
     expected = ("MASTER_ADDR", "MASTER_PORT", "RANK")
     missing = [name for name in expected if not os.environ.get(name)]
     if size > 1 and missing:
         raise UserError(
-            f"WORLD_SIZE={size}, and {missing[0]} is not set, so the processes cannot find each "
+            f"WORLD_SIZE={size} but {missing[0]} is not set, so the processes cannot find each "
             "other; start them with accelerate launch or torchrun, or unset WORLD_SIZE"
         )
     for name in ("MASTER_PORT", "LOCAL_RANK"):
-        number(name, 0)
+        env_int(name, 0)
     if size % tensor_parallel:
         raise UserError(
             f"rollout.tensor_parallel = {tensor_parallel} must divide the number of processes, "
@@ -106,22 +106,25 @@ def from_environment(tensor_parallel: int = 1) -> World:
     return World(rank=rank, size=size, tensor_parallel=tensor_parallel)
 
 
-def number(name: str, default: int) -> int:
-    """Of an environment variable."""
+def env_int(name: str, default: int) -> int:
+    """The non-negative integer in an environment variable, `default` if it is unset or empty."""
     text = os.environ.get(name) or str(default)
     if not (text.isdecimal() and text.isascii()):
-        raise UserError(f"{name}={text} is no number; a launcher sets it, else unset it")
+        raise UserError(
+            f"{name}={text} is not a non-negative integer; a launcher sets this variable, so "
+            "without a launcher unset it"
+        )
     return int(text)
 
 
-def join(world: World, minutes: float = PATIENCE / timedelta(minutes=1)) -> None:
-    """Take this process's GPU, if there are any, and make the process group, if there is none.
+def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1)) -> None:
+    """Select this process's GPU, if any, and create the process group, unless one exists.
 
-    UserError, with the ranks that are missing, where not all are here within `minutes`.
+    gloo carries CPU tensors (rollouts, log-probs), NCCL carries GPU tensors. A single process gets
+    a group too, because ZeRO-3 requires one. The group lives as long as the process: vLLM destroys
+    its own groups at exit and needs this one then.
 
-    gloo carries what lies on CPUs (rollouts, log-probs), NCCL what lies on GPUs. Of one process a
-    group is made too: ZeRO-3 wants one. It lasts as long as the process: vLLM takes down its own
-    groups at exit and needs this one for it.
+    UserError names the missing ranks if not all arrive within `minutes`.
     """
     gpus = torch.cuda.is_available()
     if gpus:
@@ -129,39 +132,46 @@ def join(world: World, minutes: float = PATIENCE / timedelta(minutes=1)) -> None
     if dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it, of one process too
-    if world.size > 1:
-        store = meet(world, timedelta(minutes=minutes))
-        given = {"store": store, "rank": world.rank, "world_size": world.size}
-        try:
-            dist.init_process_group(backend, timeout=timedelta(minutes=minutes), **given)
-        except RuntimeError as error:  # gloo's is no DistError
-            raise UserError(
-                f"the processes met, and could not all connect to each other within {minutes:g} "
-                f"minutes (deadlines.load): {one_line(error)}"
-            ) from None
-        dist.distributed_c10d._set_pg_timeout(PATIENCE)
-    else:
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=PATIENCE)
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it even in a single process
+    if world.size == 1:
+        dist.init_process_group(
+            backend, store=HashStore(), rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT
+        )
+        return
+    timeout = timedelta(minutes=minutes)
+    store = wait_for_ranks(world, timeout)
+    try:
+        dist.init_process_group(
+            backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout
+        )
+    except RuntimeError as error:  # gloo raises it instead of DistError
+        raise UserError(
+            f"the processes found each other but could not all connect within {minutes:g} minutes "
+            f"(deadlines.load): {one_line(error)}"
+        ) from None
+    dist.distributed_c10d._set_pg_timeout(COLLECTIVE_TIMEOUT)
 
 
-def afresh(store: Store) -> Store:
-    """Where nothing is that an attempt before left there: torchrun --max-restarts keeps its store,
-    and gloo would look for the processes of that attempt."""
+def store_of_attempt(store: Store) -> Store:
+    """A namespace in the launcher's store for this attempt only.
+
+    torchrun --max-restarts keeps its store, and gloo would look there for the processes of the
+    previous attempt.
+    """
     return PrefixStore(f"asymrl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def meet(world: World, patience: timedelta) -> Store:
-    """The launcher's store, once every rank has shown itself in it."""
+def wait_for_ranks(world: World, timeout: timedelta) -> Store:
+    """The launcher's store, after every rank has registered in it. UserError on a timeout."""
     keys = [f"here/{rank}" for rank in range(world.size)]
     store = None
     try:
-        store = afresh(next(rendezvous("env://", timeout=patience))[0])
+        store = store_of_attempt(next(rendezvous("env://", timeout=timeout))[0])
         store.set(keys[world.rank], "")
-        store.wait(keys, patience)
+        store.wait(keys, timeout)
         return store
     except (dist.DistError, ValueError) as error:
-        minutes = f"{patience / timedelta(minutes=1):g} minutes"
+        minutes = f"{timeout / timedelta(minutes=1):g} minutes"
         if store is None:
             where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
             raise UserError(
@@ -170,6 +180,6 @@ def meet(world: World, patience: timedelta) -> Store:
             ) from None
         missing = [str(rank) for rank, key in enumerate(keys) if not store.check([key])]
         raise UserError(
-            f"of {world.size} processes, rank {', '.join(missing)} did not come within {minutes} "
+            f"rank {', '.join(missing)} of {world.size} processes did not start within {minutes} "
             "(deadlines.load)"
         ) from None

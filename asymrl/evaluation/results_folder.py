@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asymrl.errors import UserError
-from asymrl.files import digest as of_file
+from asymrl.files import file_digest as of_file
 from asymrl.files import locked, sync_to_disk, write_atomically
 from asymrl.types import REASONS, Problem, Request
 

@@ -72,7 +72,7 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
     where = Path(pretrained.locate(model.path)).resolve()
     check_json_files(where)
     tokenizer = pretrained.load_tokenizer(model)
-    defined = checkpoint.definitions(where)
+    defined = checkpoint.read_definitions(where)
     prompt = defined.prompt.model_dump() if defined else PLAIN_PROMPT
     verifier = (defined.verifier if defined else schema.VerifierConfig()).model_dump()
     drawn = defined.sampling.model_dump() if defined else {}

@@ -1,26 +1,25 @@
-"""A checkpoint's README.md: what it was made from, how, what it scored, and whose the data are.
+"""The model card of a checkpoint: base model, method, settings, results, and licences of the data.
 
 Knows a config and the summary of an evaluation; no model and no engine.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from asymrl.config.schema import Config
 from asymrl.data.readers import short_name
 from asymrl.data.sources import SOURCES, Source, source_of_file
+from asymrl.files import read_json
 
-SETTINGS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
+METHOD_SECTIONS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
 
 
 def card(config: Config, run: Path, step: int) -> str:
-    """Markdown with the front matter of a Hugging Face model card."""
+    """README.md of a checkpoint: Markdown with the front matter of a Hugging Face model card."""
     front = {
         "library_name": "transformers",
         "base_model": config.model.path,
@@ -54,28 +53,28 @@ def card(config: Config, run: Path, step: int) -> str:
 
 
 def rule(config: Config) -> str:
-    """How the checkpoint that counts is chosen, in words."""
+    """In words, how the checkpoint that represents the run is chosen."""
     best_on = config.checkpoint.best_on
     if best_on is None:
-        return "the last one counts (checkpoint.select: last)"
-    return f"the best on {best_on} counts, named `best` (checkpoint.select: best_on)"
+        return "the last one (checkpoint.select: last)"
+    return f"the best on {best_on}, linked as `best` (checkpoint.select: best_on)"
 
 
 def results(run: Path, step: int) -> Iterator[str]:
-    """The evaluation of this step, where there was one."""
+    """Markdown with the evaluation of this step; nothing if it was not evaluated."""
     summary = run / "eval" / f"step-{step:06d}" / "summary.json"
     if not summary.is_file():
         return
-    found: Mapping[str, Any] = json.loads(summary.read_text())
-    yield f"## Results during training, temperature {found['sampling']['temperature']:g}"
+    evaluation = read_json(summary)
+    yield f"## Results during training, temperature {evaluation['sampling']['temperature']:g}"
     yield ""
     yield "| benchmark | avg@k, 95% interval | k | problems |"
     yield "|---|---|---|---|"
-    for name, scores in found["benchmarks"].items():
+    for name, scores in evaluation["benchmarks"].items():
         ends = [end for end in scores["interval"] or () if end is not None]
-        within = " to ".join(f"{100 * end:.2f}" for end in ends) or "-"
+        interval = " to ".join(f"{100 * end:.2f}" for end in ends) or "-"
         yield (
-            f"| {in_cell(name)} | {100 * scores['avg']:.2f} ({within}) | {scores['samples']} "
+            f"| {escape_bars(name)} | {100 * scores['avg']:.2f} ({interval}) | {scores['samples']} "
             f"| {scores['problems']} |"
         )
     yield ""
@@ -84,28 +83,30 @@ def results(run: Path, step: int) -> Iterator[str]:
 
 
 def settings(config: Config) -> Iterator[str]:
+    """A Markdown table of the settings in METHOD_SECTIONS."""
     yield "| setting | value |"
     yield "|---|---|"
-    for section in SETTINGS:
+    for section in METHOD_SECTIONS:
         for key, value in getattr(config, section).model_dump().items():
-            yield f"| {section}.{key} | {in_cell(str(value))} |"
+            yield f"| {section}.{key} | {escape_bars(str(value))} |"
 
 
-def in_cell(plain: str) -> str:
-    """Stop tokens have bars, <|im_end|>, and so may names."""
-    return plain.replace("|", "\\|")
+def escape_bars(text: str) -> str:
+    """Text for a cell of a Markdown table. Stop tokens such as <|im_end|> hold bars."""
+    return text.replace("|", "\\|")
 
 
 def sources(config: Config) -> list[Source]:
+    """The known data sets that the config trains and evaluates on."""
     names = (config.data.train, *config.eval.benchmarks)
     return [SOURCES[name] for name in names if name in SOURCES]
 
 
 def licences(config: Config) -> Iterator[str]:
-    """Of the training data first, then of what it was evaluated on."""
-    used = [("trained on", config.data.train)]
-    used += [("evaluated on", name) for name in config.eval.benchmarks]
-    for verb, name in used:
+    """A line for the training data, one for each benchmark, and one for the weights."""
+    data = [("trained on", config.data.train)]
+    data += [("evaluated on", name) for name in config.eval.benchmarks]
+    for verb, name in data:
         known = source_of_file(short_name(name))
         source = SOURCES[known] if known else None
         copy = "" if known == name else "local data, by its name a copy of "

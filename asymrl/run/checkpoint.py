@@ -1,8 +1,9 @@
-"""Checkpoints that are whole or not there, and runs that go on as if never stopped.
+"""Checkpoints: written atomically, checked when read, complete enough to resume bit by bit.
 
 A checkpoint is a Hugging Face model folder (weights, tokenizer) plus `asymrl.json` (prompt,
-sampling and stop definitions), `trainer.json` (where the run is) and `trainer/state.safetensors`
-(named fp32 weights and AdamW moments, the same for every policy). Knows files, and no model.
+sampling and stop definitions), `trainer.json` (position of the run, digests of all files) and
+`trainer/state.safetensors` (named fp32 weights and AdamW moments, the same for every policy). Knows
+files, and nothing of models.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from asymrl.config.schema import (
+    Config,
     NonNegative,
     Positive,
     Section,
@@ -33,12 +36,43 @@ from asymrl.config.schema import (
 )
 from asymrl.engines.policy import Policy
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
-from asymrl.files import digest, relative_files, sync_folder, sync_to_disk, write_atomically
-from asymrl.types import Position, TrainerState
+from asymrl.files import (
+    file_digest,
+    read_json,
+    relative_files,
+    sync_folder,
+    sync_to_disk,
+    write_atomically,
+)
+from asymrl.run.card import card, rule
+from asymrl.run.early_stop import read_eval_scores
+from asymrl.types import Position, Sampling, TrainerState
 
 FORMAT = 5
-STATE = "trainer/state.safetensors"  # not beside the model's: vLLM reads all that lie there
+STATE = "trainer/state.safetensors"  # in a subfolder, as vLLM loads every file beside the model's
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
+
+
+def build_saver(
+    config: Config,
+    run_dir: Path,
+    policy: Policy,
+    tokenizer: Any,
+    eval_sampling: Sampling,
+    data: str,
+) -> Callable[[Position], None]:
+    """save_checkpoint for this run: it needs only the position. data: digest of the problems."""
+    return partial(
+        save_checkpoint,
+        run_dir,
+        policy=policy,
+        tokenizer=tokenizer,
+        definitions=build_definitions(config, eval_sampling, tokenizer),
+        card=partial(card, config, run_dir),
+        data=data,
+        keep=config.checkpoint.keep,
+        best_on=config.checkpoint.best_on,
+    )
 
 
 def save_checkpoint(
@@ -53,11 +87,12 @@ def save_checkpoint(
     keep: int,
     best_on: str | None,
 ) -> None:
-    """Write checkpoints/step-N beside its place, rename it in, point `best` and `latest`, prune.
+    """Write checkpoints/step-N under a temporary name, rename it, update `best` and `latest`, and
+    delete old checkpoints. Collective: all ranks gather the state, rank 0 writes.
 
-    Collective, since a state is gathered from all ranks; the first one writes. card(step): its
-    README.md. data: what names the training problems. best_on: the benchmark by which `best` is
-    chosen, if there is to be one. UserError where it cannot be written; what was there stays.
+    card(step): the README.md. data: digest of the training problems. keep: how many checkpoints
+    stay, besides `best`. best_on: the benchmark that chooses `best`, or None for no `best`.
+    UserError if the checkpoint cannot be written; existing ones stay.
     """
     state = policy.state()
     if state is None:
@@ -68,92 +103,77 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with ExitStack() as stack:
-            stack.push(rust_error_to_value_error)  # the tokenizers library's
+            stack.push(rust_error_to_value_error)  # from tokenizer.save_pretrained
             temporary.mkdir(parents=True)
             policy.save_pretrained(temporary, state)
-            write_rest(temporary, position, state, tokenizer, definitions, card, data)
+            tokenizer.save_pretrained(temporary)
+            (temporary / STATE).parent.mkdir()
+            save_file(
+                {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
+                temporary / STATE,
+            )
+            write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
+            trainer = {
+                "format": FORMAT,
+                "step": position.step,
+                "draws": position.draws,
+                "schedule": dict(position.schedule),
+                "updates": state.updates,
+                "data": data,
+                "files": {n: file_digest(temporary / n) for n in relative_files(temporary)},
+            }
+            trainer["seal"] = seal(trainer)
+            write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
+            write_atomically(temporary / "README.md", card(position.step))
             sync_folder(temporary)
             if final.exists():
                 remove(final)
             os.replace(temporary, final)
             best = link_best(run, best_on)
-            point_link(
-                folder, "latest", final.name
-            )  # last: killed before it, the step is done again
+            point_link(folder, "latest", final.name)  # last: if killed before, the step runs again
     except (OSError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        stays = latest(run)
+        last = latest(run)
         raise UserError(
             f"checkpoint {final} could not be written: {one_line(error)}; "
-            + (f"{stays.name} stays the last one" if stays else "there is none before it")
+            + (f"the last checkpoint is still {last.name}" if last else "there is no earlier one")
         ) from None
     for old in checkpoints(folder)[:-keep]:
         if old.name != best:
             remove(old)
 
 
-def write_rest(
-    temporary: Path,
-    position: Position,
-    state: TrainerState,
-    tokenizer: Any,
-    definitions: Mapping[str, Any],
-    card: Callable[[int], str],
-    data: str,
-) -> None:
-    """All of a checkpoint but its model; trainer.json comes last and knows every other file."""
-    tokenizer.save_pretrained(temporary)
-    (temporary / STATE).parent.mkdir()
-    save_file(
-        {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
-        temporary / STATE,
-    )
-    write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
-    trainer = {
-        "format": FORMAT,
-        "step": position.step,
-        "draws": position.draws,
-        "schedule": dict(position.schedule),
-        "updates": state.updates,
-        "data": data,
-        "files": {name: digest(temporary / name) for name in relative_files(temporary)},
-    }
-    write_atomically(
-        temporary / "trainer.json", json.dumps(trainer | {"seal": seal(trainer)}) + "\n"
-    )
-    write_atomically(temporary / "README.md", card(position.step))
-
-
 def check_digests(folder: Path) -> None:
-    """UserError names the file of a checkpoint that is not as it was saved, or is gone. Its
-    README.md is for people, and may change."""
+    """UserError names a file of the checkpoint that is missing or has changed since it was saved.
+    README.md may change."""
     for name, saved in read_trainer(folder)["files"].items():
         file = folder / name
         if not file.is_file():
             raise UserError(f"checkpoint {folder} is damaged: {name} is missing")
-        if digest(file) != saved:
+        if file_digest(file) != saved:
             raise UserError(
-                f"checkpoint {folder} is damaged: {name} is not what was saved; use another one "
-                "(--resume DIR), or remove this one and what `latest` points at"
+                f"checkpoint {folder} is damaged: {name} has changed since it was saved; use "
+                "another checkpoint (--resume DIR), or delete this one and the link `latest`"
             )
 
 
 def check_same_data(folder: Path, data: str) -> None:
-    """UserError where a run would go on with other problems than it had, or in another order."""
+    """UserError if the run would resume with other problems, or with the same in another order."""
     if (saved := read_trainer(folder)["data"]) != data:
         raise UserError(
-            f"data.train or eval.benchmarks is not what {folder} was trained with (digest {data} "
-            f"now, {saved} then): put the same problems back, or begin a new run from it with "
-            f"--resume {folder} --output-dir NEW"
+            f"data.train or eval.benchmarks has changed since {folder} was saved (digest {data} "
+            f"now, {saved} then): restore the problems, or start a new run from that checkpoint "
+            f"with --resume {folder} --output-dir NEW"
         )
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints there, oldest first. What else people put beside them is theirs."""
+    """The checkpoints in a folder, oldest first. Other files and folders in it are ignored."""
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name))
 
 
 def point_link(folder: Path, link: str, name: str) -> None:
+    """Atomically make folder/link a symbolic link to `name`."""
     temporary = folder / f".{link}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(name)
@@ -162,21 +182,16 @@ def point_link(folder: Path, link: str, name: str) -> None:
 
 
 def best_step(run: Path, benchmark: str) -> str | None:
-    """The saved checkpoint with the highest eval/<benchmark>/avg in metrics.jsonl, the earliest of
-    equals; None where none of them was evaluated."""
-    metrics = run / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    scores = {
-        f"step-{row['step']:06d}": row[f"eval/{benchmark}/avg"]
-        for row in map(json.loads, lines)
-        if f"eval/{benchmark}/avg" in row
-    }
+    """The name of the saved checkpoint with the highest eval/<benchmark>/avg in metrics.jsonl, the
+    first of several equal ones; None if none of them was evaluated."""
+    scores = read_eval_scores(run, benchmark)
+    scored = {f"step-{step:06d}": score for step, score in scores.items()}
     saved = [path.name for path in checkpoints(run / "checkpoints")]
-    return max((name for name in saved if name in scores), key=scores.__getitem__, default=None)
+    return max((name for name in saved if name in scored), key=scored.__getitem__, default=None)
 
 
 def link_best(run: Path, benchmark: str | None) -> str | None:
-    """Point `best` at best_step; it goes where there is none, since what it named was cut off."""
+    """Point the link `best` at best_step, or delete it if there is none. Returns best_step."""
     if benchmark is None:
         return None
     best, folder = best_step(run, benchmark), run / "checkpoints"
@@ -188,12 +203,12 @@ def link_best(run: Path, benchmark: str | None) -> str | None:
 
 
 class Tensors(Mapping[str, Tensor]):
-    """One section of a state's file, a tensor read whenever it is asked for."""
+    """One section of a state file. A tensor is read from disk when it is accessed."""
 
     def __init__(self, file: Any, section: str) -> None:
         self.file, self.section = file, section
         keys = (key.split("/", 1) for key in file.keys())  # noqa: SIM118
-        self.names = dict.fromkeys(name for of, name in keys if of == section)
+        self.names = dict.fromkeys(name for prefix, name in keys if prefix == section)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:
@@ -207,20 +222,25 @@ class Tensors(Mapping[str, Tensor]):
         return len(self.names)
 
 
-def starting_point(run: Path, found: Path | None) -> tuple[Position, TrainerState | None, bool]:
-    """What a run starts from, and whether that is another run's checkpoint: then the run goes on
-    from its steps and weights, but its schedule begins anew."""
-    if found is None:
+def starting_point(
+    run: Path, checkpoint_dir: Path | None
+) -> tuple[Position, TrainerState | None, bool]:
+    """Where a run starts, its trainer state, and whether the checkpoint is another run's. From
+    another run's checkpoint the steps and weights continue, but the schedule starts anew."""
+    if checkpoint_dir is None:
         return Position(), None, False
-    position, state = load_checkpoint(found)
-    another = found.parent.parent != run.resolve()
-    if not another and found.name != f"step-{position.step:06d}":
-        raise UserError(f"{found} is of step {position.step}, and its name says another")
+    position, state = load_checkpoint(checkpoint_dir)
+    another = checkpoint_dir.parent.parent != run.resolve()
+    if not another and checkpoint_dir.name != f"step-{position.step:06d}":
+        raise UserError(
+            f"{checkpoint_dir} was saved at step {position.step}, which its name contradicts; "
+            "rename it back, or use --resume DIR"
+        )
     return (replace(position, schedule={}) if another else position), state, another
 
 
 def load_checkpoint(folder: Path) -> tuple[Position, TrainerState]:
-    """The state in a checkpoint folder. Raises UserError that names the missing or broken file."""
+    """Position and trainer state of a checkpoint. UserError names a missing or damaged file."""
     position, updates = load_position(folder)
     try:
         file = safe_open(folder / STATE, framework="pt")
@@ -234,42 +254,43 @@ def load_checkpoint(folder: Path) -> tuple[Position, TrainerState]:
 
 
 def check_tensors(file: Any, path: Path) -> None:
-    """A state holds fp32 tensors of its sections, and nothing else."""
+    """UserError if a state file holds anything else than fp32 tensors of SECTIONS."""
     for key in file.keys():  # noqa: SIM118
         kind = file.get_slice(key).get_dtype()
         if kind != "F32" or key.partition("/")[0] not in SECTIONS:
             raise UserError(
-                f"{path} is damaged: it holds {key!r} of type {kind}; valid are F32 tensors of "
+                f"{path} is damaged: it holds {key!r} of type {kind}; valid are F32 tensors in "
                 f"{', '.join(SECTIONS)}"
             )
 
 
 def load_position(folder: Path) -> tuple[Position, int]:
-    """Where a checkpoint's run was, and its optimizer steps: trainer.json."""
+    """The position of a checkpoint's run and its number of optimizer steps, from trainer.json."""
     trainer = read_trainer(folder)
     position = Position(step=trainer["step"], draws=trainer["draws"], schedule=trainer["schedule"])
     return position, trainer["updates"]
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
-    """trainer.json, its values of the right kinds."""
+    """The checked content of trainer.json."""
     file = folder / "trainer.json"
+    if not os.path.exists(file):  # Path.exists raises if no file can have that name
+        raise UserError(f"{folder} is not a checkpoint: {file} is missing")
+    trainer = read_json(file)
+    if trainer.get("format") != FORMAT:
+        found = short_repr(trainer.get("format"))
+        raise UserError(f"{file} has format {found}; this version reads format {FORMAT}")
     try:
-        trainer = json.loads(file.read_bytes())
-        if (found := trainer["format"]) != FORMAT:
-            raise UserError(f"{file} has format {short_repr(found)}; this version reads {FORMAT}")
-        read = Trainer.model_validate(trainer).model_dump()
-        if seal(read) != read["seal"]:
-            raise ValueError("it was changed by hand")
-        return read
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not a checkpoint: {file} is missing") from None
-    except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{file} is damaged and cannot be read: {one_line(error)}") from None
+        fields = TrainerJson.model_validate(trainer).model_dump()
+    except ValueError as error:  # pydantic's errors are ValueErrors
+        raise UserError(f"{file} is damaged: {one_line(error)}") from None
+    if seal(fields) != fields["seal"]:
+        raise UserError(f"{file} is damaged: it has changed since it was saved")
+    return fields
 
 
-class Trainer(Section):
-    """trainer.json of a checkpoint: where its run was, and what its other files are."""
+class TrainerJson(Section):
+    """trainer.json of a checkpoint. files: name -> digest; seal: digest of all other fields."""
 
     format: int
     step: NonNegative
@@ -282,20 +303,20 @@ class Trainer(Section):
 
 
 def seal(trainer: Mapping[str, Any]) -> str:
-    """What names the rest of trainer.json, which knows every other file."""
+    """Digest of all fields of trainer.json except the seal; they include every file's digest."""
     rest = json.dumps({n: x for n, x in trainer.items() if n != "seal"}, sort_keys=True)
     return hashlib.blake2b(rest.encode(), digest_size=16).hexdigest()
 
 
 class Definitions(Section):
-    """asymrl.json of a checkpoint: how its policy is to be asked, and by whom judged."""
+    """asymrl.json of a checkpoint: how to prompt and sample its policy, and how to verify."""
 
     class Prompt(Section):
         system: str | None
         user: str
         template_kwargs: dict[str, Any]
 
-    class Drawn(Section):
+    class SamplingSettings(Section):
         temperature: Temperature
         top_p: Annotated[float, Field(gt=0, le=1)]
         top_k: NonNegative
@@ -303,44 +324,60 @@ class Definitions(Section):
         stop_ids: list[NonNegative]
 
     prompt: Prompt
-    sampling: Drawn
+    sampling: SamplingSettings
     verifier: VerifierConfig
-    chat_template: str | None = None  # models.template_digest
-    which: str | None = None  # the rule by which a run's checkpoint is chosen, in words
+    chat_template: str | None = None  # pretrained.template_digest
+    which: str | None = None  # card.rule: how the run's checkpoint is chosen, in words
 
 
-def definitions(folder: Path) -> Definitions | None:
-    """None for a plain Hugging Face folder."""
+def build_definitions(config: Config, eval_sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
+    """The content of asymrl.json, with the sampling of the run's evaluations."""
+    from asymrl.engines.pretrained import template_digest  # loads transformers
+
+    return {
+        "prompt": config.data.prompt,
+        "sampling": asdict(eval_sampling),
+        "verifier": config.verifier.model_dump(),
+        "chat_template": template_digest(tokenizer),
+        "which": rule(config),
+    }
+
+
+def read_definitions(folder: Path) -> Definitions | None:
+    """asymrl.json of a checkpoint; None for a plain Hugging Face folder."""
     file = folder / "asymrl.json"
     if not file.is_file():
         return None
     try:
-        found = Definitions.model_validate_json(file.read_bytes())
-        check_user_turn(found.prompt.user)
-        return found
-    except (OSError, ValueError) as error:  # pydantic's is a ValueError
+        definitions = Definitions.model_validate_json(file.read_bytes())
+        check_user_turn(definitions.prompt.user)
+        return definitions
+    except (OSError, ValueError) as error:  # pydantic's errors are ValueErrors
         raise UserError(f"{file} is damaged: {one_line(error)}") from None
 
 
 def latest(run: Path) -> Path | None:
-    """What checkpoints/latest names; None where no checkpoint was ever saved."""
+    """The checkpoint that checkpoints/latest points at; None if none has been saved."""
     folder = run / "checkpoints"
     link, saved = folder / "latest", checkpoints(folder)
-    if os.path.exists(link):  # Path.exists raises where the target is no possible name
+    if os.path.exists(link):  # Path.exists raises if no file can have the name of the target
         if link.resolve().parent != folder.resolve():
             raise UserError(
-                f"{link} leads out of its folder, to {link.resolve()}; point it at a checkpoint of "
-                "this run, or use --resume DIR"
+                f"{link} points outside its folder, at {link.resolve()}; point it at a checkpoint "
+                "of this run, or use --resume DIR"
             )
         return link.resolve()
     if link.is_symlink():
-        newest = f"; the newest there is {saved[-1].name}" if saved else ""
-        raise UserError(f"{link} names no checkpoint{newest}; point it at one, or use --resume DIR")
-    return saved[-1].resolve() if saved else None  # killed just before its first `latest`
+        newest = f"; the newest one is {saved[-1].name}" if saved else ""
+        raise UserError(
+            f"{link} does not point at a checkpoint{newest}; point it at one, or use --resume DIR"
+        )
+    return saved[-1].resolve() if saved else None  # killed before it made its first `latest`
 
 
 def remove(path: Path) -> None:
-    """A folder is renamed first, so that a half-deleted one cannot be taken for a whole one."""
+    """Delete a file or folder. A folder is renamed first, so that a half-deleted one never has the
+    name of a complete one."""
     if path.is_dir() and not path.is_symlink():
         gone = path.with_name(f".{path.name}.gone.tmp")
         shutil.rmtree(gone, ignore_errors=True)

@@ -1,107 +1,145 @@
-"""When a run ends before its last step: it is asked to, its time is up, or it no longer improves.
+"""When a run ends before its last step: on a signal, after --max-minutes, or without improvement.
 
-A run stops between a step and the next, or drops the step that it is in before that has changed
-anything; what it has is then saved. Knows signals, clocks and scores; nothing of training.
+A run stops between two steps, or drops the current step before that has changed anything; then it
+saves what it has. Knows signals, clocks and scores; nothing of training.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any, Self
 
+from asymrl.config.schema import Config
 from asymrl.engines.distributed import World
+from asymrl.files import read_jsonl
 from asymrl.run.exit_codes import UNFINISHED
 from asymrl.types import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-ONCE = 2.0  # seconds: a terminal and a launcher may both pass on one Ctrl-C
+SAME_REQUEST = 2.0  # seconds: a terminal and a launcher may both forward one Ctrl-C
+
+
+class StopSignals:
+    """Records the first of SIGNALS that arrives after listen(), as a request to stop.
+
+    A second signal, more than SAME_REQUEST seconds later, gets its default action. A signal that
+    this process ignores (as nohup and background jobs of a shell do) stays ignored.
+
+    A context manager: it restores the handlers at the end. Enter it before the watchdog. When a
+    rank dies, the next collective of the others fails, and the launcher sends them SIGTERM at about
+    the same time. If that arrived while the error propagates, after the handlers were restored, the
+    process would end before the watchdog has reported which rank died.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Install the handlers. Until then, a signal ends the process."""
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self.previous[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received, self.received_at = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self.received_at > SAME_REQUEST:
+            signal.signal(number, self.previous[number])
+            signal.raise_signal(signal.Signals(number))
 
 
 class Stop:
-    """Why this run should stop now, if it should.
+    """Decides after each step whether the run stops now.
 
-    until: on the clock of time.monotonic(). patience: evaluations in a row that may pass without a
-    better score than before them; scores: those so far, oldest first; best_on: the benchmark that
-    is the score, where one is.
+    until: on the clock of time.monotonic(). patience: evaluations in a row without a new best
+    score; None: no limit. scores: of the evaluations so far, oldest first. best_on: the benchmark
+    whose accuracy is the score; None: the mean over all benchmarks.
     """
 
     def __init__(
         self,
         world: World,
+        signals: StopSignals,
         *,
         until: float = math.inf,
         patience: int | None = None,
         best_on: str | None = None,
         scores: Sequence[float] = (),
     ) -> None:
-        self.world, self.until = world, until
+        self.world, self.signals, self.until = world, signals, until
         self.patience, self.best_on, self.scores = patience, best_on, list(scores)
-        self.heard: str | None = None
 
-    def asked(self) -> str | None:
-        """This process's own reason: a signal, or the time."""
+    def requested(self) -> str | None:
+        """Why this process should stop: a signal or the time. Not collective."""
         late = time.monotonic() >= self.until
-        return self.heard or ("the time of --max-minutes is over" if late else None)
+        return self.signals.received or ("--max-minutes has passed" if late else None)
 
     def __call__(self, metrics: Mapping[str, float]) -> Stopped | None:
-        """The same on every rank, if any of them has a reason. Collective.
+        """Why the run stops, the same on every rank; None if it continues. Collective.
 
-        metrics: of a step that is done, and that was not shown before, if there is one; its
-        evaluation counts for the patience.
+        metrics: of a step that has just finished, given once; its evaluation, if any, counts for
+        the patience. Empty in the middle of a step.
         """
-        score = score_of(metrics, self.best_on)
+        score = eval_score(metrics, self.best_on)
         self.scores += [] if score is None else [score]
-        for why in self.world.gather(self.asked()):
-            if why:
-                return Stopped(why=why, code=UNFINISHED)
-        passed = stale(self.scores)
-        if self.patience and passed >= self.patience:
-            return Stopped(why=f"none of the last {passed} evaluations was better", code=0)
+        for reason in self.world.gather(self.requested()):
+            if reason:
+                return Stopped(why=reason, code=UNFINISHED)
+        since_best = evaluations_since_best(self.scores)
+        if self.patience and since_best >= self.patience:
+            return Stopped(why=f"the last {since_best} evaluations did not improve", code=0)
         return None
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """SIGNALS ask for a stop; a second one, some seconds later, is as it was. One that this
-        process ignores (as nohup and a shell's background make it) stays ignored."""
-        mine = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self._hear) for number in mine}
-        try:
-            yield
-        finally:
-            for number, handler in self.before.items():
-                signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.heard is None:
-            self.heard, self.heard_at = signal.Signals(number).name, time.monotonic()
-        elif time.monotonic() - self.heard_at > ONCE:
-            signal.signal(number, self.before[signal.Signals(number)])
-            signal.raise_signal(signal.Signals(number))
+def build_stop(
+    config: Config, run_dir: Path, world: World, until: float, signals: StopSignals
+) -> Stop:
+    """The Stop of a run; the evaluations in its metrics.jsonl count for the patience."""
+    best_on = config.checkpoint.best_on
+    return Stop(
+        world,
+        signals,
+        until=until,
+        patience=config.eval.patience,
+        best_on=best_on,
+        scores=[*read_eval_scores(run_dir, best_on).values()],
+    )
 
 
-def score_of(metrics: Mapping[str, float], best_on: str | None) -> float | None:
-    """What an evaluation is judged by: avg of one benchmark, or the mean over all of them; None
-    where nothing was evaluated."""
-    scored = {n: x for n, x in metrics.items() if isinstance(x, int | float)}
-    found = {n: x for n, x in scored.items() if n.startswith("eval/") and n.endswith("/avg")}
+def read_eval_scores(run_dir: Path, best_on: str | None) -> dict[int, float]:
+    """Step -> eval_score, for the evaluations in metrics.jsonl, oldest first."""
+    file = run_dir / "metrics.jsonl"
+    rows = [row for _, row in read_jsonl(file)] if file.is_file() else []
+    scores = {row["step"]: eval_score(row, best_on) for row in rows}
+    return {step: score for step, score in scores.items() if score is not None}
+
+
+def eval_score(metrics: Mapping[str, Any], best_on: str | None) -> float | None:
+    """The score of an evaluation: eval/<best_on>/avg, or the mean over all benchmarks if best_on is
+    None; None if there was no evaluation."""
+    scores = {
+        name: value
+        for name, value in metrics.items()
+        if name.startswith("eval/") and name.endswith("/avg") and isinstance(value, int | float)
+    }
     if best_on is not None:
-        return found.get(f"eval/{best_on}/avg")
-    return sum(found.values()) / len(found) if found else None
+        return scores.get(f"eval/{best_on}/avg")
+    return sum(scores.values()) / len(scores) if scores else None
 
 
-def stale(scores: Sequence[float]) -> int:
-    """Evaluations since the best one, the earliest of equals."""
+def evaluations_since_best(scores: Sequence[float]) -> int:
+    """How many evaluations followed the best one, the first of several equal ones."""
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
-
-
-def scores_of(metrics: Path, best_on: str | None) -> list[float]:
-    """The scores of a run so far, from its metrics.jsonl."""
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    found = [score_of(json.loads(line), best_on) for line in lines]
-    return [score for score in found if score is not None]

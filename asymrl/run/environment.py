@@ -1,5 +1,5 @@
-"""What a run ran on: versions, machine, command. No environment variables and no passwords, so no
-secrets."""
+"""environment.json: what a run ran on. Versions, machine and command line, but no environment
+variables and no passwords, so that it holds no secrets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from asymrl.errors import UserError, redact
-from asymrl.files import write_atomically
+from asymrl.errors import redact
+from asymrl.files import read_json, write_atomically
 
 PACKAGES = (
     "torch",
@@ -31,39 +31,35 @@ PACKAGES = (
 )
 
 
-def write_environment(folder: Path, processes: int, chosen: str) -> None:
-    """environment.json: a list, one entry each time that the run was started."""
+def write_environment(folder: Path, processes: int, engines: str) -> None:
+    """Add an entry to the list in environment.json: one for each start of the run.
+
+    engines: which rollout engine and policy run, and why.
+    """
     file = folder / "environment.json"
     gpus = range(torch.cuda.device_count())
-    facts = {
+    entry = {
         "command": [redact(argument) for argument in sys.argv],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "processes": processes,
-        "engines": chosen,
+        "engines": engines,
         "gpus": [torch.cuda.get_device_name(index) for index in gpus],
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": git_commit(),
     }
-    write_atomically(file, json.dumps([*earlier(file), facts], indent=2) + "\n")
+    write_atomically(file, json.dumps([*previous_starts(file), entry], indent=2) + "\n")
 
 
-def earlier(file: Path) -> list[Any]:
-    """The entries of the starts before this one."""
-    if not file.is_file():
-        return []
-    try:
-        entries = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is damaged: {error}; mend it or move it away") from None
-    if not isinstance(entries, list):
-        raise UserError(f"{file} is damaged: it holds no list; mend it or move it away")
-    return entries
+def previous_starts(file: Path) -> list[Any]:
+    """The entries of environment.json; none if the file does not exist."""
+    return read_json(file, list) if file.is_file() else []
 
 
 def version(package: str) -> str | None:
+    """The installed version; None if the package is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -71,7 +67,7 @@ def version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """The project's commit, with `+` where its files differ from it; None outside a checkout."""
+    """The commit of this checkout, with `+` if files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(

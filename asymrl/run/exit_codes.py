@@ -1,11 +1,6 @@
-"""How a program ends: its exit code, and the one sentence that goes with it.
+"""How a program ends: its exit code, and the one sentence that explains it.
 
-Of several processes the first one speaks. Used by train.py and eval.py.
-
-When a run ends before its last step: it is asked to, its time is up, or it no longer improves.
-
-A run stops between a step and the next, or drops the step that it is in before that has changed
-anything; what it has is then saved. Knows signals, clocks and scores; nothing of training.
+exit_code wraps the main function of every program. With several processes, rank 0 reports first.
 """
 
 from __future__ import annotations
@@ -21,34 +16,40 @@ from asymrl.errors import RESUME_HINT, ReportedByRankZero, UserError
 from asymrl.files import UNWRITABLE
 
 DONE, WRONG, INTERRUPTED = 0, 2, 130
-FIRST_TO_SPEAK = 1.0  # seconds; less than a watch waits for every rank to (watch.TIME_TO_SPEAK)
-BEFORE_A_WATCH = 10.0  # seconds, while no process group is there and so no rank waits for another
+UNFINISHED = 75  # stopped early and saved; the same command resumes (EX_TEMPFAIL of sysexits.h)
+# Seconds that other ranks wait before they report their own UserError, so that rank 0 reports
+# first. Once the process group exists this must be less than watchdog.TIME_TO_REPORT; before that
+# no rank waits for another, so there is more time.
+DELAY_IN_GROUP, DELAY_BEFORE_GROUP = 1.0, 10.0
 
 
 def exit_code(run: Callable[[], int | None]) -> int:
-    """run() gives the code of a program that came to its end, None for 0; what it raises has a code
-    of its own, and is said.
+    """Call run() and return the exit code of the program: run's own, or 0 if it returns None.
 
-    Ranks mostly meet the same mistake: the first says it at once, the others where they still live
-    some seconds later, as a launcher ends all when one has ended.
+    A UserError, an unwritable disk and Ctrl-C are reported in one sentence on stderr. Every other
+    exception propagates with its traceback. All ranks usually meet the same error: rank 0 reports
+    it at once, and the others some seconds later, if the launcher has not ended them by then.
     """
-    out: Any = RobustStream(sys.stdout)
-    error: Any = RobustStream(sys.stderr)
-    with redirect_stdout(out), redirect_stderr(error):
+    stdout: Any = RobustStream(sys.stdout)
+    stderr: Any = RobustStream(sys.stderr)
+    with redirect_stdout(stdout), redirect_stderr(stderr):
         if is_first():
-            return _attempt(run, first=True)
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            return _attempt(run, first=False)
+            return _call(run, first=True)
+        with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
+            return _call(run, first=False)
 
 
 def is_first() -> bool:
-    """Of the processes that a launcher started; alone without one."""
+    """True on rank 0 of a launch, and in a process without a launcher."""
     return not os.environ.get("RANK", "").strip("0")
 
 
 class RobustStream:
-    """A stream that may lose its reader, which ends no run: a terminal hangs up, a `tee` dies of
-    the same Ctrl-C, a log's disk is full. From then on what is said goes nowhere."""
+    """Wraps stdout and stderr so that a closed pipe or a full disk does not kill the run.
+
+    A terminal may hang up, `tee` may die of the same Ctrl-C, the disk of a log may be full. After
+    the first failed write, all output goes to /dev/null.
+    """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -60,23 +61,23 @@ class RobustStream:
         try:
             return self.stream.write(text)
         except OSError:
-            self._go_nowhere()
+            self._redirect_to_devnull()
             return len(text)
 
     def flush(self) -> None:
         try:
             self.stream.flush()
         except OSError:
-            self._go_nowhere()
+            self._redirect_to_devnull()
 
-    def _go_nowhere(self) -> None:
-        """What the stream still holds too, which it would try to write once more at exit."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.stream.fileno())
-        os.close(nowhere)
+    def _redirect_to_devnull(self) -> None:
+        """Redirect the file descriptor, so that buffered text cannot fail again at exit."""
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, self.stream.fileno())
+        os.close(devnull)
 
 
-def _attempt(run: Callable[[], int | None], *, first: bool) -> int:
+def _call(run: Callable[[], int | None], *, first: bool) -> int:
     try:
         return run() or DONE
     except ReportedByRankZero:
@@ -84,7 +85,7 @@ def _attempt(run: Callable[[], int | None], *, first: bool) -> int:
     except UserError as error:
         if not first:
             joined = "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
-            time.sleep(FIRST_TO_SPEAK if joined else BEFORE_A_WATCH)
+            time.sleep(DELAY_IN_GROUP if joined else DELAY_BEFORE_GROUP)
         print(f"error: {error}", file=sys.stderr)
         return WRONG
     except OSError as error:
@@ -96,6 +97,3 @@ def _attempt(run: Callable[[], int | None], *, first: bool) -> int:
         if first:
             print(f"stopped at once; {RESUME_HINT}", file=sys.stderr)
         return INTERRUPTED
-
-
-UNFINISHED = 75  # exit code of a run that the same command goes on with (EX_TEMPFAIL of sysexits.h)

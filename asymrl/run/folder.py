@@ -1,7 +1,7 @@
-"""Run folders: which checkpoint a run in one begins from, and the folder ready for it.
+"""Run folders: which checkpoint a run starts from, and opening the folder for it.
 
-What was logged after that checkpoint is cut off: those steps run again. Knows files and configs; no
-model.
+Metrics and rollouts later than that checkpoint are removed, because those steps run again. Knows
+files and configs; no model.
 """
 
 from __future__ import annotations
@@ -9,36 +9,39 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from asymrl.config.load import differing_keys, dump_config, load_config
 from asymrl.config.schema import Config
-from asymrl.errors import UserError
-from asymrl.files import locked, write_atomically
-from asymrl.run.checkpoint import checkpoints, latest, load_position, remove
+from asymrl.engines.distributed import World
+from asymrl.errors import UserError, short_repr
+from asymrl.files import locked, read_jsonl, write_atomically
+from asymrl.run.checkpoint import checkpoints, latest, link_best, load_position, remove
+from asymrl.run.environment import write_environment
 from asymrl.types import Position
 
-ORIGIN = "begun_from"  # the --resume DIR that a run began with
+ORIGIN = "begun_from"  # holds the --resume DIR with which the run began
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 
 
 def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
-    """The checkpoint that a run in folder `run` begins from, or None. Reads only.
+    """The checkpoint that a run in folder `run` starts from; None for a new run. Reads only.
 
-    resume: `auto` goes on from checkpoints/latest, or begins anew where there is none; `never`
-    refuses a folder that holds a run; a folder is a checkpoint that a *new* run begins from, and
-    which the run that began from it goes on with, as `auto` would.
+    resume: `auto` resumes from checkpoints/latest, or starts a new run in an empty folder; `never`
+    requires a folder without a run; a checkpoint folder starts a *new* run from that checkpoint.
+    The command that started such a run resumes it when it is given again, as `auto` does.
     """
-    began = run / ORIGIN
-    if began.is_file() and began.read_text(errors="replace") == os.path.abspath(resume):
-        resume = "auto"  # the command that began this run, once more
+    origin = run / ORIGIN
+    if origin.is_file() and origin.read_text(errors="replace") == os.path.abspath(resume):
+        resume = "auto"
     if resume not in ("auto", "never"):
         checkpoint = Path(resume)
         if not (checkpoint / "trainer.json").is_file():
             raise UserError(
-                f"--resume {resume}: no checkpoint there (a folder with trainer.json); valid are "
+                f"--resume {resume} is not a checkpoint (a folder with trainer.json); valid are "
                 "auto, never and a folder such as runs/NAME/checkpoints/latest"
             )
         position, _ = load_position(checkpoint)
@@ -48,68 +51,114 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
                 "nothing to do"
             )
     if run.exists() and not run.is_dir():
-        raise UserError(f"--output-dir {run} is a file; valid is a folder, new or of a run")
+        raise UserError(f"--output-dir {run} is a file; valid is a new folder or that of a run")
     traces = [name for name in RUN_FILES if (run / name).exists()]
-    if traces == ["checkpoints"] and only_begun(run / "checkpoints"):
-        traces = []  # killed, or out of space, in the first save of a run from another's checkpoint
+    if traces == ["checkpoints"] and has_only_unfinished_saves(run / "checkpoints"):
+        traces = []  # killed, or the disk was full, in the first save of a run begun with DIR
     if not traces:
         return None if resume in ("auto", "never") else Path(resume).resolve()
     if "config.yaml" not in traces:
         raise UserError(
-            f"{run} holds {traces[0]} but no config.yaml, so there is no run to go on with; move "
-            "that away, or give another --output-dir"
+            f"{run} holds {traces[0]} but no config.yaml, so it is not a run that can be resumed; "
+            f"move {traces[0]} away, or use another --output-dir"
         )
     if resume != "auto":
         raise UserError(
-            f"{run} already holds a run; --resume auto goes on with it, another --output-dir "
-            "leaves it as it is"
+            f"{run} already holds a run; use --resume auto to resume it, or another --output-dir "
+            "to keep it as it is"
         )
     differing = differing_keys(load_config(str(run / "config.yaml")), config)
     if differing:
         raise UserError(
             f"{run} holds a run with another config, which differs in {', '.join(differing)}; "
-            "give the same config or another --output-dir"
+            "use the same config or another --output-dir"
         )
     return latest(run)
 
 
-def only_begun(folder: Path) -> bool:
-    """Nothing is there but what was half-written, which `opened` removes."""
-    held = folder.glob("*")
-    return folder.is_dir() and all(re.fullmatch(r"\..*\.tmp", path.name) for path in held)
+def has_only_unfinished_saves(folder: Path) -> bool:
+    """Whether a checkpoints folder holds only temporary files, which open_run_folder removes."""
+    return folder.is_dir() and all(
+        re.fullmatch(r"\..*\.tmp", path.name) for path in folder.glob("*")
+    )
 
 
 @contextmanager
-def open_run_folder(run: Path, found: Path | None, start: Position) -> Iterator[None]:
-    """The run folder, ready and ours alone: what it logged after `start` is cut off.
+def open_for_training(
+    config: Config,
+    run_dir: Path,
+    checkpoint_dir: Path | None,
+    start: Position,
+    world: World,
+    engines: str,
+    first_save: Callable[[], object] | None = None,
+    resume: str = "auto",
+) -> Iterator[None]:
+    """On all ranks, the run folder locked and ready, config.yaml and environment.json written.
 
-    found: what `find` gave. UserError where another process trains there.
+    checkpoint_dir: from find_checkpoint. engines: for environment.json. first_save: saves the
+    starting point of a run that begins from another run's checkpoint, so that it can be resumed if
+    that one is deleted; collective. resume: the --resume of such a run, to recognise its command.
+    """
+    with ExitStack() as stack:
+        with world.in_turn():
+            if world.first:
+                stack.enter_context(open_run_folder(run_dir, checkpoint_dir, start))
+                link_best(run_dir, config.checkpoint.best_on)
+        if first_save:
+            first_save()
+        with world.in_turn():
+            if world.first:
+                if first_save:
+                    write_origin(run_dir, resume)
+                write_config(run_dir, config)
+                write_environment(run_dir, world.size, engines)
+        yield
+
+
+@contextmanager
+def open_run_folder(run: Path, checkpoint_dir: Path | None, start: Position) -> Iterator[None]:
+    """The run folder, created and locked, without anything logged later than `start`.
+
+    UserError if another process trains in it, or has since find_checkpoint gave checkpoint_dir.
     """
     refused = f"run folder {run} cannot be written"
     with locked(run, refused=refused, busy=f"another process is training in {run}"):
-        if latest(run) not in (None, found):
-            raise UserError(f"{run} went on while this process was loading; start it again")
-        cut_back(run, start.step if found else -1)
+        if latest(run) not in (None, checkpoint_dir):
+            raise UserError(
+                f"another process trained in {run} while this one was loading; start it again"
+            )
+        cut_back(run, start.step if checkpoint_dir else -1)
         yield
 
 
 def write_config(run: Path, config: Config) -> None:
-    """What makes a folder a run."""
+    """Write config.yaml, which makes a folder a run."""
     write_atomically(run / "config.yaml", dump_config(config))
 
 
 def write_origin(run: Path, resume: str) -> None:
+    """Record the --resume DIR of a run that begins from another run's checkpoint."""
     write_atomically(run / ORIGIN, os.path.abspath(resume))
 
 
-def cut_back(run: Path, step: int) -> None:
-    """Drop what was logged after `step`: those steps run again. step -1 drops all.
+def describe_saved(run_dir: Path, checkpoint_dir: Path | None) -> str:
+    """In words, what a stopped run has saved. checkpoint_dir: the checkpoint it started from."""
+    if latest(run_dir) == checkpoint_dir:
+        return "no step was finished since the start"
+    return f"all finished steps are saved in {run_dir}"
 
-    Leftovers of a kill go too: half-written files, and checkpoints that were not yet named.
+
+def cut_back(run: Path, step: int) -> None:
+    """Remove everything later than `step`, because those steps run again; everything for step -1.
+
+    Also removes what a kill left behind: temporary files, and checkpoints before `latest` named
+    them.
     """
     metrics = run / "metrics.jsonl"
     if metrics.is_file():
-        write_atomically(metrics, "".join(lines_until(metrics, step)))
+        rows = rows_until(metrics, step)
+        write_atomically(metrics, "".join(json.dumps(row) + "\n" for row in rows))
     logged = [*run.glob("rollouts/step-*.jsonl"), *run.glob("eval/step-*")]
     for path in [*logged, *checkpoints(run / "checkpoints")]:
         number = path.stem.removeprefix("step-").partition("-")[0]
@@ -120,23 +169,22 @@ def cut_back(run: Path, step: int) -> None:
             remove(path)
 
 
-def lines_until(metrics: Path, step: int) -> list[str]:
-    """The lines of the steps up to `step`, none missing and none twice. A half-written last line is
-    no line yet."""
-    kept, before = [], None
-    for number, line in enumerate(metrics.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            now = int(json.loads(line)["step"])
-            if now <= step:
-                kept.append(line.decode())
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            raise UserError(f"{metrics}:{number}: the line is damaged; mend or move it") from None
-        if before is not None and now != before + 1:
+def rows_until(metrics: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl up to `step`. UserError if a step is missing or occurs twice.
+
+    A last line that a killed process left incomplete is ignored.
+    """
+    rows, previous = [], None
+    for where, row in read_jsonl(metrics, drop_partial=True):
+        current = row.get("step")
+        if not isinstance(current, int):
+            raise UserError(f"{where}: step must be an integer, got {short_repr(current)}")
+        if previous is not None and current != previous + 1:
             raise UserError(
-                f"{metrics}:{number}: step {now} comes after step {before}: lines are missing or "
-                "double; put them back as they were, or move the file away"
+                f"{where}: step {current} follows step {previous}, so lines are missing or "
+                "duplicated; restore the file, or move it away"
             )
-        before = now
-    return kept
+        if current <= step:
+            rows.append(row)
+        previous = current
+    return rows

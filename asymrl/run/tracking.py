@@ -1,6 +1,7 @@
-"""Where a run's numbers go: metrics.jsonl and rollouts/ always, the console, wandb on request.
+"""Where a run's metrics go: metrics.jsonl and rollouts/ always, the console, wandb on request.
 
-Knows what a metric is called and nothing of how it came about.
+Also the progress bar of programs that are not runs. Knows the names of metrics; nothing of how they
+are computed.
 """
 
 from __future__ import annotations
@@ -12,29 +13,49 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
+from asymrl.config.schema import Config
+from asymrl.engines.distributed import World
 from asymrl.errors import UserError, one_line
 from asymrl.files import write_atomically
 
 
 class Tracker(Protocol):
+    """Receives what a run reports."""
+
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:
-        """What goes on now, and how far it is."""
+        """A phase begins, or makes progress: `done` of `total` items."""
         ...
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The metrics of a finished step."""
+        ...
 
-    def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None: ...
+    def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """The rollouts of a step, one row each."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The run ends."""
+        ...
 
 
 class NullTracker:
+    """A Tracker that ignores everything."""
+
     def phase(self, name: str, done: int = 0, total: int = 0) -> None: ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
@@ -45,16 +66,16 @@ class NullTracker:
 
 
 class JsonlTracker(NullTracker):
-    """metrics.jsonl, one object a step, flushed as it is written; rollouts/step-000010.jsonl."""
+    """Writes metrics.jsonl, one object per step, and rollouts/step-000010.jsonl."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.metrics.write(json.dumps({"step": step, **finite(metrics)}) + "\n")
+        self.metrics.write(json.dumps({"step": step, **nan_to_none(metrics)}) + "\n")
         self.metrics.flush()
-        os.fsync(self.metrics.fileno())  # a checkpoint on disk has its metrics on disk
+        os.fsync(self.metrics.fileno())  # before the checkpoint of this step
 
     def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         lines = "".join(json.dumps({"step": step, **row}) + "\n" for row in rows)
@@ -65,26 +86,33 @@ class JsonlTracker(NullTracker):
 
 
 class WandbTracker(NullTracker):
-    """mode is online or offline; offline needs no account.
+    """Logs to wandb. mode: online or offline; offline needs no account.
 
-    A run that goes on is the same wandb run, under the id in its folder. Steps are drawn over
-    `step`, a metric of ours, so that those taken again after a kill lie over the old ones. Where
-    wandb fails in mid-run, training goes on without it: metrics.jsonl has all.
+    A resumed run continues the same wandb run, whose id is in the run folder. The x-axis is our own
+    metric `step`, so that steps repeated after a kill cover the old ones. If wandb fails in the
+    middle of a run, training continues without it: metrics.jsonl has everything.
     """
 
     def __init__(self, folder: Path, project: str, mode: Any, config: Mapping[str, Any]) -> None:
         import wandb
 
         self.failures = (wandb.Error, OSError)
-        given = {"project": project, "name": folder.name, "mode": mode, "config": dict(config)}
         try:
-            self.run = wandb.init(dir=folder, id=wandb_id(folder), resume="allow", **given)
+            self.run = wandb.init(
+                dir=folder,
+                id=wandb_id(folder),
+                resume="allow",
+                project=project,
+                name=folder.name,
+                mode=mode,
+                config=dict(config),
+            )
             self.run.define_metric("*", step_metric="step")
         except wandb.Error as error:
-            raise UserError(f"tracking.wandb = {mode}: wandb refuses ({one_line(error)})") from None
+            raise UserError(f"tracking.wandb = {mode}: wandb failed: {one_line(error)}") from None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._try(lambda: self.run.log({"step": step, **finite(metrics)}))
+        self._try(lambda: self.run.log({"step": step, **nan_to_none(metrics)}))
 
     def close(self) -> None:
         self._try(self.run.finish)
@@ -95,11 +123,11 @@ class WandbTracker(NullTracker):
                 call()
             except self.failures as error:
                 self.failures = ()
-                print(f"warning: wandb failed, and is left out from here on: {error}", flush=True)
+                print(f"warning: wandb failed, the run continues without it: {error}", flush=True)
 
 
 def wandb_id(folder: Path) -> str:
-    """Made once a run folder."""
+    """The wandb id of a run folder, created on first use."""
     file = folder / "wandb_id"
     if not file.is_file():
         write_atomically(file, uuid.uuid4().hex[:16])
@@ -107,7 +135,7 @@ def wandb_id(folder: Path) -> str:
 
 
 class ConsoleTracker(NullTracker):
-    """One live line on a terminal; elsewhere one plain line a step."""
+    """One live line on a terminal; elsewhere one plain line per step."""
 
     def __init__(self, name: str, first_step: int, steps: int) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -132,27 +160,30 @@ class ConsoleTracker(NullTracker):
         self.bar.update(self.task, phase=f"{name}{share}")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        summary = summarise(metrics)
+        summary = summary_line(metrics)
         self.bar.update(self.task, completed=step, summary=summary)
         if any(name.startswith("eval/") for name in metrics) or not self.console.is_terminal:
             done = max(1, step - self.first_step)
             left = (time.monotonic() - self.started) / done * (self.steps - step)
-            eta = f"  ETA {int(left // 60)}:{int(left % 60):02d}" if step else ""
+            eta = f"  ETA {minutes_and_seconds(left)}" if step else ""
             self.console.print(f"{self.name} step {step}/{self.steps}{summary}{eta}")
 
     def say(self, line: str) -> None:
+        """Print a line above the bar."""
         self.console.print(line, markup=False)
 
     def close(self) -> None:
         self.bar.stop()
 
 
-SUMMARY = {"reward/mean": "reward", "policy/entropy": "entropy"}
+SUMMARY_NAMES = {"reward/mean": "reward", "policy/entropy": "entropy"}
 
 
-def summarise(metrics: Mapping[str, float]) -> str:
-    """Reward, entropy, held-out accuracy and phase times, as one short text."""
-    parts = [f"{short} {metrics[name]:.3f}" for name, short in SUMMARY.items() if name in metrics]
+def summary_line(metrics: Mapping[str, float]) -> str:
+    """Reward, entropy, accuracy on the benchmarks and phase times in one line."""
+    parts = [
+        f"{short} {metrics[name]:.3f}" for name, short in SUMMARY_NAMES.items() if name in metrics
+    ]
     parts += [
         f"{name.split('/')[1]} {number:.3f}"
         for name, number in metrics.items()
@@ -167,7 +198,7 @@ def summarise(metrics: Mapping[str, float]) -> str:
 
 
 class Trackers(NullTracker):
-    """Several at once."""
+    """Passes everything on to several trackers."""
 
     def __init__(self, *trackers: Tracker) -> None:
         self.trackers = trackers
@@ -181,17 +212,37 @@ class Trackers(NullTracker):
             tracker.log(step, metrics)
 
     def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        kept = list(rows)
+        rows = list(rows)
         for tracker in self.trackers:
-            tracker.rollouts(step, kept)
+            tracker.rollouts(step, rows)
 
     def close(self) -> None:
         for tracker in self.trackers:
             tracker.close()
 
 
+def build_tracker(
+    config: Config, run_dir: Path, first_step: int, world: World, watchdog: Tracker
+) -> Tracker:
+    """The trackers of a run: on rank 0 files, wandb, console and alerts, on every rank the
+    watchdog. first_step: the step of the checkpoint that the run starts from."""
+    from asymrl.run.alerts import Alerts  # alerts is a tracker itself, so it imports this module
+
+    if not world.first:
+        return watchdog
+    trackers: list[Tracker] = [watchdog, JsonlTracker(run_dir)]
+    if config.tracking.wandb != "off":
+        project, mode = config.tracking.project, config.tracking.wandb
+        trackers.append(WandbTracker(run_dir, project, mode, config.model_dump()))
+    console = ConsoleTracker(run_dir.name, first_step, config.steps)
+    return Trackers(*trackers, console, Alerts(config.warn, console.say))
+
+
 class Clock:
-    """Seconds a phase, told to a tracker as it begins: `with clock("update"): ...`."""
+    """Measures seconds per phase and announces each phase to a tracker:
+
+    with clock("update"): ...
+    """
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -208,13 +259,52 @@ class Clock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
     def tell(self, done: int, total: int) -> None:
+        """Progress in the current phase."""
         self.tracker.phase(self.phase, done, total)
 
     def metrics(self) -> dict[str, float]:
+        """time/<phase> for each phase, and time/step since the clock was made. Seconds."""
         phases = {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
         return phases | {"time/step": time.perf_counter() - self.started}
 
 
-def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN and no infinity: they become null."""
+@contextmanager
+def progress_bar(
+    description: str, unit: str, console: Console
+) -> Iterator[Callable[[int, int], None]]:
+    """A callback that takes (items done, items in total) and shows the progress.
+
+    On a terminal: a live bar with the time left. Elsewhere: about ten plain lines with the time
+    left. The first call says how many items existed before; they do not count in the time left.
+    unit: what an item is called, in the plural.
+    """
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        *(TextColumn(f"{unit}, left"), TimeRemainingColumn()),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield partial(_show_progress, bar, bar.add_task(description, total=None), unit)
+
+
+def _show_progress(bar: Progress, task_id: TaskID, unit: str, done: int, total: int) -> None:
+    task = bar.tasks[task_id]
+    if task.total is None:
+        bar.reset(task_id, total=total, completed=done)
+        if done:
+            bar.console.print(f"{done} of {total} {unit} exist already", highlight=False)
+        return
+    before, tenth = task.completed, max(1, total // 10)
+    bar.update(task_id, completed=done)
+    if not bar.console.is_terminal and done // tenth > before // tenth:
+        left = task.time_remaining
+        eta = f", {minutes_and_seconds(left)} left" if left else ""
+        bar.console.print(f"{done}/{total} {unit}{eta}", highlight=False)
+
+
+def minutes_and_seconds(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def nan_to_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN and no infinity: both become null."""
     return {name: n if math.isfinite(n) else None for name, n in metrics.items()}

@@ -1,9 +1,9 @@
-"""A run that is stuck becomes a run that failed, and says where each rank was.
+"""Ends a process that hangs, or whose other ranks have died, and reports what each rank was doing.
 
-A thread beside the run hears of each phase as it begins and of progress in it (a watch is a
-Tracker), shows that to the other ranks, and ends the process where no rank had news for longer than
-its phase may take, where another rank's process is gone, or where another rank has failed. The
-launcher then ends the rest. Knows phases and the processes of one node; nothing of what they do.
+A thread beside the run receives every phase and its progress (a Watchdog is a Tracker), shares them
+with the other ranks, and ends the process if no rank makes progress within the deadline of its
+phase, if the process of another rank dies, or if another rank fails. Knows the names of phases and
+the process ids of one node; nothing of what the phases do.
 """
 
 from __future__ import annotations
@@ -25,58 +25,62 @@ from typing import Any, NoReturn, Self
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
 
-from asymrl.engines.distributed import World, afresh
+from asymrl.engines.distributed import World, store_of_attempt
 from asymrl.errors import RESUME_HINT
 from asymrl.run.tracking import NullTracker
 from asymrl.types import frozen
 
-TICK = 1.0  # seconds between two looks
-SUSPENDED = 5.0  # a longer gap between two looks is a process, or a machine, that was stopped
-TIME_TO_SPEAK = 3.0  # seconds: every rank says what it sees before the launcher ends it
-PATIENCE = timedelta(seconds=20)  # with the store; then the launcher, or the first rank, is gone
+INTERVAL = 1.0  # seconds between two checks
+SUSPENDED = 5.0  # a longer gap means that the process, or the machine, was suspended
+TIME_TO_REPORT = 3.0  # seconds for every rank to report before the launcher ends them all
+TIME_TO_DIE = 2.0  # seconds from a lost connection to the death of the process behind it
+STORE_TIMEOUT = timedelta(seconds=20)  # after that the launcher, or rank 0, must be dead
 FAILED = "another rank has failed"
 
 
 @frozen
-class Sign:
-    """What a rank shows to the others. news: how often it had any; state: running, stuck, failed
-    or ended."""
+class Heartbeat:
+    """What a rank tells the others. progress_count: calls of phase() so far; state: running, hung,
+    failed or ended."""
 
     rank: int
     process: int
     step: int
     phase: str
     progress: str
-    news: int
+    progress_count: int
     state: str
 
 
 class Watchdog(NullTracker):
-    """A context manager around a run. minutes: by phase, that it may take without news.
+    """A context manager around a run.
 
-    folder: where the stacks of a stuck process are written.
+    minutes: for each phase, how long it may last without progress. folder: where the stack traces
+    of a hung process are written.
     """
 
     def __init__(self, world: World, minutes: Mapping[str, float], folder: Path) -> None:
         self.world, self.minutes, self.folder = world, minutes, folder
         self.step, self.name, self.progress, self.state = 0, "load", "", "running"
-        self.news = 0
-        self.over = threading.Event()
+        self.progress_count = 0
+        self.idle = dict.fromkeys(range(world.size), 0.0)  # seconds since each rank's progress
+        self.finished = threading.Event()
         self.store: Any = None
-        self.thread = threading.Thread(target=self._look, daemon=True, name="watch")
+        self.thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:
         self.name, self.progress = name, f" {done}/{total}" if total else ""
-        self.news += 1
+        self.progress_count += 1
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.step = step + 1
 
     def __enter__(self) -> Self:
-        if self.world.size > 1:  # a connection of its own: the main thread's may be waiting
+        if self.world.size > 1:  # a connection of its own: the main thread's may be blocked
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            self.store = afresh(TCPStore(host, port, timeout=PATIENCE, wait_for_workers=False))
-            self._exchange()  # so that a rank which dies at once is missed
+            store = TCPStore(host, port, timeout=STORE_TIMEOUT, wait_for_workers=False)
+            self.store = store_of_attempt(store)
+            self._exchange()  # so that the death of a rank is noticed from now on
         self.thread.start()
         return self
 
@@ -84,98 +88,127 @@ class Watchdog(NullTracker):
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
         self.state = "ended" if kind is None else "failed"
-        self.over.set()
+        self.finished.set()
         self.thread.join()
+        if isinstance(error, RuntimeError) and self.world.size > 1:
+            with contextlib.suppress(DistError):
+                self._report_dead_rank()
 
-    def _look(self) -> None:
-        quiet = dict.fromkeys(range(self.world.size), 0.0)
-        heard: dict[int, int] = {}
+    def _watch(self) -> None:
+        counts: dict[int, int] = {}
         last = time.monotonic()
         while True:
-            ended = self.over.wait(TICK)
+            finished = self.finished.wait(INTERVAL)
             passed = time.monotonic() - last
             last += passed
             try:
-                signs = self._exchange()
+                heartbeats = self._exchange()
             except DistError as error:
-                if ended:
+                if finished:
                     return
-                self._end(f"the launcher or the first rank does not answer ({error})", [], quiet)
-            if ended:
+                self._end(f"the launcher or rank 0 does not answer ({error})", [])
+            if finished:
                 return
-            for rank in quiet:  # one that shows no sign is quiet too
-                quiet[rank] += TICK if passed > SUSPENDED else passed
-            for sign in signs:
-                quiet[sign.rank] *= heard.get(sign.rank) == sign.news
-                heard[sign.rank] = sign.news
-            if why := self._trouble(signs, quiet):
-                self._end(why, signs, quiet)
+            for rank in self.idle:  # including ranks that have not sent a heartbeat yet
+                self.idle[rank] += INTERVAL if passed > SUSPENDED else passed
+            for beat in heartbeats:
+                if counts.get(beat.rank) != beat.progress_count:
+                    self.idle[beat.rank] = 0.0
+                counts[beat.rank] = beat.progress_count
+            if problem := self._problem(heartbeats):
+                self._end(problem, heartbeats)
 
-    def _exchange(self) -> list[Sign]:
-        """Every rank's sign, this one's shown first; a rank that showed none yet has none."""
-        mine = Sign(
+    def _exchange(self) -> list[Heartbeat]:
+        """Publish this rank's heartbeat; return those of all ranks that have published one."""
+        mine = Heartbeat(
             rank=self.world.rank,
             process=os.getpid(),
             step=self.step,
             phase=self.name,
             progress=self.progress,
-            news=self.news,
+            progress_count=self.progress_count,
             state=self.state,
         )
         if self.store is None:
             return [mine]
         keys = [f"watch/{rank}" for rank in range(self.world.size)]
         self.store.set(keys[mine.rank], json.dumps(asdict(mine)))
-        shown = [self.store.get(key) for key in keys if self.store.check([key])]
-        return [Sign(**json.loads(sign)) for sign in shown]
+        published = [self.store.get(key) for key in keys if self.store.check([key])]
+        return [Heartbeat(**json.loads(text)) for text in published]
 
-    def _trouble(self, signs: Sequence[Sign], quiet: Mapping[int, float]) -> str | None:
-        others = [sign for sign in signs if sign.rank != self.world.rank]
-        for sign in others:
-            if sign.state == "running" and self._near(sign.rank) and not alive(sign.process):
-                return f"rank {sign.rank} (process {sign.process}) is gone"
-        if any(sign.state == "failed" for sign in others):
+    def _problem(self, heartbeats: Sequence[Heartbeat]) -> str | None:
+        """Why this process has to end, if it has to."""
+        if dead := self._dead_rank(heartbeats):
+            return dead
+        states = {beat.state for beat in heartbeats if beat.rank != self.world.rank}
+        if "failed" in states:
             return FAILED
-        limit = max(self.minutes[sign.phase] for sign in signs)
-        if any(sign.state == "stuck" for sign in others) or min(quiet.values()) > 60 * limit:
-            return f"no news for {min(quiet.values()):.0f} s, where {limit:g} minutes are the limit"
+        minutes, phase = max((self.minutes[beat.phase], beat.phase) for beat in heartbeats)
+        idle = min(self.idle.values())
+        if "hung" in states or idle > 60 * minutes:
+            limit = f"deadlines.{phase} = {minutes:g} minutes"
+            return f"no rank has made progress for {idle:.0f} s ({limit})"
         return None
 
-    def _near(self, rank: int) -> bool:
-        """On this node, where processes are known by their numbers. Nodes are filled in turn."""
-        of_node = int(os.environ.get("LOCAL_WORLD_SIZE") or self.world.size)
-        return rank // of_node == self.world.rank // of_node
+    def _dead_rank(self, heartbeats: Sequence[Heartbeat]) -> str | None:
+        """A sentence about a running rank of this node whose process no longer exists."""
+        for beat in heartbeats:
+            running = beat.state == "running" and self._on_this_node(beat.rank)
+            if running and not alive(beat.process):
+                return f"rank {beat.rank} (process {beat.process}) has died"
+        return None
 
-    def _end(self, why: str, signs: Sequence[Sign], quiet: Mapping[int, float]) -> NoReturn:
-        """Say it, write where every thread is, and end this process."""
-        self.state = "stuck"
+    def _on_this_node(self, rank: int) -> bool:
+        """Process ids are valid on one node only. Launchers fill one node after the other."""
+        per_node = int(os.environ.get("LOCAL_WORLD_SIZE") or self.world.size)
+        return rank // per_node == self.world.rank // per_node
+
+    def _report_dead_rank(self) -> None:
+        """If the death of another rank caused the error that ends this one, name that rank.
+
+        The connection to a dying process closes shortly before the process itself is gone.
+        """
+        deadline = time.monotonic() + TIME_TO_DIE
+        while time.monotonic() < deadline:
+            heartbeats = self._exchange()
+            if dead := self._dead_rank(heartbeats):
+                return self._report(dead, heartbeats)
+            time.sleep(0.05)
+
+    def _report(self, problem: str, heartbeats: Sequence[Heartbeat]) -> None:
+        where = "; ".join(describe(beat, self.idle[beat.rank]) for beat in heartbeats)
+        text = ". ".join(part for part in (problem, where, RESUME_HINT) if part)
+        with contextlib.suppress(OSError):  # a log on a full disk, a closed pipe
+            print(f"error: rank {self.world.rank}: {text}", file=sys.stderr, flush=True)
+
+    def _end(self, problem: str, heartbeats: Sequence[Heartbeat]) -> NoReturn:
+        """Report the problem, write the stack traces of all threads, and end this process."""
+        self.state = "hung"
         with contextlib.suppress(DistError):
             self._exchange()
-        if why != FAILED:  # that rank says itself what happened
-            where = "; ".join(described(sign, quiet[sign.rank]) for sign in signs)
-            text = ". ".join(part for part in (why, where, RESUME_HINT) if part)
-            with contextlib.suppress(OSError):  # a log on a full disk, a pipe that is closed
-                print(f"error: rank {self.world.rank}: {text}", file=sys.stderr, flush=True)
+        if problem != FAILED:  # the rank that failed reports its own error
+            self._report(problem, heartbeats)
             with contextlib.suppress(OSError):
                 file = (self.folder / f"stuck-rank-{self.world.rank}.txt").open("w")
                 faulthandler.dump_traceback(file)
-        time.sleep(TIME_TO_SPEAK)
+        time.sleep(TIME_TO_REPORT)
         os._exit(1)
 
 
-def described(sign: Sign, quiet: float) -> str:
-    where = f"{sign.phase}{sign.progress}" + (f" of step {sign.step}" if sign.step else "")
-    return f"rank {sign.rank} was in {where}, {quiet:.0f} s without news"
+def describe(beat: Heartbeat, idle: float) -> str:
+    """For example: rank 1 was in generate 3/12 of step 8, 4 s without progress."""
+    where = f"{beat.phase}{beat.progress}" + (f" of step {beat.step}" if beat.step else "")
+    return f"rank {beat.rank} was in {where}, {idle:.0f} s without progress"
 
 
 def alive(process: int) -> bool:
-    """Of this node. A process that nobody has waited for yet is dead."""
+    """Whether a process of this node is running. A zombie is not."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         pass
-    with contextlib.suppress(PermissionError):  # it is gone, or there is no /proc
+    with contextlib.suppress(PermissionError):  # the process is gone, or there is no /proc
         try:
             os.kill(process, 0)
         except ProcessLookupError:
