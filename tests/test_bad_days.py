@@ -1,4 +1,4 @@
-"""Bad days: a signal, numbers gone bad, a full disk, a damaged file, data that changed."""
+"""What can go wrong in a run: signals, non-finite numbers, a full disk, damaged or changed data."""
 
 import fcntl
 import json
@@ -23,11 +23,12 @@ from asymrl.config.schema import WarnConfig
 from asymrl.engines.distributed import World
 from asymrl.errors import UserError
 from asymrl.run import alerts, checkpoint, early_stop
-from asymrl.run.early_stop import Stop, stale
+from asymrl.run.early_stop import Stop, StopSignals, evaluations_since_best
 from asymrl.run.exit_codes import UNFINISHED
 from asymrl.training.rollout import generate_and_verify
 from asymrl.types import UpdateStats
 from asymrl.verifiers import make
+from tests.helpers import first_letter
 from tests.helpers.engines import SAMPLING, hf, requests
 from tests.helpers.runs import comparable, metrics, run, same_weights
 
@@ -38,11 +39,11 @@ def attempt(config_file: Path, folder: Path, *overrides: str) -> int:
 
 @contextmanager
 def signalled(number: signal.Signals, metrics_file: Path, step: int) -> Iterator[None]:
-    """This process hears it as soon as that step is logged."""
-    over = threading.Event()
+    """Send the signal to this process as soon as that step is logged."""
+    finished = threading.Event()
 
     def wait() -> None:
-        while not over.is_set():
+        while not finished.is_set():
             if metrics_file.is_file() and metrics_file.read_text().count("\n") > step:
                 os.kill(os.getpid(), number)
                 return
@@ -53,13 +54,13 @@ def signalled(number: signal.Signals, metrics_file: Path, step: int) -> Iterator
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         thread.join()
 
 
 @pytest.mark.parametrize("number", early_stop.SIGNALS)
 @pytest.mark.parametrize("step", [0, 1, 3])
-def test_a_signal_ends_a_run_whole_and_the_same_command_goes_on(
+def test_a_run_stopped_by_a_signal_saves_and_the_same_command_resumes_it(
     config_file: Path, finished: Path, tmp_path: Path, capsys, number: signal.Signals, step: int
 ) -> None:
     before = [signal.getsignal(each) for each in early_stop.SIGNALS]
@@ -67,8 +68,9 @@ def test_a_signal_ends_a_run_whole_and_the_same_command_goes_on(
     with signalled(number, folder / "metrics.jsonl", step):
         assert attempt(config_file, folder, rare) == UNFINISHED
     done = metrics(folder)[-1]["step"]
-    told = f"all that is done is saved in {folder}" if done else "no step was done since the start"
-    assert f"stopped: {number.name}; {told}\n" in capsys.readouterr().out
+    saved = f"all finished steps are saved in {folder}"
+    what = saved if done else "no step was finished since the start"
+    assert f"stopped: {number.name}; {what}\n" in capsys.readouterr().out
     assert step <= done < 5
     if done:
         assert checkpoint.load_position(folder / "checkpoints" / "latest")[0].step == done
@@ -78,23 +80,39 @@ def test_a_signal_ends_a_run_whole_and_the_same_command_goes_on(
     assert same_weights(folder, finished)
 
 
-def test_a_second_signal_is_as_it_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But not one that comes with the first: a terminal and a launcher both send it."""
-    stop = Stop(World())
-    with stop.listening():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        assert stop.asked() == "SIGINT"
-        monkeypatch.setattr(early_stop, "ONCE", 0.0)
+def test_a_later_second_signal_gets_its_default_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal right after the first is the same request: terminal and launcher send one."""
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as signals:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+        signals.listen()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert Stop(World(), signals).requested() == "SIGINT"
+        monkeypatch.setattr(early_stop, "SAME_REQUEST", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_time_that_was_given_ends_a_run(config_file: Path, tmp_path: Path, capsys) -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As under nohup and in a shell's background."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signals.listen()
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_stops_after_max_minutes(config_file: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "run"
     assert attempt(config_file, folder, "--max-minutes", "1e-6") == UNFINISHED
-    told = "stopped: the time of --max-minutes is over; no step was done since the start\n"
-    assert told in capsys.readouterr().out
+    line = "stopped: --max-minutes has passed; no step was finished since the start\n"
+    assert line in capsys.readouterr().out
     assert [row["step"] for row in metrics(folder)] == [0]
     assert attempt(config_file, folder, "--max-minutes", "1000") == 0
     for wrong in ("0", "-3", "nan", "inf"):
@@ -102,21 +120,21 @@ def test_the_time_that_was_given_ends_a_run(config_file: Path, tmp_path: Path, c
         assert "--max-minutes" in capsys.readouterr().err
 
 
-def test_a_rollout_batch_that_is_asked_to_stop_ends_there() -> None:
-    heard = iter([None, None, "SIGTERM"])
-    given = {
+def test_generation_ends_when_a_stop_is_requested() -> None:
+    reasons = iter([None, None, "SIGTERM"])
+    arguments = {
         "engine": hf(max_rows=1),
         "sampling": SAMPLING,
-        "asked": lambda: next(heard, "SIGTERM"),
+        "asked": lambda: next(reasons, "SIGTERM"),
     }
     with make("exact") as verifier:
         rollouts, verdicts = generate_and_verify(
-            requests(), verifier=verifier, world=World(), **given
+            requests(), verifier=verifier, world=World(), **arguments
         )
         assert len(rollouts) == len(verdicts) == 3
-        given["asked"] = lambda: None
-        whole, _ = generate_and_verify(requests(), verifier=verifier, world=World(), **given)
-        assert len(whole) == sum(request.samples for request in requests())
+        arguments["asked"] = lambda: None
+        rollouts, _ = generate_and_verify(requests(), verifier=verifier, world=World(), **arguments)
+        assert len(rollouts) == sum(request.samples for request in requests())
 
 
 @pytest.mark.parametrize(
@@ -124,20 +142,20 @@ def test_a_rollout_batch_that_is_asked_to_stop_ends_there() -> None:
     [([], 0), ([0.1], 0), ([0.1, 0.2], 0), ([0.3, 0.2, 0.3], 2), ([0.1, 0.5, 0.4, 0.2], 2)],
 )
 def test_evaluations_since_the_best_one(scores: list[float], since: int) -> None:
-    assert stale(scores) == since
+    assert evaluations_since_best(scores) == since
 
 
-def test_a_run_that_no_longer_improves_ends_and_stays_ended(
+def test_a_run_without_improvement_stops_and_does_not_resume(
     config_file: Path, tmp_path: Path, capsys
 ) -> None:
     folder = tmp_path / "run"
     settings = ["steps=60", "eval.every=1", "eval.patience=2", "checkpoint.every=50"]
     assert attempt(config_file, folder, *settings) == 0
-    assert "none of the last 2 evaluations was better" in capsys.readouterr().out
+    assert "the last 2 evaluations did not improve" in capsys.readouterr().out
     rows = metrics(folder)
     scores = [row["eval/problems/avg"] for row in rows]
-    assert len(rows) < 60 and stale(scores) == 2
-    assert all(stale(scores[:n]) < 2 for n in range(1, len(scores)))
+    assert len(rows) < 60 and evaluations_since_best(scores) == 2
+    assert all(evaluations_since_best(scores[:n]) < 2 for n in range(1, len(scores)))
     last = folder / "checkpoints" / "latest"
     assert checkpoint.load_position(last)[0].step == rows[-1]["step"]
     assert attempt(config_file, folder, *settings) == 0
@@ -146,7 +164,7 @@ def test_a_run_that_no_longer_improves_ends_and_stays_ended(
     assert len(metrics(folder)) == len(rows) + 1
 
 
-def test_patience_without_evaluations_is_refused(config_file: Path, tmp_path: Path, capsys) -> None:
+def test_patience_requires_evaluations(config_file: Path, tmp_path: Path, capsys) -> None:
     assert attempt(config_file, tmp_path, "eval.patience=2", "eval.benchmarks=[]") == 2
     assert "eval.patience = 2" in capsys.readouterr().err
 
@@ -171,28 +189,24 @@ GOOD = {
         ({"rollout/logprob_mismatch_mean": 0.2}, "mismatch_above", "loss.importance_sampling"),
     ],
 )
-def test_a_metric_past_its_bound_is_called_out_once(changed, bound: str, advice: str) -> None:
-    said: list[str] = []
-    watcher = alerts.Alerts(WarnConfig(), said.append)
+def test_a_violated_bound_is_warned_about_once(changed, bound: str, advice: str) -> None:
+    lines: list[str] = []
+    tracker = alerts.Alerts(WarnConfig(), lines.append)
     for step, row in enumerate([GOOD, GOOD | changed, GOOD | changed, GOOD, GOOD | changed]):
-        watcher.log(step, row)
-    assert [line.split(":")[1] for line in said] == [" step 1", " step 4"]
+        tracker.log(step, row)
+    assert [line.split(":")[1] for line in lines] == [" step 1", " step 4"]
     (name, number), *_ = changed.items()
-    assert all(f"warn.{bound}" in line and advice in line and name in line for line in said)
-    assert not alerts.concerns(
-        GOOD | changed, WarnConfig(**{bound: number})
-    )  # at a bound is not past it
-    assert bound in alerts.concerns(
-        GOOD | {name: math.nan}, WarnConfig()
-    )  # no number is in no bound
+    assert all(f"warn.{bound}" in line and advice in line and name in line for line in lines)
+    assert not alerts.violated_bounds(GOOD | changed, WarnConfig(**{bound: number}))
+    assert bound in alerts.violated_bounds(GOOD | {name: math.nan}, WarnConfig())
 
 
-def test_warnings_reach_the_user(config_file: Path, tmp_path: Path, capsys) -> None:
+def test_warnings_are_printed(config_file: Path, tmp_path: Path, capsys) -> None:
     run(config_file, tmp_path / "run", "steps=1", "warn.entropy_above=0.1")
     assert "warning: step 1: policy/entropy is" in capsys.readouterr().out
 
 
-def test_updates_that_blow_up_end_the_run_with_what_was_seen(
+def test_repeated_non_finite_updates_end_a_run_and_name_the_batch(
     config_file: Path, tmp_path: Path, capsys
 ) -> None:
     folder = tmp_path / "run"
@@ -202,8 +216,8 @@ def test_updates_that_blow_up_end_the_run_with_what_was_seen(
     last = metrics(folder)[-1]
     assert re.match(rf"error: step {last['step']}: \d updates in a row were skipped", error)
     assert "not finite" in error and last["optim/skipped_updates"] >= 1
-    seen = folder / "rollouts" / f"step-{last['step']:06d}.jsonl"
-    assert seen.name in error and len(seen.read_text().splitlines()) == 24
+    batch = folder / "rollouts" / f"step-{last['step']:06d}.jsonl"
+    assert batch.name in error and len(batch.read_text().splitlines()) == 24
     saved = checkpoint.latest(folder)
     assert saved is None or checkpoint.check_digests(saved) is None
 
@@ -223,7 +237,7 @@ def test_skipped_updates_are_counted_over_steps() -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The kernel refuses to write more into any file, as a full disk does."""
+    """The kernel lets no file grow beyond `size` bytes: writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -232,22 +246,22 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_branch_that_found_no_space_is_begun_by_the_same_command(
+def test_the_same_command_starts_a_branch_that_ran_out_of_disk(
     config_file: Path, finished: Path, tmp_path: Path, capsys
 ) -> None:
     branch = ["steps=6", "--resume", str(finished / "checkpoints" / "latest")]
     with largest_file(1024 * 50):
         assert attempt(config_file, tmp_path / "run", *branch) == 2
-    assert "there is none before it" in capsys.readouterr().err
+    assert "there is no earlier one" in capsys.readouterr().err
     (tmp_path / "run" / "checkpoints" / ".step-000005.tmp").mkdir()  # as a kill leaves it
     run(config_file, tmp_path / "run", *branch)
 
 
 @pytest.mark.parametrize("kilobytes", [1, 8, 50, 100, 200])
-def test_a_disk_that_is_full_costs_no_checkpoint(
+def test_a_full_disk_damages_no_checkpoint(
     config_file: Path, finished: Path, tmp_path: Path, capsys, kilobytes: int
 ) -> None:
-    """Wherever it strikes: metrics, rollouts, the model, the optimizer's state."""
+    """Whichever file does not fit: metrics, rollouts, the model, the optimizer's state."""
     folder = tmp_path / "run"
     run(config_file, folder, "steps=2")
     with largest_file(1024 * kilobytes):
@@ -264,7 +278,7 @@ def test_a_disk_that_is_full_costs_no_checkpoint(
 
 
 def flip(file: Path) -> None:
-    """One bit in the middle: sizes, headers and JSON stay as they are."""
+    """Flip one bit in the last third: sizes, headers and JSON syntax stay valid."""
     content = bytearray(file.read_bytes())
     content[-len(content) // 3] ^= 1
     file.write_bytes(content)
@@ -274,16 +288,16 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-10])
 
 
-@pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
 @pytest.mark.parametrize(
     "name", ["model.safetensors", checkpoint.STATE, "asymrl.json", "tokenizer.json", "config.json"]
 )
-def test_a_damaged_checkpoint_is_refused_by_its_files_name(
-    config_file: Path, finished: Path, tmp_path: Path, capsys, name: str, harm
+def test_the_damaged_file_of_a_checkpoint_is_named(
+    config_file: Path, finished: Path, tmp_path: Path, capsys, name: str, damage
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder, symlinks=True)
-    harm(folder / "checkpoints" / "latest" / name)
+    damage(folder / "checkpoints" / "latest" / name)
     assert attempt(config_file, folder, "steps=6") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and name.rpartition("/")[2] in error, error
@@ -298,36 +312,36 @@ def test_a_checkpoints_readme_may_be_edited(config_file: Path, finished: Path, t
 
 
 @pytest.mark.parametrize("key", ["data.train={}", "eval.benchmarks=[{}]"])
-def test_data_that_changed_since_the_checkpoint_is_refused(
+def test_resuming_with_changed_data_is_an_error(
     config_file: Path, tmp_path: Path, capsys, key: str
 ) -> None:
     data = tmp_path / "problems.jsonl"
     rows = [{"id": str(n), "problem": f"What is {n}?", "answer": str(n)} for n in range(9)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    folder, own = tmp_path / "run", key.format(data)
-    run(config_file, folder, own, "steps=2")
+    folder, override = tmp_path / "run", key.format(data)
+    run(config_file, folder, override, "steps=2")
     data.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
-    assert attempt(config_file, folder, own, "steps=3") == 2
+    assert attempt(config_file, folder, override, "steps=3") == 2
     error = capsys.readouterr().err
-    assert "data.train or eval.benchmarks is not what" in error and error.count("\n") == 1
+    assert "data.train or eval.benchmarks has changed since" in error and error.count("\n") == 1
     last = str(folder / "checkpoints" / "latest")
-    run(config_file, tmp_path / "new", own, "steps=3", "--resume", last)
+    run(config_file, tmp_path / "new", override, "steps=3", "--resume", last)
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run(config_file, folder, own, "steps=3")
+    run(config_file, folder, override, "steps=3")
 
 
-def test_no_clock_and_no_host_decides_anything() -> None:
-    """Time is only ever measured, on a clock that nobody sets; a host has no name here."""
+def test_no_wall_clock_and_no_host_name_is_read() -> None:
+    """Durations are measured on a monotonic clock, which nobody can set."""
     root = Path(train.__file__).parent
     for path in [*root.glob("asymrl/**/*.py"), root / "train.py", root / "eval.py"]:
-        asked = r"time\.time\(|time_ns|datetime\.now|gethostname|\.node\("
-        assert not re.findall(asked, path.read_text()), path
+        forbidden = r"time\.time\(|time_ns|datetime\.now|gethostname|\.node\("
+        assert not re.findall(forbidden, path.read_text()), path
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="nothing is compiled where there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU nothing is compiled")
 @pytest.mark.parametrize("by", ["us", "somebody, long ago"])
 def test_a_lock_left_by_a_killed_build_is_removed(by: str) -> None:
-    """torch waits for such a lock for ever."""
+    """torch would wait for such a lock forever."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: `make stack`")
     from torch.utils.cpp_extension import _get_build_directory
 
@@ -347,41 +361,44 @@ def test_a_lock_left_by_a_killed_build_is_removed(by: str) -> None:
     assert not (lock.parent / ".ours").read_text()
 
 
-def test_a_batch_that_was_cut_short_is_never_trained_on(config_file: Path, tmp_path: Path) -> None:
-    """Asked to stop in generation, the loop leaves the policy as it was and saves that."""
+def test_an_incomplete_batch_is_never_trained_on(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop during generation leaves the policy unchanged and saves it."""
     folder = tmp_path / "run"
     run(config_file, folder, "steps=2")
     before = checkpoint.load_checkpoint(folder / "checkpoints" / "latest")[0]
-    told: list[str | None] = [None]
+    verify, texts = first_letter.verify, []
 
-    class Midway(Stop):  # asked when the third response of step 3 is there
-        def asked(self) -> str | None:
-            told.append(None)
-            return "SIGTERM" if len(told) > 5 else None
+    def verify_and_signal(gold: str, text: str) -> tuple[str, str | None]:
+        texts.append(text)
+        if len(texts) == 3:  # the third response of step 3
+            signal.raise_signal(signal.SIGTERM)
+        return verify(gold, text)
 
-    early_stop.Stop, kept = Midway, early_stop.Stop
-    try:
-        assert attempt(config_file, folder, "steps=9") == UNFINISHED
-    finally:
-        early_stop.Stop = kept
+    monkeypatch.setattr(first_letter, "verify", verify_and_signal)
+    assert attempt(config_file, folder, "steps=9") == UNFINISHED
+    assert 3 <= len(texts) < 24
     assert checkpoint.load_checkpoint(folder / "checkpoints" / "latest")[0] == before
     assert metrics(folder)[-1]["step"] == 2
 
 
 @pytest.mark.parametrize(("best_on", "ends"), [("falls", True), ("rises", False), (None, False)])
-def test_patience_follows_the_benchmark_that_selects(best_on: str | None, ends: bool) -> None:
-    stop = Stop(World(), patience=2, best_on=best_on)
-    told = [
+def test_patience_uses_the_benchmark_that_selects_the_checkpoint(
+    best_on: str | None, ends: bool
+) -> None:
+    stop = Stop(World(), StopSignals(), patience=2, best_on=best_on)
+    stopped = [
         stop({"eval/rises/avg": 0.2 * n, "eval/falls/avg": 0.5 - 0.1 * n, "loss/total": 1.0})
         for n in range(4)
     ]
-    assert [bool(each) for each in told] == [False, False, ends, ends]
+    assert [bool(each) for each in stopped] == [False, False, ends, ends]
 
 
-def test_skips_are_counted_over_the_steps_of_a_run(
+def test_skipped_updates_in_a_row_are_counted_across_steps(
     config_file: Path, tmp_path: Path, capsys
 ) -> None:
-    """One update a step, and three in a row end it."""
+    """With one update per step, three in a row end the run."""
     folder = tmp_path / "run"
     arguments = ["optim.lr=1.0e+30", "optim.minibatch_prompts=6", "steps=20"]
     assert attempt(config_file, folder, *arguments) == 2
@@ -390,7 +407,7 @@ def test_skips_are_counted_over_the_steps_of_a_run(
     assert skipped[-3:] == [1, 1, 1]
 
 
-def test_what_people_put_beside_checkpoints_is_theirs(config_file: Path, tmp_path: Path) -> None:
+def test_other_folders_beside_checkpoints_are_left_alone(config_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(config_file, folder, "steps=2", "checkpoint.keep=1")
     for name in ("step-final", "step-000002.bak"):

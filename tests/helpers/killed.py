@@ -1,9 +1,9 @@
-"""Runs a training over and over in one folder, and kills it at random points, until it is through.
+"""Starts a training in one folder again and again, and kills it at random, until it has finished.
 
-Not a test by itself: test_killed.py starts it. It imports all that training needs once, and forks a
-process a start, so that most of a start's time is the run itself.
+A program that test_killed.py starts. It imports everything that training needs once and forks a
+process for each start, so that most of the time of a start is the run itself.
 
-    python -m tests.helpers.killed KILLS SEED FOLDER train.py's arguments
+    python -m tests.helpers.killed KILLS SEED FOLDER [arguments of train.py ...]
 """
 
 import json
@@ -31,7 +31,7 @@ ENDS = (0, UNFINISHED, -signal.SIGKILL, -signal.SIGTERM)
 
 
 def start(arguments: list[str], log: Path) -> int:
-    """The process that trains."""
+    """Fork a process that trains; its id."""
     process = os.fork()
     if process:
         return process
@@ -42,15 +42,15 @@ def start(arguments: list[str], log: Path) -> int:
 
 
 def kill(process: int, random_: random.Random, longest: float, folder: Path) -> int | None:
-    """Kill it at a random time, or a moment after it began a checkpoint, if it lives that long;
-    its exit code if it did not. One kill in four asks politely."""
+    """Kill the process at a random time, half of the time during a save; its exit code, which is 0
+    if it finished first. One signal in four is SIGTERM, the others SIGKILL."""
     number = signal.SIGTERM if random_.random() < 0.25 else signal.SIGKILL
     saving = random_.random() < 0.5
     began, wait = time.monotonic(), random_.uniform(0, longest)
     while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        half = any(folder.glob("checkpoints/.step-*.tmp"))
-        if time.monotonic() - began > wait and (half or not saving):
-            time.sleep(random_.uniform(0, 0.02) if half else 0)
+        unfinished = any(folder.glob("checkpoints/.step-*.tmp"))
+        if time.monotonic() - began > wait and (unfinished or not saving):
+            time.sleep(random_.uniform(0, 0.02) if unfinished else 0)
             os.kill(process, number)
             break
         time.sleep(0.0005)
@@ -59,12 +59,12 @@ def kill(process: int, random_: random.Random, longest: float, folder: Path) -> 
 
 
 def check(folder: Path) -> None:
-    """What a kill leaves: at most one step logged that no checkpoint has, and every one whole."""
-    latest = checkpoint.latest(folder)
+    """After a kill the last checkpoint is undamaged and at most one step is logged beyond it."""
+    last = checkpoint.latest(folder)
     saved = 0
-    if latest:
-        checkpoint.check_digests(latest)
-        saved = checkpoint.load_position(latest)[0].step
+    if last:
+        checkpoint.check_digests(last)
+        saved = checkpoint.load_position(last)[0].step
     file = folder / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
     steps = [json.loads(line)["step"] for line in lines if line.endswith("\n")]

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint, and which checkpoint is the one that counts."""
+"""The model card of a checkpoint, and the choice of the best checkpoint."""
 
 import json
 import re
@@ -30,25 +30,25 @@ def test_a_checkpoint_has_a_card_with_its_results_and_settings(finished: Path) -
     assert f"| problems | {100 * problems['avg']:.2f} ({low:.2f} to {high:.2f}) | " in body
 
 
-def test_an_evaluation_says_by_which_rule_its_checkpoint_counts(
+def test_an_evaluation_says_how_its_checkpoint_was_chosen(
     finished: Path, tmp_path: Path, capsys
 ) -> None:
     (tmp_path / "some.jsonl").write_text(json.dumps({"problem": "1 + 1", "answer": "2"}) + "\n")
     arguments = ["--ckpt", str(finished / "checkpoints" / "latest"), "--benchmarks", "some"]
     arguments += ["--data-dir", str(tmp_path), "--avg-at", "1", "--output", str(tmp_path / "out")]
     assert evaluation.main(arguments) == 0
-    assert "the last one counts" in capsys.readouterr().err
+    assert "the last one (checkpoint.select: last)" in capsys.readouterr().err
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
-    assert settings["which"].startswith("the last one counts")
+    assert settings["which"] == "the last one (checkpoint.select: last)"
 
 
-def test_one_problem_has_a_score_and_no_interval(config_file: Path, tmp_path: Path) -> None:
+def test_a_benchmark_of_one_problem_has_no_interval(config_file: Path, tmp_path: Path) -> None:
     folder = run(config_file, tmp_path / "run", "steps=1", "eval.limit=1")
     text = (folder / "checkpoints" / "latest" / "README.md").read_text()
     assert "(-) | 1 | 1 |" in text
 
 
-def test_a_card_names_sources_with_their_licences(tmp_path: Path) -> None:
+def test_a_card_names_data_sources_and_their_licences(tmp_path: Path) -> None:
     select = ["checkpoint={select: {best_on: math500}}"]
     config = load_config("qwen3_4b_asym", select)
     text = card(config, tmp_path / "mine", 20)
@@ -59,13 +59,13 @@ def test_a_card_names_sources_with_their_licences(tmp_path: Path) -> None:
     assert "best on math500" in rule(config)
 
 
-def test_local_copies_have_the_licence_of_their_name_and_bars_end_no_cell(tmp_path: Path) -> None:
+def test_local_copies_get_the_licence_of_their_name_and_bars_are_escaped(tmp_path: Path) -> None:
     local = ["data.train=x/math_train.jsonl", "eval.benchmarks=[x/aime24.csv, x/a|b.jsonl]"]
     folder = tmp_path / "eval" / "step-000020"
     folder.mkdir(parents=True)
     scores = {"avg": 0.5, "interval": [0.4, 0.6], "samples": 2, "problems": 9}
-    held = {"sampling": {"temperature": 0}, "benchmarks": {"a|b": scores}}
-    (folder / "summary.json").write_text(json.dumps(held))
+    summary = {"sampling": {"temperature": 0}, "benchmarks": {"a|b": scores}}
+    (folder / "summary.json").write_text(json.dumps(summary))
     text = card(load_config("qwen3_4b_asym", local), tmp_path, 20)
     math = "local data, by its name a copy of DigitalLearningGmbH/MATH-lighteval, MIT"
     assert f"trained on x/math_train.jsonl: {math}" in text
@@ -77,7 +77,7 @@ def test_local_copies_have_the_licence_of_their_name_and_bars_end_no_cell(tmp_pa
     assert "\n| a\\|b | 50.00 (40.00 to 60.00) | 2 | 9 |\n" in text
 
 
-def test_the_best_step_is_the_highest_score_that_was_saved_and_the_earliest_of_equals(
+def test_the_best_step_is_the_first_saved_one_with_the_highest_score(
     tmp_path: Path,
 ) -> None:
     scores = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.7}
@@ -88,34 +88,34 @@ def test_the_best_step_is_the_highest_score_that_was_saved_and_the_earliest_of_e
     assert best_step(tmp_path, "b") == "step-000003"
     assert best_step(tmp_path, "other") is None
     link = tmp_path / "checkpoints" / "best"
-    for benchmark, there in (("b", True), (None, True), ("other", False)):
+    for benchmark, exists in (("b", True), (None, True), ("other", False)):
         checkpoint.link_best(tmp_path, benchmark)
-        assert link.is_symlink() is there
+        assert link.is_symlink() is exists
 
 
-def test_the_best_checkpoint_stays_and_is_named(config_file: Path, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_kept_and_linked(config_file: Path, tmp_path: Path) -> None:
     select = EACH.replace("keep: 5", "keep: 1")
     folder = run(config_file, tmp_path / "run", select, "eval.every=1", "optim.lr=0.05")
     scores = {row["step"]: row["eval/problems/avg"] for row in metrics(folder)}
     best = max(range(1, 6), key=lambda step: (scores[step], -step))
-    found = folder / "checkpoints" / "best"
-    assert found.resolve().name == f"step-{best:06d}"
+    link = folder / "checkpoints" / "best"
+    assert link.resolve().name == f"step-{best:06d}"
     names = {path.name for path in (folder / "checkpoints").glob("step-*")}
     assert names == {f"step-{best:06d}", "step-000005"}
 
 
-def test_a_run_that_was_killed_in_its_last_save_has_its_best(
+def test_a_run_killed_in_its_last_save_has_its_best_checkpoint(
     config_file: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """Between the two links that a save makes, whichever comes first."""
+    """Killed after the first of the two links that a save makes."""
     once = ["checkpoint={every: 5, select: {best_on: problems}}", "eval.every=5"]
-    point, made = checkpoint.point_link, []
+    point_link, links = checkpoint.point_link, []
 
     def killed(folder: Path, link: str, name: str) -> None:
-        if made:
+        if links:
             raise SystemExit
-        made.append(link)
-        point(folder, link, name)
+        links.append(link)
+        point_link(folder, link, name)
 
     monkeypatch.setattr(checkpoint, "point_link", killed)
     with pytest.raises(SystemExit):
@@ -125,10 +125,10 @@ def test_a_run_that_was_killed_in_its_last_save_has_its_best(
     assert checkpoint.latest(folder) == (folder / "checkpoints" / "best").resolve()
 
 
-def test_best_never_names_a_checkpoint_that_is_cut_off(
+def test_best_never_points_at_a_removed_checkpoint(
     config_file: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """Killed between the two links of a save, its step is done again, and may score otherwise."""
+    """After a kill between the two links of a save, the step runs again and may score otherwise."""
     select = [EACH.replace("keep: 5", "keep: 1"), "eval.every=1", "optim.lr=0.05"]
     folder = run(config_file, tmp_path / "run", *select)
     best = (folder / "checkpoints" / "best").resolve().name
@@ -144,7 +144,7 @@ def test_best_never_names_a_checkpoint_that_is_cut_off(
     assert (folder / "checkpoints" / "best").resolve(strict=True).name == best
 
 
-def test_a_run_that_goes_on_finds_the_same_best(config_file: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_finds_the_same_best(config_file: Path, tmp_path: Path) -> None:
     folder = run(config_file, tmp_path / "run", EACH, "eval.every=1")
     best = (folder / "checkpoints" / "best").resolve().name
     for later in (3, 4, 5):
@@ -155,7 +155,7 @@ def test_a_run_that_goes_on_finds_the_same_best(config_file: Path, tmp_path: Pat
     assert (folder / "checkpoints" / "best").resolve().name == best
 
 
-def test_stop_tokens_with_bars_do_not_end_a_cell() -> None:
+def test_bars_in_stop_tokens_are_escaped() -> None:
     (line,) = [
         line
         for line in card(load_config("qwen3_4b"), Path("run"), 1).splitlines()

@@ -1,4 +1,4 @@
-"""Which checkpoint a run in a folder begins from."""
+"""Which checkpoint a run in a folder starts from."""
 
 import shutil
 from pathlib import Path
@@ -12,11 +12,11 @@ from asymrl.types import Position
 from tests.helpers.runs import metrics, run, same_weights
 
 
-def test_a_branch_goes_on_by_the_command_that_began_it(
+def test_a_branch_is_resumed_by_the_command_that_started_it(
     config_file: Path, finished: Path, tmp_path: Path, capsys
 ) -> None:
-    """Stopped and started again, as a scheduler does; the checkpoint that it began from may be
-    gone by then, and is not begun from once more."""
+    """A scheduler stops it and starts it again. By then the checkpoint that it started from may
+    have been deleted."""
     source = tmp_path / "source"
     shutil.copytree(finished, source, symlinks=True)
     command = ["--resume", str(source / "checkpoints" / "latest")]
@@ -32,13 +32,15 @@ def test_a_branch_goes_on_by_the_command_that_began_it(
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_a_folder_that_went_on_meanwhile_is_left_alone(finished: Path, tmp_path: Path) -> None:
+def test_a_folder_that_another_process_trained_in_meanwhile_is_left_alone(
+    finished: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder, symlinks=True)
     before = (folder / "metrics.jsonl").read_bytes()
     older = folder.resolve() / "checkpoints" / "step-000004"
     with (
-        pytest.raises(UserError, match="went on while this process was loading"),
+        pytest.raises(UserError, match="another process trained in"),
         run_folder.open_run_folder(folder, older, Position(step=4)),
     ):
         pass
