@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -27,10 +27,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from asymrl.config.schema import Config
-from asymrl.engines.distributed import World
 from asymrl.errors import UserError, one_line
 from asymrl.files import write_atomically
+
+if TYPE_CHECKING:  # a program that only needs the progress bar loads no torch
+    from asymrl.config.schema import Config
+    from asymrl.engines.distributed import World
 
 
 class Tracker(Protocol):
