@@ -340,7 +340,7 @@ def make_policy(config: Config, world: World) -> Policy:
 def make_tracker(
     config: Config, folder: Path, first_step: int, world: World, watch: Watchdog
 ) -> Tracker:
-    from asymrl.run import alerts, tracking
+    from asymrl.run import tracking
 
     if not world.first:
         return watch
@@ -351,7 +351,7 @@ def make_tracker(
         )
         trackers.append(wandb)
     console = tracking.ConsoleTracker(folder.name, first_step, config.steps)
-    warnings = alerts.Alerts(config.warn, console.say)
+    warnings = tracking.Alerts(config.warn, console.say)
     return tracking.Trackers(*trackers, console, warnings)
 
 
