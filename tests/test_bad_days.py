@@ -22,7 +22,7 @@ import train
 from asymrl.config.schema import WarnConfig
 from asymrl.engines.distributed import World
 from asymrl.errors import UserError
-from asymrl.run import alerts, checkpoint, early_stop
+from asymrl.run import alerts, checkpoint, early_stop, tracking
 from asymrl.run.early_stop import Stop, StopSignals, evaluations_since_best
 from asymrl.run.exit_codes import UNFINISHED
 from asymrl.training.rollout import generate_and_verify
@@ -191,7 +191,7 @@ GOOD = {
 )
 def test_a_violated_bound_is_warned_about_once(changed, bound: str, advice: str) -> None:
     lines: list[str] = []
-    tracker = alerts.Alerts(WarnConfig(), lines.append)
+    tracker = tracking.Alerts(WarnConfig(), lines.append)
     for step, row in enumerate([GOOD, GOOD | changed, GOOD | changed, GOOD, GOOD | changed]):
         tracker.log(step, row)
     assert [line.split(":")[1] for line in lines] == [" step 1", " step 4"]

@@ -62,7 +62,7 @@ def test_a_wrong_setting_ends_training_with_one_sentence_and_writes_nothing(
 
 
 def test_a_missing_checkpoint_is_named(tiny, capsys) -> None:
-    assert "no checkpoint there" in refused(capsys, *tiny, "--resume", "no/such")
+    assert "no/such is not a checkpoint" in refused(capsys, *tiny, "--resume", "no/such")
 
 
 def test_what_two_processes_cannot_do_is_refused(tiny, capsys, monkeypatch) -> None:

@@ -5,11 +5,10 @@ Knows metrics and settings; no engine and no file. The bounds are the `warn` sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from asymrl.config.schema import WarnConfig
 from asymrl.errors import UserError
-from asymrl.run.tracking import NullTracker
 from asymrl.types import UpdateStats
 
 
@@ -52,25 +51,6 @@ def violated_bounds(metrics: Mapping[str, float], bounds: WarnConfig) -> dict[st
         for name, (within_bound, text) in checks.items()
         if not within_bound
     }
-
-
-class Alerts(NullTracker):
-    """Prints a warning when a bound becomes violated, and not again until it has been met.
-
-    say: prints one line.
-    """
-
-    def __init__(self, bounds: WarnConfig, say: Callable[[str], None]) -> None:
-        self.bounds, self.say = bounds, say
-        self.active: Mapping[str, str] = {}
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if "policy/entropy" not in metrics:  # step 0 is an evaluation
-            return
-        violated = violated_bounds(metrics, self.bounds)
-        for name in violated.keys() - self.active.keys():
-            self.say(f"warning: step {step}: {violated[name]}")
-        self.active = violated
 
 
 def skipped_in_a_row(before: int, updates: Sequence[UpdateStats]) -> int:

@@ -15,7 +15,7 @@ from asymrl.data.readers import short_name
 from asymrl.data.sources import SOURCES, Source, source_of_file
 from asymrl.files import read_json
 
-METHOD_SECTIONS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
+CARD_SECTIONS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
 
 
 def card(config: Config, run: Path, step: int) -> str:
@@ -83,10 +83,10 @@ def results(run: Path, step: int) -> Iterator[str]:
 
 
 def settings(config: Config) -> Iterator[str]:
-    """A Markdown table of the settings in METHOD_SECTIONS."""
+    """A Markdown table of the settings in CARD_SECTIONS."""
     yield "| setting | value |"
     yield "|---|---|"
-    for section in METHOD_SECTIONS:
+    for section in CARD_SECTIONS:
         for key, value in getattr(config, section).model_dump().items():
             yield f"| {section}.{key} | {escape_bars(str(value))} |"
 

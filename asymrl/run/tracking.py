@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -27,10 +27,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from asymrl.config.schema import Config
-from asymrl.engines.distributed import World
 from asymrl.errors import UserError, one_line
 from asymrl.files import write_atomically
+from asymrl.run.alerts import violated_bounds
+
+if TYPE_CHECKING:  # a program that only needs the progress bar loads no torch
+    from asymrl.config.schema import Config, WarnConfig
+    from asymrl.engines.distributed import World
 
 
 class Tracker(Protocol):
@@ -197,6 +200,25 @@ def summary_line(metrics: Mapping[str, float]) -> str:
     return "".join(f"  {part}" for part in parts)
 
 
+class Alerts(NullTracker):
+    """Prints a warning when a bound becomes violated, and not again until it has been met.
+
+    say: prints one line.
+    """
+
+    def __init__(self, bounds: WarnConfig, say: Callable[[str], None]) -> None:
+        self.bounds, self.say = bounds, say
+        self.active: Mapping[str, str] = {}
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if "policy/entropy" not in metrics:  # step 0 is an evaluation
+            return
+        violated = violated_bounds(metrics, self.bounds)
+        for name in violated.keys() - self.active.keys():
+            self.say(f"warning: step {step}: {violated[name]}")
+        self.active = violated
+
+
 class Trackers(NullTracker):
     """Passes everything on to several trackers."""
 
@@ -226,8 +248,6 @@ def build_tracker(
 ) -> Tracker:
     """The trackers of a run: on rank 0 files, wandb, console and alerts, on every rank the
     watchdog. first_step: the step of the checkpoint that the run starts from."""
-    from asymrl.run.alerts import Alerts  # alerts is a tracker itself, so it imports this module
-
     if not world.first:
         return watchdog
     trackers: list[Tracker] = [watchdog, JsonlTracker(run_dir)]

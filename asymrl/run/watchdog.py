@@ -176,7 +176,7 @@ class Watchdog(NullTracker):
             time.sleep(0.05)
 
     def _report(self, problem: str, heartbeats: Sequence[Heartbeat]) -> None:
-        where = "; ".join(describe(beat, self.idle[beat.rank]) for beat in heartbeats)
+        where = "; ".join(describe_heartbeat(beat, self.idle[beat.rank]) for beat in heartbeats)
         text = ". ".join(part for part in (problem, where, RESUME_HINT) if part)
         with contextlib.suppress(OSError):  # a log on a full disk, a closed pipe
             print(f"error: rank {self.world.rank}: {text}", file=sys.stderr, flush=True)
@@ -195,7 +195,7 @@ class Watchdog(NullTracker):
         os._exit(1)
 
 
-def describe(beat: Heartbeat, idle: float) -> str:
+def describe_heartbeat(beat: Heartbeat, idle: float) -> str:
     """For example: rank 1 was in generate 3/12 of step 8, 4 s without progress."""
     where = f"{beat.phase}{beat.progress}" + (f" of step {beat.step}" if beat.step else "")
     return f"rank {beat.rank} was in {where}, {idle:.0f} s without progress"
