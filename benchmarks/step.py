@@ -83,7 +83,7 @@ def table_row(
         f"{statistics.median(theirs):.2f}",
         f"{ratio_of_medians(ours, theirs):.2f}",
         spread(ours, theirs),
-        f"{ratio_of_medians(numbers('ours', 'cpu'), of('trl', 'cpu')):.2f}",
+        f"{ratio_of_medians(numbers('ours', 'cpu'), numbers('trl', 'cpu')):.2f}",
         len(ours),
     ]
 
