@@ -58,11 +58,11 @@ class Turns(NullTracker):
             rows = range(len(batch.sequences))
             parts += [(batch, micro) for micro in self.policy._micro_batches(batch, rows)]
         parts = [(m, loss_inputs(b, m, torch.empty(0), torch.empty(0))) for b, m in parts]
-        start = time.process_time()
+        began = time.process_time()
         for micro, inputs in parts:
             logprobs, _ = run(module, micro, torch.device("cpu"))
             plain_loss(logprobs, inputs).backward()
-        return generate, time.process_time() - start
+        return generate, time.process_time() - began
 
 
 def plain_loss(logprobs: torch.Tensor, inputs: LossInputs) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 An estimator is a function of `Groups` with keyword-only float parameters, which are its keys in a
 config. To add one, write the function and add a line to ADVANTAGES at the bottom. An `assert` on a
-parameter becomes the error message for a bad value in a config.
+parameter becomes the error message for a bad value in a config. tests/algo/test_advantages.py then
+checks the properties below for the new estimator too.
 
 Common to all estimators:
 - n is the number of a group's valid rollouts and p the fraction of them with reward 1. Invalid
