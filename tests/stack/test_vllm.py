@@ -304,10 +304,11 @@ def test_a_tensor_that_cannot_be_read_back_is_named(engine) -> None:
         model.model.embed_tokens.weight.data[3, 5] += 0.5
 
     engine.llm.apply_model(move_the_embedding)
+    # the embedding differs from the head, and the model has no layer 9
     for name in (
         "model.embed_tokens.weight",
         "model.layers.9.norm.weight",
-    ):  # the model has no layer 9
+    ):
         with pytest.raises(RuntimeError, match=re.escape(name)):
             engine.fingerprint([name])
 
