@@ -360,15 +360,15 @@ def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
     lines = [
         f"memory (vLLM rollouts, ZeRO-3 policy, {parameters:,} parameters), in GiB on each GPU",
         f"GPUs: {machine}, {gib:.1f} GiB each",
-        table_row("N, the number of GPUs", columns, "d"),
+        format_row("N, the number of GPUs", columns, "d"),
     ]
     for phase in first.phases:
         by_column = [estimate.phases[phase] for estimate in estimates]
         lines.append(phase)
         for item in by_column[0]:
-            lines.append(table_row(f"  {item}", [items[item] / GIB for items in by_column]))
-        lines.append(table_row("  total", [sum(items.values()) / GIB for items in by_column]))
-    lines.append(table_row("peak", [estimate.peak / GIB for estimate in estimates]))
+            lines.append(format_row(f"  {item}", [items[item] / GIB for items in by_column]))
+        lines.append(format_row("  total", [sum(items.values()) / GIB for items in by_column]))
+    lines.append(format_row("peak", [estimate.peak / GIB for estimate in estimates]))
     for n, estimate in zip(columns, estimates, strict=True):
         lines.append(describe_fit(n, estimate.spare(gib)))
     return [
@@ -376,12 +376,12 @@ def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
         f"KV cache of one engine: {first.sequences:,} sequences of {tokens_per_row(config):,} "
         f"tokens at a time (rollout.max_rows is {config.rollout.max_rows})",
         "host memory of the node, in GiB:",
-        *(table_row(f"  {item}", [size / GIB]) for item, size in first.host.items()),
-        table_row("  total", [sum(first.host.values()) / GIB]),
+        *(format_row(f"  {item}", [size / GIB]) for item, size in first.host.items()),
+        format_row("  total", [sum(first.host.values()) / GIB]),
     ]
 
 
-def table_row(label: str, numbers: list[float] | list[int], kind: str = ".2f") -> str:
+def format_row(label: str, numbers: list[float] | list[int], kind: str = ".2f") -> str:
     return f"{label:<44}" + "".join(f"{number:>9{kind}}" for number in numbers)
 
 
