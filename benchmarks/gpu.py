@@ -1,20 +1,20 @@
-"""What only a GPU can tell: rollouts against bare vLLM, MFU of the update, what a sync costs.
+"""Measures on a GPU: rollouts compared with plain vLLM, the MFU of updates, the cost of a sync.
 
     python benchmarks/gpu.py [--prompts 64] [--samples 8] [--max-tokens 1024] [--rounds 5]
     python benchmarks/gpu.py --cpu     without a GPU: rollouts and update of the pocket model
 
-The model has the shape of Qwen3-4B and random weights. Three parts, each in processes of its own:
+The model has the shape of Qwen3-4B and random weights. Three parts, each in its own processes:
 
-rollouts  tokens/s of our VLLMEngine, in a process with the model that it gets its weights from, and
-          of `LLM.generate` as vLLM ships it, by turns: same prompts, samples and log-probs asked
-          for. No response ends early, so the seeds do not matter. Goal: at least 95%.
-sync      seconds of the engine's sleep and of its next wake and load, and the latter against a
-          copy of the same bytes on the device.
-update    MFU (asymrl/engines/flops.py) of mini-batches of live rows with lognormal lengths.
-          Goal: at least 45%.
+rollouts  tokens/s of our VLLMEngine, in one process with the model that sends it weights, and of
+          vLLM's own `LLM.generate`, alternating: same prompts, number of samples and log-probs. No
+          response ends early, so the seeds do not matter. Goal: at least 95%.
+sync      seconds of the engine's sleep and of its next wake and load; the latter is compared with
+          a copy of the same bytes on the device.
+update    MFU (asymrl/engines/flops.py) of mini-batches with lognormal lengths, of which every row
+          has a gradient. Goal: at least 45%.
 
-On a CPU this shows that the script runs and that nothing is lost around vLLM; its ratio is no GPU
-number.
+A run with --cpu only shows that the script works and what VLLMEngine adds to vLLM; its ratio says
+nothing about GPUs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         PARTS[arguments.part](arguments)
         return
     if not arguments.cpu and not torch.cuda.is_available():
-        sys.exit("no GPU here; --cpu runs the rollouts on the pocket model")
+        sys.exit("this machine has no GPU; --cpu runs rollouts and updates of the pocket model")
     with TemporaryDirectory() as folder:
         arguments.model = (
             pretrained.locate(pretrained.POCKET) if arguments.cpu else write_config(Path(folder))
@@ -81,7 +81,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=64, help="live rows of a mini-batch")
+    parser.add_argument(
+        "--rows", type=int, default=64, help="rows of a mini-batch, all with a gradient"
+    )
     parser.add_argument("--token-budget", type=int, default=16_384)
     parser.add_argument("--backend", choices=("local", "deepspeed"), default="local")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
@@ -93,7 +95,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def with_part(part: str, arguments: argparse.Namespace, **pipes: Any) -> subprocess.Popen[str]:
-    """This script again, for one part."""
+    """Start this script again, for one part."""
     names = ("prompts", "samples", "max_tokens", "rounds", "rows", "token_budget", "backend")
     pairs = [(f"--{n.replace('_', '-')}", str(getattr(arguments, n))) for n in names]
     options = [word for pair in pairs for word in pair] + (["--cpu"] if arguments.cpu else [])
@@ -102,7 +104,7 @@ def with_part(part: str, arguments: argparse.Namespace, **pipes: Any) -> subproc
 
 
 def write_config(folder: Path) -> str:
-    """A model folder without weights: both sides make random ones."""
+    """A model folder without weights: both sides initialise them randomly."""
     from transformers import Qwen3Config
 
     Qwen3Config(**SHAPE, architectures=["Qwen3ForCausalLM"], dtype="bfloat16").save_pretrained(
@@ -112,11 +114,11 @@ def write_config(folder: Path) -> str:
 
 
 def rollouts(arguments: argparse.Namespace) -> None:
-    """Parent of the two sides: lets them take turns."""
+    """Run the two sides in processes of their own, alternating, and compare their tokens/s."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     sides = {name: with_part(name, arguments, **pipes) for name in ("ours", "bare")}
     rates: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(arguments.rounds + 1):  # the first warms up
+    for number in range(arguments.rounds + 1):  # round 0 warms up
         for name, side in sides.items():
             tokens, seconds = ask(side, number)
             if number:
@@ -125,22 +127,23 @@ def rollouts(arguments: argparse.Namespace) -> None:
     for side in sides.values():
         side.communicate("end\n")
     ratio = statistics.median(rates["ours"]) / statistics.median(rates["bare"])
-    note = " (a check of the script on a CPU, no GPU number)" if arguments.cpu else ""
-    print(f"ratio {ratio:.3f} of bare LLM.generate, goal {GOALS['rollouts']}{note}", flush=True)
+    note = " (on a CPU: checks the script only)" if arguments.cpu else ""
+    print(f"ratio {ratio:.3f} of plain LLM.generate, goal {GOALS['rollouts']}{note}", flush=True)
 
 
 def ask(side: subprocess.Popen[str], number: int) -> list[float]:
+    """Tokens and seconds of round `number` in a child process."""
     assert side.stdin and side.stdout
     side.stdin.write(f"{number}\n")
     side.stdin.flush()
     for line in side.stdout:
         if line.startswith(MARK):
             return json.loads(line.removeprefix(MARK))
-    raise SystemExit(f"the process ended with {side.wait()}")
+    raise SystemExit(f"a child process ended with exit code {side.wait()}")
 
 
 def answer(run: Callable[[int], int]) -> None:
-    """Child of `rollouts`: a run for each number that comes in."""
+    """In a child process: call `run` for each number that `ask` sends."""
     for line in sys.stdin:
         if line.strip() == "end":
             return
@@ -150,7 +153,7 @@ def answer(run: Callable[[int], int]) -> None:
 
 
 def prompts(arguments: argparse.Namespace) -> list[list[int]]:
-    """Equal on both sides."""
+    """Random prompts, the same in every process."""
     generator = torch.Generator().manual_seed(0)
     length, vocabulary = (20, 40) if arguments.cpu else (PROMPT_TOKENS, SHAPE["vocab_size"])
     return torch.randint(4, vocabulary, (arguments.prompts, length), generator=generator).tolist()
@@ -163,7 +166,7 @@ def sampling(arguments: argparse.Namespace) -> Sampling:
 
 
 def engine_with_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """Our engine, given the weights of a model in this process."""
+    """Our engine, and a model in this process whose weights it has loaded."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from asymrl.engines.distributed import World
@@ -205,8 +208,8 @@ def ours(arguments: argparse.Namespace) -> None:
 
 
 def bare(arguments: argparse.Namespace) -> None:
-    """vLLM's own defaults but for what changes the work: no tokenizer, log-probs of the sampled
-    token as sampled from. `n` samples a prompt are one request there."""
+    """Plain vLLM with its defaults, except for settings that change the work: no tokenizer, and
+    log-probs of the sampled tokens. Here the samples of a prompt are one request."""
     from vllm import LLM, SamplingParams, TokensPrompt  # pyright: ignore
 
     on_cpu = {"enforce_eager": True, "kv_cache_memory_bytes": 2**30, "dtype": "float32"}
@@ -221,7 +224,7 @@ def bare(arguments: argparse.Namespace) -> None:
         generation_config="vllm",
         **(on_cpu if arguments.cpu else on_gpu),
     )
-    asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts(arguments)]
+    token_prompts = [TokensPrompt(prompt_token_ids=ids) for ids in prompts(arguments)]
     params = SamplingParams(
         n=arguments.samples,
         temperature=1.0,
@@ -233,7 +236,7 @@ def bare(arguments: argparse.Namespace) -> None:
 
     def run(number: int) -> int:
         torch.manual_seed(number)
-        outputs = llm.generate(asked, params, use_tqdm=False)
+        outputs = llm.generate(token_prompts, params, use_tqdm=False)
         return sum(len(one.token_ids) for output in outputs for one in output.outputs)
 
     answer(run)
@@ -252,7 +255,7 @@ def sync(arguments: argparse.Namespace) -> None:
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Seconds until the device has done it."""
+    """Seconds until the device has finished."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     wait()
     start = time.perf_counter()
@@ -262,18 +265,18 @@ def timed(function: Callable[[], object]) -> float:
 
 
 def update(arguments: argparse.Namespace) -> None:
-    """Updates of one mini-batch, again and again; the first warms up."""
-    policy, batch = make_policy(arguments), live_batch(arguments)
+    """Update on the same mini-batch several times; the first one warms up."""
+    policy, batch = make_policy(arguments), make_batch(arguments)
     loss = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
     spans = [timed(lambda: policy.update(batch, loss)) for _ in range(arguments.rounds + 1)]
     seconds = statistics.median(spans[1:])
     tokens = sum(map(len, batch.sequences))
-    print(f"update, {arguments.backend}: {tokens / seconds:,.0f} tokens/s of live rows")
-    found = flops.utilisation(policy.work, None, [batch], {"time/update": seconds})
-    for share in found.values():
+    print(f"update, {arguments.backend}: {tokens / seconds:,.0f} tokens/s")
+    shares = flops.utilisation(policy.work, None, [batch], {"time/update": seconds})
+    for share in shares.values():
         print(f"ratio {share:.3f} of {torch.cuda.get_device_name()}'s peak, goal {GOALS['mfu']}")
-    if not found:
-        print("no MFU: the peak of this device is not known", flush=True)
+    if not shares:
+        print("no MFU: the peak of this device is unknown", flush=True)
 
 
 def make_policy(arguments: argparse.Namespace) -> Any:
@@ -309,20 +312,20 @@ def make_policy(arguments: argparse.Namespace) -> Any:
     return LocalPolicy(model, **settings)
 
 
-def live_batch(arguments: argparse.Namespace) -> Batch:
-    """One response a prompt, of lognormal length with a median of 0.6 of --max-tokens."""
+def make_batch(arguments: argparse.Namespace) -> Batch:
+    """One response a prompt, with lognormal lengths; the median is 0.6 of --max-tokens."""
     generator = torch.Generator().manual_seed(0)
-    rows, most = arguments.rows, arguments.max_tokens
+    rows, maximum = arguments.rows, arguments.max_tokens
     spread = torch.randn(rows, generator=generator).mul(0.5).exp()
-    lengths = (0.6 * most * spread).clamp(1, most).long()
+    lengths = (0.6 * maximum * spread).clamp(1, maximum).long()
     count = int(lengths.sum())
-    questions = prompts(arguments)
+    all_prompts = prompts(arguments)
     targets = torch.randint(4, 40, (count,), generator=generator)
     parts = [part.tolist() for part in targets.split(lengths.tolist())]
-    asked = [questions[n % len(questions)] for n in range(rows)]
+    row_prompts = [all_prompts[n % len(all_prompts)] for n in range(rows)]
     return Batch(
-        sequences=[question + part for question, part in zip(asked, parts, strict=True)],
-        prompt_lengths=torch.tensor([len(question) for question in asked]),
+        sequences=[prompt + part for prompt, part in zip(row_prompts, parts, strict=True)],
+        prompt_lengths=torch.tensor([len(prompt) for prompt in row_prompts]),
         group=torch.arange(rows),
         row=torch.repeat_interleave(torch.arange(rows), lengths),
         targets=targets,

@@ -1,11 +1,11 @@
-"""Memory and time of log-probs and entropy, forward and backward, at a real vocabulary.
+"""Measures memory and time of log-probs and entropy, forward and backward, for a real vocabulary.
 
-Ours against full logits and against TRL's chunked kernel, as its GRPOTrainer calls it: fp32, both
-outputs differentiated, hidden states and head both with gradients. Every run has a process of its
-own. Memory is the peak over the inputs: VmHWM, which Linux keeps (and which is reset before the
-forward pass), less what was resident then. Both gradients are part of it: at the default width the
-head's has 148 MiB. Time is processor seconds, of which a process has its own whatever else runs;
-with one thread they are what an idle machine would take. The kernels take turns, and medians are
+Compares our kernel with full logits and with TRL's chunked kernel, called as in its GRPOTrainer:
+fp32, both outputs differentiated, gradients for hidden states and head. Every run has its own
+process. Memory is the peak in addition to the inputs: Linux's VmHWM, reset before the forward pass,
+minus the resident memory at that point. It includes both gradients; at the default width, the
+head's takes 148 MiB. Time is processor seconds, which other processes do not affect;
+with one thread they equal the wall time on an idle machine. The kernels alternate, and medians are
 compared. Linux only.
 
     python benchmarks/loss_memory.py [--quick] [--rounds 3] [--threads 1] [--width 256]
@@ -33,7 +33,7 @@ from tests.helpers.process_memory import resident_bytes
 VOCABULARY = 151_936
 SIZES, QUICK = (2_048, 4_096, 8_192, 16_384, 32_768), (2_048, 8_192)
 FULL_TOKENS = 2_048  # full logits take 6 GB there
-EXACT = 1e-5  # relative norm; fp32 rounding of products of 256 to 2,560 terms is below it
+EXACT = 1e-5  # relative norm; above the fp32 rounding of sums of 256 to 2,560 terms
 RESET = Path("/proc/self/clear_refs")
 GOALS = {"full": 0.1, "trl": 1 / 3}
 
@@ -47,16 +47,16 @@ def main() -> None:
         print(json.dumps(measure(name, int(tokens), arguments)))
         return
     exact = check(arguments.width)
-    print(f"exact: relative norm of the difference from fp64 {exact:.1e}, at most {EXACT:.0e}")
+    print(f"exact: relative norm of the difference from fp64 {exact:.1e} (limit {EXACT:.0e})")
     sizes = QUICK if arguments.quick else SIZES
     print(f"{'tokens':>7} {'kernel':>6} {'peak MiB':>9} {'forward s':>10} {'backward s':>11}")
-    found = {}
+    results = {}
     for tokens in sizes:
         kernels = [name for name in KERNELS if name != "full" or tokens == FULL_TOKENS]
-        found[tokens] = alternate(kernels, tokens, arguments)
-        for name, (mib, forward, backward) in found[tokens].items():
+        results[tokens] = alternate(kernels, tokens, arguments)
+        for name, (mib, forward, backward) in results[tokens].items():
             print(f"{tokens:7,} {name:>6} {mib:9,.0f} {forward:10.2f} {backward:11.2f}", flush=True)
-    print("; ".join(ratio(found[tokens], tokens) for tokens in sizes))
+    print("; ".join(ratio(results[tokens], tokens) for tokens in sizes))
 
 
 def read_arguments() -> argparse.Namespace:
@@ -65,14 +65,15 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # kernel:tokens, in a process of its own
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # kernel:tokens, for a child process
     return parser.parse_args()
 
 
 def alternate(
     kernels: list[str], tokens: int, arguments: argparse.Namespace
 ) -> dict[str, tuple[float, ...]]:
-    """Per kernel: median peak MiB, forward and backward seconds. Long runs vary less: one round."""
+    """kernel -> median peak MiB, forward seconds and backward seconds. Sizes other than FULL_TOKENS
+    run once."""
     rounds = arguments.rounds if tokens == FULL_TOKENS else 1
     runs: dict[str, list[list[float]]] = {name: [] for name in kernels}
     options = ["--threads", str(arguments.threads), "--width", str(arguments.width)]
@@ -84,12 +85,12 @@ def alternate(
     return {n: tuple(map(statistics.median, zip(*r, strict=True))) for n, r in runs.items()}
 
 
-def ratio(found: dict[str, tuple[float, ...]], tokens: int) -> str:
-    """Ours by another's: memory, and seconds of forward and backward."""
-    mib, *seconds = found["ours"]
+def ratio(results: dict[str, tuple[float, ...]], tokens: int) -> str:
+    """Our kernel divided by each other one: memory, and seconds of forward plus backward."""
+    mib, *seconds = results["ours"]
     parts = []
-    for name in found.keys() - {"ours"}:
-        their_mib, *their_seconds = found[name]
+    for name in results.keys() - {"ours"}:
+        their_mib, *their_seconds = results[name]
         memory, pace = mib / their_mib, sum(seconds) / sum(their_seconds)
         goal = GOALS[name] if name == "full" or tokens >= 8_192 else 1.0
         met = "met" if memory <= goal and pace <= 1 else "not met"
@@ -110,7 +111,7 @@ def trl(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     from trl.kernels import ChunkedLogProbFunction  # pyright: ignore
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as SIZE  # pyright: ignore
 
-    outputs = ("log_probs", "entropy")  # what GRPOTrainer asks of add_fused_lm_head
+    outputs = ("log_probs", "entropy")  # as GRPOTrainer requests from add_fused_lm_head
     values = ChunkedLogProbFunction.apply(
         hidden, head, None, targets, 1.0, SIZE, None, 1.0, outputs
     )
@@ -121,7 +122,7 @@ KERNELS: dict[str, Kernel] = {"ours": ours, "full": full, "trl": trl}
 
 
 def example(tokens: int, vocabulary: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits with a standard deviation of 1."""
+    """hidden, head, targets; the logits have a standard deviation of 1."""
     torch.manual_seed(0)
     hidden, head = torch.randn(tokens, width), torch.randn(vocabulary, width).div_(width**0.5)
     return hidden, head, torch.randint(vocabulary, (tokens,))
@@ -133,8 +134,8 @@ def backward(outputs: Sequence[Tensor]) -> None:
 
 
 def measure(name: str, tokens: int, arguments: argparse.Namespace) -> list[float]:
-    """Peak MiB over the inputs, forward seconds, backward seconds. A small call comes first, so
-    that libraries and threads are there."""
+    """Peak MiB in addition to the inputs, forward seconds, backward seconds. A small call comes
+    first, so that libraries are loaded and threads started."""
     torch.set_num_threads(arguments.threads)
     kernel = KERNELS[name]
     for size, vocabulary in ((64, 4_096), (tokens, VOCABULARY)):
@@ -150,8 +151,8 @@ def measure(name: str, tokens: int, arguments: argparse.Namespace) -> list[float
 
 
 def check(width: int) -> float:
-    """The largest relative norm of a difference from full logits in fp64: values and gradients, 64
-    tokens of the whole vocabulary."""
+    """The largest relative norm of the difference from full logits in fp64, over both outputs and
+    both gradients, for 64 tokens and the full vocabulary."""
     hidden, head, targets = example(64, VOCABULARY, width)
     results = []
     for kernel, dtype in ((ours, torch.float32), (full, torch.float64)):
@@ -160,7 +161,7 @@ def check(width: int) -> float:
         backward(outputs)
         results.append([*(x.detach() for x in outputs), *(x.grad for x in inputs)])
     worst = max(((a - b).norm() / b.norm()).item() for a, b in zip(*results, strict=True))
-    assert worst <= EXACT, f"ours is off by {worst:.1e} from full logits in fp64"
+    assert worst <= EXACT, f"our kernel differs by {worst:.1e} from full logits in fp64"
     return worst
 
 

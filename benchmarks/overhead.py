@@ -24,7 +24,7 @@ from turns import ratio_of_medians, save_results, spread, table
 
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
-from asymrl.engines.policy import loss_inputs, run
+from asymrl.engines.policy import forward_micro_batch, loss_inputs
 from asymrl.run.tracking import NullTracker
 from asymrl.types import LossInputs, Request, Rollout
 
@@ -57,10 +57,10 @@ class Turns(NullTracker):
         for batch in subject.cut(self.cfg, requests, rollouts, 1.0)[0]:
             rows = range(len(batch.sequences))
             parts += [(batch, micro) for micro in self.policy._micro_batches(batch, rows)]
-        parts = [(m, loss_inputs(b, m, torch.empty(0), torch.empty(0))) for b, m in parts]
+        parts = [(m, loss_inputs(b, m.tokens, torch.empty(0), torch.empty(0))) for b, m in parts]
         began = time.process_time()
         for micro, inputs in parts:
-            logprobs, _ = run(module, micro, torch.device("cpu"))
+            logprobs, _ = forward_micro_batch(module, micro, torch.device("cpu"))
             plain_loss(logprobs, inputs).backward()
         return generate, time.process_time() - began
 

@@ -1,8 +1,8 @@
-"""What usually pays, each with and without: the ratio of its times says whether it does here.
+"""Measures what each optimization is worth: the time with it divided by the time without it.
 
-The model and the settings of `subject.py`, one thread; with and without take turns, medians of the
-rounds, in seconds of processor time (of wall time where more than this process works). "Long
-prompts" are those of `subject.py` eight times over.
+Uses the model and settings of `subject.py` and one thread. Runs with and without alternate; the
+numbers are medians of the rounds, in seconds of processor time (wall time if other processes work
+too). "Long prompts" repeat those of `subject.py` eight times.
 
     python benchmarks/pays.py [--rounds 5]
 """
@@ -33,18 +33,18 @@ from asymrl.training.rollout import generate_and_verify
 from asymrl.types import Request
 from asymrl.verifiers import make
 
-LONG = 8  # times the prompt
+LONG = 8  # repetitions of the prompt
 Action = Callable[[], object]
 
 
-def taken(action: Action, clock: Callable[[], float]) -> float:
-    began = clock()
+def seconds(action: Action, clock: Callable[[], float]) -> float:
+    start = clock()
     action()
-    return clock() - began
+    return clock() - start
 
 
 class Subject:
-    """A step's parts, of prompts that are `long` times as long."""
+    """The parts of a step, with prompts repeated `long` times."""
 
     def __init__(self, long: int = 1) -> None:
         path = subject.folder(subject.SMALL)
@@ -53,16 +53,16 @@ class Subject:
             replace(each, prompt_ids=each.prompt_ids * long)
             for each in subject.problems(self.tokenizer)
         ]
-        self.asked = subject.requests(self.cfg, problems)
+        self.requests = subject.requests(self.cfg, problems)
         self.engine, self.policy = subject.engine(path, self.tokenizer), subject.policy(path)
         self.rollouts = self.sample()
-        self.batches, self.loss = subject.cut(self.cfg, self.asked, self.rollouts, 1.0)
-        self.tokens = tokenise(self.asked, self.rollouts)
+        self.batches, self.loss = subject.cut(self.cfg, self.requests, self.rollouts, 1.0)
+        self.tokens = tokenise(self.requests, self.rollouts)
 
-    def sample(self, asked: Sequence[Request] | None = None, stops: bool = True) -> Any:
-        how = subject.sampling()
-        how = how if stops else replace(how, stop_ids=(-1,))
-        return subject.generated(self.engine, asked or self.asked, how)
+    def sample(self, requests: Sequence[Request] | None = None, stops: bool = True) -> Any:
+        sampling = subject.sampling()
+        sampling = sampling if stops else replace(sampling, stop_ids=(-1,))
+        return subject.generated(self.engine, requests or self.requests, sampling)
 
     def backward(self) -> None:
         for part in self.batches:
@@ -73,11 +73,11 @@ class Subject:
 
     def measure(self) -> None:
         """The metrics of a rollout batch, from what generating and updating left."""
-        rollout_metrics(subject.experience(self.cfg, self.asked, self.rollouts, 1.0))
+        rollout_metrics(subject.experience(self.cfg, self.requests, self.rollouts, 1.0))
 
 
 def unsorted(lengths: Sequence[int], world_size: int, token_budget: int) -> Any:
-    """As batch.plan, rows in the order they come in."""
+    """Like batch.plan, but with the rows in their original order."""
     assert world_size == 1
     packed: list[list[int]] = []
     for row in range(len(lengths)):
@@ -89,9 +89,9 @@ def unsorted(lengths: Sequence[int], world_size: int, token_budget: int) -> Any:
     return [packed]
 
 
-def one_by_one(asked: Sequence[Request]) -> list[Request]:
-    """Each sample a request of its own, so that its prompt is computed for it alone."""
-    return [replace(each, samples=1) for each in asked for _ in range(each.samples)]
+def one_by_one(requests: Sequence[Request]) -> list[Request]:
+    """Each sample as its own request, so that the prompt is computed for every sample."""
+    return [replace(each, samples=1) for each in requests for _ in range(each.samples)]
 
 
 def without(thing: Any, name: str, other: Any, action: Action) -> Action:
@@ -103,33 +103,34 @@ def without(thing: Any, name: str, other: Any, action: Action) -> Action:
 
 
 def optimizers(policy: Any) -> dict[str, Any]:
-    """AdamW over as many parameters in two implementations, with gradients there."""
-    found = {}
+    """Two implementations of AdamW, on copies of the parameters with gradients."""
+    by_kind = {}
     kinds: list[dict[str, Any]] = [{"fused": True}, {"foreach": True}]
     for kind in kinds:
         weights = [torch.nn.Parameter(p.detach().clone()) for p in policy.module.parameters()]
         for weight in weights:
             weight.grad = torch.full_like(weight, 1e-3)
-        found[next(iter(kind))] = torch.optim.AdamW(weights, lr=1e-7, **kind)
-    return found
+        by_kind[next(iter(kind))] = torch.optim.AdamW(weights, lr=1e-7, **kind)
+    return by_kind
 
 
 def verified(small: Subject, at_once: bool) -> Action:
-    """Rollouts of fractions and their verdicts by the math verifier on one other process; late: all
-    of them when generating is over."""
+    """Generate responses that hold fractions, and verify them with the math verifier in one other
+    process; at_once: while generating, otherwise afterwards."""
 
     def text(ids: Sequence[int]) -> str:
         return rf"so it is \boxed{{\frac{{{sum(ids)}}}{{{len(ids)}}}}}"
 
     verifier = make("math", workers=1)
     engine = HFEngine(small.engine.model, text, 512)
-    given = {"verifier": verifier, "sampling": subject.sampling(), "world": World()}
+    settings = {"verifier": verifier, "sampling": subject.sampling(), "world": World()}
 
     class Late:
-        def generate(self, *asked: Any) -> Iterator[Any]:
-            yield from list(engine.generate(*asked))
+        def generate(self, *arguments: Any) -> Iterator[Any]:
+            yield from list(engine.generate(*arguments))
 
-    return lambda: generate_and_verify(small.asked, engine=engine if at_once else Late(), **given)  # pyright: ignore
+    chosen: Any = engine if at_once else Late()
+    return lambda: generate_and_verify(small.requests, engine=chosen, **settings)
 
 
 def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:
@@ -137,7 +138,7 @@ def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:
     cpu, wall = time.process_time, time.perf_counter
     step = (small.sample, small.backward)
     yield (
-        "rows of like length together, update",
+        "rows of similar length together, update",
         small.backward,
         without(local, "plan", unsorted, small.backward),
         cpu,
@@ -149,13 +150,13 @@ def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:
         cpu,
     )
     yield (
-        "rows that end leave the batch, generate (without: all go to 48 tokens)",
+        "finished rows leave the batch, generate (without: all run to 48 tokens)",
         small.sample,
         lambda: small.sample(stops=False),
         cpu,
     )
     for which, where in (("short", small), ("long", long)):
-        alone = one_by_one(where.asked)
+        alone = one_by_one(where.requests)
         yield (
             f"a prompt computed once for its samples, generate, {which} prompts",
             where.sample,
@@ -169,13 +170,13 @@ def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:
             cpu,
         )
     yield (
-        "no second pass for log-probs, step",
+        "no score pass for log-probs, step",
         lambda: [part() for part in step],
         lambda: [part() for part in (*step, small.score)],
         cpu,
     )
     yield (
-        "verdicts while others generate, generate and verify",
+        "verify while generating, generate and verify",
         verified(small, at_once=True),
         verified(small, at_once=False),
         wall,
@@ -183,13 +184,13 @@ def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:
     kinds = optimizers(small.policy)
     yield "fused AdamW, its step", kinds["fused"].step, kinds["foreach"].step, cpu
     yield (
-        "metrics from what is there (without: a pass for them), step",
+        "metrics without a forward pass of their own, step",
         lambda: [part() for part in (*step, small.measure)],
         lambda: [part() for part in (*step, small.measure, small.score)],
         cpu,
     )
-    nothing = "the metrics themselves, step (with: with them; without: none)"
-    yield nothing, lambda: [p() for p in (*step, small.measure)], lambda: [p() for p in step], cpu
+    name = "the metrics themselves, step (with: computed; without: not computed)"
+    yield name, lambda: [p() for p in (*step, small.measure)], lambda: [p() for p in step], cpu
 
 
 def main() -> None:
@@ -201,7 +202,7 @@ def main() -> None:
     for name, mine, other, clock in trials():
         mine()
         other()
-        both = [(taken(mine, clock), taken(other, clock)) for _ in range(arguments.rounds)]
+        both = [(seconds(mine, clock), seconds(other, clock)) for _ in range(arguments.rounds)]
         ours, theirs = zip(*both, strict=True)
         ratio = ratio_of_medians(ours, theirs)
         shown = [f"{statistics.median(times):.4f}" for times in (ours, theirs)]
@@ -209,8 +210,8 @@ def main() -> None:
         numbers[name] = {"with": ours, "without": theirs}
         print(f"{ratio:.2f} {name}", flush=True)
     if find_spec("deepspeed"):
-        one, two = (scaling.of_ranks(3, [2], threads)[2] for threads in (1, 2))
-        name = "one thread a rank where two ranks share two cores, ZeRO-3 update"
+        one, two = (scaling.time_ranks(3, [2], threads)[2] for threads in (1, 2))
+        name = "one thread a rank, with two ranks on two cores, ZeRO-3 update"
         rows.append([name, f"{one:.4f}", f"{two:.4f}", f"{one / two:.2f}"])
         numbers[name] = {"with": [one], "without": [two]}
     text = table(["what", "with, s", "without, s", "ratio"], rows)

@@ -1,7 +1,7 @@
-"""Our hf sampler against transformers' `generate`, side by side, on the pocket policy.
+"""Compares our hf sampler with transformers' `generate`, on the pocket policy.
 
-Useful tokens (up to and with the stop token) a second, the two taking turns on the same 32 prompts
-x 8 samples; the last line is the ratio of the medians.
+Counts useful tokens (up to and including the stop token) a second. The two alternate on the same 32
+prompts x 8 samples; the last line is the ratio of the medians.
 
     python benchmarks/sampler.py [--rounds 10] [--threads 1] [--max-tokens 32]
 """

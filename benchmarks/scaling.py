@@ -1,9 +1,10 @@
-"""How the time of a step grows with response length, G, vocabulary, prompts and ranks.
+"""Measures how the time of a step grows with response length, G, vocabulary, prompts and ranks.
 
-One size at a time is changed from a base of 8 prompts x 8 samples x 48 tokens, which never stop
-early; every group is mixed. Generate and update apart, seconds of processor time, best of the
-rounds (a shared machine adds and never takes away); the exponent is the slope of log seconds over
-log size. Ranks: wall time of an update of ZeRO-3 on 1 and 2 processes, of one thread each.
+Changes one size at a time, from a base of 8 prompts x 8 samples x 48 tokens. No response stops
+early, and every group has correct and wrong responses. Times are seconds of processor time of
+generating and of updating: the best of the rounds, because other processes only add time. The
+exponent is the slope of log seconds over log size. Ranks: wall time of a ZeRO-3 update on 1 and 2
+processes, one thread each.
 
     python benchmarks/scaling.py [--rounds 3] [--threads 1]
 """
@@ -38,29 +39,29 @@ BASE = {"max_tokens": 48, "group_size": 8, "vocabulary": subject.SMALL, "prompts
 
 
 def work(vocabulary: int, **rollout: int) -> Any:
-    """Engine, policy, what is asked, how it is sampled, and the config of one size."""
+    """Engine, policy folder, requests, sampling and config of one size."""
     path = subject.folder(vocabulary)
     tokenizer, cfg = AutoTokenizer.from_pretrained(path), subject.config(1, path, **rollout)
-    how = Sampling(
+    sampling = Sampling(
         temperature=1.0, top_p=1.0, top_k=0, max_tokens=cfg.rollout.max_tokens, stop_ids=(-1,)
     )
-    asked = subject.requests(cfg, subject.problems(tokenizer))
-    return subject.engine(path, tokenizer), path, asked, how, cfg
+    requests = subject.requests(cfg, subject.problems(tokenizer))
+    return subject.engine(path, tokenizer), path, requests, sampling, cfg
 
 
 def seconds(vocabulary: int, rounds: int, **rollout: int) -> tuple[float, float]:
-    """Best of the rounds, of generate and of update."""
-    engine, path, asked, how, cfg = work(vocabulary, **rollout)
+    """Seconds of generating and of updating, each the best of the rounds."""
+    engine, path, requests, sampling, cfg = work(vocabulary, **rollout)
     policy, times = subject.policy(path), []
     for _ in range(rounds):
-        began = time.process_time()
-        rollouts = subject.generated(engine, asked, how)
-        middle = time.process_time()
-        batches, loss = subject.cut(cfg, asked, rollouts, 1.0)
-        begun = time.process_time()
+        start = time.process_time()
+        rollouts = subject.generated(engine, requests, sampling)
+        generated = time.process_time()
+        batches, loss = subject.cut(cfg, requests, rollouts, 1.0)
+        update_start = time.process_time()
         for batch in batches:
             policy.update(batch, loss)
-        times.append((middle - began, time.process_time() - begun))
+        times.append((generated - start, time.process_time() - update_start))
     generate, update = zip(*times, strict=True)
     return min(generate), min(update)
 
@@ -69,9 +70,9 @@ def exponent(sizes: Any, times: Any) -> float:
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
-def of_ranks(rounds: int, numbers: Sequence[int] = (1, 2), threads: int = 1) -> dict[int, float]:
-    """Ranks -> seconds of an update on ZeRO-3, each rank with as many threads."""
-    found = {}
+def time_ranks(rounds: int, numbers: Sequence[int] = (1, 2), threads: int = 1) -> dict[int, float]:
+    """Number of ranks -> seconds of a ZeRO-3 update; threads: of each rank."""
+    results = {}
     for ranks in numbers:
         command = [
             "torchrun",
@@ -91,19 +92,19 @@ def of_ranks(rounds: int, numbers: Sequence[int] = (1, 2), threads: int = 1) -> 
         )
         if done.returncode:
             sys.exit(done.stderr[-2000:])
-        found[ranks] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        results[ranks] = json.loads(done.stdout.splitlines()[-1])
+    return results
 
 
 def as_rank(rounds: int, threads: int) -> None:
-    """One process of `of_ranks`; the first prints the seconds."""
+    """A process of `time_ranks`; rank 0 prints the seconds."""
     from asymrl.engines.deepspeed import DeepSpeedPolicy
     from asymrl.engines.distributed import from_environment, join
 
     world = from_environment()
     join(world)
     torch.set_num_threads(threads)
-    engine, path, asked, how, cfg = work(subject.SMALL, prompts=16)
+    engine, path, requests, sampling, cfg = work(subject.SMALL, prompts=16)
     policy = DeepSpeedPolicy(
         lambda dtype: Qwen3ForCausalLM.from_pretrained(path, dtype=dtype),
         world=world,
@@ -111,13 +112,13 @@ def as_rank(rounds: int, threads: int) -> None:
         token_budget=1024,
         **subject.OPTIMIZER,
     )
-    batches, loss = subject.cut(cfg, asked, subject.generated(engine, asked, how), 1.0)
+    batches, loss = subject.cut(cfg, requests, subject.generated(engine, requests, sampling), 1.0)
     times = []
     for _ in range(rounds + 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         for batch in batches:
             policy.update(batch, loss)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     if world.first:
         print(min(times[1:]))
 
@@ -140,7 +141,7 @@ def main() -> None:
             across = " ".join(f"{size:,}" for size in sizes)
             rows.append([name, across, phase, shown, f"{exponent(sizes, part):.2f}"])
     if find_spec("deepspeed"):
-        ranks = of_ranks(arguments.rounds)
+        ranks = time_ranks(arguments.rounds)
         numbers["ranks"] = ranks
         shown = ", ".join(f"{x:.2f}" for x in ranks.values())
         slope = f"{exponent(list(ranks), list(ranks.values())):.2f}"

@@ -1,8 +1,8 @@
-"""Weights from the policy into the engine, against a memcpy of as many bytes.
+"""Times the weight sync from policy to engine, compared with a memcpy of as many bytes.
 
-`loop.sync` unchecked, into hf and, where it is installed, into vLLM; the memcpy is one `copy_` of
-all weights as one flat tensor, on as many threads. They take turns, in seconds of processor time.
-The last lines are the ratios.
+Measures `loop.sync_weights` without its check, into hf and, if installed, vLLM. The memcpy is one
+`copy_` of all weights as one flat tensor, with as many threads. The two alternate; times are in
+seconds of processor time. The last lines are the ratios.
 
     python benchmarks/sync.py [--rounds 15] [--threads 1]
 """
@@ -27,9 +27,9 @@ from asymrl.training.loop import sync_weights
 
 
 def seconds(action: Callable[[], object]) -> float:
-    began = time.process_time()
+    start = time.process_time()
     action()
-    return time.process_time() - began
+    return time.process_time() - start
 
 
 def vllm_engine(path: Path, tokenizer: Any) -> Any:
@@ -46,18 +46,18 @@ def vllm_engine(path: Path, tokenizer: Any) -> Any:
 
 
 def measure(vocabulary: int, kind: str, rounds: int) -> tuple[int, list[float], list[float]]:
-    """Bytes, seconds of a sync and of a memcpy."""
+    """Bytes of the weights, and by round the seconds of a sync and of a memcpy."""
     path = subject.folder(vocabulary)
     tokenizer, policy = AutoTokenizer.from_pretrained(path), subject.policy(path)
     engine = (vllm_engine if kind == "vllm" else subject.engine)(path, tokenizer)
     source = torch.cat([tensor.flatten() for _, tensor in policy.named_weights()])
     target = torch.empty_like(source)
-    mine, plain = [], []
-    for _ in range(rounds + 1):
+    syncs, copies = [], []
+    for _ in range(rounds + 1):  # the first one warms up
         engine.sleep()
-        mine.append(seconds(lambda: sync_weights(policy, engine, check=False)))
-        plain.append(seconds(lambda: target.copy_(source)))
-    return source.nbytes, mine[1:], plain[1:]
+        syncs.append(seconds(lambda: sync_weights(policy, engine, check=False)))
+        copies.append(seconds(lambda: target.copy_(source)))
+    return source.nbytes, syncs[1:], copies[1:]
 
 
 def main() -> None:
@@ -70,12 +70,12 @@ def main() -> None:
     rows, lines, numbers = [], [], {}
     for kind in kinds:
         for vocabulary in (subject.SMALL, subject.LARGE):
-            size, mine, plain = measure(vocabulary, kind, arguments.rounds)
-            ratio = ratio_of_medians(mine, plain)
-            times = [f"{1000 * statistics.median(x):.2f}" for x in (mine, plain)]
+            size, syncs, copies = measure(vocabulary, kind, arguments.rounds)
+            ratio = ratio_of_medians(syncs, copies)
+            times = [f"{1000 * statistics.median(x):.2f}" for x in (syncs, copies)]
             rows.append([kind, f"{vocabulary:,}", f"{size / 2**20:.1f}", *times, f"{ratio:.2f}"])
             lines.append(f"ratio {ratio:.2f} ({kind} / memcpy, {size / 2**20:.0f} MiB)")
-            numbers[f"{kind} {vocabulary}"] = {"bytes": size, "sync": mine, "memcpy": plain}
+            numbers[f"{kind} {vocabulary}"] = {"bytes": size, "sync": syncs, "memcpy": copies}
     header = ["engine", "vocabulary", "MiB", "sync, ms", "memcpy, ms", "ratio"]
     text = f"{table(header, rows)}\n\nThreads: {arguments.threads}; medians of {arguments.rounds}."
     save_results("sync", text, numbers)

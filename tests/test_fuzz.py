@@ -297,7 +297,7 @@ def test_any_trainer_state_is_taken_or_refused(count: int, run: Path) -> None:
         policy.load_state(checkpoint.load_checkpoint(folder)[1])
         return "state"
 
-    assert fuzz("state", count, case, [str(folder), "of another model: "])["refused"] > count / 2
+    assert fuzz("state", count, case, [str(folder), "from another model: "])["refused"] > count / 2
 
 
 SETTINGS: dict[str, Any] = {"temperature": 1.0, "lr": 1e-3, "betas": [0.9, 0.95]}

@@ -1,22 +1,22 @@
-"""Floating-point operations of a policy's work, and what part of a device's peak that is (MFU).
+"""Counts the floating-point operations of a policy, as a share of the devices' peak (MFU).
 
-A row of T input tokens, of which R predict a response token, takes in its forward pass
+The forward pass of a row of T input tokens, of which R predict a response token, takes
 
     2 N T  +  2 V D R  +  4 L Q T (T + 1) / 2
 
-multiplications and additions: N weights of the backbone's matrices (embeddings are looked up, norms
-and biases are left out), a head of V x D that sees responses only, and L layers of attention with Q
-= heads x head_dim, each token over itself and what is before it: scores and weighted sum, 2 Q each
-a pair. Backward takes twice as much, so an update takes three times: the 6 x parameters x tokens +
-12 x layers x width x T^2 of PaLM (arXiv 2204.02311, Appendix B), but with half of the attention's
-square, which is all that causal attention needs.
+multiplications and additions. N: weights of the backbone's matrices (without embeddings, norms and
+biases). V x D: the head, which only processes response tokens. L: layers of attention, with
+Q = heads x head_dim; a token attends to itself and all tokens before it, and a pair takes 2 Q
+operations for the score and 2 Q for the weighted sum. The backward pass takes twice as much, so an
+update takes three times as much. This is PaLM's 6 x parameters x tokens + 12 x layers x width x T^2
+(arXiv 2204.02311, Appendix B), with half of T^2, because causal attention needs no more.
 
-Counted are rows that had such a pass. Not counted: padding, what layer checkpointing and the
-chunked head compute again, the softmax, the optimizer. So a policy that computes all layers twice
-stays below 75% however fast it runs.
+Only rows with a forward pass count. Not counted: padding, softmax, optimizer, and what layer
+checkpointing and the chunked head compute a second time. So a policy that computes all layers twice
+stays below 75%, however fast it runs.
 
-Knows shapes and lengths, no engine, no framework but torch tensors; dense models only, since of a
-mixture of experts not every weight is used by every token.
+Knows shapes and lengths, and no engine. Dense models only: in a mixture of experts, a token does
+not use every weight.
 """
 
 from __future__ import annotations
@@ -49,16 +49,17 @@ BF16_PEAKS = {
     "L4": 121e12,
     "RTX 4090": 165e12,
 }
-"""Dense bf16 operations a second by their makers' data sheets, without sparsity; by a part of the
-name that CUDA gives the device, whole words: an L40 is no L4, an RTX A1000 no A100."""
+"""Dense bf16 operations a second, from the makers' data sheets, without sparsity. A key matches
+whole words in CUDA's name of the device: L4 does not match L40, and A100 does not match A1000."""
 
 
 @frozen
 class Work:
-    """What a token costs: weights of the backbone's matrices, layers x heads x head_dim, and V x D.
+    """What a token costs, in multiply-adds.
 
-    All in multiply-adds; the attention's is for one token looking at one token. peak: operations a
-    second of all devices that share the work; None where it is not known.
+    matrices: weights of the backbone's matrices. attention: layers x heads x head_dim, for one
+    token that attends to one token. head: V x D. peak: operations a second of all devices that
+    share the work, None if unknown.
     """
 
     matrices: int
@@ -67,17 +68,20 @@ class Work:
     peak: float | None = None
 
 
-def work_of(model: Any, devices: int = 1) -> Work:
-    """Of a Hugging Face causal LM, whole or sharded by ZeRO-3 (then ds_shape is the size). Without
-    a peak where weights are no matrices: stacked experts, convolutions."""
+def work_per_token(model: Any, devices: int = 1) -> Work:
+    """The Work of a Hugging Face causal LM, whole or sharded by ZeRO-3 (with its size in ds_shape).
+
+    The peak is None if a weight has 3 or more dimensions (stacked experts, convolutions), because
+    the formula does not hold then.
+    """
     config = model.config.get_text_config()
-    inner = {id(p) for p in model.get_decoder().parameters()}
-    modules = model.get_decoder().modules()  # of positions too
-    looked_up = {id(each.weight) for each in modules if isinstance(each, torch.nn.Embedding)}
+    backbone = model.get_decoder()
+    in_backbone = {id(p) for p in backbone.parameters()}
+    embeddings = {id(m.weight) for m in backbone.modules() if isinstance(m, torch.nn.Embedding)}
     shapes = {
         id(p): tuple(getattr(p, "ds_shape", p.shape))
         for p in model.parameters()
-        if id(p) in inner and id(p) not in looked_up
+        if id(p) in in_backbone and id(p) not in embeddings
     }
     vocabulary, width = getattr(
         model.get_output_embeddings().weight, "ds_shape", model.get_output_embeddings().weight.shape
@@ -88,24 +92,25 @@ def work_of(model: Any, devices: int = 1) -> Work:
         matrices=sum(shape[0] * shape[1] for shape in shapes.values() if len(shape) == 2),
         attention=config.num_hidden_layers * heads * head_dim,
         head=vocabulary * width,
-        peak=peak_of(devices) if all(len(shape) < 3 for shape in shapes.values()) else None,
+        peak=peak_flops(devices) if all(len(shape) < 3 for shape in shapes.values()) else None,
     )
 
 
 def forward_flops(work: Work, lengths: Tensor, responses: Tensor) -> float:
-    """Of rows with `lengths` (R,) input tokens, of which `responses` (R,) predict a response."""
+    """Operations of a forward pass over rows with `lengths` (R,) input tokens, of which
+    `responses` (R,) predict a response token."""
     tokens, pairs = lengths.double(), lengths.double() * (lengths + 1) / 2
-    of_rows = work.matrices * tokens + work.head * responses + 2 * work.attention * pairs
-    return 2 * of_rows.sum().item()
+    per_row = work.matrices * tokens + work.head * responses + 2 * work.attention * pairs
+    return 2 * per_row.sum().item()
 
 
 def rows_flops(work: Work, tokens: Tokens, rows: Tensor | None = None) -> float:
-    """A forward pass over the rows where `rows` (R,) is True, or over all. A row's last token
-    is no input."""
+    """Operations of a forward pass over the rows where `rows` (R,) is True; over all rows if None.
+    A row's last token is not an input."""
     responses = response_lengths(tokens)
     lengths = torch.tensor([len(sequence) - 1 for sequence in tokens.sequences])
-    chosen = torch.ones_like(lengths, dtype=torch.bool) if rows is None else rows
-    return forward_flops(work, lengths[chosen], responses[chosen])
+    mask = torch.ones_like(lengths, dtype=torch.bool) if rows is None else rows
+    return forward_flops(work, lengths[mask], responses[mask])
 
 
 def utilisation(
@@ -114,10 +119,11 @@ def utilisation(
     updated: Sequence[Batch],
     seconds: Mapping[str, float],
 ) -> dict[str, float]:
-    """perf/update_mfu and, where there was a score pass over `scored`, perf/score_mfu: operations
-    by what the devices' peak allows in the phase's seconds. Nothing where that is not known.
+    """perf/update_mfu and perf/score_mfu: operations / (devices' peak x seconds of the phase).
 
-    updated: the mini-batches in the order of the updates; of each, the live rows count.
+    scored: the tokens of the score pass, None if it was skipped. updated: the mini-batches of the
+    updates, of which the rows with has_gradient count. seconds: by metric name, `time/update` and
+    `time/score`. {} if the peak is unknown.
     """
     if (peak := work.peak) is None:
         return {}
@@ -129,12 +135,13 @@ def utilisation(
 
 
 def device_peak(name: str) -> float | None:
-    """Dense bf16 operations a second of the device that CUDA calls `name`; None if unknown."""
-    named = (peak for part, peak in BF16_PEAKS.items() if re.search(rf"\b{part}\b", name))
-    return next(named, None)
+    """Dense bf16 operations a second of the device with this CUDA name; None if unknown."""
+    matches = (peak for part, peak in BF16_PEAKS.items() if re.search(rf"\b{part}\b", name))
+    return next(matches, None)
 
 
-def peak_of(devices: int) -> float | None:
-    """All devices' together. None on a CPU and on an unknown GPU: BF16_PEAKS takes another line."""
+def peak_flops(devices: int) -> float | None:
+    """Operations a second of so many GPUs like this one. None on a CPU, and on a GPU that is not in
+    BF16_PEAKS, where a line can be added."""
     one = device_peak(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return None if one is None else one * devices

@@ -1,8 +1,8 @@
-"""Rollouts with a plain transformers model: the engine of laptops and tests.
+"""Rollouts with a plain transformers model: the engine for laptops and tests.
 
-A prompt is prefilled once for its G samples, finished rows leave the batch at once, and every
-sample reads its own stream of uniforms (inverse CDF), so its tokens do not depend on what is
-sampled beside it, up to floating point. Logprobs and entropy come with the tokens; in fp32 they
+Each prompt is prefilled once for its G samples, and finished rows leave the batch at once. Every
+sample reads its own stream of uniform numbers (inverse CDF), so its tokens do not depend on the
+rest of the batch, up to floating point. Log-probs and entropy come with the tokens and, in fp32,
 are declared exact. Knows nothing of training.
 """
 
@@ -18,23 +18,26 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from asymrl.engines import kv_cache
-from asymrl.engines.rollout import fingerprint, uniforms
+from asymrl.engines.rollout import fingerprint, make_rollout, uniforms
 from asymrl.errors import UserError
 from asymrl.types import Request, Rollout, Sampling
 
-BLOCK = 512  # tokens of the vocabulary
-CPU_LOGITS = 2**20  # that are looked at together: 4 MiB
+VOCABULARY_BLOCK = 512  # tokens that `inverse_cdf` sums into one block
+CPU_LOGITS = 2**20  # logits that a CPU processes at a time: 4 MiB, which stay in its cache
 
 
 class HFEngine:
-    """`model` is a causal LM in eval mode, owned by the engine; `decode` turns ids into text.
-    UserError for one whose cache is not keys and values alone."""
+    """`model` is a causal LM that belongs to the engine; `decode` turns token ids into text.
+
+    max_rows: samples that are generated at a time. UserError for a model that caches more than
+    keys and values.
+    """
 
     def __init__(self, model: Any, decode: Callable[[Sequence[int]], str], max_rows: int) -> None:
-        if not kv_cache.suits(model):
+        if not kv_cache.supports(model):
             raise UserError(
-                f"{model.config.model_type} models keep more of what they read than keys and "
-                "values, which the hf engine does not know"
+                f"rollout.engine=hf does not support {model.config.model_type} models: their "
+                "layers cache more than keys and values"
             )
         self.model = model.eval()
         self.weights = {name: weight.detach() for name, weight in model.named_parameters()}
@@ -44,23 +47,23 @@ class HFEngine:
         self.exact_logprobs = model.dtype == torch.float32
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
-        """Requests of like prompt length go together, as many as have `max_rows` samples; one that
-        has more goes alone and whole."""
-        self.model.eval()  # layers that checkpoint in training would go without the cache
+        """Generates requests of similar prompt length together, up to `max_rows` samples at a
+        time. A request with more samples than that is generated alone, in one batch."""
+        self.model.eval()  # in training mode, layer checkpointing would ignore the cache
         waiting = sorted(requests, key=lambda request: len(request.problem.prompt_ids))
         while waiting:
             rows = list(accumulate(request.samples for request in waiting))
-            taken = max(1, bisect_right(rows, self.max_rows))
-            yield from self._generate(waiting[:taken], sampling)
-            waiting = waiting[taken:]
+            count = max(1, bisect_right(rows, self.max_rows))
+            yield from self._generate_batch(waiting[:count], sampling)
+            waiting = waiting[count:]
 
     @torch.inference_mode()
-    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+    def _generate_batch(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         device = self.model.device
-        owners = [(r, i) for r in requests for i in range(r.samples)]  # by row, never dropped
+        owners = [(r, i) for r in requests for i in range(r.samples)]  # of all rows, finished too
         index = torch.repeat_interleave(torch.tensor([r.samples for r in requests])).to(device)
         mask, positions, cache, logits = self._prefill(requests, sampling.max_tokens)
-        kv_cache.repeat(cache, index)
+        kv_cache.repeat_rows(cache, index)
         mask, positions, logits = (
             None if mask is None else mask[index],
             positions[index],
@@ -68,34 +71,46 @@ class HFEngine:
         )
         streams = torch.stack([uniforms(r.seed, i, sampling.max_tokens) for r, i in owners])
         streams = streams.to(device)
-        alive = torch.arange(len(owners), device=device)
+        running = torch.arange(len(owners), device=device)
         tokens = torch.zeros(len(owners), sampling.max_tokens, dtype=torch.long, device=device)
         values = torch.zeros(len(owners), sampling.max_tokens, 2, device=device)
         stop_ids = torch.tensor(sampling.stop_ids, device=device)
         for length in range(1, sampling.max_tokens + 1):
-            token, values[alive, length - 1] = sample(logits, streams[alive, length - 1], sampling)
-            tokens[alive, length - 1] = token
-            stopped = torch.isin(token, stop_ids)
-            done = stopped | (length == sampling.max_tokens)
-            if bool(done.any()):
-                for row, stop in zip(alive[done].tolist(), stopped[done].tolist(), strict=True):
-                    request, i = owners[row]
-                    ids = tokens[row, :length].tolist()
-                    yield self._rollout(request, i, ids, values[row, :length].tolist(), not stop)
-                order = kv_cache.drop(cache, done)
+            token, values[running, length - 1] = sample_tokens(
+                logits, streams[running, length - 1], sampling
+            )
+            tokens[running, length - 1] = token
+            finished = torch.isin(token, stop_ids) | (length == sampling.max_tokens)
+            if bool(finished.any()):
+                for row in running[finished].tolist():
+                    request, sample = owners[row]
+                    logprobs, entropy = values[row, :length].T.tolist()
+                    yield make_rollout(
+                        request,
+                        sample,
+                        tokens[row, :length].tolist(),
+                        sampling,
+                        self.decode,
+                        logprobs=logprobs,
+                        entropy=entropy,
+                    )
+                order = kv_cache.drop_rows(cache, finished)
                 if not len(order):
                     return
-                alive, token, positions = alive[order], token[order], positions[order]
+                running, token, positions = running[order], token[order], positions[order]
                 mask = None if mask is None else mask[order]
-            seen = None if mask is None else mask[:, : cache.get_seq_length() + 1]
-            logits = self._forward(token[:, None], seen, positions, cache)
+            mask_so_far = None if mask is None else mask[:, : cache.get_seq_length() + 1]
+            logits = self._forward(token[:, None], mask_so_far, positions, cache)
             positions = positions + 1
 
     def _prefill(
-        self, requests: Sequence[Request], more: int
+        self, requests: Sequence[Request], max_tokens: int
     ) -> tuple[Tensor | None, Tensor, Cache, Tensor]:
-        """Left-padded prompts, once each -> mask (N, P + more), None if there is no padding; the
-        next token's position (N, 1), cache, logits (N, V)."""
+        """Run each prompt once, padded on the left to P tokens.
+
+        Returns the mask (N, P + max_tokens), None without padding; the position (N, 1) of the
+        next token; the cache; and the next token's logits (N, V).
+        """
         prompts, device = [request.problem.prompt_ids for request in requests], self.model.device
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
         width = int(lengths.max())
@@ -103,11 +118,11 @@ class HFEngine:
         positions = torch.arange(width, device=device) - (width - lengths)
         mask = None
         if int(lengths.min()) < width:
-            mask = torch.ones(len(prompts), width + more, dtype=torch.bool, device=device)
+            mask = torch.ones(len(prompts), width + max_tokens, dtype=torch.bool, device=device)
             mask[:, :width] = positions >= 0
-        cache = kv_cache.new()
-        seen = None if mask is None else mask[:, :width]
-        logits = self._forward(ids, seen, positions.clamp(min=0), cache)
+        cache = kv_cache.new_cache()
+        prompt_mask = None if mask is None else mask[:, :width]
+        logits = self._forward(ids, prompt_mask, positions.clamp(min=0), cache)
         return mask, lengths, cache, logits
 
     def _forward(self, ids: Tensor, mask: Any, positions: Tensor, cache: Cache) -> Tensor:
@@ -122,44 +137,34 @@ class HFEngine:
         )
         return output.logits[:, -1].float()
 
-    def _rollout(self, request: Request, i: int, ids: list, values: list, cut: bool) -> Rollout:
-        return Rollout(
-            draw=request.draw,
-            sample=i,
-            token_ids=tuple(ids),
-            text=self.decode(ids if cut else ids[:-1]),
-            truncated=cut,
-            engine_logprobs=tuple(logprob for logprob, _ in values),
-            engine_entropy=tuple(entropy for _, entropy in values),
-        )
-
     def load_weights(self, named: Iterator[tuple[str, Tensor]]) -> None:
         missing = set(self.weights)
         for name, tensor in named:
             missing.remove(name)
             self.weights[name].copy_(tensor)
-        assert not missing, f"weights that the policy did not send: {sorted(missing)}"
+        assert not missing, f"the policy did not send these weights: {sorted(missing)}"
 
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
         return {name: fingerprint(self.weights[name]) for name in names}
 
     def sleep(self) -> None:
-        """Nothing to give back: the engine is one copy of the weights."""
+        """Frees nothing: the engine holds one copy of the weights and no cache between calls."""
 
 
-def sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """logits (R, V), uniform (R,) fp64 -> tokens (R,), and (R, 2): their logprob and the entropy.
+def sample_tokens(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """logits (R, V), uniform (R,) fp64 in [0, 1) -> tokens (R,) and (R, 2): log-prob and entropy.
 
-    Both are of softmax(logits / temperature), before top-p and top-k, at temperature 1 when
-    greedy. A few rows at a time on a CPU, so that what is made of them stays in its cache.
+    Log-prob and entropy, in nats, are those of softmax(logits / temperature) before top-k and
+    top-p; greedy sampling (temperature 0) counts as temperature 1. A CPU processes a few rows at a
+    time, so that intermediate results stay in its cache.
     """
     rows = max(1, CPU_LOGITS // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
     parts = zip(logits.split(rows), uniform.split(rows), strict=True)
-    token, values = zip(*(_sample(*part, sampling) for part in parts), strict=True)
+    token, values = zip(*(_sample_rows(*part, sampling) for part in parts), strict=True)
     return torch.cat(token), torch.cat(values)
 
 
-def _sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def _sample_rows(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     scaled = logits if sampling.temperature in (0, 1) else logits / sampling.temperature
     scaled = scaled - scaled.amax(-1, keepdim=True)
     weights = scaled.exp()
@@ -168,54 +173,56 @@ def _sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor
     if sampling.temperature == 0:
         token = logits.argmax(-1)
     else:
-        token = inverse_cdf(nucleus(weights, sampling), uniform)
+        token = inverse_cdf(filter_top_k_top_p(weights, sampling), uniform)
     logprobs = scaled.gather(-1, token[:, None])[:, 0] - total.log()
     return token, torch.stack([logprobs, entropy], dim=-1)
 
 
 def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
-    """weights (R, V), not negative, not all 0, of any sum; uniform (R,) fp64 in [0, 1) -> (R,): the
-    first token whose cumulative share, summed in fp64, is above the uniform; its weight is not 0.
+    """weights (R, V), uniform (R,) fp64 in [0, 1) -> tokens (R,).
 
-    Of a large vocabulary first a block of BLOCK tokens, then one in it: one fp64 number a block
-    instead of one a token.
+    Returns the first token whose cumulative share of the weights, summed in fp64, exceeds the
+    uniform number; its weight is never 0. Weights are non-negative, not all 0, and need not sum
+    to 1. In a large vocabulary it first finds a block of VOCABULARY_BLOCK tokens and then a token
+    in it, which takes one fp64 sum a block instead of one a token.
     """
     vocabulary = weights.shape[-1]
-    if vocabulary <= BLOCK:
+    if vocabulary <= VOCABULARY_BLOCK:
         return first_above(weights.double(), uniform[:, None])[0][:, 0]
-    whole = vocabulary // BLOCK * BLOCK
-    blocks = weights[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1, dtype=torch.float64)
+    whole = vocabulary // VOCABULARY_BLOCK * VOCABULARY_BLOCK
+    blocks = weights[:, :whole].unflatten(-1, (-1, VOCABULARY_BLOCK)).sum(-1, dtype=torch.float64)
     rest = weights[:, whole:].sum(-1, keepdim=True, dtype=torch.float64)
     block, share = first_above(torch.cat([blocks, rest], dim=-1), uniform[:, None])
-    places = block * BLOCK + torch.arange(BLOCK, device=weights.device)
-    inside = weights.gather(-1, places.clamp(max=vocabulary - 1)).double()
-    place, _ = first_above(inside.masked_fill_(places >= vocabulary, 0), share)
-    return (block * BLOCK + place)[:, 0]
+    candidates = block * VOCABULARY_BLOCK + torch.arange(VOCABULARY_BLOCK, device=weights.device)
+    masses = weights.gather(-1, candidates.clamp(max=vocabulary - 1)).double()
+    offset, _ = first_above(masses.masked_fill_(candidates >= vocabulary, 0), share)
+    return (block * VOCABULARY_BLOCK + offset)[:, 0]
 
 
 def first_above(masses: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """masses (R, K), share (R, 1) in [0, 1] -> (R, 1): the first place where the running share of
-    the masses is above it, and how far into that place it is, in [0, 1].
+    """masses (R, K), share (R, 1) in [0, 1] -> index (R, 1) and the share within it (R, 1).
 
-    What rounding puts at or above the whole sum is just below it.
+    The index is the first whose cumulative mass exceeds share x total mass. The second result is
+    how far into that entry's own mass the target lies, in [0, 1]. A target that rounding puts at
+    the total or above counts as just below it.
     """
     cdf = masses.cumsum(-1)
-    whole = cdf[:, -1:]
-    wanted = torch.minimum(share * whole, whole.nextafter(torch.zeros_like(whole)))
-    place = torch.searchsorted(cdf, wanted, right=True)
-    mass = masses.gather(-1, place)
-    into = (wanted - cdf.gather(-1, place) + mass) / mass
-    return place, into.clamp(0, 1)
+    total = cdf[:, -1:]
+    target = torch.minimum(share * total, total.nextafter(torch.zeros_like(total)))
+    index = torch.searchsorted(cdf, target, right=True)
+    mass = masses.gather(-1, index)
+    within = (target - cdf.gather(-1, index) + mass) / mass
+    return index, within.clamp(0, 1)
 
 
-def nucleus(probs: Tensor, sampling: Sampling) -> Tensor:
-    """Zero what top-k, then top-p leave out; unnormalised."""
+def filter_top_k_top_p(probs: Tensor, sampling: Sampling) -> Tensor:
+    """probs (R, V), unnormalised -> the same with 0 for tokens that top-k, then top-p exclude."""
     if sampling.top_k:
         least = probs.topk(min(sampling.top_k, probs.shape[-1])).values[:, -1:]
         probs = probs.where(probs >= least, 0)
     if sampling.top_p < 1:
         ranked, order = probs.sort(descending=True)
-        before = ranked.cumsum(-1) - ranked
-        kept = ranked.where(before < sampling.top_p * probs.sum(-1, keepdim=True), 0)
-        probs = torch.zeros_like(probs).scatter(-1, order, kept)
+        mass_above = ranked.cumsum(-1) - ranked
+        nucleus = ranked.where(mass_above < sampling.top_p * probs.sum(-1, keepdim=True), 0)
+        probs = torch.zeros_like(probs).scatter(-1, order, nucleus)
     return probs

@@ -1,8 +1,8 @@
-"""The keys and values of a batch that grows by a token a step and loses rows: written in place.
+"""A key-value cache for a batch that grows by one token a step and loses rows: written in place.
 
-transformers' own cache copies all of it for every token and for every row that goes. This one is
-laid out once with room for the tokens to come, and a row that goes is overwritten by the last one
-that stays. Knows attention layers of transformers; nothing of sampling.
+transformers' own cache copies all keys and values for every new token and for every finished row.
+This one allocates space for the coming tokens, and overwrites a finished row with the last
+running one. Knows the attention layers of transformers; nothing of sampling.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from transformers.cache_utils import (
 )
 
 
-def room_for(length: int) -> int:
-    """Tokens that a layer of so many gets room for: few more, since attention reads past gaps."""
+def capacity_for(length: int) -> int:
+    """Tokens to allocate for `length` tokens: only a few more, since a row's unused space lies
+    between the rows that attention reads."""
     return length + max(4, length // 16)
 
 
-def suits(model: Any) -> bool:
-    """Whether keys and values are all that the layers keep: no convolution, no recurrent state."""
+def supports(model: Any) -> bool:
+    """Whether all layers cache keys and values only: no convolution, no recurrent state."""
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
-class Layer(CacheLayerMixin):
-    """keys, values: (rows, heads, room, D), of which the first `rows` and `length` count."""
+class GrowingLayer(CacheLayerMixin):
+    """keys, values: (capacity in rows, heads, capacity in tokens, D). The first `rows` rows and
+    `length` tokens are in use."""
 
     is_sliding = False
 
@@ -50,36 +52,36 @@ class Layer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append (rows, heads, new tokens, D) -> views of all so far."""
+        """Append (rows, heads, new tokens, D); returns views of all keys and values in use."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         end = self.length + key_states.shape[2]
         if end > self.keys.shape[2]:
-            room = room_for(end) if self.length else end
-            self._lay_out(slice(self.rows), self.rows, room)
-        parts = slice(self.rows), slice(None), slice(self.length, end)
-        self.keys[parts], self.values[parts] = key_states, value_states
+            capacity = capacity_for(end) if self.length else end
+            self._reallocate(slice(self.rows), self.rows, capacity)
+        new_tokens = slice(self.rows), slice(None), slice(self.length, end)
+        self.keys[new_tokens], self.values[new_tokens] = key_states, value_states
         self.length = end
         return self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
 
-    def _lay_out(self, index: Tensor | slice, rows: int, room: int) -> None:
-        """Row n of so many becomes what the n-th of `index` was, with room for so many tokens."""
+    def _reallocate(self, index: Tensor | slice, rows: int, capacity: int) -> None:
+        """Copy to new tensors of `rows` rows and `capacity` tokens: row n is old row index[n]."""
         for name in ("keys", "values"):
-            before = getattr(self, name)
-            after = before.new_empty(rows, before.shape[1], room, before.shape[3])
-            after[:, :, : self.length] = before[index, :, : self.length]
-            setattr(self, name, after)
+            old = getattr(self, name)
+            new = old.new_empty(rows, old.shape[1], capacity, old.shape[3])
+            new[:, :, : self.length] = old[index, :, : self.length]
+            setattr(self, name, new)
         self.rows = rows
 
     def repeat(self, index: Tensor) -> None:
-        self._lay_out(index, len(index), room_for(self.length))
+        self._reallocate(index, len(index), capacity_for(self.length))
 
     def move(self, source: Tensor, target: Tensor, rows: int) -> None:
-        """Copy rows `source` over rows `target`; then only the first `rows` are left."""
-        for whole in (self.keys, self.values):
-            assert whole is not None
-            whole[target, :, : self.length] = whole[source, :, : self.length]
+        """Copy rows `source` over rows `target`, then keep the first `rows` only."""
+        for states in (self.keys, self.values):
+            assert states is not None
+            states[target, :, : self.length] = states[source, :, : self.length]
         self.rows = rows
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -89,31 +91,31 @@ class Layer(CacheLayerMixin):
         return self.length
 
     def get_max_length(self) -> int:
-        return -1  # it grows
+        return -1  # no maximum
 
 
-def new() -> Cache:
-    return Cache(layer_class_to_replicate=Layer)
+def new_cache() -> Cache:
+    return Cache(layer_class_to_replicate=GrowingLayer)
 
 
-def repeat(cache: Cache, index: Tensor) -> None:
-    """Row n becomes a copy of what row index[n] was."""
+def repeat_rows(cache: Cache, index: Tensor) -> None:
+    """Make row n a copy of the former row index[n]; index (R,)."""
     for layer in cache.layers:
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, GrowingLayer)
         layer.repeat(index)
 
 
-def drop(cache: Cache, gone: Tensor) -> Tensor:
-    """Without the rows where `gone` (R,) is True -> order (R',): which row each place has now.
+def drop_rows(cache: Cache, finished: Tensor) -> Tensor:
+    """Remove the rows where `finished` (R,) is True -> order (R',): the former index of each row.
 
-    The last rows that stay move into the places of those that go, so that few are copied.
+    The last running rows move into the places of the finished ones, so that few are copied.
     """
-    rows = len(gone) - int(gone.sum())
-    target = torch.nonzero(gone[:rows])[:, 0]
-    source = torch.nonzero(~gone[rows:])[:, 0] + rows
+    rows = len(finished) - int(finished.sum())
+    target = torch.nonzero(finished[:rows])[:, 0]
+    source = torch.nonzero(~finished[rows:])[:, 0] + rows
     for layer in cache.layers:
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, GrowingLayer)
         layer.move(source, target, rows)
-    order = torch.arange(rows, device=gone.device)
+    order = torch.arange(rows, device=finished.device)
     order[target] = source
     return order

@@ -16,34 +16,36 @@ from torch import Tensor
 
 from asymrl.algo.batch import plan
 from asymrl.engines import kv_cache, shared_prefix
-from asymrl.engines.flops import Work, work_of
+from asymrl.engines.flops import Work, work_per_token
 from asymrl.engines.policy import (
     MicroBatch,
-    PolicyModule,
     Totals,
-    check_head,
+    check_linear_head,
     check_same_parameters,
-    laid_out,
+    empty_loss_inputs,
+    forward_micro_batch,
+    init_adamw_state,
     loss_inputs,
-    micro_batch,
-    no_tokens,
+    make_micro_batch,
+    make_module,
+    make_update_stats,
     non_finite,
-    run,
     save_model,
-    without_dropout,
+    to_flat,
 )
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 CPU_TOKENS = 768
-"""Padded tokens that a CPU works on at a time, however many it has memory for: what is made of
-them in a layer stays in its cache, and rows of a micro-batch are more alike."""
+"""Padded tokens of a micro-batch on a CPU, however large the token budget: a layer's activations
+then stay in the CPU's cache, and the rows of a micro-batch are closer in length."""
 
 
 class LocalPolicy:
     """`model` is a causal LM with fp32 weights, already on its device.
 
-    betas, weight_decay, max_grad_norm: AdamW and clipping by global norm; warmup_updates: linear
-    from 0; token_budget: padded tokens in a micro-batch; bf16: autocast of the forward pass.
+    temperature: that of the rollouts. betas, weight_decay: of AdamW. max_grad_norm: gradients are
+    clipped to this global norm. warmup_updates: updates in which the learning rate rises linearly
+    from 0 to `lr`. token_budget: padded tokens in a micro-batch. bf16: autocast the forward pass.
     """
 
     def __init__(
@@ -61,11 +63,8 @@ class LocalPolicy:
         gradient_checkpointing: bool,
     ) -> None:
         assert model.dtype == torch.float32, "master weights are fp32"
-        if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        without_dropout(model)
-        self.module = PolicyModule(model.train(), temperature)
-        check_head(self.module)
+        self.module = make_module(model, temperature, gradient_checkpointing)
+        check_linear_head(self.module)
         self.weights = [(n, p.detach()) for n, p in self.module.named_hf_parameters()]
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -74,62 +73,57 @@ class LocalPolicy:
             weight_decay=weight_decay,
             fused=True,  # one pass over weights and moments instead of ten
         )
+        init_adamw_state(self.optimizer, model.parameters())
         self.lr = lr
         self.warmup_updates = warmup_updates
         self.max_grad_norm = max_grad_norm
         self.token_budget = token_budget
         self.bf16 = bf16
-        # not on a GPU, whose fastest attention takes no mask, nor where layers run twice
-        on_cpu = self._device.type == "cpu"
-        self.shares_prompts = on_cpu and not gradient_checkpointing and kv_cache.suits(model)
         self.updates = 0
-        for parameter in model.parameters():  # so that a skipped or fresh state is a full one
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+        # Not on a GPU, because its fastest attention takes no mask; and not with gradient
+        # checkpointing, under which transformers turns the cache off.
+        on_cpu = self._device.type == "cpu"
+        self.shares_prompts = on_cpu and not gradient_checkpointing and kv_cache.supports(model)
 
     @property
     def work(self) -> Work:
-        return work_of(self.module.model)
+        return work_per_token(self.module.model)
 
     @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
         parts = []
         for micro in self._micro_batches(batch, range(len(batch.sequences))):
             with self._autocast():
-                parts.append((micro.tokens, torch.stack(run(self.module, micro, self._device))))
-        logprobs, entropy = laid_out(parts, len(batch.targets))
+                values = torch.stack(forward_micro_batch(self.module, micro, self._device))
+            parts.append((micro.tokens, values))
+        logprobs, entropy = to_flat(parts, len(batch.targets))
         return logprobs, entropy
 
     def backward(self, minibatch: Batch, loss: LossFn) -> Totals:
-        """The gradient of the mini-batch's loss, into the parameters' `grad`; nothing moves."""
-        self.module.train()  # an engine of the same model may have left it in eval mode
+        """Compute the gradient of the mini-batch's loss into the parameters' `grad`; no step."""
+        self.module.train()  # an engine that shares the model may have left it in eval mode
         self.optimizer.zero_grad()
         totals = Totals()
-        totals.add(loss(no_tokens(minibatch, self._device)))
-        trained_rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
-        shared = None
-        if self.shares_prompts and shared_prefix.worth_it(
-            minibatch, trained_rows, self.token_budget
-        ):
+        totals.add(loss(empty_loss_inputs(minibatch, self._device)))
+        rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
+        prompts = None
+        if self.shares_prompts and shared_prefix.saves_time(minibatch, rows, self.token_budget):
             with self._autocast():
-                shared = shared_prefix.compute(self.module, minibatch, trained_rows)
-        for micro in self._micro_batches(
-            minibatch, trained_rows, responses_only=shared is not None
-        ):
-            before, width = None, micro.input_ids.shape[1]
-            if shared:
-                before = shared_prefix.before(shared, minibatch.prompt_lengths, micro.rows, width)
+                prompts = shared_prefix.encode(self.module, minibatch, rows)
+        for micro in self._micro_batches(minibatch, rows, responses_only=prompts is not None):
+            prefix, width = None, micro.input_ids.shape[1]
+            if prompts:
+                prefix = shared_prefix.prefix_inputs(
+                    prompts, minibatch.prompt_lengths, micro.rows, width
+                )
             with self._autocast():
-                logprobs, entropy = run(self.module, micro, self._device, before)
-            outputs = loss(loss_inputs(minibatch, micro, logprobs, entropy))
+                logprobs, entropy = forward_micro_batch(self.module, micro, self._device, prefix)
+            outputs = loss(loss_inputs(minibatch, micro.tokens, logprobs, entropy))
             outputs.loss.backward()
             totals.add(outputs)
-        if shared:
-            shared_prefix.backward(shared)
-        for parameter in self.module.parameters():  # AdamW moves on even when nothing survives
+        if prompts:
+            shared_prefix.backward_prompts(prompts)
+        for parameter in self.module.parameters():  # AdamW steps even if no row has a gradient
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return totals
@@ -141,22 +135,20 @@ class LocalPolicy:
         grad_norm = torch.nn.utils.get_total_norm(gradients)
         bad = None
         if not math.isfinite(totals.loss + grad_norm.item()):
-            named = ((name, p.grad) for name, p in self.module.named_hf_parameters())
-            bad = non_finite(totals, named) or "the gradient's norm"
+            named_gradients = ((name, p.grad) for name, p in self.module.named_hf_parameters())
+            bad = non_finite(totals, named_gradients) or "the gradient's norm"
         else:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, grad_norm)
             self.updates += 1
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr * min(1.0, self.updates / max(1, self.warmup_updates))
             self.optimizer.step()
-        skipped = minibatch.loss_mask[~minibatch.has_gradient[minibatch.row]].sum().item()
-        return UpdateStats(
-            metrics=totals.metrics(skipped),
-            by_accuracy_bin=totals.by_accuracy_bin,
+        return make_update_stats(
+            minibatch,
+            totals,
             grad_norm=grad_norm.item(),
             lr=self.optimizer.param_groups[0]["lr"],
             updates=self.updates,
-            skipped_rows=int((~minibatch.has_gradient).sum()),
             non_finite=bad,
         )
 
@@ -164,10 +156,10 @@ class LocalPolicy:
         return iter(self.weights)
 
     def sleep(self) -> None:
-        """Nothing moves: an engine beside it has its own memory."""
+        """Frees nothing: a rollout engine in the same process keeps its own memory."""
 
     def state(self) -> TrainerState:
-        """Copies, so that a state stays what it was while training goes on."""
+        """Copies, so that a state does not change when training continues."""
         moments = {name: self.optimizer.state[p] for name, p in self.module.named_hf_parameters()}
         return TrainerState(
             weights={name: p.cpu().clone() for name, p in self.named_weights()},
@@ -200,15 +192,15 @@ class LocalPolicy:
     def _micro_batches(
         self, batch: Tokens, rows: Sequence[int], *, responses_only: bool = False
     ) -> Iterator[MicroBatch]:
-        """The given rows in micro-batches of like length; nothing for no rows."""
+        """The rows, grouped by similar length; none for no rows."""
         lengths = [len(batch.sequences[row]) for row in rows]
         if responses_only:
-            begins = batch.prompt_lengths[list(rows)] - 1
-            lengths = [n - begin for n, begin in zip(lengths, begins.tolist(), strict=True)]
+            starts = batch.prompt_lengths[list(rows)] - 1
+            lengths = [n - start for n, start in zip(lengths, starts.tolist(), strict=True)]
         budget = self.token_budget
         if self._device.type == "cpu":
             budget = min(budget, CPU_TOKENS)
-        (mine,) = plan(lengths, 1, budget)
-        for part in mine:
-            chosen = [rows[index] for index in part]
-            yield micro_batch(batch, chosen, responses_only=responses_only)
+        (parts,) = plan(lengths, 1, budget)
+        for part in parts:
+            micro_rows = [rows[index] for index in part]
+            yield make_micro_batch(batch, micro_rows, responses_only=responses_only)

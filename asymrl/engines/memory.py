@@ -1,8 +1,8 @@
-"""What a run will hold in memory, and the arithmetic of its batches: what --dry-run prints.
+"""Estimates the memory of a run, and counts its batches: what --dry-run prints.
 
-Reckons from the config and its `model.shape` alone: no model, no network, no GPU, no framework.
-Two estimates: one process (hf rollouts, local policy), and one GPU of several (vLLM beside a
-ZeRO-3 policy). docs/memory.md goes through the arithmetic; nothing in it was measured on a GPU.
+Calculates from the config and its `model.shape` alone: loads no model and needs no network, GPU or
+framework. There are two estimates: one process (hf rollouts, local policy), and one of several GPUs
+(vLLM beside a ZeRO-3 policy). docs/memory.md explains the formulas; none was checked on a GPU.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from asymrl.errors import UserError
 from asymrl.types import frozen
 
 GIB = 2**30
-FP32, BF16 = 4, 2
-SMALL = 100_000_000  # parameters; below that and without GPUs here, a run is one process
+FP32, BF16 = 4, 2  # bytes
+SMALL_MODEL = 100_000_000  # parameters; without a GPU, a run of a smaller model is one process
 
-# DeepSpeed's own defaults, in elements: engines/deepspeed.py leaves them
+# DeepSpeed's defaults, in elements; engines/deepspeed.py does not change them
 REDUCE_BUCKET = 500_000_000
-REUSE_DISTANCE = 1_000_000_000  # parameters used again within as many stay gathered
-SUB_GROUP = 1_000_000_000  # of a rank's slices, stepped at a time
-SYNC_BUCKET = 2**28  # engines/deepspeed.py: gathered at a time for the engine
+REUSE_DISTANCE = 1_000_000_000  # parameters that are used again within this distance stay gathered
+SUB_GROUP = 1_000_000_000  # parameters that the optimizer updates at a time
+SYNC_BUCKET = 2**28  # parameters that engines/deepspeed.py gathers at a time for the engine
 
-# Assumptions, none measured
-CARD_80GB = 79.2  # GiB that CUDA reports on an 80 GB card
-CONTEXT = 1.5  # GiB: CUDA context, libraries, NCCL's buffers, once a process
-WORKSPACE = 4.0  # GiB of vLLM's share that is neither weights nor KV cache: activations, graphs
+# Assumptions, none of them measured
+CARD_80GB = 79.2  # GiB that CUDA reports for an 80 GB card
+CONTEXT = 1.5  # GiB of CUDA context, libraries and NCCL buffers, once a process
+WORKSPACE = 4.0  # GiB of activations and CUDA graphs in vLLM's share of the card
 ASLEEP = 2.0  # GiB that vLLM keeps at sleep level 2: CUDA graphs, buffers outside its pool
-SLACK = 0.1  # of what comes and goes in an update: fragments in torch's caching allocator
+SLACK = 0.1  # fragmentation of torch's caching allocator, as a share of an update's temporaries
 
 
 @frozen
-class Estimate:
-    """Bytes of one process. The KV cache and the activations are upper bounds."""
+class MemoryEstimate:
+    """Bytes of a run in one process. kv_cache and activations are upper bounds."""
 
     parameters: int
     policy: int
@@ -51,10 +51,11 @@ class Estimate:
 
 
 @frozen
-class PerGPU:
-    """Bytes on each GPU, phase by phase and item by item, and on the whole node's host.
+class GPUMemoryEstimate:
+    """Bytes on each GPU, by phase and item, and in the memory of the whole node.
 
-    kv_cache: on each GPU of an engine; sequence: what one of full length takes of it.
+    kv_cache: on each GPU of an engine. sequence: the part of it that one sequence of full length
+    takes.
     """
 
     phases: dict[str, dict[str, int]]
@@ -68,18 +69,22 @@ class PerGPU:
 
     @property
     def sequences(self) -> int:
-        """Of full length, that the KV cache of one engine holds at once."""
+        """How many sequences of full length fit into one engine's KV cache."""
         return max(0, self.kv_cache // self.sequence)
 
     def spare(self, gib: float) -> float:
-        """GiB left on a card at the peak; below 0, missing. vLLM needs room for one sequence."""
+        """GiB that remain free on a card of `gib` GiB at the peak; negative if it does not fit.
+
+        vLLM needs room for one sequence; if that does not fit, the result is negative too.
+        """
         spare = gib - self.peak / GIB
         return spare if self.sequences else min(spare, (self.kv_cache - self.sequence) / GIB)
 
 
 def count_parameters(shape: ShapeConfig) -> int:
-    """Weights of a Qwen-like decoder: embeddings, attention, gated MLP, norms (not their extras,
-    such as biases and the q and k norms: under 0.1% of the backbones here).
+    """Parameters of a Qwen-like decoder: embeddings, attention, gated MLP and norms.
+
+    Leaves out biases and the q and k norms: under 0.1% of the backbones used here.
     """
     s = shape
     return s.vocab * s.hidden * (1 if s.tied else 2) + s.layers * count_layer(s) + s.hidden
@@ -92,16 +97,18 @@ def count_layer(shape: ShapeConfig) -> int:
 
 
 def saved_by_layer(shape: ShapeConfig, width: int) -> int:
-    """Bytes a token that a Qwen3 layer keeps for its backward; Qwen2, without q and k norms, less.
+    """Bytes per token that a Qwen3 layer saves for its backward pass.
 
-    With w the width of activations, D hidden, I intermediate, Q = heads x head_dim, K likewise:
-        two norms         2 D (4 + 2w)     an fp32 copy, the normalised, the result
-        queries           Q (4 + 2w)       an fp32 copy for their norm, the normalised, the rotated
-        keys, values      K (4 + 2w) + K w
-        attention result  Q w              input of the output projection
-        MLP               4 I w            gate, silu(gate), up, their product
-        statistics        4 (2 + 2 heads + kv_heads), fp32
-    A test holds it against the tensors that transformers' layer saves.
+    w = width: bytes of an activation; D: hidden; I: intermediate; Q = heads x head_dim;
+    K = kv_heads x head_dim:
+        two norms          2 D (4 + 2w)  an fp32 copy, the normalised, the result
+        queries            Q (4 + 2w)    an fp32 copy for the norm, the normalised, the rotated
+        keys, values       K (4 + 2w) + K w
+        attention result   Q w           the input of the output projection
+        MLP                4 I w         gate, silu(gate), up, their product
+        statistics         4 (2 + 2 heads + kv_heads), fp32
+    A Qwen2 layer has no q and k norms and saves less. A test compares this with the tensors that
+    transformers' layers save.
     """
     s, w = shape, width
     queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
@@ -111,116 +118,120 @@ def saved_by_layer(shape: ShapeConfig, width: int) -> int:
 
 
 def activation_bytes(shape: ShapeConfig, width: int, tokens: int, checkpointing: bool) -> int:
-    """Of one micro-batch: what the layers keep, gradients in flight, and the last norm.
+    """Activations of a micro-batch: what the layers save, gradients in flight, the last norm.
 
-    With checkpointing every layer keeps its input, and one layer at a time all of the above. In
-    flight: gradients of three MLP tensors and two hidden states. Last: the norm before the head,
-    the hidden states that go into it and their gradient.
+    With checkpointing every layer saves its input, and one layer at a time saves all its
+    activations. In flight are gradients of three MLP tensors and two hidden states. At the end: the
+    norm before the head, the hidden states that enter the head, and their gradient.
     """
     s, layer = shape, saved_by_layer(shape, width)
-    kept = s.layers * width * s.hidden + layer if checkpointing else s.layers * layer
+    saved = s.layers * width * s.hidden + layer if checkpointing else s.layers * layer
     in_flight = width * (3 * s.intermediate + 2 * s.hidden)
     last = s.hidden * (FP32 + 4 * width)
-    return tokens * (kept + in_flight + last)
+    return tokens * (saved + in_flight + last)
 
 
 def logits_bytes(shape: ShapeConfig, width: int, tokens: int) -> int:
-    """Two fp32 tiles, and one of halves where the head is of halves (algo/logprobs.py)."""
-    held = 2 * FP32 + (width if width < FP32 else 0)
-    return held * min(LARGEST_TILE, tokens * shape.vocab)
+    """Two fp32 tiles, and a 16-bit one if the head is 16-bit (algo/logprobs.py)."""
+    bytes_per_logit = 2 * FP32 + (width if width < FP32 else 0)
+    return bytes_per_logit * min(LARGEST_TILE, tokens * shape.vocab)
 
 
 def head_gradient_bytes(shape: ShapeConfig) -> int:
-    """fp32, added up over the tiles."""
+    """In fp32, in which the tiles' gradients are summed."""
     return FP32 * shape.vocab * shape.hidden
 
 
-def shape_of(config: Config) -> ShapeConfig:
+def require_shape(config: Config) -> ShapeConfig:
     if config.model.shape is None:
-        raise UserError("model.shape is missing: a dry run reckons with it")
+        raise UserError("a dry run requires model.shape, which is missing in the config")
     return config.model.shape
 
 
-def width_of(config: Config) -> int:
+def parameter_width(config: Config) -> int:
+    """Bytes of a parameter or activation."""
     return BF16 if config.policy.dtype == "bfloat16" else FP32
 
 
-def tokens_a_row(config: Config) -> int:
+def tokens_per_row(config: Config) -> int:
     return config.data.max_prompt_tokens + config.rollout.max_tokens
 
 
-def tokens_a_micro_batch(config: Config) -> int:
-    """A row that is longer than the budget is a micro-batch by itself."""
-    return max(config.policy.token_budget, tokens_a_row(config))
+def tokens_per_micro_batch(config: Config) -> int:
+    """The token budget, or one row if that is longer: such a row is a micro-batch by itself."""
+    return max(config.policy.token_budget, tokens_per_row(config))
 
 
-def estimate(config: Config) -> Estimate:
+def estimate_one_process(config: Config) -> MemoryEstimate:
     """hf rollouts and a local policy on one device.
 
-    Policy: fp32 weights, gradients and two AdamW moments. Activations: one micro-batch.
+    The policy holds fp32 weights, gradients and two AdamW moments; activations are those of one
+    micro-batch.
     """
-    shape, width, tokens = shape_of(config), width_of(config), tokens_a_micro_batch(config)
+    shape, width = require_shape(config), parameter_width(config)
+    tokens = tokens_per_micro_batch(config)
     parameters = count_parameters(shape)
     rows = min(config.rollout.max_rows, config.rollout.prompts * config.rollout.group_size)
     kv_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * width
     checkpointing = config.policy.gradient_checkpointing
-    return Estimate(
+    return MemoryEstimate(
         parameters=parameters,
         policy=4 * FP32 * parameters,
         engine=width * parameters,
-        kv_cache=rows * tokens_a_row(config) * kv_token,
+        kv_cache=rows * tokens_per_row(config) * kv_token,
         activations=activation_bytes(shape, width, tokens, checkpointing),
         head=logits_bytes(shape, width, tokens) + head_gradient_bytes(shape),
     )
 
 
-def per_gpu(config: Config, gpus: int, gib: float) -> PerGPU:
-    """vLLM and ZeRO-3 on `gpus` cards of `gib` GiB. Each phase has what all of it can hold at
-    once, at most: the items of a phase need not peak at the same moment.
+def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate:
+    """vLLM and ZeRO-3 on `gpus` cards of `gib` GiB each.
+
+    The items of a phase need not peak at the same moment, so their sum is an upper bound.
     """
-    room, sequence = kv_cache(config, gib)
-    parameters = count_parameters(shape_of(config))
-    width, offloaded = width_of(config), config.policy.offload_optimizer
-    # master weights, two moments, gradients; offloaded, DeepSpeed has the gradients twice
+    kv_cache, sequence = kv_cache_bytes(config, gib)
+    parameters = count_parameters(require_shape(config))
+    width, offloaded = parameter_width(config), config.policy.offload_optimizer
+    # master weights, two moments, gradients; when offloaded, DeepSpeed holds the gradients twice
     copies = 5 if offloaded else 4
-    return PerGPU(
+    return GPUMemoryEstimate(
         phases={
-            "generating": generating(config, gpus, room),
-            "updating: forward and backward": backward(config, gpus),
-            "updating: optimizer step": stepping(config, gpus),
+            "generating": generation_items(config, gpus, kv_cache),
+            "updating: forward and backward": forward_backward_items(config, gpus),
+            "updating: optimizer step": optimizer_step_items(config, gpus),
         },
         host={
             "optimizer and gradients of all ranks": copies * FP32 * parameters,
             "trainer state, gathered by rank 0 to save": 3 * FP32 * parameters,
             f"its weights in {config.policy.dtype}": width * parameters,
         },
-        kv_cache=room,
+        kv_cache=kv_cache,
         sequence=sequence,
     )
 
 
-def kv_cache(config: Config, gib: float) -> tuple[int, int]:
-    """Bytes a GPU, of all of it and of one sequence of full length.
+def kv_cache_bytes(config: Config, gib: float) -> tuple[int, int]:
+    """Bytes on a GPU of the whole KV cache, and of one sequence of full length.
 
-    vLLM gives it what its share of the card leaves beside weights and workspace; below 0, missing.
-    Tensor parallelism splits the weights and the KV heads, which are at least one a GPU.
+    The cache gets what weights and workspace leave of vLLM's share of the card; negative if they
+    take more. Tensor parallelism splits the weights, and the KV heads down to one a GPU.
     """
-    shape, split = shape_of(config), config.rollout.tensor_parallel
-    width = width_of(config)
+    shape, split = require_shape(config), config.rollout.tensor_parallel
+    width = parameter_width(config)
     share = int(config.rollout.gpu_memory_utilization * gib * GIB)
-    room = share - width * ceil(count_parameters(shape) / split) - int(WORKSPACE * GIB)
+    kv_cache = share - width * ceil(count_parameters(shape) / split) - int(WORKSPACE * GIB)
     heads = ceil(shape.kv_heads / split)
     kv_token = 2 * shape.layers * heads * shape.head_dim * width
-    return room, tokens_a_row(config) * kv_token
+    return kv_cache, tokens_per_row(config) * kv_token
 
 
-def generating(config: Config, gpus: int, room: int) -> dict[str, int]:
-    shape, width = shape_of(config), width_of(config)
+def generation_items(config: Config, gpus: int, kv_cache: int) -> dict[str, int]:
+    shape, width = require_shape(config), parameter_width(config)
     parameters = count_parameters(shape)
     gathered = min(parameters, max(SYNC_BUCKET, shape.vocab * shape.hidden))
     return {
         "vLLM: weights": width * ceil(parameters / config.rollout.tensor_parallel),
-        "vLLM: KV cache": room,
+        "vLLM: KV cache": kv_cache,
         "vLLM: activations, graphs (assumed)": int(WORKSPACE * GIB),
         "policy: weights, 1/N": width * ceil(parameters / gpus),
         "policy: gathered for the engine": width * gathered,
@@ -228,12 +239,12 @@ def generating(config: Config, gpus: int, room: int) -> dict[str, int]:
     }
 
 
-def throughout(config: Config, gpus: int) -> dict[str, int]:
-    """What is there throughout an update. fp32 parameters have fp32 master weights beside them."""
-    mine, width = ceil(count_parameters(shape_of(config)) / gpus), width_of(config)
-    on_gpu = 0 if config.policy.offload_optimizer else FP32 * mine
+def permanent_items(config: Config, gpus: int) -> dict[str, int]:
+    """What a GPU holds during a whole update. fp32 parameters have fp32 master weights too."""
+    shard, width = ceil(count_parameters(require_shape(config)) / gpus), parameter_width(config)
+    on_gpu = 0 if config.policy.offload_optimizer else FP32 * shard
     return {
-        "weights, 1/N": width * mine,
+        "weights, 1/N": width * shard,
         "master weights, fp32, 1/N": on_gpu,
         "AdamW's moments, fp32, 1/N": 2 * on_gpu,
         "gradients, fp32, 1/N": on_gpu,
@@ -243,14 +254,18 @@ def throughout(config: Config, gpus: int) -> dict[str, int]:
     }
 
 
-def backward(config: Config, gpus: int) -> dict[str, int]:
-    """Gathered: what will be used again within REUSE_DISTANCE, and one more, at most the embedding.
-    Unreduced: gradients of embedding and head (one tensor if tied, made twice) and of a layer. A
-    reduce-scatter copies its bucket; a gradient larger than that goes alone, cast to fp32.
+def forward_backward_items(config: Config, gpus: int) -> dict[str, int]:
+    """The permanent items and the temporaries of a micro-batch.
+
+    Gathered: parameters that are used again within REUSE_DISTANCE, and one more module, at most the
+    embedding. Not yet reduced: the gradients of embedding and head (with tied embeddings, one
+    tensor that exists twice) and of a layer. A reduce-scatter copies its bucket; a gradient larger
+    than the bucket is reduced alone, cast to fp32.
     """
-    shape, width, tokens = shape_of(config), width_of(config), tokens_a_micro_batch(config)
+    shape, width = require_shape(config), parameter_width(config)
+    tokens = tokens_per_micro_batch(config)
     parameters, embedding = count_parameters(shape), shape.vocab * shape.hidden
-    transient = {
+    temporary = {
         "gathered parameters": width * min(parameters, REUSE_DISTANCE + embedding),
         "gradients before they are reduced": width * (2 * embedding + count_layer(shape)),
         "copy of the reduce bucket, fp32": FP32 * max(embedding, min(REDUCE_BUCKET, parameters)),
@@ -258,50 +273,57 @@ def backward(config: Config, gpus: int) -> dict[str, int]:
         "tiles of logits": logits_bytes(shape, width, tokens),
         "gradient of the head, fp32": head_gradient_bytes(shape),
     }
-    slack = {"allocator slack (assumed)": int(SLACK * sum(transient.values()))}
-    return throughout(config, gpus) | transient | slack
+    slack = {"allocator slack (assumed)": int(SLACK * sum(temporary.values()))}
+    return permanent_items(config, gpus) | temporary | slack
 
 
-def stepping(config: Config, gpus: int) -> dict[str, int]:
-    """DeepSpeed flattens a sub-group's gradients into a copy, and AdamW needs a square root of
-    the second moment: two fp32 arrays of the sub-group. Offloaded, both are on the host.
+def optimizer_step_items(config: Config, gpus: int) -> dict[str, int]:
+    """The permanent items and AdamW's temporaries.
+
+    DeepSpeed copies the gradients of a sub-group into one flat tensor, and AdamW needs a square
+    root of the second moment: two fp32 tensors of the sub-group's size, on the host if offloaded.
     """
-    shape = shape_of(config)
-    mine = ceil(count_parameters(shape) / gpus)
-    sub_group = min(mine, SUB_GROUP + ceil(shape.vocab * shape.hidden / gpus))
-    return throughout(config, gpus) | {
+    shape = require_shape(config)
+    shard = ceil(count_parameters(shape) / gpus)
+    sub_group = min(shard, SUB_GROUP + ceil(shape.vocab * shape.hidden / gpus))
+    return permanent_items(config, gpus) | {
         "AdamW's temporaries, fp32": 0 if config.policy.offload_optimizer else 2 * FP32 * sub_group
     }
 
 
 def cards() -> tuple[int, float]:
-    """The GPUs that are here, and the GiB of the first."""
+    """The number of GPUs on this machine, and the GiB of the first one (0.0 without a GPU)."""
     gpus = torch.cuda.device_count()
     return gpus, torch.cuda.get_device_properties(0).total_memory / GIB if gpus else 0.0
 
 
 def describe(config: Config, gpus: int, gib: float) -> str:
-    """Batch arithmetic and memory estimate, for people. gpus: how many are here, each with gib
-    GiB; where none are, cards of 80 GB are assumed.
+    """The batch arithmetic and the memory estimate as text.
+
+    gpus: the number of GPUs on this machine, each with `gib` GiB. Without a GPU, the estimate
+    assumes cards of 80 GB.
     """
-    memory = one_process(config) if is_one_process(config, gpus) else table(config, gpus, gib)
-    return "\n".join([*batches(config), *memory])
+    if is_one_process(config, gpus):
+        memory = describe_one_process(config)
+    else:
+        memory = describe_gpus(config, gpus, gib)
+    return "\n".join([*describe_batches(config), *memory])
 
 
 def is_one_process(config: Config, gpus: int) -> bool:
-    """hf or local is asked for; or no GPU is here and the model is the pocket one, or small."""
+    """Whether the config asks for hf or local; without a GPU, also for pocket and small models."""
     if config.rollout.engine == "hf" or config.policy.backend == "local":
         return True
-    small = config.model.path == "pocket" or count_parameters(shape_of(config)) < SMALL
+    small = config.model.path == "pocket" or count_parameters(require_shape(config)) < SMALL_MODEL
     return gpus == 0 and small
 
 
-def batches(config: Config) -> list[str]:
+def describe_batches(config: Config) -> list[str]:
     rollout, optim = config.rollout, config.optim
     rollouts = rollout.prompts * rollout.group_size
     updates = rollout.prompts // optim.minibatch_prompts * optim.epochs
     return [
-        f"a step: {rollout.prompts} prompts x {rollout.group_size} rollouts = {rollouts:,} "
+        f"each step: {rollout.prompts} prompts x {rollout.group_size} rollouts = {rollouts:,} "
         f"rollouts, at most {rollouts * rollout.max_tokens:,} response tokens",
         f"  in mini-batches of {optim.minibatch_prompts} prompts = "
         f"{optim.minibatch_prompts * rollout.group_size:,} rollouts: {updates} optimizer steps",
@@ -310,64 +332,65 @@ def batches(config: Config) -> list[str]:
     ]
 
 
-def one_process(config: Config) -> list[str]:
-    found = estimate(config)
+def describe_one_process(config: Config) -> list[str]:
+    estimate = estimate_one_process(config)
     sizes = {
-        "policy, fp32 weights, gradients, AdamW moments": found.policy,
-        f"engine, its own {config.policy.dtype} weights": found.engine,
-        "KV cache, at most": found.kv_cache,
-        "activations of a micro-batch, about": found.activations,
-        "head: a chunk's logits, gradient of its weight": found.head,
-        "together": found.total,
+        "policy: fp32 weights, gradients, AdamW's moments": estimate.policy,
+        f"engine: its own {config.policy.dtype} weights": estimate.engine,
+        "KV cache, at most": estimate.kv_cache,
+        "activations of a micro-batch, approximately": estimate.activations,
+        "head: logits of a chunk, gradient of its weight": estimate.head,
+        "total": estimate.total,
     }
     return [
-        f"memory (hf rollouts, local policy, one device, {found.parameters:,} parameters):",
-        *(f"  {item:<47} {size / GIB:9.3f} GiB" for item, size in sizes.items()),
+        f"memory (hf rollouts, local policy, one device, {estimate.parameters:,} parameters):",
+        *(f"  {item:<48} {size / GIB:9.3f} GiB" for item, size in sizes.items()),
     ]
 
 
-def table(config: Config, gpus: int, gib: float) -> list[str]:
-    """A column for each number of GPUs that tensor_parallel divides, an item a line."""
+def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
+    """One line for each item, one column for each number of GPUs that tensor_parallel divides."""
     gib = gib if gpus else CARD_80GB
     split = config.rollout.tensor_parallel
     columns = sorted(n for n in {1, 2, 4, 8, split, gpus} if n and n % split == 0)
-    found = {n: per_gpu(config, n, gib) for n in columns}
-    first = found[columns[0]]
-    here = f"{gpus} here" if gpus else "none here, so 80 GB cards are assumed"
+    estimates = [estimate_per_gpu(config, n, gib) for n in columns]
+    first = estimates[0]
+    machine = f"{gpus} on this machine" if gpus else "none on this machine, assuming 80 GB cards"
+    parameters = count_parameters(require_shape(config))
     lines = [
-        f"memory (vLLM and ZeRO-3, {count_parameters(shape_of(config)):,} parameters), GiB a GPU",
-        f"GPUs: {here}, {gib:.1f} GiB each",
-        row("N, the number of GPUs", columns, "d"),
+        f"memory (vLLM rollouts, ZeRO-3 policy, {parameters:,} parameters), in GiB on each GPU",
+        f"GPUs: {machine}, {gib:.1f} GiB each",
+        format_row("N, the number of GPUs", columns, "d"),
     ]
-    for phase, items in first.phases.items():
-        of_phase = [found[n].phases[phase] for n in columns]
+    for phase in first.phases:
+        by_column = [estimate.phases[phase] for estimate in estimates]
         lines.append(phase)
-        lines += [row(f"  {item}", [part[item] / GIB for part in of_phase]) for item in items]
-        lines.append(row("  together", [sum(part.values()) / GIB for part in of_phase]))
-    lines.append(row("peak", [found[n].peak / GIB for n in columns]))
-    lines += [verdict(config, n, gib) for n in columns]
+        for item in by_column[0]:
+            lines.append(format_row(f"  {item}", [items[item] / GIB for items in by_column]))
+        lines.append(format_row("  total", [sum(items.values()) / GIB for items in by_column]))
+    lines.append(format_row("peak", [estimate.peak / GIB for estimate in estimates]))
+    for n, estimate in zip(columns, estimates, strict=True):
+        lines.append(describe_fit(n, estimate.spare(gib)))
     return [
         *lines,
-        f"KV cache of an engine: {first.sequences:,} sequences of {tokens_a_row(config):,} tokens "
-        f"at once; rollout.max_rows allows {config.rollout.max_rows}",
-        "host memory of the node, GiB:",
-        *(row(f"  {item}", [size / GIB]) for item, size in first.host.items()),
-        row("  together", [sum(first.host.values()) / GIB]),
+        f"KV cache of one engine: {first.sequences:,} sequences of {tokens_per_row(config):,} "
+        f"tokens at a time (rollout.max_rows is {config.rollout.max_rows})",
+        "host memory of the node, in GiB:",
+        *(format_row(f"  {item}", [size / GIB]) for item, size in first.host.items()),
+        format_row("  total", [sum(first.host.values()) / GIB]),
     ]
 
 
-def row(label: str, numbers: list[float] | list[int], kind: str = ".2f") -> str:
+def format_row(label: str, numbers: list[float] | list[int], kind: str = ".2f") -> str:
     return f"{label:<44}" + "".join(f"{number:>9{kind}}" for number in numbers)
 
 
-def verdict(config: Config, gpus: int, gib: float) -> str:
+def describe_fit(gpus: int, spare: float) -> str:
     name = f"{gpus} GPU{'s' if gpus > 1 else ''}"
-    found = per_gpu(config, gpus, gib)
-    spare = found.spare(gib)
     if spare >= 0:
         return f"{name}: fits with {spare:.1f} GiB to spare"
     return (
-        f"{name}: does not fit, {-spare:.1f} GiB short; what helps: more GPUs, "
-        "policy.offload_optimizer=true, a smaller policy.token_budget or "
+        f"{name}: does not fit, short by {-spare:.1f} GiB; to fit, use more GPUs, "
+        "policy.offload_optimizer=true, a smaller policy.token_budget or a smaller "
         "rollout.gpu_memory_utilization"
     )

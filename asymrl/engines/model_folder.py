@@ -1,25 +1,25 @@
-"""A local model folder, looked at before transformers reads it: no pickle, no code, no weights that
-are missing or cut short, no sizes that would fill the memory. Each refusal names the file.
+"""Checks a local model folder before transformers reads it: no pickled weights, no custom code, no
+missing or incomplete weights, no sizes that would fill the memory. Each error names the file.
 
 Knows the files of a Hugging Face folder; loads no model.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from asymrl.errors import UserError, short_repr
+from asymrl.files import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 EMBEDDING = "model.embed_tokens.weight"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-# Far above any model; beyond it transformers would build layers, or tables, until the memory ends.
-MOST = {
+# Far above any model. For larger sizes, transformers would build layers until the memory is full.
+MAX_SIZES = {
     "num_hidden_layers": 10_000,
     "hidden_size": 2**24,
     "intermediate_size": 2**24,
@@ -30,73 +30,64 @@ MOST = {
 }
 
 
-def read_json_object(file: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; {} where there is none."""
-    try:
-        held = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is damaged and cannot be read: {error}") from None
-    if not isinstance(held, dict):
-        raise UserError(f"{file} is damaged: it holds no object")
-    return held
+def read_json_if_present(file: Path) -> dict[str, Any]:
+    """The object in a JSON file, {} if the file does not exist; UserError as in read_json."""
+    return read_json(file) if file.exists() else {}
 
 
-def check_config_files(folder: Path, trusted: bool, pickles: bool) -> None:
-    """UserError for custom code that was not asked for, and for sizes that no model has."""
+def check_config_files(folder: Path, trust_remote_code: bool, allow_pickle: bool) -> None:
+    """UserError for custom code or pickled weights that are not allowed, and for absurd sizes."""
     for name in ("config.json", "tokenizer_config.json"):
-        held = read_json_object(folder / name)
-        if held.get("auto_map") and not trusted:
+        if read_json_if_present(folder / name).get("auto_map") and not trust_remote_code:
             raise UserError(
-                f"{folder / name} names code of its own (auto_map), which is not run unless "
+                f"{folder / name} refers to custom code (auto_map), which only runs with "
                 "model.trust_remote_code=true"
             )
-    config = read_json_object(folder / "config.json")
-    for key, most in MOST.items():
-        given = config.get(key)
-        if given is not None and (type(given) is not int or not 1 <= given <= most):
+    config = read_json_if_present(folder / "config.json")
+    for key, maximum in MAX_SIZES.items():
+        size = config.get(key)
+        if size is not None and (type(size) is not int or not 1 <= size <= maximum):
             raise UserError(
-                f"{folder / 'config.json'}: {key} = {short_repr(given)} must be an integer from 1 "
-                f"to {most}"
+                f"{folder / 'config.json'}: {key} = {short_repr(size)} must be an integer from 1 "
+                f"to {maximum}"
             )
     file = config.get("transformers_weights")
-    if file is not None and not pickles and not str(file).endswith((WEIGHTS, INDEX)):
+    if file is not None and not allow_pickle and not str(file).endswith((WEIGHTS, INDEX)):
         raise UserError(
-            f"{folder / 'config.json'}: transformers_weights = {short_repr(file)}; weights come "
-            f"from {WEIGHTS} only, unless model.allow_pickle=true"
+            f"{folder / 'config.json'}: transformers_weights = {short_repr(file)} must be "
+            f"{WEIGHTS}, unless model.allow_pickle=true"
         )
 
 
 def check_tokenizer_ids(folder: Path) -> None:
-    """UserError for ids that no vocabulary has: its library fills the memory with the gaps between
-    ids, and then ends the process."""
-    model = read_json_object(folder / "tokenizer.json").get("model")
-    tables = {
+    """UserError for token ids that no vocabulary has: the tokenizers library allocates memory for
+    all ids below the largest, until the system kills the process."""
+    model = read_json_if_present(folder / "tokenizer.json").get("model")
+    vocabularies = {
         "tokenizer.json": model.get("vocab") if isinstance(model, dict) else None,
-        "vocab.json": read_json_object(folder / "vocab.json"),
+        "vocab.json": read_json_if_present(folder / "vocab.json"),
     }
-    for name, table in tables.items():
-        ids = table.values() if isinstance(table, dict) else ()
+    for name, vocabulary in vocabularies.items():
+        ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
         largest = max((x for x in ids if type(x) is int), default=0)
-        if largest >= MOST["vocab_size"]:
+        if largest >= MAX_SIZES["vocab_size"]:
             raise UserError(
-                f"{folder / name}: its largest id is {short_repr(largest)}; valid are ids below "
-                f"{MOST['vocab_size']}"
+                f"{folder / name}: the largest token id is {short_repr(largest)}; ids must be "
+                f"below {MAX_SIZES['vocab_size']}"
             )
 
 
-def check_weights(folder: Path, pickles: bool, embedding: tuple[Any, Any]) -> None:
-    """UserError that names the file of weights that is missing, pickled, damaged, or of another
-    model than config.json. embedding: its (vocabulary, width) by that, None where it says none."""
+def check_weights(folder: Path, allow_pickle: bool, embedding: tuple[Any, Any]) -> None:
+    """UserError, with the file, for weights that are missing, pickled, damaged, or do not fit
+    config.json. embedding: (vocabulary, width) by config.json, None where it does not say."""
     if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
-        found = [name for name in PICKLED if (folder / name).exists()]
-        if found and pickles:
+        pickled = [name for name in PICKLED if (folder / name).exists()]
+        if pickled and allow_pickle:
             return
-        if found:
+        if pickled:
             raise UserError(
-                f"{folder} holds {found[0]} and no {WEIGHTS}: reading pickled weights can run "
-                "code; convert them, or model.allow_pickle=true"
+                f"{folder} has {pickled[0]} but no {WEIGHTS}: reading pickled weights can run "
+                "code; convert them to safetensors, or set model.allow_pickle=true"
             )
         raise UserError(f"model folder {folder} has no weights: {WEIGHTS} is missing")
     names = [WEIGHTS] if (folder / WEIGHTS).exists() else shards(folder)
@@ -105,37 +96,40 @@ def check_weights(folder: Path, pickles: bool, embedding: tuple[Any, Any]) -> No
 
 
 def shards(folder: Path) -> list[str]:
-    """The files that the index names, all of them there."""
-    weights = read_json_object(folder / INDEX).get("weight_map")
-    if not isinstance(weights, dict) or not all(isinstance(x, str) for x in weights.values()):
+    """The weight files that the index names. UserError unless all of them exist in the folder."""
+    weight_map = read_json_if_present(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(x, str) for x in weight_map.values()):
         raise UserError(f"{folder / INDEX} is damaged: it has no weight_map of tensors to files")
-    names = sorted(set(weights.values()))
+    names = sorted(set(weight_map.values()))
     for name in names:
         if name != Path(name).name or not name.endswith(".safetensors"):
             raise UserError(
-                f"{folder / INDEX} names {short_repr(name)}, which is no file beside it"
+                f"{folder / INDEX} names {short_repr(name)}, but weights must be .safetensors "
+                "files in the same folder"
             )
         if not (folder / name).is_file():
-            raise UserError(f"{folder / INDEX} names {name}, which is not there")
+            raise UserError(f"{folder / INDEX} names {name}, which does not exist")
     return names
 
 
 def check_shard(file: Path, embedding: tuple[Any, Any]) -> None:
-    """UserError where it is cut short, or holds what are no weights, or those of a model of another
-    size: transformers would make the one of config.json first, and fill the memory with it."""
+    """UserError for a file that is cut short, that holds tensors of other types than floats, or
+    whose embedding has another size than in config.json: transformers would first allocate the
+    latter, and could fill the memory."""
     try:
-        with safe_open(file, framework="pt") as held:
-            for name in held.keys():  # noqa: SIM118
-                if (kind := held.get_slice(name).get_dtype()) not in FLOATS:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if (kind := tensors.get_slice(name).get_dtype()) not in FLOATS:
                     raise UserError(
-                        f"{file}: {name} is of type {kind}; weights are {', '.join(FLOATS)}"
+                        f"{file}: {name} has type {kind}; weights must be one of "
+                        f"{', '.join(FLOATS)}"
                     )
-                shape = tuple(held.get_slice(name).get_shape())
-                as_said = all(x in (None, y) for x, y in zip(embedding, shape, strict=False))
-                if name == EMBEDDING and not as_said:
+                shape = tuple(tensors.get_slice(name).get_shape())
+                fits = all(x in (None, y) for x, y in zip(embedding, shape, strict=False))
+                if name == EMBEDDING and not fits:
                     raise UserError(
-                        f"{file}: {name} is {shape}, and by config.json it is {embedding}: they "
-                        "are not of one model"
+                        f"{file}: {name} has shape {shape}, but config.json says {embedding}: they "
+                        "do not belong to one model"
                     )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{file} is damaged and cannot be read: {error}") from None

@@ -1,8 +1,9 @@
-"""What a policy is, and what all policies share: the wrapper module and the micro-batch layout.
+"""The protocol of a policy, and what local.py and deepspeed.py share: the module that both train,
+the layout of micro-batches, and the totals of the loss metrics.
 
-Knows torch modules and Hugging Face causal LMs; no optimizer, no distribution. Sequences are
-padded on the right: under causal attention padding then changes nothing before it, and no mask is
-needed.
+Knows torch modules and Hugging Face causal LMs; no optimizer algorithm and no distribution.
+Sequences are padded on the right, without a mask: under causal attention, padding changes nothing
+before it.
 """
 
 from __future__ import annotations
@@ -33,47 +34,67 @@ from asymrl.types import (
 
 
 class Policy(Protocol):
-    """The trained model with its optimizer. Every method is collective over the ranks.
+    """The model under training, with its optimizer.
 
-    work: what a token of it costs, for the utilisation of the device.
+    All methods but `save_pretrained` are collective: every rank calls them, in the same order and
+    with the same arguments. Batches live on the CPU and hold all rows; each rank works on a share.
     """
 
     @property
-    def work(self) -> Work: ...
+    def work(self) -> Work:
+        """What one token costs, to compute the utilisation of the devices."""
+        ...
 
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
-        """logprobs (M,) and entropy (M,) of the response tokens, fp32 on the CPU, no gradient."""
+        """Log-probs (M,) and entropy (M,) of the response tokens, in nats.
+
+        Computed without gradient at the rollout temperature; fp32, on the CPU, on every rank.
+        """
         ...
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
-        """One optimizer step; rows that are not live are skipped."""
+        """One optimizer step on the sum of `loss` over micro-batches and ranks.
+
+        Rows without has_gradient get no forward pass; their tokens still count in the metrics. If
+        the loss or a gradient is not finite, weights and moments stay unchanged and
+        UpdateStats.non_finite names it. Wakes a sleeping policy.
+        """
         ...
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights under their Hugging Face names, tied ones once."""
+        """Every parameter once (tied ones too) under its Hugging Face name, in full.
+
+        A yielded tensor is valid until the next one is requested. Works while asleep.
+        """
         ...
 
     def sleep(self) -> None:
-        """Give memory back until the next update; scoring and `named_weights` go on."""
+        """Free device memory until the next update. `score` and `named_weights` still work."""
         ...
 
     def state(self) -> TrainerState | None:
-        """Whole on the first rank, None on the others."""
+        """The state in full on rank 0, None on the other ranks."""
         ...
 
     def load_state(self, state: TrainerState) -> None:
-        """The same state on every rank; it may be of another number of ranks or backend."""
+        """Load the same state on every rank. It may come from another backend or world size.
+
+        UserError if its names or shapes differ from the model's.
+        """
         ...
 
     def save_pretrained(self, folder: Path, state: TrainerState) -> None:
-        """The Hugging Face model folder of a state, without the tokenizer. Not collective."""
+        """Write the weights of `state` as a Hugging Face model folder, without the tokenizer.
+
+        Not collective: rank 0 alone calls it.
+        """
         ...
 
 
 class PolicyModule(nn.Module):
-    """A causal LM as the trainer sees it: token ids in, logprobs and entropy of chosen tokens out.
+    """A causal LM that maps token ids to the log-prob and entropy of chosen tokens.
 
-    Full logits (B, T, V) are never held: the head works on the hidden states of response tokens
+    The full logits (B, T, V) never exist: the head runs on the hidden states of response tokens
     only, in chunks (algo/logprobs.py).
     """
 
@@ -88,12 +109,16 @@ class PolicyModule(nn.Module):
         sequence: Tensor,
         position: Tensor,
         targets: Tensor,
-        before: Mapping[str, Any] | None = None,
+        prefix: Mapping[str, Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """input_ids (B, T); sequence, position (m,): where each target's hidden state is; before:
-        what the backbone is told of tokens before the first (prompts.py)."""
+        """input_ids (B, T), targets (m,) -> log-probs (m,) and entropy (m,), in nats.
+
+        sequence, position (m,): indices into (B, T) of the hidden state that predicts each target.
+        prefix: keyword arguments for the backbone if input_ids continue shared prompts
+        (shared_prefix.prefix_inputs).
+        """
         backbone = self.model.get_decoder()
-        hidden = backbone(input_ids=input_ids, **(before or {"use_cache": False})).last_hidden_state
+        hidden = backbone(input_ids=input_ids, **(prefix or {"use_cache": False})).last_hidden_state
         return self.head(hidden[sequence, position], targets)
 
     def named_hf_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -101,7 +126,7 @@ class PolicyModule(nn.Module):
 
 
 class Head(nn.Module):
-    """The LM head, chunked: hidden (m, D), targets (m,) -> logprobs (m,), entropy (m,)."""
+    """The LM head in chunks: hidden (m, D), targets (m,) -> log-probs (m,), entropy (m,)."""
 
     def __init__(self, linear: Any, temperature: float) -> None:
         super().__init__()
@@ -111,19 +136,64 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         weight, device = self.linear.weight, hidden.device.type
-        if torch.is_autocast_enabled(device):  # as autocast does it for a linear layer
+        if torch.is_autocast_enabled(device):  # cast as autocast casts the inputs of nn.Linear
             dtype = torch.get_autocast_dtype(device)
             hidden, weight = hidden.to(dtype), weight.to(dtype)
         return logprobs_and_entropy(hidden, weight, targets, temperature=self.temperature)
 
 
+def make_module(model: Any, temperature: float, gradient_checkpointing: bool) -> PolicyModule:
+    """The module to train: in training mode, without dropout, so that the ratio of an unchanged
+    policy to itself is 1; gradient_checkpointing: layers recompute their activations."""
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        rates = [name for name in vars(module) if name == "p" or "dropout" in name]
+        for name in rates:
+            if isinstance(getattr(module, name), float):
+                setattr(module, name, 0.0)
+    return PolicyModule(model.train(), temperature)
+
+
+@torch.no_grad()
+def check_linear_head(module: PolicyModule) -> None:
+    """UserError for a model that does more to its logits than a linear head does, because
+    `Head` would give other log-probs than the model."""
+    model, device = module.model, module.model.device
+    ids = torch.arange(4, 12, device=device)[None] % model.config.vocab_size
+    positions = torch.arange(7, device=device)
+    ours, _ = module(ids[:, :-1], torch.zeros_like(positions), positions, ids[0, 1:])
+    logits = model(input_ids=ids[:, :-1]).logits[0].float() / module.head.temperature
+    theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+    tolerance = 0.1 if model.dtype == torch.bfloat16 else 1e-3  # the model rounds its logits
+    if not torch.allclose(ours.float(), theirs, atol=tolerance, rtol=tolerance):
+        raise UserError(
+            f"{model.config.model_type} models are not supported: they change the logits after "
+            "the linear head, for example by soft-capping or scaling"
+        )
+
+
+def init_adamw_state(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Set step and moments to 0 before the first step, so that a state is always complete.
+
+    As AdamW itself does, keeps the step on the parameter's device if fused, on the CPU otherwise.
+    """
+    for parameter in parameters:
+        device = parameter.device if optimizer.defaults.get("fused") else "cpu"
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+
+
 @frozen
 class MicroBatch:
-    """Some rows of a batch as one padded forward pass.
+    """B rows of a batch in one padded forward pass, with their m response tokens.
 
-    rows: which; input_ids (B, T), right-padded, without each row's last token; tokens (m,): the
-    rows' places in the flat (M,) axis; sequence, position (m,): the hidden state that predicts
-    each; targets (m,).
+    rows: indices of the rows. input_ids (B, T): padded on the right, without each row's last token.
+    tokens (m,): indices into the batch's flat (M,) axis. sequence, position (m,): where in (B, T)
+    the hidden state that predicts each token is. targets (m,): the token ids.
     """
 
     rows: Sequence[int]
@@ -134,153 +204,191 @@ class MicroBatch:
     targets: Tensor
 
 
-def micro_batch(batch: Tokens, rows: Sequence[int], *, responses_only: bool = False) -> MicroBatch:
-    """responses_only: each row from the last token of its prompt on."""
+def make_micro_batch(
+    batch: Tokens, rows: Sequence[int], *, responses_only: bool = False
+) -> MicroBatch:
+    """responses_only: start each row at the last token of its prompt."""
     lengths = response_lengths(batch)
-    first = lengths.cumsum(0) - lengths
-    chosen = torch.tensor(rows)
-    starts = batch.prompt_lengths[chosen] - 1
-    begins = starts if responses_only else torch.zeros_like(starts)
-    texts = [batch.sequences[r][begin:-1] for r, begin in zip(rows, begins.tolist(), strict=True)]
-    input_ids = torch.zeros(len(rows), max(map(len, texts)), dtype=torch.long)
-    for b, text in enumerate(texts):
-        input_ids[b, : len(text)] = torch.tensor(text)
-    counts = lengths[chosen]
+    first_token = lengths.cumsum(0) - lengths
+    index = torch.tensor(rows)
+    prompt_ends = batch.prompt_lengths[index] - 1
+    starts = prompt_ends if responses_only else torch.zeros_like(prompt_ends)
+    inputs = [batch.sequences[r][start:-1] for r, start in zip(rows, starts.tolist(), strict=True)]
+    input_ids = torch.zeros(len(rows), max(map(len, inputs)), dtype=torch.long)
+    for b, ids in enumerate(inputs):
+        input_ids[b, : len(ids)] = torch.tensor(ids)
+    counts = lengths[index]
     offset = torch.arange(int(counts.sum())) - torch.repeat_interleave(
         counts.cumsum(0) - counts, counts
     )
-    tokens = torch.repeat_interleave(first[chosen], counts) + offset
+    tokens = torch.repeat_interleave(first_token[index], counts) + offset
     return MicroBatch(
         rows=rows,
         input_ids=input_ids,
         tokens=tokens,
         sequence=torch.repeat_interleave(torch.arange(len(rows)), counts),
-        position=torch.repeat_interleave(starts - begins, counts) + offset,
+        position=torch.repeat_interleave(prompt_ends - starts, counts) + offset,
         targets=batch.targets[tokens],
     )
 
 
-def run(
-    module: nn.Module, micro: MicroBatch, device: Any, before: Mapping[str, Any] | None = None
+def forward_micro_batch(
+    module: nn.Module, micro: MicroBatch, device: Any, prefix: Mapping[str, Any] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """logprobs (m,) and entropy (m,) of a micro-batch, on `device`."""
-    parts = (micro.input_ids, micro.sequence, micro.position, micro.targets)
-    return module(*(onto(part, device) for part in parts), *([before] if before else []))
+    """Log-probs (m,) and entropy (m,) of a micro-batch, on `device`; prefix as in PolicyModule."""
+    tensors = (micro.input_ids, micro.sequence, micro.position, micro.targets)
+    return module(*(to_device(t, device) for t in tensors), *([prefix] if prefix else []))
 
 
-def onto(tensor: Tensor, device: Any) -> Tensor:
-    """A copy on `device` that the host does not wait for; from pinned memory, without which it
-    would wait for all that the device still has to do."""
+def to_device(tensor: Tensor, device: Any) -> Tensor:
+    """Copy to `device` without making the host wait. The copy starts from pinned memory, because
+    a copy from ordinary memory waits for everything that the device still has to do."""
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
-def laid_out(parts: Sequence[tuple[Tensor, Tensor]], length: int) -> Tensor:
-    """(2, length) on the CPU of parts (tokens (m,) on the CPU, values (2, m) on any device), 0
-    where there is none. Waits for the device once, at the end."""
-    whole = torch.zeros(2, length)
+def to_flat(parts: Sequence[tuple[Tensor, Tensor]], length: int) -> Tensor:
+    """Assemble (2, length) on the CPU from parts (tokens (m,), values (2, m)); 0 elsewhere.
+
+    tokens are indices on the CPU, values may be on any device. Waits for the device once.
+    """
+    flat = torch.zeros(2, length)
     if not parts:
-        return whole
-    places = torch.cat([tokens for tokens, _ in parts])
-    values = torch.cat([values for _, values in parts], dim=1).float().cpu()
-    whole[:, places] = values
-    return whole
+        return flat
+    tokens = torch.cat([tokens for tokens, _ in parts])
+    flat[:, tokens] = torch.cat([values for _, values in parts], dim=1).float().cpu()
+    return flat
 
 
-def loss_inputs(batch: Batch, micro: MicroBatch, logprobs: Tensor, entropy: Tensor) -> LossInputs:
-    """The micro-batch's share of the batch, beside what the policy now says of it."""
-    device, tokens = logprobs.device, micro.tokens
+def loss_inputs(batch: Batch, tokens: Tensor, logprobs: Tensor, entropy: Tensor) -> LossInputs:
+    """Select `tokens` (m,) from the batch, and add the policy's current log-probs and entropy
+    (m,) of them; on the device of the latter."""
+    device = logprobs.device
     return LossInputs(
         logprobs=logprobs,
         entropy=entropy,
-        old_logprobs=onto(batch.old_logprobs[tokens], device),
-        advantages=onto(batch.advantages[tokens], device),
-        loss_mask=onto(batch.loss_mask[tokens], device),
-        row=onto(batch.row[tokens], device),
-        group=onto(batch.group, device),
-        accuracy_bin=onto(batch.accuracy_bin, device),
-        loss_denominators=onto(batch.loss_denominators[tokens], device),
+        old_logprobs=to_device(batch.old_logprobs[tokens], device),
+        advantages=to_device(batch.advantages[tokens], device),
+        loss_mask=to_device(batch.loss_mask[tokens], device),
+        row=to_device(batch.row[tokens], device),
+        group=to_device(batch.group, device),
+        accuracy_bin=to_device(batch.accuracy_bin, device),
+        loss_denominators=to_device(batch.loss_denominators[tokens], device),
+    )
+
+
+def empty_loss_inputs(batch: Batch, device: Any) -> LossInputs:
+    """Loss inputs of no tokens: the loss of them has every metric, with the value 0."""
+    empty = torch.zeros(0, device=device)
+    return loss_inputs(batch, torch.zeros(0, dtype=torch.long), empty, empty)
+
+
+def make_update_stats(
+    minibatch: Batch,
+    totals: Totals,
+    *,
+    grad_norm: float,
+    lr: float,
+    updates: int,
+    non_finite: str | None,
+) -> UpdateStats:
+    """The stats of an update from its totals, over trained and skipped rows."""
+    trained = minibatch.has_gradient
+    return UpdateStats(
+        metrics=totals.metrics(minibatch.loss_mask[~trained[minibatch.row]].sum().item()),
+        by_accuracy_bin=totals.by_accuracy_bin,
+        grad_norm=grad_norm,
+        lr=lr,
+        updates=updates,
+        skipped_rows=int((~trained).sum()),
+        non_finite=non_finite,
     )
 
 
 def save_model(model: Any, weights: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> None:
-    """A Hugging Face folder with these weights in this dtype; the model gives its configs."""
+    """Write a Hugging Face folder: these weights in this dtype, and the model's configs."""
     model.save_pretrained(folder, state_dict={n: t.to(dtype) for n, t in weights.items()})
 
 
-def check_same_parameters(state: TrainerState, own: Mapping[str, tuple[int, ...]]) -> None:
-    """A state is of this model if every part has just its parameters, in their shapes."""
+def check_same_parameters(state: TrainerState, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """UserError unless every part of the state has exactly the model's parameters.
+
+    shapes: name -> shape of the model's parameters.
+    """
     for section in ("weights", "exp_avg", "exp_avg_sq"):
-        held = getattr(state, section)
-        for name in sorted(held.keys() | own.keys()):
-            mine = own.get(name)
-            theirs = tuple(held[name].shape) if name in held else None
-            if mine != theirs:
+        tensors = getattr(state, section)
+        for name in sorted(tensors.keys() | shapes.keys()):
+            expected = shapes.get(name)
+            actual = tuple(tensors[name].shape) if name in tensors else None
+            if actual != expected:
+                ours, theirs = ("absent" if x is None else f"{x}" for x in (expected, actual))
                 raise UserError(
-                    f"the checkpoint is of another model: {section} of {name} has shape {theirs} "
-                    f"there and {mine} in this model"
+                    f"the checkpoint is from another model: the shape of {name} in {section} is "
+                    f"{theirs} in the checkpoint and {ours} in this model"
                 )
 
 
 class Totals:
     """Sums, counts and maxima of the loss metrics over the micro-batches of one mini-batch.
 
-    They stay where the loss made them, in fp64, so that `add` never waits for the device. All
-    outputs that are added have the same names.
+    They stay on the device, in fp64, so that `add` never waits for it. All outputs that are added
+    must have the same metric names.
     """
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        self._peaks: list[str] = []
-        self._cells: dict[str, int] = {}
+        self._metrics: list[str] = []
+        self._maxima_names: list[str] = []
+        self._bins: dict[str, int] = {}
         self._sums: Tensor | None = None
         self._maxima: Tensor | None = None
 
     def add(self, outputs: LossOutputs) -> None:
-        self._names, self._peaks = list(outputs.metrics), list(outputs.maxima)
-        self._cells = {name: len(sums) for name, sums in outputs.by_accuracy_bin.items()}
-        pairs = [part for pair in outputs.metrics.values() for part in pair]
+        self._metrics, self._maxima_names = list(outputs.metrics), list(outputs.maxima)
+        self._bins = {name: len(sums) for name, sums in outputs.by_accuracy_bin.items()}
+        pairs = [number for pair in outputs.metrics.values() for number in pair]
         sums = [outputs.loss.detach(), *pairs, *outputs.by_accuracy_bin.values()]
-        self._sum(torch.cat([part.double().reshape(-1) for part in sums]))
+        self._add_sums(torch.cat([part.double().reshape(-1) for part in sums]))
         if outputs.maxima:
-            self._raise_to(torch.stack([peak.double() for peak in outputs.maxima.values()]))
+            self._take_maxima(torch.stack([x.double() for x in outputs.maxima.values()]))
 
-    def _sum(self, sums: Tensor) -> None:
+    def _add_sums(self, sums: Tensor) -> None:
         self._sums = sums if self._sums is None else self._sums + sums
 
-    def _raise_to(self, maxima: Tensor) -> None:
+    def _take_maxima(self, maxima: Tensor) -> None:
         self._maxima = maxima if self._maxima is None else torch.maximum(self._maxima, maxima)
 
     def fetch(self) -> Totals:
-        """On the CPU, as other ranks can take it. Waits for the device."""
-        assert self._sums is not None, "something was added"
+        """Move to the CPU, so that other ranks can receive it. Waits for the device."""
+        assert self._sums is not None, "call add first"
         self._sums = self._sums.cpu()
         self._maxima = None if self._maxima is None else self._maxima.cpu()
         return self
 
     @staticmethod
     def merge(of_ranks: Sequence[Totals]) -> Totals:
-        """Exact means over the whole mini-batch: sums and counts add up over its parts."""
-        whole = Totals()
+        """Totals over all ranks; the means are exact, because sums and counts add up."""
+        merged = Totals()
         for part in of_ranks:
-            whole._names, whole._peaks, whole._cells = part._names, part._peaks, part._cells
-            assert part._sums is not None, "something was added"
-            whole._sum(part._sums)
+            merged._metrics, merged._maxima_names = part._metrics, part._maxima_names
+            merged._bins = part._bins
+            assert part._sums is not None, "call add first"
+            merged._add_sums(part._sums)
             if part._maxima is not None:
-                whole._raise_to(part._maxima)
-        return whole
+                merged._take_maxima(part._maxima)
+        return merged
 
     def metrics(self, skipped_tokens: float) -> dict[str, float]:
-        """Skipped rows have advantage 0: they add nothing to a sum, their tokens to its count."""
-        loss, *sums = self._numbers()
-        pairs = zip(sums[::2], sums[1::2], strict=False)  # and after the pairs, the cells
+        """Loss, means and maxima. Skipped rows have advantage 0: they add nothing to the sums,
+        and `skipped_tokens` to the counts."""
+        loss, *numbers = self._numbers()
+        pairs = zip(numbers[::2], numbers[1::2], strict=False)  # the accuracy bins follow
         means = {
             name: total / max(count + skipped_tokens, 1.0)
-            for name, (total, count) in zip(self._names, pairs, strict=False)
+            for name, (total, count) in zip(self._metrics, pairs, strict=False)
         }
         maxima = [] if self._maxima is None else self._maxima.tolist()
-        return {"loss/total": loss, **means, **dict(zip(self._peaks, maxima, strict=True))}
+        return {"loss/total": loss, **means, **dict(zip(self._maxima_names, maxima, strict=True))}
 
     @property
     def loss(self) -> float:
@@ -288,68 +396,28 @@ class Totals:
 
     @property
     def by_accuracy_bin(self) -> dict[str, list[float]]:
-        numbers = iter(self._numbers()[1 + 2 * len(self._names) :])
-        return {name: list(islice(numbers, length)) for name, length in self._cells.items()}
+        numbers = iter(self._numbers()[1 + 2 * len(self._metrics) :])
+        return {name: list(islice(numbers, length)) for name, length in self._bins.items()}
 
     def _numbers(self) -> list[float]:
-        """The loss; sum and count of each metric; the cells of each name."""
-        assert self._sums is not None, "something was added"
+        """The loss, then sum and count of each metric, then the bins of each binned metric."""
+        assert self._sums is not None, "call add first"
         return self._sums.tolist()
 
 
 def non_finite(totals: Totals, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:
-    """What makes an update impossible: the loss, or the gradients that hold infinities or NaN."""
+    """Names the loss, or the first gradient, that holds infinities or NaN; None if all is finite.
+
+    gradients: (parameter name, gradient), None where there is no gradient.
+    """
     if not math.isfinite(totals.loss):
         return f"the loss ({totals.loss})"
-    held = [(name, gradient) for name, gradient in gradients if gradient is not None]
-    if not held:
+    present = [(name, gradient) for name, gradient in gradients if gradient is not None]
+    if not present:
         return None
-    finite = torch.stack([gradient.isfinite().all() for _, gradient in held]).tolist()
-    bad = [name for (name, _), good in zip(held, finite, strict=True) if not good]
+    finite = torch.stack([gradient.isfinite().all() for _, gradient in present]).tolist()
+    bad = [name for (name, _), is_finite in zip(present, finite, strict=True) if not is_finite]
     if not bad:
         return None
     others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
     return f"the gradient of {bad[0]}{others}"
-
-
-def no_tokens(batch: Batch, device: Any) -> LossInputs:
-    """Of an empty micro-batch: a loss of it has all its metrics, at zero."""
-    empty = torch.zeros(0, device=device)
-    rows = torch.zeros(0, dtype=torch.long, device=device)
-    return LossInputs(
-        logprobs=empty,
-        entropy=empty,
-        old_logprobs=empty,
-        advantages=empty,
-        loss_mask=empty,
-        row=rows,
-        group=onto(batch.group, device),
-        accuracy_bin=onto(batch.accuracy_bin, device),
-        loss_denominators=empty,
-    )
-
-
-def without_dropout(model: Any) -> None:
-    """The ratio of a fresh policy to itself is 1: so no noise, neither in scores nor updates."""
-    for module in model.modules():
-        rates = [name for name in vars(module) if name == "p" or "dropout" in name]
-        for name in rates:
-            if isinstance(getattr(module, name), float):
-                setattr(module, name, 0.0)
-
-
-@torch.no_grad()
-def check_head(module: PolicyModule) -> None:
-    """Some models do more to their logits than a linear head does; their numbers would be wrong."""
-    model, device = module.model, module.model.device
-    ids = torch.arange(4, 12, device=device)[None] % model.config.vocab_size
-    places = torch.arange(7, device=device)
-    mine, _ = module(ids[:, :-1], torch.zeros_like(places), places, ids[0, 1:])
-    logits = model(input_ids=ids[:, :-1]).logits[0].float() / module.head.temperature
-    theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
-    rounding = 0.1 if model.dtype == torch.bfloat16 else 1e-3  # their logits are rounded to it
-    if not torch.allclose(mine.float(), theirs, atol=rounding, rtol=rounding):
-        raise UserError(
-            f"{model.config.model_type} models do more to their logits than a linear head "
-            "(soft-capping or scaling, say), which is not supported"
-        )

@@ -1,7 +1,6 @@
-"""A local folder or a Hugging Face id -> tokenizer, causal LM, stop ids.
+"""Loads the tokenizer, causal LM and stop ids of a local folder or a Hugging Face id.
 
-Knows transformers; nothing of training. What a base config says of the model's shape is checked
-against the model's own config here.
+Also checks `model.shape` against the model's own config. Knows transformers; nothing of training.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from asymrl.engines import model_folder
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 
 POCKET = "pocket"
-# What transformers raises for a folder that it cannot make sense of.
-BROKEN = (
+# What transformers raises for a folder that it cannot read.
+LOAD_ERRORS = (
     OSError,
     ValueError,
     TypeError,
@@ -41,60 +40,65 @@ BROKEN = (
     UnpicklingError,
     StrictDataclassError,
 )
-transformers_logging.disable_progress_bar()  # its bars and the live progress line do not mix
+transformers_logging.disable_progress_bar()  # its bars would garble the live progress line
 
 
 def set_threads(threads: int) -> None:
-    """CPU threads; 0 leaves torch's own choice."""
+    """Set the number of CPU threads of torch; 0 keeps torch's default."""
     if threads:
         torch.set_num_threads(threads)
 
 
 def locate(path: str) -> str:
-    """`pocket` is the project's own small policy, made on first use; all else stays as it is."""
+    """The path to load: that of the pocket policy, trained on first use, for `pocket`; otherwise
+    the given path."""
     return str(pocket.ready() / "policy") if path == POCKET else path
 
 
 def load_tokenizer(model: ModelConfig) -> Any:
-    """UserError where it has ids that the model has no embedding for."""
+    """The model's tokenizer. UserError if it has ids for which the model has no embedding."""
     folder = Path(locate(model.path))
     if folder.is_dir():
         model_folder.check_tokenizer_ids(folder)
     tokenizer = from_hub(AutoTokenizer.from_pretrained, model)
-    rows = vocabulary(model)
+    size = vocabulary_size(model)
     highest = max(tokenizer.get_vocab().values(), default=-1)
-    if rows is not None and highest >= rows:
+    if size is not None and highest >= size:
         raise UserError(
-            f"{model.path}: its tokenizer has ids up to {highest}, and its config.json a "
-            f"vocabulary of {rows}: they are not of one model"
+            f"{model.path}: the tokenizer has ids up to {highest}, but the model's vocabulary size "
+            f"is {size}: they do not belong together"
         )
     return tokenizer
 
 
-def vocabulary(model: ModelConfig) -> int | None:
-    """Rows of the model's embedding; None: its config does not say."""
-    return whole_number(from_hub(AutoConfig.from_pretrained, model), "vocab_size", model)
+def vocabulary_size(model: ModelConfig) -> int | None:
+    """Rows of the model's embedding by its config; None if the config does not say."""
+    return positive_int(from_hub(AutoConfig.from_pretrained, model), "vocab_size", model)
 
 
-def whole_number(config: Any, key: str, model: ModelConfig) -> int | None:
-    given = getattr(config.get_text_config(), key, None)
-    if given is not None and (type(given) is not int or given < 1):
+def positive_int(config: Any, key: str, model: ModelConfig) -> int | None:
+    """config.key, None if absent. UserError unless it is a positive integer."""
+    value = getattr(config.get_text_config(), key, None)
+    if value is not None and (type(value) is not int or value < 1):
         raise UserError(
-            f"{model.path}: {key} of its config.json is {short_repr(given)}, not a number"
+            f"{model.path}: {key} in config.json must be a positive integer (got "
+            f"{short_repr(value)})"
         )
-    return given
+    return value
 
 
 def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None) -> Any:
-    """The causal LM in eval mode, by default on the GPU where there is one. Every weight is read:
-    one that is not there would be drawn at random."""
+    """The causal LM in eval mode; device: by default the GPU if there is one, otherwise the CPU.
+
+    UserError for a model without one of its weights, which transformers would initialise randomly.
+    """
     if model.shape:
         check_shape(model.shape, from_hub(AutoConfig.from_pretrained, model), model.path)
     print(f"loading {model.path}", flush=True)
     folder = Path(locate(model.path))
     if folder.is_dir():
         config = from_hub(AutoConfig.from_pretrained, model)
-        embedding = (vocabulary(model), whole_number(config, "hidden_size", model))
+        embedding = (vocabulary_size(model), positive_int(config, "hidden_size", model))
         model_folder.check_weights(folder, model.allow_pickle, embedding)
     loaded, report = from_hub(
         AutoModelForCausalLM.from_pretrained,
@@ -106,11 +110,11 @@ def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None
     )
     if missing := sorted(report["missing_keys"]):
         raise UserError(
-            f"the weights of {model.path} are not whole: {missing[0]} is missing, and "
-            f"{len(missing) - 1} more"
+            f"the weights of {model.path} are incomplete: {missing[0]} and {len(missing) - 1} "
+            "others are missing"
         )
     if extra := sorted(report["unexpected_keys"]):
-        print(f"note: {model.path} holds {len(extra)} unused tensors, such as {extra[0]}")
+        print(f"note: {model.path} has {len(extra)} unused tensors, such as {extra[0]}")
     return loaded.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -120,13 +124,15 @@ def default_dtype() -> torch.dtype:
 
 
 def from_hub(load: Any, model: ModelConfig, **kwargs: Any) -> Any:
-    """What `load` makes of the model's path; UserError for all that it cannot."""
+    """load(path, ...) of the model. UserError for a path that transformers cannot load."""
     located = locate(model.path)
     local = Path(located).is_dir()
     if local:
         model_folder.check_config_files(Path(located), model.trust_remote_code, model.allow_pickle)
-    elif located.startswith(("/", ".", "~")):  # no id of the hub does
-        raise UserError(f"model folder {located} does not exist; valid is a folder or a hub id")
+    elif located.startswith(("/", ".", "~")):  # cannot be a hub id
+        raise UserError(
+            f"model folder {located} does not exist; model.path must be a folder or a hub id"
+        )
     else:
         hub.go_offline_if_unreachable()
     kwargs |= {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
@@ -134,30 +140,32 @@ def from_hub(load: Any, model: ModelConfig, **kwargs: Any) -> Any:
         with ExitStack() as stack:
             stack.push(rust_error_to_value_error)
             return load(located, **kwargs)
-    except BROKEN as error:
-        cause = " ".join(str(error).split()) or type(error).__name__  # hints may be on two lines
+    except LOAD_ERRORS as error:
+        cause = (
+            " ".join(str(error).split()) or type(error).__name__
+        )  # on one line, to find the hints
     hint = next((hint for part, hint in HINTS.items() if part in cause), "")
     if local:
         raise UserError(f"model folder {located} cannot be loaded: {one_line(cause)}{hint}")
     raise UserError(
-        f"model {model.path!r} is neither a local folder nor a model that the Hugging Face hub "
-        f"gave ({one_line(cause)}){hint}"
+        f"model {model.path!r} is neither a local folder nor a model on the Hugging Face hub "
+        f"({one_line(cause)}){hint}"
     )
 
 
-# Part of what transformers says -> which setting it is about here.
+# Part of an error of transformers -> the setting that solves it.
 HINTS = {
-    "trust_remote_code": "; model.trust_remote_code=true runs the code that it brings along",
+    "trust_remote_code": "; model.trust_remote_code=true runs the model's own code",
     "and thus cannot be loaded with `safetensors`": "; model.allow_pickle=true reads pickled "
     "weights, which can run code",
 }
 
 
 def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
-    """model.shape is what dry runs reckon with, so it has to be the model's own."""
+    """UserError unless `model.shape`, with which dry runs calculate, equals the model's config."""
     heads = getattr(config, "num_attention_heads", None)
     hidden = getattr(config, "hidden_size", None)
-    own = {
+    actual = {
         "layers": getattr(config, "num_hidden_layers", None),
         "hidden": hidden,
         "intermediate": getattr(config, "intermediate_size", None),
@@ -168,71 +176,74 @@ def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
         "tied": getattr(config, "tie_word_embeddings", None),
     }
     for name, stated in shape.model_dump().items():
-        if stated != own[name]:
-            raise UserError(f"model.shape.{name} = {stated}, but {path} has {own[name]}")
+        if stated != actual[name]:
+            raise UserError(f"model.shape.{name} = {stated}, but {path} has {actual[name]}")
 
 
 def positions(model: ModelConfig) -> int | None:
-    """Tokens that a prompt and its response may have together; None: the model does not say."""
+    """The maximum length of prompt and response together; None if the config does not say."""
     config = from_hub(AutoConfig.from_pretrained, model)
-    return whole_number(config, "max_position_embeddings", model)
+    return positive_int(config, "max_position_embeddings", model)
 
 
 def check_positions(model: ModelConfig, tokens: int) -> None:
-    """Beyond the positions that a model was made for its log-probs mean nothing."""
-    most = positions(model)
-    if most is not None and tokens > most:
+    """UserError if `tokens`, prompt and response, exceed the model's positions: it was not trained
+    beyond them."""
+    maximum = positions(model)
+    if maximum is not None and tokens > maximum:
         raise UserError(
-            f"the longest prompt with rollout.max_tokens (or eval.max_tokens) needs {tokens} "
-            f"tokens, and {model.path} has positions for {most}: lower them, or "
+            f"the longest prompt plus rollout.max_tokens (or eval.max_tokens) needs {tokens} "
+            f"tokens, but {model.path} supports {maximum}: lower max_tokens or "
             "data.max_prompt_tokens"
         )
 
 
 def template_digest(tokenizer: Any) -> str:
-    """By which a chat template is known again."""
+    """Identifies the tokenizer's chat template: 64 bits of its SHA-256, in hex."""
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16]
 
 
 def stop_ids(model: ModelConfig, tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:
-    """All ids that end a response: the model's, the tokenizer's, and the tokens named in `stop`."""
-    configured = defaults(model).eos_token_id
-    ids = [*configured] if isinstance(configured, list) else [configured]
+    """All token ids that end a response, sorted: those of the model, the tokenizer and `stop`.
+
+    stop: tokens as text. UserError for an unknown token, an invalid id, or no id at all.
+    """
+    eos = load_generation_config(model).eos_token_id
+    ids = [*eos] if isinstance(eos, list) else [eos]
     ids.append(tokenizer.eos_token_id)
-    words = tokenizer.get_vocab()
-    for text in stop:
-        if text not in words:
+    vocabulary = tokenizer.get_vocab()
+    for token in stop:
+        if token not in vocabulary:
             raise UserError(
-                f"rollout.stop: {short_repr(text)} is not a token of this model's tokenizer"
+                f"rollout.stop: {short_repr(token)} is not a token of this model's tokenizer"
             )
-        ids.append(words[text])
-    ids = [one for one in ids if one is not None]
+        ids.append(vocabulary[token])
+    ids = [i for i in ids if i is not None]
     if not ids:
         raise UserError(f"{model.path} has no stop token; name one in rollout.stop")
-    rows = vocabulary(model)
-    for one in ids:
-        if type(one) is not int or one < 0 or (rows is not None and one >= rows):
+    size = vocabulary_size(model)
+    for i in ids:
+        if type(i) is not int or i < 0 or (size is not None and i >= size):
             raise UserError(
-                f"{model.path}: stop token {short_repr(one)} is not a token id below its "
-                f"vocabulary size, {rows}"
+                f"{model.path}: stop token {short_repr(i)} is not a token id below the vocabulary "
+                f"size {size}"
             )
     return tuple(sorted(set(ids)))
 
 
-def defaults(model: ModelConfig) -> GenerationConfig:
-    """generation_config.json; of a model without one, what its config.json implies. A broken one
-    is refused, since it would silently lose stop tokens."""
+def load_generation_config(model: ModelConfig) -> GenerationConfig:
+    """generation_config.json, or what config.json implies if that file does not exist.
+
+    UserError for a damaged file: ignoring it would silently lose stop tokens.
+    """
     config, folder = from_hub(AutoConfig.from_pretrained, model), Path(locate(model.path))
     if folder.is_dir():
         if (folder / "generation_config.json").exists():
-            return from_hub(generation_config, model)
+            # GenerationConfig knows no trust_remote_code
+            return from_hub(lambda path, **_: GenerationConfig.from_pretrained(path), model)
         return GenerationConfig.from_model_config(config)
     hub.go_offline_if_unreachable()
     try:
         return GenerationConfig.from_pretrained(model.path, revision=model.revision or "main")
-    except OSError:  # a model without a file of its own for them
+    except OSError:  # the model has no generation_config.json
         return GenerationConfig.from_model_config(config)
-
-
-def generation_config(folder: str, **_: Any) -> GenerationConfig:
-    return GenerationConfig.from_pretrained(folder)

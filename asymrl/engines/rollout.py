@@ -1,13 +1,12 @@
-"""What a rollout engine is: prompts in, sampled responses out, weights on request.
+"""The protocol of a rollout engine: it takes prompts and returns sampled responses.
 
-Knows no particular engine. Seeds: sample i of draw j at step s reads one stream of uniforms that
-is derived from (run seed, s, j, i) alone.
+Knows no concrete engine (hf.py, vllm.py and scripted.py are the engines) and nothing of training.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,14 +16,15 @@ from torch import Tensor
 from asymrl.errors import UserError
 from asymrl.types import Request, Rollout, Sampling, derive_seed
 
-FINGERPRINT_PART = 2**24
+FINGERPRINT_CHUNK = 2**24  # entries of a tensor that `fingerprint` converts to fp64 at a time
 
 
 class RolloutEngine(Protocol):
-    """Generates with the weights it was last given; without any, it refuses.
+    """Samples responses with the weights that it received last; it needs them before it generates.
 
-    exact_logprobs: its logprobs and entropy equal the policy's own forward pass to fp32 rounding,
-    so that no score pass is needed. weight_dtype: what weights become when they are loaded.
+    weight_dtype: the dtype to which the engine converts the weights it receives. exact_logprobs:
+    True if its log-probs and entropy equal the policy's own forward pass up to fp32 rounding, so
+    that the trainer can skip the score pass.
     """
 
     @property
@@ -34,39 +34,74 @@ class RolloutEngine(Protocol):
     def exact_logprobs(self) -> bool: ...
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
-        """Every sample of every request once, in the order they finish."""
+        """Yield every sample of every request exactly once, in the order in which they finish.
+
+        The tokens depend on the requests' seeds; each engine's module says on what else. Collective
+        over the ranks of one tensor-parallel engine, which pass equal requests.
+        """
         ...
 
     def load_weights(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        """Take all of the policy's weights, under their Hugging Face names, and be ready to
-        generate: an engine that sleeps wakes here. Collective over the ranks, as `named` is."""
+        """Replace all weights and get ready to generate; a sleeping engine wakes up.
+
+        named: every parameter of the policy under its Hugging Face name (Policy.named_weights).
+        Collective over all ranks, because advancing `named` is.
+        """
         ...
 
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
-        """`fingerprint` of the named weights, as the engine computes with them now."""
+        """name -> `fingerprint` of that weight as the engine computes with it now."""
         ...
 
     def sleep(self) -> None:
-        """Give memory back while the policy updates; the weights may be lost."""
+        """Free memory while the policy updates. The engine may drop its weights, so the next call
+        is `load_weights`."""
         ...
 
 
+def make_rollout(
+    request: Request,
+    sample: int,
+    token_ids: Sequence[int],
+    sampling: Sampling,
+    decode: Callable[[Sequence[int]], str],
+    *,
+    logprobs: Sequence[float],
+    entropy: Sequence[float] | None = None,
+) -> Rollout:
+    """The Rollout of sampled tokens: truncated unless the last one is a stop token, which is
+    left out of the text. logprobs, entropy: one float a token, as in Rollout."""
+    truncated = token_ids[-1] not in sampling.stop_ids
+    return Rollout(
+        draw=request.draw,
+        sample=sample,
+        token_ids=tuple(token_ids),
+        text=decode(list(token_ids if truncated else token_ids[:-1])),
+        truncated=truncated,
+        engine_logprobs=tuple(logprobs),
+        engine_entropy=None if entropy is None else tuple(entropy),
+    )
+
+
 def uniforms(seed: int, sample: int, count: int) -> Tensor:
-    """(count,) fp64 uniforms in [0, 1): the stream of sample number `sample` of a request."""
+    """(count,) fp64 uniform numbers in [0, 1) for sample number `sample` of a request.
+
+    A longer count extends the same stream. Different (seed, sample) give independent streams.
+    """
     generator = np.random.Generator(np.random.Philox(derive_seed(seed, sample)))
     return torch.from_numpy(generator.random(count))
 
 
 def fingerprint(tensor: Tensor) -> float:
-    """A number that a changed, moved or stale entry changes: a fixed projection, in fp64.
+    """sum_i x_i cos(i) in fp64 over the flattened tensor: changes if any entry changes or moves.
 
-    Computed where the tensor is, a part at a time: the head of a large model has 4e8 entries.
+    Computed on the tensor's device, in chunks, because the head of a large model has 4e8 entries.
     """
     flat, total = tensor.detach().flatten(), 0.0
-    for start in range(0, len(flat), FINGERPRINT_PART):
-        part = flat[start : start + FINGERPRINT_PART].double()
-        places = torch.arange(start, start + len(part), dtype=torch.float64, device=part.device)
-        total += float(part @ places.cos_())
+    for start in range(0, len(flat), FINGERPRINT_CHUNK):
+        chunk = flat[start : start + FINGERPRINT_CHUNK].double()
+        index = torch.arange(start, start + len(chunk), dtype=torch.float64, device=chunk.device)
+        total += float(chunk @ index.cos_())
     return total
 
 

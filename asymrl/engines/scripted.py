@@ -1,4 +1,4 @@
-"""A rollout engine that says what it is told: the double for tests of everything around one."""
+"""A rollout engine that returns responses from a script: the test double for the training loop."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from asymrl.engines.rollout import fingerprint
+from asymrl.engines.rollout import fingerprint, make_rollout
 from asymrl.types import Request, Rollout, Sampling
 
 Script = Callable[[Request, int], Sequence[int]]
 
 
 class ScriptedEngine:
-    """`script(request, sample)` gives the token ids of one response, its stop token included.
+    """`script(request, sample)` returns the token ids of one response, stop token included.
 
-    What is longer than max_tokens is cut there. Its logprobs are zeros and not exact. It keeps the
-    fingerprints of the weights it was given.
+    Responses longer than max_tokens are cut. Log-probs are zeros and declared not exact. Of the
+    weights it receives, the engine keeps the fingerprints only.
     """
 
     exact_logprobs = False
@@ -26,27 +26,19 @@ class ScriptedEngine:
     def __init__(self, script: Script, decode: Callable[[Sequence[int]], str]) -> None:
         self.script = script
         self.decode = decode
-        self.weights: dict[str, float] = {}
+        self.fingerprints: dict[str, float] = {}
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         for request in requests:
             for sample in range(request.samples):
-                ids = tuple(self.script(request, sample))[: sampling.max_tokens]
-                truncated = ids[-1] not in sampling.stop_ids
-                yield Rollout(
-                    draw=request.draw,
-                    sample=sample,
-                    token_ids=ids,
-                    text=self.decode(ids if truncated else ids[:-1]),
-                    truncated=truncated,
-                    engine_logprobs=(0.0,) * len(ids),
-                    engine_entropy=None,
-                )
+                ids = self.script(request, sample)[: sampling.max_tokens]
+                zeros = [0.0] * len(ids)
+                yield make_rollout(request, sample, ids, sampling, self.decode, logprobs=zeros)
 
     def load_weights(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        self.weights = {name: fingerprint(tensor) for name, tensor in named}
+        self.fingerprints = {name: fingerprint(tensor) for name, tensor in named}
 
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
-        return {name: self.weights[name] for name in names}
+        return {name: self.fingerprints[name] for name in names}
 
     def sleep(self) -> None: ...

@@ -1,7 +1,7 @@
-"""What a vLLM model computes with, under the policy's names: how a sync is checked.
+"""Reads a vLLM model's weights back under the policy's names, to check a weight sync.
 
-vLLM merges layers, pads vocabularies, shards tensors over ranks and packs weights for its kernels;
-here that is undone, by asking the layers themselves. Knows vLLM 0.32's modules and nothing else.
+vLLM merges layers, pads vocabularies, shards tensors over ranks and packs weights for its kernels.
+This module undoes that by asking the layers themselves. Knows the modules of vLLM 0.32 only.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ IDENTITY_ROWS = 256
 
 
 def hf_names(model: Any) -> list[str]:
-    """What the policy calls the model's parameters: vLLM's names, merged layers taken apart."""
+    """The policy's names for the model's parameters: vLLM's names, with merged layers split."""
     merged = getattr(model, "packed_modules_mapping", {})
-    named = [name.split(".") for name, _ in model.named_parameters()]
+    paths = [name.split(".") for name, _ in model.named_parameters()]
     return [
-        ".".join([*p, part, kind]) for *p, own, kind in named for part in merged.get(own, [own])
+        ".".join([*parents, part, kind])
+        for *parents, layer, kind in paths
+        for part in merged.get(layer, [layer])
     ]
 
 
 def layer_classes() -> tuple[Any, Any]:
-    """The modules of vLLM's linear layers, and of its embedding and head."""
+    """The Python modules that define vLLM's linear layers, and its embedding and head."""
     import vllm.model_executor.layers.linear as linear  # pyright: ignore
     import vllm.model_executor.layers.vocab_parallel_embedding as vocab  # pyright: ignore
 
@@ -33,8 +35,11 @@ def layer_classes() -> tuple[Any, Any]:
 
 
 def repack_heads(model: Any) -> None:
-    """On CPU vLLM computes logits with a packed copy of the head. A reload makes it anew only where
-    the policy sent a head of its own: with tied embeddings it stays that of the weights before."""
+    """Pack the head's weights again, on a CPU, where vLLM computes logits with a packed copy.
+
+    A reload packs only a head that the policy sent. With tied embeddings it sends none, and vLLM
+    would keep using the previous weights.
+    """
     _, vocab = layer_classes()
     for module in model.modules():
         if isinstance(module, vocab.ParallelLMHead):
@@ -42,62 +47,69 @@ def repack_heads(model: Any) -> None:
 
 
 def named_weight(model: Any, name: str) -> Tensor:
-    """The full tensor of a Hugging Face name, as the model computes with it. Collective over the
-    ranks of a tensor-parallel engine."""
+    """The full tensor with this Hugging Face name, as the model computes with it.
+
+    Collective over the ranks of a tensor-parallel engine. RuntimeError if the model lacks the name
+    or holds different copies of the tensor.
+    """
     linear, vocab = layer_classes()
-    module, part = find(model, name)
+    module, part = find_module(model, name)
     if isinstance(module, linear.LinearBase):
-        return linear_part(module, part, name)
+        return linear_tensor(module, part, name)
     if not isinstance(module, vocab.VocabParallelEmbedding):
         return getattr(module, name.rpartition(".")[2])
-    if isinstance(module, vocab.ParallelLMHead):  # it has no lookup
-        local = torch.cat(list(columns(module)), dim=1)
+    if isinstance(module, vocab.ParallelLMHead):  # it cannot look up rows
+        local = torch.cat(list(weight_columns(module)), dim=1)
     else:
         rows = torch.arange(len(module.weight), device=module.weight.device)
         local = module.quant_method.embedding(module, rows)
         heads = [head for head in model.modules() if isinstance(head, vocab.ParallelLMHead)]
         for head in heads:
-            same = map(torch.equal, columns(head), local.split(IDENTITY_ROWS, dim=1))
+            same = map(torch.equal, weight_columns(head), local.split(IDENTITY_ROWS, dim=1))
             if head.weight is module.weight and not all(same):
-                raise RuntimeError(f"vLLM looks up and multiplies with another {name}")
-    return gathered(module, local, 0)[: module.org_vocab_size]
+                raise RuntimeError(f"vLLM's embedding and head hold different values of {name}")
+    return all_gather_shards(module, local, 0)[: module.org_vocab_size]
 
 
-def find(model: Any, name: str) -> tuple[Any, int | None]:
-    """The module that holds a named tensor, and which of the layers merged into it this is, if
-    vLLM merged any."""
+def find_module(model: Any, name: str) -> tuple[Any, int | None]:
+    """The module that holds the named tensor, and the index of its layer among those that vLLM
+    merged into the module (None if it merged none)."""
     *parents, layer, _ = name.split(".")
     modules = dict(model.named_modules())
     merged = getattr(model, "packed_modules_mapping", {})
-    for own, parts in [*merged.items(), (layer, [layer])]:
-        path = ".".join([*parents, own])
+    for merged_name, parts in [*merged.items(), (layer, [layer])]:
+        path = ".".join([*parents, merged_name])
         if layer in parts and path in modules:
             return modules[path], parts.index(layer) if len(parts) > 1 else None
-    raise RuntimeError(f"vLLM's model has nothing by the name of {name}")
+    raise RuntimeError(f"vLLM's model has no parameter named {name}")
 
 
-def linear_part(layer: Any, part: int | None, name: str) -> Tensor:
-    """Weight or bias, all ranks' shards, of a layer or of one of those that vLLM merged into it."""
+def linear_tensor(layer: Any, part: int | None, name: str) -> Tensor:
+    """The full weight or bias of a linear layer, from all ranks' shards. part: the index of a
+    layer that vLLM merged into this one."""
     linear, _ = layer_classes()
     is_weight = name.endswith(".weight")
-    local = torch.cat(list(columns(layer)), dim=1) if is_weight else layer.bias
+    local = torch.cat(list(weight_columns(layer)), dim=1) if is_weight else layer.bias
     if isinstance(layer, linear.RowParallelLinear):
-        return gathered(layer, local, 1) if is_weight else local
+        return all_gather_shards(layer, local, 1) if is_weight else local
     if not isinstance(layer, linear.ColumnParallelLinear):
         return local
     local = local if part is None else local.split(layer.output_partition_sizes)[part]
-    full = gathered(layer, local, 0)
+    full = all_gather_shards(layer, local, 0)
     replicas = getattr(layer, "num_kv_head_replicas", 1) if part else 1
-    copies = full.unflatten(0, (-1, replicas, len(local)))  # neighbours share a key-value head
+    copies = full.unflatten(0, (-1, replicas, len(local)))  # ranks that share a head
     if not torch.equal(copies, copies[:, :1].expand_as(copies)):
-        raise RuntimeError(f"the ranks of a vLLM engine have different values of {name}")
+        raise RuntimeError(f"the ranks of a vLLM engine hold different values of {name}")
     return copies[:, 0].flatten(0, 1)
 
 
-def columns(layer: Any) -> Iterator[Tensor]:
-    """A layer's weight, (out, up to IDENTITY_ROWS) at a time: what rows of the identity become in
-    it. Exact, as every sum has one term that is not 0, and true of the packed copy that a kernel
-    may compute with where `layer.weight` is not."""
+def weight_columns(layer: Any) -> Iterator[Tensor]:
+    """The layer's weight, (out, up to IDENTITY_ROWS) at a time: the layer applied to rows of the
+    identity matrix.
+
+    Exact, because every sum has one non-zero term. Shows the packed copy that a kernel may use,
+    which `layer.weight` does not.
+    """
     width, like = layer.input_size_per_partition, layer.weight
     for start in range(0, width, IDENTITY_ROWS):
         eye = like.new_zeros(min(IDENTITY_ROWS, width - start), width)
@@ -105,8 +117,8 @@ def columns(layer: Any) -> Iterator[Tensor]:
         yield layer.quant_method.apply(layer, eye, bias=None).T
 
 
-def gathered(layer: Any, shard: Tensor, dim: int) -> Tensor:
-    """The shards of all ranks of a tensor-parallel engine, laid end to end."""
+def all_gather_shards(layer: Any, shard: Tensor, dim: int) -> Tensor:
+    """The shards of all ranks of a tensor-parallel engine, concatenated along `dim`."""
     if layer.tp_size == 1:
         return shard
     from vllm import distributed  # pyright: ignore

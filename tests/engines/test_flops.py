@@ -1,4 +1,4 @@
-"""Operations of a policy's work: by hand, and as torch's own counter sees them."""
+"""The operations of a policy, against numbers by hand and torch's own counter."""
 
 from dataclasses import replace
 
@@ -17,7 +17,14 @@ from transformers import (
 )
 
 from asymrl.engines import flops
-from asymrl.engines.flops import Work, device_peak, forward_flops, peak_of, utilisation, work_of
+from asymrl.engines.flops import (
+    Work,
+    device_peak,
+    forward_flops,
+    peak_flops,
+    utilisation,
+    work_per_token,
+)
 from asymrl.engines.policy import PolicyModule
 from tests.helpers.batches import batch_of, tokens_of
 from tests.helpers.models import TINY, tiny_model
@@ -41,7 +48,7 @@ def untied_model():
 MODELS = {"tied": lambda: tiny_model(101, 1), "untied": untied_model}
 
 
-def test_a_forward_pass_by_hand():
+def test_the_operations_of_a_forward_pass_equal_those_counted_by_hand():
     # T = 3, R = 2: 2 (100 x 3 + 1000 x 2 + 2 x 10 x 6); T = 1, R = 1: 2 (100 + 1000 + 20)
     assert forward_flops(HAND, torch.tensor([3]), torch.tensor([2])) == 2 * (300 + 2000 + 120)
     assert forward_flops(HAND, torch.tensor([3, 1]), torch.tensor([2, 1])) == 4840 + 2240
@@ -49,8 +56,8 @@ def test_a_forward_pass_by_hand():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_work_of_a_model_by_hand(name: str):
-    work = work_of(MODELS[name]())
+def test_the_work_per_token_equals_the_weights_counted_by_hand(name: str):
+    work = work_per_token(MODELS[name]())
     if name == "tied":  # q 32x64, k and v 32x32, o 64x32, MLP 3 x 32x48; 2 layers
         layer = 32 * 64 + 2 * 32 * 32 + 64 * 32 + 3 * 32 * 48
         assert work == Work(matrices=2 * layer, attention=2 * 2 * 32, head=101 * 32)
@@ -59,24 +66,24 @@ def test_the_work_of_a_model_by_hand(name: str):
         assert work == Work(matrices=3 * layer, attention=3 * 64, head=97 * 64)
 
 
-def test_of_a_model_that_sees_its_text_part_counts():
+def test_only_the_text_part_of_a_multimodal_model_counts():
     text = untied_model()
     with torch.device("meta"):
-        seeing = LlavaForConditionalGeneration(LlavaConfig(text_config=text.config))
-    assert work_of(seeing) == work_of(text)
+        multimodal = LlavaForConditionalGeneration(LlavaConfig(text_config=text.config))
+    assert work_per_token(multimodal) == work_per_token(text)
 
 
 def test_a_mixture_of_experts_has_no_peak(monkeypatch):
     config = Qwen3MoeConfig(
         vocab_size=97, **TINY, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2
     )
-    monkeypatch.setattr(flops, "peak_of", lambda devices: 1e12)
-    assert work_of(untied_model()).peak == 1e12
-    assert work_of(Qwen3MoeForCausalLM(config)).peak is None
+    monkeypatch.setattr(flops, "peak_flops", lambda devices: 1e12)
+    assert work_per_token(untied_model()).peak == 1e12
+    assert work_per_token(Qwen3MoeForCausalLM(config)).peak is None
 
 
 def counted(model, batch: int, length: int, responses: int, backward: bool) -> int:
-    """What torch counts for rows of equal length, with attention as plain products."""
+    """What torch counts for rows of equal length, with attention as plain matrix products."""
     module = PolicyModule(model, 1.0)
     model.config._attn_implementation = "eager"
     ids = torch.zeros(batch, length, dtype=torch.long)
@@ -91,29 +98,29 @@ def counted(model, batch: int, length: int, responses: int, backward: bool) -> i
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("backward", [False, True])
-def test_it_is_what_torch_counts(name: str, backward: bool):
-    """But for two things: torch counts the whole square of the attention, and the logits that
-    backward makes again."""
+def test_operations_equal_what_torch_counts(name: str, backward: bool):
+    """Except for two things: torch counts the full square of the attention, and the logits that
+    the backward pass computes again."""
     model, batch, length, responses = MODELS[name](), 2, 19, 7
-    work = work_of(model)
-    rows, ours = torch.full((batch,), length), torch.full((batch,), responses)
-    found = forward_flops(work, rows, ours) * (3 if backward else 1)
+    work = work_per_token(model)
+    lengths, counts = torch.full((batch,), length), torch.full((batch,), responses)
+    expected = forward_flops(work, lengths, counts) * (3 if backward else 1)
     square = batch * 4 * work.attention * length**2
     triangle = batch * 4 * work.attention * length * (length + 1) / 2
-    found += (square - triangle) * (3 if backward else 1)
-    found += 2 * work.head * batch * responses if backward else 0
-    assert counted(model, batch, length, responses, backward) == found
+    expected += (square - triangle) * (3 if backward else 1)
+    expected += 2 * work.head * batch * responses if backward else 0
+    assert counted(model, batch, length, responses, backward) == expected
 
 
 def test_only_rows_with_a_forward_and_backward_pass_count(monkeypatch):
-    """A row's last token is no input: of 2 + 3 tokens, 4 are."""
+    """A row's last token is not an input: of 2 + 3 tokens, 4 are."""
     mixed = batch_of([2, 5], [3, 4], [True, False])
     alone = forward_flops(HAND, torch.tensor([4]), torch.tensor([3]))
     seconds = {"time/update": 2.0, "time/score": 0.5}
     scored = tokens_of([2, 5], [3, 4])
     both = alone + forward_flops(HAND, torch.tensor([8]), torch.tensor([4]))
-    found = utilisation(HAND, scored, [mixed, mixed], seconds)
-    assert found == pytest.approx(
+    shares = utilisation(HAND, scored, [mixed, mixed], seconds)
+    assert shares == pytest.approx(
         {"perf/update_mfu": 2 * 3 * alone / 2e6, "perf/score_mfu": both / 5e5}
     )
     assert set(utilisation(HAND, None, [mixed], seconds)) == {"perf/update_mfu"}
@@ -136,21 +143,21 @@ def test_only_rows_with_a_forward_and_backward_pass_count(monkeypatch):
         ("NVIDIA GeForce GTX 1080", None),
     ],
 )
-def test_a_device_has_the_peak_of_its_name(name: str, teraflops: float | None):
+def test_the_peak_of_a_device_is_found_by_its_name(name: str, teraflops: float | None):
     peak = device_peak(name)
     assert peak == (None if teraflops is None else pytest.approx(teraflops * 1e12))
 
 
-def test_devices_add_up_where_their_peak_is_known(monkeypatch):
+def test_the_peak_is_that_of_all_devices_and_none_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
-    assert peak_of(4) == 4 * 989e12
+    assert peak_flops(4) == 4 * 989e12
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert peak_of(1) is None
+    assert peak_flops(1) is None
     assert flops.BF16_PEAKS["H200"] == 989e12
 
 
-def test_positions_that_are_looked_up_are_no_work():
-    """12 x width^2 a layer, whatever the number of positions."""
+def test_position_embeddings_do_not_count():
+    """12 x width^2 a layer, for any number of positions."""
     config = GPT2Config(vocab_size=97, n_positions=500, n_embd=16, n_layer=3, n_head=2)
-    assert work_of(GPT2LMHeadModel(config)).matrices == 3 * 12 * 16**2
+    assert work_per_token(GPT2LMHeadModel(config)).matrices == 3 * 12 * 16**2

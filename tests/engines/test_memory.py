@@ -1,4 +1,4 @@
-"""The dry run's estimate against counted parameters, saved tensors and sums done by hand."""
+"""The dry run's estimates, against counted parameters, saved tensors and sums by hand."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from asymrl.config.schema import Config, ShapeConfig
 from asymrl.engines.memory import (
     CARD_80GB,
     GIB,
-    PerGPU,
+    GPUMemoryEstimate,
     activation_bytes,
     count_parameters,
     describe,
-    estimate,
+    estimate_one_process,
+    estimate_per_gpu,
     head_gradient_bytes,
     logits_bytes,
-    per_gpu,
     saved_by_layer,
 )
 
@@ -52,12 +52,12 @@ def tiny(**policy: Any) -> Config:
     )
 
 
-def items(name: str, gpus: int = 4, *overrides: str) -> PerGPU:
-    return per_gpu(load_config(name, list(overrides)), gpus, CARD_80GB)
+def items(name: str, gpus: int = 4, *overrides: str) -> GPUMemoryEstimate:
+    return estimate_per_gpu(load_config(name, list(overrides)), gpus, CARD_80GB)
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_the_parameter_count_is_the_models(name: str) -> None:
+def test_the_parameter_count_equals_the_models(name: str) -> None:
     shape = load_config(name).model.shape
     assert shape
     config = AutoConfig.for_model(
@@ -78,7 +78,7 @@ def test_the_parameter_count_is_the_models(name: str) -> None:
 
 
 def saved_bytes_a_token(kind: str, shape: ShapeConfig, dtype: torch.dtype) -> float:
-    """What autograd saves in one real layer, each storage once, parameters and rotations apart."""
+    """What autograd saves in one real layer, each storage once, parameters and rotations aside."""
     config_type, layer_type, rotary_type = MODULES[kind]
     config = config_type(
         num_hidden_layers=1,
@@ -95,22 +95,24 @@ def saved_bytes_a_token(kind: str, shape: ShapeConfig, dtype: torch.dtype) -> fl
     hidden = torch.ones(1, tokens, shape.hidden, dtype=dtype, requires_grad=True)
     rotations = rotary_type(config)(hidden, torch.arange(tokens)[None])
     not_activations = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *rotations)}
-    kept: dict[int, torch.Tensor] = {}
+    saved: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor  # alive, so that no address comes twice
+        saved[tensor.untyped_storage().data_ptr()] = tensor  # kept, so that no address is reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         layer(hidden, attention_mask=None, position_embeddings=rotations)
-    sizes = [t.untyped_storage().nbytes() for p, t in kept.items() if p not in not_activations]
+    sizes = [t.untyped_storage().nbytes() for p, t in saved.items() if p not in not_activations]
     return sum(sizes) / tokens
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2)])
-def test_a_layer_saves_what_the_formula_says(dtype: torch.dtype, heads: int, kv_heads: int) -> None:
-    """Qwen3 within 2% (here: exactly); Qwen2, without q and k norms, from 65% to 100% of it."""
+def test_a_layer_saves_as_many_bytes_as_the_formula_says(
+    dtype: torch.dtype, heads: int, kv_heads: int
+) -> None:
+    """Qwen3 within 2%; Qwen2, which has no q and k norms, from 65% to 100% of it."""
     shape = ShapeConfig(
         layers=1,
         hidden=64,
@@ -121,12 +123,12 @@ def test_a_layer_saves_what_the_formula_says(dtype: torch.dtype, heads: int, kv_
         vocab=50,
         tied=True,
     )
-    reckoned = saved_by_layer(shape, dtype.itemsize)
-    assert saved_bytes_a_token("qwen3", shape, dtype) == pytest.approx(reckoned, rel=0.02)
-    assert 0.65 * reckoned < saved_bytes_a_token("qwen2", shape, dtype) <= reckoned
+    expected = saved_by_layer(shape, dtype.itemsize)
+    assert saved_bytes_a_token("qwen3", shape, dtype) == pytest.approx(expected, rel=0.02)
+    assert 0.65 * expected < saved_bytes_a_token("qwen2", shape, dtype) <= expected
 
 
-def test_the_activations_of_a_tiny_model_are_the_sum_done_by_hand() -> None:
+def test_the_activations_of_a_tiny_model_equal_the_sum_by_hand() -> None:
     # norms 2*4*(4+4); q 4*(4+6), k and v 2*(4+6); MLP 4*8*2; statistics 4*(2+4+1)
     layer = 64 + 40 + 20 + 64 + 28
     assert saved_by_layer(TINY, 2) == layer
@@ -140,40 +142,42 @@ def test_the_activations_of_a_tiny_model_are_the_sum_done_by_hand() -> None:
     assert head_gradient_bytes(TINY) == 4 * 40
 
 
-def test_the_shares_of_a_tiny_model_are_the_sums_done_by_hand() -> None:
+def test_the_items_of_a_tiny_model_equal_the_sums_by_hand() -> None:
     assert count_parameters(TINY) == TINY_PARAMETERS
-    found = per_gpu(tiny(token_budget=32), 4, 80.0)
-    mine = TINY_PARAMETERS // 4
-    backward, stepping = found.phases[BACKWARD], found.phases[STEPPING]
-    assert backward["weights, 1/N"] == 2 * mine
-    assert backward["master weights, fp32, 1/N"] == 4 * mine
-    assert backward["AdamW's moments, fp32, 1/N"] == 8 * mine
-    assert backward["gradients, fp32, 1/N"] == 4 * mine
+    estimate = estimate_per_gpu(tiny(token_budget=32), 4, 80.0)
+    shard = TINY_PARAMETERS // 4
+    backward, stepping = estimate.phases[BACKWARD], estimate.phases[STEPPING]
+    assert backward["weights, 1/N"] == 2 * shard
+    assert backward["master weights, fp32, 1/N"] == 4 * shard
+    assert backward["AdamW's moments, fp32, 1/N"] == 8 * shard
+    assert backward["gradients, fp32, 1/N"] == 4 * shard
     assert backward["gathered parameters"] == 2 * TINY_PARAMETERS
     assert backward["gradients before they are reduced"] == 2 * (2 * 40 + 152)
     assert backward["copy of the reduce bucket, fp32"] == 4 * TINY_PARAMETERS
     assert backward["activations"] == activation_bytes(TINY, 2, 32, True)
-    assert stepping["AdamW's temporaries, fp32"] == 8 * mine
-    generating = found.phases[GENERATING]
+    assert stepping["AdamW's temporaries, fp32"] == 8 * shard
+    generating = estimate.phases[GENERATING]
     assert generating["vLLM: weights"] == 2 * TINY_PARAMETERS
     assert generating["vLLM: KV cache"] == int(0.7 * 80 * GIB) - 4 * GIB - 2 * TINY_PARAMETERS
-    assert found.sequence == 24 * 2 * 2 * 1 * 2 * 2  # tokens, k and v, layers, heads, width, bytes
-    assert list(found.host.values()) == [16 * TINY_PARAMETERS, 12 * TINY_PARAMETERS, 696]
+    assert (
+        estimate.sequence == 24 * 2 * 2 * 1 * 2 * 2
+    )  # tokens, k and v, layers, heads, width, bytes
+    assert list(estimate.host.values()) == [16 * TINY_PARAMETERS, 12 * TINY_PARAMETERS, 696]
 
 
-def test_a_row_longer_than_the_budget_is_reckoned_in_full() -> None:
-    backward = per_gpu(tiny(token_budget=1), 4, 80.0).phases[BACKWARD]
+def test_a_row_longer_than_the_budget_counts_in_full() -> None:
+    backward = estimate_per_gpu(tiny(token_budget=1), 4, 80.0).phases[BACKWARD]
     assert backward["activations"] == activation_bytes(TINY, 2, 24, True)
 
 
-def test_fp32_parameters_have_master_weights_beside_them() -> None:
-    backward = per_gpu(tiny(dtype="float32"), 4, 80.0).phases[BACKWARD]
+def test_fp32_parameters_have_master_weights_too() -> None:
+    backward = estimate_per_gpu(tiny(dtype="float32"), 4, 80.0).phases[BACKWARD]
     assert backward["weights, 1/N"] == TINY_PARAMETERS
     assert backward["master weights, fp32, 1/N"] == TINY_PARAMETERS
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_more_gpus_need_less_each_and_only_of_what_is_sharded(name: str) -> None:
+def test_more_gpus_need_less_memory_each_and_halve_only_sharded_items(name: str) -> None:
     few, many = items(name, 2), items(name, 4)
     for phase in few.phases:
         for item, size in few.phases[phase].items():
@@ -193,22 +197,22 @@ def test_both_models_fit_on_four_cards_of_80_gb_with_a_tenth_to_spare() -> None:
 
 
 def test_offloading_moves_the_optimizer_off_the_gpu_and_onto_the_host() -> None:
-    here = items("qwen2.5_7b")
-    there = items("qwen2.5_7b", 4, "policy.offload_optimizer=true")
+    plain = items("qwen2.5_7b")
+    offloaded = items("qwen2.5_7b", 4, "policy.offload_optimizer=true")
     for item in (
         "master weights, fp32, 1/N",
         "AdamW's moments, fp32, 1/N",
         "gradients, fp32, 1/N",
     ):
-        assert here.phases[BACKWARD][item] > 0
-        assert there.phases[BACKWARD][item] == there.phases[STEPPING][item] == 0
-    assert there.phases[BACKWARD]["weights, 1/N"] == here.phases[BACKWARD]["weights, 1/N"]
-    assert here.phases[STEPPING]["AdamW's temporaries, fp32"] > 0
-    assert there.phases[STEPPING]["AdamW's temporaries, fp32"] == 0
-    assert sum(there.host.values()) > sum(here.host.values())
+        assert plain.phases[BACKWARD][item] > 0
+        assert offloaded.phases[BACKWARD][item] == offloaded.phases[STEPPING][item] == 0
+    assert offloaded.phases[BACKWARD]["weights, 1/N"] == plain.phases[BACKWARD]["weights, 1/N"]
+    assert plain.phases[STEPPING]["AdamW's temporaries, fp32"] > 0
+    assert offloaded.phases[STEPPING]["AdamW's temporaries, fp32"] == 0
+    assert sum(offloaded.host.values()) > sum(plain.host.values())
 
 
-def test_settings_move_the_items_that_they_are_about() -> None:
+def test_a_setting_changes_the_items_that_it_affects() -> None:
     plain = items("qwen3_4b")
     wider = items("qwen3_4b", 4, "policy.token_budget=32768").phases[BACKWARD]
     assert wider["activations"] == 2 * plain.phases[BACKWARD]["activations"]
@@ -226,37 +230,32 @@ def test_settings_move_the_items_that_they_are_about() -> None:
 def test_the_table_has_every_item_and_a_column_for_each_number_of_gpus() -> None:
     config = load_config("qwen3_4b")
     lines = describe(config, 0, 0.0).splitlines()
-    found = per_gpu(config, 4, CARD_80GB)
-    for phase, sizes in found.phases.items():
+    estimate = estimate_per_gpu(config, 4, CARD_80GB)
+    for phase, sizes in estimate.phases.items():
         start = lines.index(phase)
         for offset, (item, size) in enumerate(sizes.items(), start=1):
             line = lines[start + offset]
             assert line.startswith(f"  {item}  ")
             assert float(line.split()[-2]) == pytest.approx(size / GIB, abs=0.006)
-        assert lines[start + len(sizes) + 1].split()[0] == "together"
+        assert lines[start + len(sizes) + 1].split()[0] == "total"
     header = next(line for line in lines if line.startswith("N, the number"))
     assert header.split()[5:] == ["1", "2", "4", "8"]
     text = "\n".join(lines)
-    assert "80 GB cards are assumed" in text and "4 GPUs: fits with" in text
-    assert f"{found.sequences} sequences of 5,120 tokens" in text
-    for item in found.host:
+    assert "assuming 80 GB cards" in text and "4 GPUs: fits with" in text
+    assert f"{estimate.sequences} sequences of 5,120 tokens" in text
+    for item in estimate.host:
         assert item in text
 
 
-def test_the_table_takes_the_machines_own_cards_and_what_tensor_parallel_divides() -> None:
+def test_the_table_uses_the_machines_cards_and_multiples_of_tensor_parallel() -> None:
     config = load_config("qwen3_4b", ["rollout.tensor_parallel=2"])
     text = describe(config, gpus=6, gib=139.8)
     header = next(line for line in text.splitlines() if line.startswith("N, the number"))
     assert header.split()[5:] == ["2", "4", "6", "8"]
-    assert "6 here, 139.8 GiB each" in text and "assumed," not in text
+    assert "6 on this machine, 139.8 GiB each" in text and "assuming" not in text
 
 
-def verdict_of(*overrides: str) -> str:
-    text = describe(load_config("qwen2.5_7b", list(overrides)), 0, 0.0)
-    return next(line for line in text.splitlines() if line.startswith("4 GPUs:"))
-
-
-def test_one_process_is_reckoned_where_it_is_one_process() -> None:
+def test_a_run_of_one_process_gets_the_estimate_of_one_process() -> None:
     def one_process(name: str, gpus: int, *overrides: str) -> bool:
         text = describe(load_config(name, list(overrides)), gpus=gpus, gib=80.0)
         return "hf rollouts, local policy" in text
@@ -268,10 +267,10 @@ def test_one_process_is_reckoned_where_it_is_one_process() -> None:
     assert one_process("qwen3_4b", 4, "policy.backend=local")
 
 
-def test_longer_responses_need_more_cache_and_more_tokens_more_activations() -> None:
-    base = estimate(load_config("qwen3_4b"))
-    longer = estimate(load_config("qwen3_4b", ["rollout.max_tokens=9216"]))
-    wider = estimate(load_config("qwen3_4b", ["policy.token_budget=32768"]))
+def test_longer_responses_need_more_kv_cache_and_larger_budgets_more_activations() -> None:
+    base = estimate_one_process(load_config("qwen3_4b"))
+    longer = estimate_one_process(load_config("qwen3_4b", ["rollout.max_tokens=9216"]))
+    wider = estimate_one_process(load_config("qwen3_4b", ["policy.token_budget=32768"]))
     assert longer.kv_cache == 2 * base.kv_cache
     assert wider.activations == 2 * base.activations
     assert base.policy == 16 * base.parameters

@@ -1,6 +1,6 @@
-"""The contract of every policy: of one process, and of ZeRO-3 on as many ranks as run this file.
+"""The contract of every policy: LocalPolicy, and DeepSpeedPolicy on all ranks that run this file.
 
-`make test` runs it alone, and tests/stack/test_ranks.py on two ranks that go through it in step.
+`make test` runs it in one process; tests/stack/test_ranks.py runs it on two ranks at once.
 """
 
 import math
@@ -42,7 +42,7 @@ from tests.helpers.policies import (
 
 @pytest.fixture(params=[pytest.param(policy, id="local"), *SHARDED])
 def make(request):
-    """Each policy in turn, for the tests that are the contract: those that ask for `make`."""
+    """Makes a policy; the tests that use it are the contract and run for every policy."""
     return request.param
 
 
@@ -54,11 +54,11 @@ def test_scores_equal_a_plain_forward_pass(make) -> None:
         ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
         with torch.no_grad():
             dense = (model(input_ids=ids).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
-        mine = batch.row == r
+        of_row = batch.row == r
         torch.testing.assert_close(
-            logprobs[mine], dense.gather(1, ids[0, start:, None])[:, 0], atol=1e-5, rtol=1e-5
+            logprobs[of_row], dense.gather(1, ids[0, start:, None])[:, 0], atol=1e-5, rtol=1e-5
         )
-        torch.testing.assert_close(entropy[mine], -(dense.exp() * dense).sum(-1))
+        torch.testing.assert_close(entropy[of_row], -(dense.exp() * dense).sum(-1))
 
 
 @pytest.mark.parametrize("bonus", [0.0, 0.1])
@@ -84,14 +84,14 @@ def test_skipped_rows_count_in_every_mean() -> None:
     assert close(gradients(skipping), gradients(whole))
 
 
-def test_the_optimizer_steps_even_when_no_row_survives(make) -> None:
+def test_the_optimizer_steps_even_if_no_row_has_a_gradient(make) -> None:
     trained = make()
     trained.update(rollout_batch(MIXED), LOSS)
     before = {name: tensor.clone() for name, tensor in trained.named_weights()}
     stats = trained.update(rollout_batch([0.0] * 12), LOSS)
     assert (stats.grad_norm, stats.skipped_rows, stats.updates) == (0.0, 12, 2)
-    moved = [not torch.equal(before[name], tensor) for name, tensor in trained.named_weights()]
-    assert all(moved)  # the moments of the first step still act
+    changed = [not torch.equal(before[name], tensor) for name, tensor in trained.named_weights()]
+    assert all(changed)  # by the moments of the first step
 
 
 def test_gradients_are_clipped_by_their_global_norm() -> None:
@@ -101,13 +101,13 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
     assert gradients(trained).norm().item() == pytest.approx(0.01, rel=1e-4)
 
 
-def test_warmup_rises_linearly(make) -> None:
+def test_the_learning_rate_rises_linearly_in_warmup(make) -> None:
     trained = make(warmup_updates=4)
     rates = [trained.update(rollout_batch(MIXED), LOSS).lr for _ in range(5)]
     assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
 
 
-def test_an_update_raises_what_was_good_and_lowers_what_was_bad(make) -> None:
+def test_an_update_raises_logprobs_with_a_positive_advantage_and_lowers_the_others(make) -> None:
     trained = make()
     batch = rollout_batch([1, -1] * 6)
     old, _ = trained.score(batch)
@@ -116,7 +116,7 @@ def test_an_update_raises_what_was_good_and_lowers_what_was_bad(make) -> None:
     assert change[batch.advantages > 0].mean() > 0 > change[batch.advantages < 0].mean()
 
 
-def test_a_state_moves_to_another_policy_bit_by_bit(make) -> None:
+def test_a_policy_with_a_loaded_state_continues_bit_by_bit(make) -> None:
     one, other = make(), make()
     batch = rollout_batch(MIXED)
     one.update(batch, LOSS)
@@ -127,27 +127,27 @@ def test_a_state_moves_to_another_policy_bit_by_bit(make) -> None:
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
-def test_a_state_does_not_change_when_training_goes_on(make) -> None:
+def test_a_state_does_not_change_when_training_continues(make) -> None:
     trained = make()
     state = state_of(trained)
-    kept = {name: tensor.clone() for name, tensor in state.weights.items()}
+    copies = {name: tensor.clone() for name, tensor in state.weights.items()}
     trained.update(rollout_batch(MIXED), LOSS)
-    assert all(torch.equal(kept[name], state.weights[name]) for name in kept)
+    assert all(torch.equal(copies[name], state.weights[name]) for name in copies)
 
 
 def test_a_saved_folder_holds_the_trained_weights(make, tmp_path: Path) -> None:
     trained = make()
     trained.update(rollout_batch(MIXED), LOSS)
-    state, held = trained.state(), dict(trained.named_weights())
+    state, weights = trained.state(), dict(trained.named_weights())
     if state is None:
-        return  # the first rank writes
+        return  # rank 0 writes
     trained.save_pretrained(tmp_path, state)
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path).named_parameters())
-    assert loaded.keys() == held.keys()
-    assert all(torch.equal(loaded[name], held[name]) for name in held)
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
-def test_a_state_of_another_model_is_refused_by_tensor(make) -> None:
+def test_a_state_of_another_model_raises_an_error_that_names_the_tensor(make) -> None:
     state = state_of(make())
     name = "model.norm.weight"
     with pytest.raises(UserError, match=name):
@@ -158,7 +158,7 @@ def test_a_state_of_another_model_is_refused_by_tensor(make) -> None:
 
 
 def broken_slope(inputs: LossInputs) -> LossOutputs:
-    """The square root at 0 of what has a gradient: the loss is 0, its gradient NaN."""
+    """Adds the square root of 0: the loss is 0, but its gradient is NaN."""
     outputs = LOSS(inputs)
     same = inputs.logprobs - inputs.logprobs.detach()
     return replace(outputs, loss=outputs.loss * 0 + (same * same).sqrt().sum())
@@ -170,15 +170,15 @@ def infinite(inputs: LossInputs) -> LossOutputs:
 
 
 @pytest.mark.parametrize("loss", [broken_slope, infinite])
-def test_an_update_that_is_not_finite_changes_nothing_and_is_told(make, loss) -> None:
-    """And the one after it is as if it had never been."""
+def test_an_update_that_is_not_finite_changes_nothing_and_names_its_cause(make, loss) -> None:
+    """The next update gives the same as in a policy without the failed one."""
     trained, other, batch = make(), make(), rollout_batch(MIXED)
     assert trained.update(batch, LOSS) == other.update(batch, LOSS)
     before = state_of(trained)
     stats = trained.update(batch, loss)
     gradient = "'s norm" if make is offloaded else r" of \S+ and \d+ more"
-    told = f"the gradient{gradient}" if loss is broken_slope else r"the loss \((inf|nan)\)"
-    assert re.match(told, stats.non_finite)
+    cause = f"the gradient{gradient}" if loss is broken_slope else r"the loss \((inf|nan)\)"
+    assert re.match(cause, stats.non_finite)
     after = state_of(trained)
     assert stats.updates == before.updates == after.updates == 1
     for section in ("weights", "exp_avg", "exp_avg_sq"):
@@ -187,7 +187,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_told(make, loss) ->
     assert trained.update(batch, LOSS) == other.update(batch, LOSS)
 
 
-def test_a_minibatch_without_a_live_row_has_every_metric(make) -> None:
+def test_a_minibatch_without_a_row_to_train_has_every_metric(make) -> None:
     stats = make().update(rollout_batch([0.0] * 12), LOSS)
     assert stats.metrics == {
         "loss/total": 0.0,
@@ -197,19 +197,20 @@ def test_a_minibatch_without_a_live_row_has_every_metric(make) -> None:
     }
 
 
-def test_dropout_is_off(make) -> None:
+def test_dropout_is_disabled(make) -> None:
     sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": VOCABULARY}
     trained = make(model=GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.5)))
     batch = rollout_batch(MIXED)
     assert torch.equal(trained.score(batch)[0], trained.score(batch)[0])
 
 
-def test_layer_checkpointing_is_what_was_asked_for(make) -> None:
-    for asked in (False, True):
-        assert make(gradient_checkpointing=asked).module.model.is_gradient_checkpointing == asked
+def test_layer_checkpointing_follows_its_setting(make) -> None:
+    for setting in (False, True):
+        model = make(gradient_checkpointing=setting).module.model
+        assert model.is_gradient_checkpointing == setting
 
 
-def test_a_head_that_is_not_linear_is_refused(make) -> None:
+def test_a_head_that_is_not_linear_raises_an_error(make) -> None:
     sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
     config = Gemma2Config(**sizes, vocab_size=VOCABULARY, final_logit_softcapping=0.1)
@@ -227,7 +228,7 @@ def test_bf16_forward_passes_keep_fp32_weights_and_gradients() -> None:
     assert not close(gradients(half), gradients(full), tolerance=1e-5)
 
 
-def test_sleeping_changes_nothing(make) -> None:
+def test_sleeping_changes_no_result(make) -> None:
     sleeper, other = make(), make()
     batch = rollout_batch(MIXED)
     for trained in (sleeper, other, sleeper, other):
@@ -242,22 +243,22 @@ def test_sleeping_changes_nothing(make) -> None:
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
-def test_the_log_prob_gain_is_of_correct_rollouts_alone():
+def test_the_logprob_gain_covers_correct_rollouts_only():
     trained, batch = policy(), rollout_batch(MIXED)
     rewards = torch.tensor([1.0, 0, 0, 1] * 3)
     new, _ = trained.score(batch)
-    found = measure_logprob_gain(trained, batch, (batch.old_logprobs, batch.old_entropy), rewards)
+    gain = measure_logprob_gain(trained, batch, (batch.old_logprobs, batch.old_entropy), rewards)
     change = (new - batch.old_logprobs)[(rewards == 1)[batch.row]].double()
-    assert found["diag/logprob_gain_positive"] == pytest.approx(change.mean().item(), rel=1e-5)
+    assert gain["diag/logprob_gain_positive"] == pytest.approx(change.mean().item(), rel=1e-5)
 
 
-def test_pressure_by_cell_is_the_gradient_of_the_loss_by_its_log_probs(make):
-    """Over micro-batches, and ranks where there are some, as one pass over all rows has it."""
+def test_pressure_by_accuracy_bin_is_the_loss_gradient_with_respect_to_logprobs(make):
+    """Summed over micro-batches and ranks, it equals one pass over all rows."""
     trained, batch = make(token_budget=40), rollout_batch(MIXED)
     logprobs, _ = trained.score(batch)
     ratio = (logprobs - batch.old_logprobs).exp()
     moves = torch.where(batch.advantages > 0, ratio <= 1.2, ratio >= 0.8)
     size = batch.advantages.abs() * ratio * moves / batch.loss_denominators
     expected = torch.zeros(34).index_add(0, batch.accuracy_bin[batch.row], size)
-    found = trained.update(batch, LOSS).by_accuracy_bin["pressure"]
-    assert found == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-7)
+    pressure = trained.update(batch, LOSS).by_accuracy_bin["pressure"]
+    assert pressure == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-7)

@@ -9,14 +9,14 @@ import torch
 
 from asymrl.engines import kv_cache
 from asymrl.engines.hf import (
-    BLOCK,
     CPU_LOGITS,
     HFEngine,
+    filter_top_k_top_p,
     first_above,
     inverse_cdf,
-    nucleus,
-    sample,
+    sample_tokens,
 )
+from asymrl.engines.hf import VOCABULARY_BLOCK as BLOCK
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.rollout import RolloutEngine, fingerprint, uniforms
 from asymrl.engines.scripted import ScriptedEngine
@@ -46,7 +46,7 @@ def scripted() -> ScriptedEngine:
     "engine", [hf(), hf(max_rows=7), scripted()], ids=["hf", "hf7", "scripted"]
 )
 class TestContract:
-    def test_every_sample_comes_once(self, engine: RolloutEngine) -> None:
+    def test_every_sample_is_generated_exactly_once(self, engine: RolloutEngine) -> None:
         keys = Counter((r.draw, r.sample) for r in engine.generate(requests(), SAMPLING))
         assert keys == Counter((40 + n, i) for n in range(5) for i in range(6))
 
@@ -58,12 +58,12 @@ class TestContract:
             assert rollout.truncated == (last not in SAMPLING.stop_ids)
             if rollout.truncated:
                 assert len(rollout.token_ids) == SAMPLING.max_tokens
-            shown = rollout.token_ids if rollout.truncated else before
-            assert rollout.text == decode(shown)
+            text_ids = rollout.token_ids if rollout.truncated else before
+            assert rollout.text == decode(text_ids)
             truncated += rollout.truncated
         assert 0 < truncated < 30
 
-    def test_values_are_given_a_token(self, engine) -> None:
+    def test_every_token_has_a_logprob(self, engine) -> None:
         for rollout in engine.generate(requests(), SAMPLING):
             assert len(rollout.engine_logprobs) == len(rollout.token_ids)
             if engine.exact_logprobs:
@@ -73,7 +73,7 @@ class TestContract:
         once, again = engine.generate(requests(), SAMPLING), engine.generate(requests(), SAMPLING)
         assert by_key(once) == by_key(again)
 
-    def test_loaded_weights_are_the_ones_held(self, engine) -> None:
+    def test_the_engine_has_the_weights_that_were_loaded(self, engine) -> None:
         model = tiny_model(VOCABULARY, STOP, seed=5)
         named = {name: p.detach() for name, p in model.named_parameters()}
         engine.sleep()
@@ -83,31 +83,31 @@ class TestContract:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_hf_values_equal_a_full_forward_pass(temperature: float) -> None:
-    engine, asked = hf(), requests()
-    for rollout in engine.generate(asked, replace(SAMPLING, temperature=temperature)):
-        dense = dense_values(engine.model, rollout, asked[rollout.draw - 40], temperature)
-        given = rollout.engine_logprobs, rollout.engine_entropy
-        for mine, theirs in zip(given, dense, strict=True):
-            torch.testing.assert_close(torch.tensor(mine), theirs, atol=2e-5, rtol=1e-5)
+    engine, batch = hf(), requests()
+    for rollout in engine.generate(batch, replace(SAMPLING, temperature=temperature)):
+        dense = dense_values(engine.model, rollout, batch[rollout.draw - 40], temperature)
+        values = rollout.engine_logprobs, rollout.engine_entropy
+        for actual, expected in zip(values, dense, strict=True):
+            torch.testing.assert_close(torch.tensor(actual), expected, atol=2e-5, rtol=1e-5)
 
 
-def test_hf_samples_from_a_model_that_a_policy_trains_with_checkpoints() -> None:
-    engine, asked = hf(), requests()
+def test_hf_samples_from_a_model_that_a_policy_trains_with_layer_checkpointing() -> None:
+    engine, batch = hf(), requests()
     unused: dict[str, Any] = {"lr": 0.0, "betas": (0.0, 0.0), "weight_decay": 0.0}
     unused |= {"max_grad_norm": 1.0, "warmup_updates": 0, "token_budget": 64, "bf16": False}
     LocalPolicy(engine.model, temperature=1.0, gradient_checkpointing=True, **unused)
-    for rollout in engine.generate(asked, SAMPLING):
-        dense, _ = dense_values(engine.model, rollout, asked[rollout.draw - 40], 1.0)
-        given = torch.tensor(rollout.engine_logprobs)
-        torch.testing.assert_close(given, dense, atol=2e-5, rtol=1e-5)
+    for rollout in engine.generate(batch, SAMPLING):
+        dense, _ = dense_values(engine.model, rollout, batch[rollout.draw - 40], 1.0)
+        logprobs = torch.tensor(rollout.engine_logprobs)
+        torch.testing.assert_close(logprobs, dense, atol=2e-5, rtol=1e-5)
 
 
-def test_hf_refuses_a_model_that_keeps_more_than_keys_and_values() -> None:
+def test_hf_does_not_support_models_that_cache_more_than_keys_and_values() -> None:
     with pytest.raises(UserError, match="lfm2"):
         HFEngine(convolving_model(VOCABULARY), decode, 8)
 
 
-def test_hf_tokens_do_not_depend_on_what_is_sampled_beside_them() -> None:
+def test_hf_tokens_do_not_depend_on_the_rest_of_the_batch() -> None:
     engine = hf()
     together = by_key(engine.generate(requests(), SAMPLING))
     for request in requests():
@@ -117,10 +117,10 @@ def test_hf_tokens_do_not_depend_on_what_is_sampled_beside_them() -> None:
     assert all(together[key].token_ids == rollout.token_ids for key, rollout in fewer.items())
 
 
-def test_hf_takes_each_token_by_the_next_uniform_of_its_stream() -> None:
-    engine, asked = hf(), requests()
-    for rollout in engine.generate(asked, SAMPLING):
-        request = asked[rollout.draw - 40]
+def test_hf_samples_each_token_with_the_next_uniform_of_its_stream() -> None:
+    engine, batch = hf(), requests()
+    for rollout in engine.generate(batch, SAMPLING):
+        request = batch[rollout.draw - 40]
         ids = torch.tensor([request.problem.prompt_ids + rollout.token_ids])
         with torch.no_grad():
             logits = engine.model(input_ids=ids).logits[0, len(request.problem.prompt_ids) - 1 : -1]
@@ -137,20 +137,20 @@ def test_hf_tokens_depend_on_seed_and_sample() -> None:
     assert {r.token_ids for r in hf().generate([other], SAMPLING)} != responses
 
 
-def test_hf_greedy_takes_the_likeliest_token() -> None:
-    engine, asked = hf(), requests(3, 2)
-    for rollout in engine.generate(asked, replace(SAMPLING, temperature=0.0)):
-        ids = torch.tensor([asked[rollout.draw - 40].problem.prompt_ids + rollout.token_ids])
+def test_hf_greedy_returns_the_most_likely_token() -> None:
+    engine, batch = hf(), requests(3, 2)
+    for rollout in engine.generate(batch, replace(SAMPLING, temperature=0.0)):
+        ids = torch.tensor([batch[rollout.draw - 40].problem.prompt_ids + rollout.token_ids])
         with torch.no_grad():
             logits = engine.model(input_ids=ids).logits[0, :-1]
-        likeliest = logits[-len(rollout.token_ids) :].argmax(-1)
-        assert tuple(likeliest.tolist()) == rollout.token_ids
+        most_likely = logits[-len(rollout.token_ids) :].argmax(-1)
+        assert tuple(most_likely.tolist()) == rollout.token_ids
 
 
 def test_sampling_follows_the_distribution() -> None:
     torch.manual_seed(0)
     logits = torch.randn(1, 6).expand(40000, 6)
-    token, values = sample(logits, uniforms(3, 0, 40000), SAMPLING)
+    token, values = sample_tokens(logits, uniforms(3, 0, 40000), SAMPLING)
     probs = logits[0].softmax(-1)
     seen = torch.bincount(token, minlength=6) / 40000
     torch.testing.assert_close(seen, probs, atol=0.01, rtol=0)
@@ -160,12 +160,21 @@ def test_sampling_follows_the_distribution() -> None:
 def test_a_token_of_probability_zero_is_never_sampled() -> None:
     logits = torch.tensor([[-200.0, 0.0, -200.0, 0.0, -200.0]])
     edges = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
-    token, _ = sample(logits.expand(3, 5), edges, SAMPLING)
+    token, _ = sample_tokens(logits.expand(3, 5), edges, SAMPLING)
     assert token.tolist() == [1, 3, 3]
 
 
-@pytest.mark.parametrize("vocabulary", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 2 * BLOCK + 200])
-def test_blocks_find_the_token_that_the_whole_running_sum_finds(vocabulary: int) -> None:
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        BLOCK - 1,
+        BLOCK,
+        BLOCK + 1,
+        3 * BLOCK,
+        2 * BLOCK + 200,
+    ],
+)
+def test_searching_by_block_finds_the_same_token_as_one_cumulative_sum(vocabulary: int) -> None:
     torch.manual_seed(0)
     weights = (3 * torch.randn(400, vocabulary)).exp()
     uniform = uniforms(5, 0, 400)
@@ -174,27 +183,31 @@ def test_blocks_find_the_token_that_the_whole_running_sum_finds(vocabulary: int)
     assert torch.equal(inverse_cdf(weights, uniform), plain)
 
 
-def test_a_share_that_rounding_made_whole_is_still_in_a_place_with_mass() -> None:
+def test_a_share_that_rounding_made_1_still_selects_an_entry_with_mass() -> None:
     masses = torch.tensor([[0.0, 0.7, 0.1, 0.0]], dtype=torch.float64)
-    place, into = first_above(masses, torch.ones(1, 1, dtype=torch.float64))
-    assert place.item() == 2 and into.item() == pytest.approx(1)
+    index, within = first_above(masses, torch.ones(1, 1, dtype=torch.float64))
+    assert index.item() == 2 and within.item() == pytest.approx(1)
 
 
-def test_a_token_of_weight_zero_is_never_found_in_any_block() -> None:
-    chosen = [3, BLOCK, 2 * BLOCK + 9]  # blocks 0 to 2 of 4, and nothing after
+def test_a_token_of_weight_zero_is_never_selected_in_any_block() -> None:
+    chosen = [
+        3,
+        BLOCK,
+        2 * BLOCK + 9,
+    ]  # blocks 0 to 2 of 4, and nothing after
     weights = torch.zeros(1, 3 * BLOCK + 5).index_fill(1, torch.tensor(chosen), 0.3)
     edges = torch.tensor([0.0, 0.3333, 0.3334, 0.6666, 0.6667, 1 - 2**-53], dtype=torch.float64)
-    found = inverse_cdf(weights.expand(6, -1), edges)
-    assert found.tolist() == [chosen[0]] * 2 + [chosen[1]] * 2 + [chosen[2]] * 2
+    tokens = inverse_cdf(weights.expand(6, -1), edges)
+    assert tokens.tolist() == [chosen[0]] * 2 + [chosen[1]] * 2 + [chosen[2]] * 2
 
 
-def test_rows_are_sampled_alike_alone_and_in_a_batch_too_large_to_look_at_at_once() -> None:
+def test_a_row_is_sampled_the_same_alone_and_in_a_batch_that_is_processed_in_parts() -> None:
     torch.manual_seed(0)
     vocabulary = CPU_LOGITS // 4
     logits, uniform = torch.randn(9, vocabulary), uniforms(1, 0, 9)
-    token, values = sample(logits, uniform, SAMPLING)
+    token, values = sample_tokens(logits, uniform, SAMPLING)
     for row in range(9):
-        alone = sample(logits[row : row + 1], uniform[row : row + 1], SAMPLING)
+        alone = sample_tokens(logits[row : row + 1], uniform[row : row + 1], SAMPLING)
         assert alone[0] == token[row]
         torch.testing.assert_close(alone[1][0], values[row], atol=2e-5, rtol=0)
     exact = logits.double().log_softmax(-1)
@@ -202,13 +215,13 @@ def test_rows_are_sampled_alike_alone_and_in_a_batch_too_large_to_look_at_at_onc
     torch.testing.assert_close(values[:, 1].double(), entropy, atol=1e-5, rtol=0)
 
 
-def test_rows_that_stay_keep_their_keys_and_values_while_others_go_and_all_grow() -> None:
+def test_running_rows_keep_their_keys_and_values_while_finished_rows_leave() -> None:
     torch.manual_seed(0)
-    cache, rows = kv_cache.new(), 7
+    cache, rows = kv_cache.new_cache(), 7
     first = torch.randn(3, 2, 5, 4)
     cache.update(first, -first, 0)
     index = torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    kv_cache.repeat(cache, index)
+    kv_cache.repeat_rows(cache, index)
     expected = first[index]
     for step in range(30):
         new = torch.randn(rows, 2, 1, 4)
@@ -216,25 +229,27 @@ def test_rows_that_stay_keep_their_keys_and_values_while_others_go_and_all_grow(
         expected = torch.cat([expected, new], dim=2)
         assert torch.equal(keys, expected) and torch.equal(values, -expected)
         if step in (4, 17):
-            gone = torch.zeros(rows, dtype=torch.bool)
-            gone[[0, 3] if step == 4 else [1, rows - 1]] = True
-            order = kv_cache.drop(cache, gone)
-            assert sorted(order.tolist()) == torch.nonzero(~gone)[:, 0].tolist()
+            finished = torch.zeros(rows, dtype=torch.bool)
+            finished[[0, 3] if step == 4 else [1, rows - 1]] = True
+            order = kv_cache.drop_rows(cache, finished)
+            assert sorted(order.tolist()) == torch.nonzero(~finished)[:, 0].tolist()
             expected, rows = expected[order], len(order)
     assert rows == 3
 
 
 @pytest.mark.parametrize(
-    ("top_p", "top_k", "kept"),
+    ("top_p", "top_k", "expected"),
     [(1.0, 0, [0, 1, 2, 3]), (1.0, 2, [1, 2]), (0.69, 0, [1, 2]), (0.71, 0, [0, 1, 2])],
 )
-def test_top_p_and_top_k_keep_the_likeliest(top_p: float, top_k: int, kept: list[int]) -> None:
+def test_top_p_and_top_k_keep_the_most_likely_tokens(
+    top_p: float, top_k: int, expected: list[int]
+) -> None:
     probs = torch.tensor([[0.2, 0.3, 0.4, 0.1]], dtype=torch.float64)
-    filtered = nucleus(probs, replace(SAMPLING, top_p=top_p, top_k=top_k))
-    assert filtered[0].nonzero()[:, 0].tolist() == kept
+    filtered = filter_top_k_top_p(probs, replace(SAMPLING, top_p=top_p, top_k=top_k))
+    assert filtered[0].nonzero()[:, 0].tolist() == expected
 
 
-def test_uniforms_are_a_stream_of_their_own() -> None:
+def test_every_sample_has_its_own_stream_of_uniforms() -> None:
     assert torch.equal(uniforms(1, 2, 8), uniforms(1, 2, 8))
     assert torch.equal(uniforms(1, 2, 8)[:3], uniforms(1, 2, 3))
     assert not torch.equal(uniforms(1, 2, 8), uniforms(1, 3, 8))
@@ -242,7 +257,7 @@ def test_uniforms_are_a_stream_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("change", ["value", "swap", "sign"])
-def test_a_fingerprint_sees_a_small_change(change: str) -> None:
+def test_a_fingerprint_changes_with_a_small_change(change: str) -> None:
     torch.manual_seed(0)
     tensor = torch.randn(30, 40)
     other = tensor.clone()
@@ -256,7 +271,7 @@ def test_a_fingerprint_sees_a_small_change(change: str) -> None:
     assert abs(fingerprint(tensor) - fingerprint(other)) > 1e-6
 
 
-def test_missing_weights_are_not_accepted() -> None:
+def test_loading_incomplete_weights_raises_an_error() -> None:
     model = tiny_model(VOCABULARY, STOP, seed=5)
     some = list(model.named_parameters())[:-1]
     with pytest.raises(AssertionError, match="did not send"):

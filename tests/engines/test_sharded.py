@@ -1,6 +1,6 @@
-"""What ZeRO-3 has to have in common with the policy of one process, beside the contract of both.
+"""DeepSpeedPolicy gives the results of LocalPolicy, and shards as it should.
 
-On as many ranks as run this file, as tests/engines/test_policies.py is.
+Runs on all ranks that run this file, as tests/engines/test_policies.py does.
 """
 
 import pytest
@@ -27,10 +27,11 @@ def test_three_sgd_steps_end_in_the_same_weights(sharding, monkeypatch) -> None:
 
     from asymrl.engines import deepspeed
 
-    config = deepspeed.zero3
+    config = deepspeed.zero3_config
     untested = {"zero_allow_untested_optimizer": True}
-    monkeypatch.setattr(deepspeed, "zero3", lambda **given: config(**given) | untested)
-    monkeypatch.setattr(torch.optim, "AdamW", sgd)  # which makes a step of lr of mere noise
+    monkeypatch.setattr(deepspeed, "zero3_config", lambda **settings: config(**settings) | untested)
+    # AdamW would turn rounding errors in small gradients into steps of size lr
+    monkeypatch.setattr(torch.optim, "AdamW", sgd)
     here, there = policy(lr=0.1), sharding(lr=0.1)
     batch = rollout_batch(MIXED)
     for _ in range(3):
@@ -43,7 +44,7 @@ def test_three_sgd_steps_end_in_the_same_weights(sharding, monkeypatch) -> None:
         assert close(tensor, local[name]), name
 
 
-def test_a_state_moves_from_and_to_the_policy_of_one_process(sharding) -> None:
+def test_a_state_moves_between_zero3_and_a_local_policy(sharding) -> None:
     here, there, back = policy(), sharding(), policy()
     batch = rollout_batch(MIXED)
     here.update(batch, LOSS)
@@ -64,7 +65,7 @@ def test_gradients_are_clipped_by_their_global_norm(sharding) -> None:
     batch = rollout_batch(MIXED)
     stats = there.update(batch, LOSS)
     here.update(batch, LOSS)
-    assert stats.grad_norm > 0.01  # as it was before
+    assert stats.grad_norm > 0.01  # the norm before clipping
     one, same = here.state(), state_of(there)
     moments = [(one.exp_avg[name], same.exp_avg[name]) for name in one.exp_avg]
     assert all(close(theirs, mine) for mine, theirs in moments)
@@ -74,7 +75,7 @@ def test_bf16_forward_passes_keep_fp32_master_weights(sharding) -> None:
     half, full = sharding(bf16=True), policy()
     batch = rollout_batch(MIXED)
     start = state_of(half)
-    assert all(torch.equal(w, w.bfloat16()) for w in start.weights.values())  # loaded so
+    assert all(torch.equal(w, w.bfloat16()) for w in start.weights.values())  # as loaded
     stats = half.update(batch, LOSS)
     full.update(batch, LOSS)
     assert close(gradients(half), gradients(full), tolerance=0.1)
@@ -87,33 +88,35 @@ def test_bf16_forward_passes_keep_fp32_master_weights(sharding) -> None:
     assert stats.updates == 1
 
 
-def test_fewer_rows_than_ranks_are_no_matter(sharding) -> None:
+def test_a_minibatch_with_fewer_rows_than_ranks_has_the_same_gradient(sharding) -> None:
     trained = sharding()
     only_one = [0.0] * 11 + [1.0]
     trained.update(rollout_batch(only_one), LOSS)
     assert close(gradients(trained), dense_gradients(rollout_batch(only_one), 0.0))
 
 
-def test_gradients_are_reduced_and_added_up_in_fp32_under_bf16_too(sharding) -> None:
+def test_gradients_are_reduced_and_accumulated_in_fp32_even_under_bf16(sharding) -> None:
     trained = sharding(bf16=True, token_budget=1)
     zero = trained.engine.optimizer
     assert zero.communication_data_type == zero.gradient_accumulation_dtype == torch.float32
     assert all(flat.dtype == torch.float32 for flat in zero.fp32_partitioned_groups_flat)
     trained.update(rollout_batch(MIXED), LOSS)
     gradient = gradients(trained)
-    assert not torch.equal(gradient, gradient.bfloat16().float())  # sums that bf16 cannot hold
+    assert not torch.equal(gradient, gradient.bfloat16().float())  # not rounded to bf16
 
 
-def test_a_parameter_is_whole_only_while_it_is_used(sharding) -> None:
+def test_a_parameter_is_gathered_only_while_it_is_used(sharding) -> None:
     trained = sharding()
     trained.update(rollout_batch(MIXED), LOSS)
-    kept = sharding.__name__ == "offloaded"  # where DeepSpeed keeps small ones whole
+    gathered = sharding.__name__ == "offloaded"  # there DeepSpeed keeps small ones gathered
     for parameter in trained.module.parameters():
-        assert parameter.ds_status.name == ("AVAILABLE" if kept else "NOT_AVAILABLE")
+        assert parameter.ds_status.name == ("AVAILABLE" if gathered else "NOT_AVAILABLE")
 
 
-def test_states_that_really_move_while_asleep_come_back_bit_by_bit(sharding, monkeypatch) -> None:
-    """As on a GPU, where the CPU's copies are other memory."""
+def test_states_that_move_to_other_memory_while_asleep_return_bit_by_bit(
+    sharding, monkeypatch
+) -> None:
+    """As on a GPU, where the copies on the CPU are in other memory."""
     mover, other = sharding(), sharding()
     move = mover._move_optimizer
 

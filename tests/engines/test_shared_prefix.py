@@ -1,4 +1,4 @@
-"""The prompts of a mini-batch, computed once: the same gradient from fewer tokens."""
+"""Computing the prompts of a mini-batch once gives the same gradient from fewer tokens."""
 
 from functools import partial
 from typing import Any
@@ -19,13 +19,15 @@ LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.05)
 
 
 @pytest.fixture(autouse=True)
-def always_worth_it(monkeypatch) -> None:
-    monkeypatch.setattr(shared_prefix, "WORTH", 0)
+def always_share(monkeypatch) -> None:
+    monkeypatch.setattr(shared_prefix, "MIN_TOKENS_SAVED", 0)
 
 
 def batch(sizes: list[int], responses: list[int], has_gradient: list[bool] | None = None) -> Batch:
-    """Every prompt, by its length, with a response of each length; all rows have an advantage, or
-    those of the `has_gradient` groups."""
+    """One prompt of each size in `sizes`, each with one response of each length in `responses`.
+
+    has_gradient: by group, whether its rows have an advantage; by default all have one.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def some(count: int) -> tuple[int, ...]:
@@ -71,7 +73,7 @@ def batch(sizes: list[int], responses: list[int], has_gradient: list[bool] | Non
 
 
 def windowed_model() -> MistralForCausalLM:
-    """A token sees the four before it."""
+    """A token attends to itself and the four tokens before it."""
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=VOCABULARY,
@@ -106,80 +108,85 @@ def gradient(trained: LocalPolicy, minibatch: Batch) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "live"),
+    ("sizes", "has_gradient"),
     [
         ([4, 4], None),
-        ([1, 1, 1], None),  # nothing before the last token
+        ([1, 1, 1], None),  # no token before the prompt's last one
         ([1, 40, 7], None),  # more padding than prompt
         ([9, 3, 30, 5], [False, True, False, True]),
     ],
 )
-def test_shared_prompts_change_no_gradient(sizes, live) -> None:
-    minibatch = batch(sizes, [1, 6, 13, 6], live)
-    mine = gradient(policy(shares=True), minibatch)
+def test_shared_prompts_do_not_change_the_gradient(sizes, has_gradient) -> None:
+    minibatch = batch(sizes, [1, 6, 13, 6], has_gradient)
+    shared = gradient(policy(shares=True), minibatch)
     plain = gradient(policy(shares=False), minibatch)
     assert plain.norm() > 0
-    assert (mine - plain).norm() <= 1e-5 * plain.norm()
+    assert (shared - plain).norm() <= 1e-5 * plain.norm()
 
 
-def test_shared_prompts_of_unlike_length_are_as_far_from_a_response_as_they_are() -> None:
+def test_shared_prompts_of_different_length_keep_their_distance_from_the_response() -> None:
     minibatch = batch([9, 3, 30, 5], [1, 6, 13, 6])
-    mine = gradient(policy(shares=True, model=windowed_model()), minibatch)
+    shared = gradient(policy(shares=True, model=windowed_model()), minibatch)
     plain = gradient(policy(shares=False, model=windowed_model()), minibatch)
-    assert (mine - plain).norm() <= 1e-5 * plain.norm()
+    assert (shared - plain).norm() <= 1e-5 * plain.norm()
 
 
-def seen(trained: LocalPolicy, minibatch: Batch) -> list[torch.Size]:
-    """The shapes of what goes through the model."""
+def input_shapes(trained: LocalPolicy, minibatch: Batch) -> list[torch.Size]:
+    """The shapes of the model's inputs in one backward call."""
     shapes = []
     embeddings = trained.module.model.get_input_embeddings()
     hook = embeddings.register_forward_hook(
-        lambda module, given, out: shapes.append(given[0].shape)
+        lambda module, inputs, output: shapes.append(inputs[0].shape)
     )
     trained.backward(minibatch, LOSS)
     hook.remove()
     return shapes
 
 
-def test_a_prompt_goes_through_the_model_once_a_group() -> None:
+def test_a_prompt_is_computed_once_a_group() -> None:
     minibatch = batch([30, 30], [5] * 4)
-    shared = sum(shape.numel() for shape in seen(policy(shares=True), minibatch))
-    plain = sum(shape.numel() for shape in seen(policy(shares=False), minibatch))
+    shared = sum(shape.numel() for shape in input_shapes(policy(shares=True), minibatch))
+    plain = sum(shape.numel() for shape in input_shapes(policy(shares=False), minibatch))
     assert shared == 2 * 29 + 8 * 5  # a response begins with the prompt's last token
     assert plain == 8 * (29 + 5)
 
 
-def test_prompts_are_not_shared_where_that_saves_too_few_tokens(monkeypatch) -> None:
+def test_prompts_are_not_shared_if_that_saves_too_few_tokens(monkeypatch) -> None:
     minibatch = batch([30, 30], [5] * 4)
-    monkeypatch.setattr(shared_prefix, "WORTH", 2 * 3 * 29)
-    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 2 * 29 + 8 * 5
-    monkeypatch.setattr(shared_prefix, "WORTH", 2 * 3 * 29 + 1)
-    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 8 * (29 + 5)
+    monkeypatch.setattr(shared_prefix, "MIN_TOKENS_SAVED", 2 * 3 * 29)
+    assert (
+        sum(shape.numel() for shape in input_shapes(policy(shares=True), minibatch))
+        == 2 * 29 + 8 * 5
+    )
+    monkeypatch.setattr(shared_prefix, "MIN_TOKENS_SAVED", 2 * 3 * 29 + 1)
+    assert sum(shape.numel() for shape in input_shapes(policy(shares=True), minibatch)) == 8 * (
+        29 + 5
+    )
 
 
-def test_prompts_are_not_shared_where_they_are_more_than_the_budget() -> None:
+def test_prompts_are_not_shared_if_they_exceed_the_token_budget() -> None:
     minibatch, trained = batch([30, 8], [5] * 4), policy(shares=True)
     trained.token_budget = 2 * 29
-    assert seen(trained, minibatch)[0] == (2, 29)
+    assert input_shapes(trained, minibatch)[0] == (2, 29)
     trained.token_budget = 2 * 29 - 1
-    assert all(shape.numel() <= 2 * 29 - 1 for shape in seen(trained, minibatch))
+    assert all(shape.numel() <= 2 * 29 - 1 for shape in input_shapes(trained, minibatch))
 
 
 def test_prompts_of_skipped_groups_are_not_computed() -> None:
     minibatch = batch([30, 8], [5] * 4, has_gradient=[False, True])
-    assert sum(shape.numel() for shape in seen(policy(shares=True), minibatch)) == 7 + 4 * 5
+    assert sum(shape.numel() for shape in input_shapes(policy(shares=True), minibatch)) == 7 + 4 * 5
 
 
-def test_a_cpu_works_on_few_tokens_at_a_time_however_large_the_budget(monkeypatch) -> None:
+def test_a_micro_batch_on_a_cpu_is_small_even_if_the_budget_is_large(monkeypatch) -> None:
     trained = policy(shares=False)
     trained.token_budget = 10**6
     monkeypatch.setattr(local, "CPU_TOKENS", 50)
-    shapes = seen(trained, batch([4, 4], [7] * 6))  # 12 rows of 10 tokens and a last one
+    shapes = input_shapes(trained, batch([4, 4], [7] * 6))  # 12 rows of 10 tokens, without the last
     assert sum(shape[0] for shape in shapes) == 12
     assert max(shape.numel() for shape in shapes) <= 50
 
 
-def test_layers_run_twice_though_an_engine_used_their_model_in_between() -> None:
+def test_layer_checkpointing_still_works_after_an_engine_set_eval_mode() -> None:
     trained = policy(shares=False)
     trained.module.model.gradient_checkpointing_enable({"use_reentrant": False})
     trained.module.model.eval()
@@ -190,6 +197,6 @@ def test_layers_run_twice_though_an_engine_used_their_model_in_between() -> None
     assert len(runs) == 2
 
 
-def test_prompts_are_not_shared_where_a_layer_keeps_more_than_keys_and_values() -> None:
+def test_prompts_are_not_shared_if_a_layer_caches_more_than_keys_and_values() -> None:
     trained = policy(shares=True, model=convolving_model(VOCABULARY))
     assert gradient(trained, batch([9, 3], [5] * 4)).norm() > 0

@@ -1,4 +1,4 @@
-"""What the micro-batches of a mini-batch add up to, and that nothing waits for the device."""
+"""Totals of the loss metrics over micro-batches, computed without waiting for the device."""
 
 from functools import partial
 
@@ -10,10 +10,10 @@ from asymrl.algo.loss import ppo_clip
 from asymrl.engines.policy import (
     PolicyModule,
     Totals,
-    laid_out,
+    empty_loss_inputs,
     loss_inputs,
-    micro_batch,
-    no_tokens,
+    make_micro_batch,
+    to_flat,
 )
 from asymrl.types import LossOutputs
 from tests.helpers.batches import batch_of
@@ -41,15 +41,15 @@ PARTS = [
 ]
 
 
-def added(parts: list[LossOutputs]) -> Totals:
+def sum_up(parts: list[LossOutputs]) -> Totals:
     totals = Totals()
     for part in parts:
         totals.add(part)
     return totals
 
 
-def test_totals_by_hand():
-    totals = added(PARTS)
+def test_totals_equal_the_numbers_by_hand():
+    totals = sum_up(PARTS)
     assert totals.metrics(skipped_tokens=0.0) == {
         "loss/total": -0.25,
         "a": 3.0 / 6.0,
@@ -61,26 +61,26 @@ def test_totals_by_hand():
 
 
 @pytest.mark.parametrize("cut", [1, 2])
-def test_ranks_add_up_to_one_process(cut: int):
-    whole, merged = added(PARTS), Totals.merge([added(PARTS[:cut]), added(PARTS[cut:])])
+def test_merged_totals_of_ranks_equal_those_of_one_process(cut: int):
+    whole, merged = sum_up(PARTS), Totals.merge([sum_up(PARTS[:cut]), sum_up(PARTS[cut:])])
     assert merged.metrics(2.0) == whole.metrics(2.0)
     assert merged.by_accuracy_bin == whole.by_accuracy_bin
 
 
-def test_many_small_sums_keep_their_digits():
-    """2^24 + 1 + ... + 1: in fp32 every 1 would be lost."""
+def test_many_small_terms_are_not_lost_beside_a_large_one():
+    """2^24 + 1 + ... + 1: fp32 would lose every 1."""
     large, ones = outputs(2.0**24, 0, 1, 0, [0.0]), outputs(1.0, 0, 1, 0, [0.0])
-    assert added([large, *[ones] * 9]).metrics(0.0)["loss/total"] == 2**24 + 9
+    assert sum_up([large, *[ones] * 9]).metrics(0.0)["loss/total"] == 2**24 + 9
 
 
 def test_totals_keep_no_graph():
-    totals = added(PARTS).fetch()
+    totals = sum_up(PARTS).fetch()
     assert totals._sums is not None and not totals._sums.requires_grad
 
 
-class Reads(TorchDispatchMode):
-    """Notes the operations for which a host would wait for a device: those whose result is a plain
-    number, or has a shape that depends on values."""
+class HostReads(TorchDispatchMode):
+    """Records the operations that make a host wait for the device: those that return a plain number
+    or a shape that depends on values."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
 
@@ -90,43 +90,45 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__
-        if any(wait in name for wait in self.WAITS) or (name.startswith("index.") and masks(args)):
+        if any(wait in name for wait in self.WAITS) or (
+            name.startswith("index.") and has_mask(args)
+        ):
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
 
 
-def masks(args) -> bool:
+def has_mask(args) -> bool:
     return any(x is not None and x.dtype == torch.bool for x in args[1])
 
 
 @pytest.mark.parametrize("entropy_bonus", [0.0, 0.1])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_micro_batch_never_waits_for_the_device(entropy_bonus: float, checkpointing: bool):
-    """Head, loss, backward and totals read no value back; `item` does. transformers' own forward
-    pass reads one at its start (are these packed sequences?), so it is left out."""
+    """Head, loss, backward and totals read no value from the device; `item` does. The forward pass
+    of transformers reads one (to detect packed sequences), so it runs outside of the check."""
     model = tiny_model(101, 1).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     module, batch = PolicyModule(model, 1.0), batch_of([3, 5, 4], [6, 2, 7], [True] * 3)
-    micro, totals = micro_batch(batch, [0, 2]), Totals()
+    micro, totals = make_micro_batch(batch, [0, 2]), Totals()
     loss = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=entropy_bonus)
     hidden = model.get_decoder()(input_ids=micro.input_ids, use_cache=False).last_hidden_state
-    with Reads() as reads:
-        totals.add(loss(no_tokens(batch, "cpu")))
+    with HostReads() as reads:
+        totals.add(loss(empty_loss_inputs(batch, "cpu")))
         values = module.head(hidden[micro.sequence, micro.position], micro.targets)
-        found = loss(loss_inputs(batch, micro, *values))
-        found.loss.backward()
-        totals.add(found)
+        result = loss(loss_inputs(batch, micro.tokens, *values))
+        result.loss.backward()
+        totals.add(result)
     assert reads.seen == []
-    with Reads() as reads:
-        found.loss.item()
+    with HostReads() as reads:
+        result.loss.item()
     assert reads.seen == ["_local_scalar_dense.default"]
 
 
-def test_parts_are_laid_out_by_their_tokens():
+def test_values_are_placed_at_their_tokens():
     parts = [
         (torch.tensor([4, 1]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])),
         (torch.tensor([0]), torch.tensor([[5.0], [6.0]])),
     ]
-    assert laid_out(parts, 5).tolist() == [[5, 2, 0, 0, 1], [6, 4, 0, 0, 3]]
-    assert laid_out([], 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert to_flat(parts, 5).tolist() == [[5, 2, 0, 0, 1], [6, 4, 0, 0, 3]]
+    assert to_flat([], 3).tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -32,7 +32,7 @@ def test_a_killed_and_resumed_evaluation_writes_the_same_bytes(command, whole, t
     saved = file.read_bytes().count(b"\n")
     assert saved < 240 and not (tmp_path / "summary.json").exists()
     output = finish(start(sys.executable, *command, "--output", str(tmp_path)))
-    assert "of 240 responses are there already" in output
+    assert "of 240 responses exist already" in output
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
 

@@ -1,7 +1,4 @@
-"""Rollouts -> flat tokens, mini-batches, plans.
-
-Operations of a policy's work: by hand, and as torch's own counter sees them.
-"""
+"""Requests, rollouts and batches of given lengths."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +21,7 @@ from asymrl.types import (
 
 
 def requests_and_rollouts(lengths: list[list[int]]) -> tuple[list[Request], list[Rollout]]:
-    """Group n has responses of lengths[n] tokens; token values name draw, sample and place."""
+    """Group n has responses of lengths[n] tokens; a token id encodes draw, sample and position."""
     requests = [
         Request(
             problem=Problem(
@@ -65,18 +62,18 @@ def tokens_of(prompts: list[int], responses: list[int]) -> Tokens:
 
 def batch_of(prompts: list[int], responses: list[int], has_gradient: list[bool]) -> Batch:
     tokens = tokens_of(prompts, responses)
-    of_tokens = torch.zeros(len(tokens.targets))
+    zeros = torch.zeros(len(tokens.targets))
     return Batch(
         sequences=tokens.sequences,
         prompt_lengths=tokens.prompt_lengths,
         group=tokens.group,
         row=tokens.row,
         targets=tokens.targets,
-        advantages=of_tokens,
-        old_logprobs=of_tokens,
-        old_entropy=of_tokens,
-        loss_mask=of_tokens,
-        loss_denominators=of_tokens,
+        advantages=zeros,
+        old_logprobs=zeros,
+        old_entropy=zeros,
+        loss_mask=zeros,
+        loss_denominators=zeros,
         has_gradient=torch.tensor(has_gradient),
         accuracy_bin=torch.zeros(len(has_gradient), dtype=torch.long),
     )

@@ -1,10 +1,8 @@
-"""The contract of every rollout engine, and what the hf engine promises beyond it."""
+"""Requests, an hf engine with a tiny model, and reference values, for tests of rollout engines."""
 
 import torch
 
-from asymrl.engines.hf import (
-    HFEngine,
-)
+from asymrl.engines.hf import HFEngine
 from asymrl.types import Problem, Request, Rollout, Sampling, derive_seed
 from tests.helpers.models import tiny_model
 
@@ -21,7 +19,7 @@ def hf(max_rows: int = 64, seed: int = 0) -> HFEngine:
 
 
 def requests(count: int = 5, samples: int = 6) -> list[Request]:
-    """Prompts of different lengths, draws that do not start at 0."""
+    """Prompts of 1, 3, 5, ... tokens; draws count from 40."""
     return [
         Request(
             problem=Problem(
@@ -44,7 +42,7 @@ def by_key(rollouts) -> dict[tuple[int, int], Rollout]:
 
 
 def dense_values(model, rollout: Rollout, request: Request, temperature: float):
-    """Logprobs and entropy from one plain forward pass over prompt and response."""
+    """Log-probs and entropy of the response, from one plain forward pass over all tokens."""
     ids = torch.tensor([request.problem.prompt_ids + rollout.token_ids])
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0, len(request.problem.prompt_ids) - 1 : -1]

@@ -1,4 +1,4 @@
-"""A tiny model, and real data files where there are any. Checks `asymrl.algo`'s shapes."""
+"""Tiny models with random weights."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
 
 def tiny_model(vocabulary: int, stop_id: int, seed: int = 0) -> Qwen3ForCausalLM:
     """A random Qwen3 with grouped-query attention and tied embeddings. Its weights are large, so
-    that its distributions differ from token to token."""
+    that the distributions of different tokens differ."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=vocabulary,
@@ -37,7 +37,7 @@ def tiny_model(vocabulary: int, stop_id: int, seed: int = 0) -> Qwen3ForCausalLM
 
 
 def convolving_model(vocabulary: int) -> Lfm2ForCausalLM:
-    """One of whose layers keeps the last states instead of keys and values."""
+    """A model with a convolution layer, which caches its last states instead of keys and values."""
     torch.manual_seed(0)
     config = Lfm2Config(
         vocab_size=vocabulary,

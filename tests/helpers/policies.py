@@ -1,7 +1,4 @@
-"""The contract of every policy: of one process, and of ZeRO-3 on as many ranks as run this file.
-
-`make test` runs it alone, and tests/stack/test_ranks.py on two ranks that go through it in step.
-"""
+"""Policies with a tiny model, a mini-batch, and reference gradients, for tests of policies."""
 
 from functools import partial
 from importlib.util import find_spec
@@ -53,24 +50,24 @@ def zero3_policy(model: Any, offload_optimizer: bool = False, **settings):
 
 
 def sharded(model: Any = None, **settings):
-    """On fresh weights, the same on every rank. DeepSpeed keeps parameters as small as these
-    gathered; here all are given up after use, as a large model's are."""
+    """A ZeRO-3 policy with fresh weights, equal on every rank. DeepSpeed would keep parameters as
+    small as these gathered; here they are freed after use, like those of a large model."""
     from asymrl.engines import deepspeed
 
-    config = deepspeed.zero3
+    config = deepspeed.zero3_config
 
-    def nothing_persists(**given: Any) -> dict[str, Any]:
-        made = config(**given)
-        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return made
+    def without_persistence(**settings: Any) -> dict[str, Any]:
+        changed = config(**settings)
+        changed["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return changed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deepspeed, "zero3", nothing_persists)
+        patch.setattr(deepspeed, "zero3_config", without_persistence)
         return zero3_policy(model or tiny_model(VOCABULARY, STOP), **settings)
 
 
 def offloaded(model: Any = None, **settings):
-    """The optimizer on the CPU; small parameters as DeepSpeed has them."""
+    """A ZeRO-3 policy with its optimizer on the CPU; DeepSpeed keeps small parameters gathered."""
     return zero3_policy(model or tiny_model(VOCABULARY, STOP), offload_optimizer=True, **settings)
 
 
@@ -82,7 +79,10 @@ SHARDED = [pytest.param(f, marks=needs_deepspeed, id=f.__name__) for f in (shard
 
 
 def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
-    """3 prompts x 4 responses of many lengths; old values are random, so the ratio is not 1."""
+    """3 prompts x 4 responses of different lengths; random old log-probs, so the ratio is not 1.
+
+    advantages: 12, one a response.
+    """
     generator = torch.Generator().manual_seed(0)
     requests, rollouts = [], []
     for n in range(3):
@@ -105,12 +105,12 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
             )
     tokens = tokenise(requests, rollouts)
     old = -3 + 0.3 * torch.randn(len(tokens.targets), generator=generator)
-    scored, every = (old, torch.ones_like(old)), torch.ones(12, dtype=torch.bool)
+    scored, valid = (old, torch.ones_like(old)), torch.ones(12, dtype=torch.bool)
     (batch,) = minibatches(
         tokens,
         scored,
         torch.tensor(advantages, dtype=torch.float64)[tokens.row],
-        make_groups(tokens, scored, torch.tensor([1.0, 0, 0, 1] * 3), every),
+        make_groups(tokens, scored, torch.tensor([1.0, 0, 0, 1] * 3), valid),
         prompts=3,
         entropy_bonus=bonus,
         loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=9),
@@ -122,7 +122,7 @@ MIXED = [0.5, -1.0, 0, 2.0, 0, 0, 0, 0, 1.0, -0.3, -0.3, -0.3]
 
 
 def gradients(trained: Any) -> torch.Tensor:
-    """Of the last update, before clipping where it is sharded."""
+    """The flat gradient of the last update; of a ZeRO-3 policy, before clipping."""
     if isinstance(trained, LocalPolicy):
         return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
     import deepspeed.utils  # pyright: ignore
@@ -132,25 +132,26 @@ def gradients(trained: Any) -> torch.Tensor:
 
 
 def state_of(trained: Any) -> TrainerState:
-    """The first rank's, on every rank."""
+    """The state that rank 0 has, on every rank."""
     return from_environment().gather(trained.state())[0]
 
 
 def dense_gradients(batch: Batch, bonus: float) -> torch.Tensor:
-    """The same loss, a row at a time, from full logits: no padding, no chunks, no skipping."""
+    """The gradient of LOSS or BONUS, a row at a time, from full logits, without skipping rows."""
     model = tiny_model(VOCABULARY, STOP)
     for r, sequence in enumerate(batch.sequences):
-        mine = batch.row == r
+        of_row = batch.row == r
         ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
         logprobs = (model(input_ids=ids).logits[0, start - 1 : -1] / 0.8).log_softmax(-1)
         entropy = -(logprobs.exp() * logprobs).sum(-1)
         chosen = logprobs.gather(1, ids[0, start:, None])[:, 0]
-        ratio = (chosen - batch.old_logprobs[mine]).exp()
-        a = batch.advantages[mine]
+        ratio = (chosen - batch.old_logprobs[of_row]).exp()
+        a = batch.advantages[of_row]
         surrogate = torch.minimum(ratio * a, ratio.clamp(0.8, 1.2) * a)
         ((-surrogate - bonus * entropy).sum() / len(batch.targets)).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters()])  # pyright: ignore
 
 
-def close(mine: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> bool:
-    return bool((mine - theirs).norm() <= tolerance * theirs.norm())
+def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> bool:
+    """Whether the relative norm of the difference is within the tolerance."""
+    return bool((actual - expected).norm() <= tolerance * expected.norm())

@@ -28,13 +28,13 @@ def test_vllm_and_hf_give_the_same_greedy_responses(command, tmp_path: Path) -> 
     assert ours == theirs and ours.count(b"\n") == 80
 
 
-def test_what_vllm_began_it_ends_with_the_same_samples(command, tmp_path: Path) -> None:
-    """Each chunk seeds the engine anew, and knows nothing of what was before it."""
-    some = [sys.executable, *command, "--limit", "20", "--engine", "vllm"]
+def test_a_resumed_vllm_evaluation_gives_the_same_samples(command, tmp_path: Path) -> None:
+    """The engine is seeded for each chunk, so a chunk does not depend on earlier ones."""
+    evaluate = [sys.executable, *command, "--limit", "20", "--engine", "vllm"]
     file = tmp_path / "some.jsonl"
-    finish(start(*some, "--output", str(tmp_path)))
+    finish(start(*evaluate, "--output", str(tmp_path)))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    output = finish(start(*some, "--output", str(tmp_path)))
-    assert "of 80 responses are there already" in output
+    output = finish(start(*evaluate, "--output", str(tmp_path)))
+    assert "of 80 responses exist already" in output
     assert file.read_bytes() == whole

@@ -1,4 +1,4 @@
-"""The whole stack as users launch it: two processes, gloo between them, vLLM and ZeRO-3 in each."""
+"""The whole stack as users launch it: two processes with vLLM and ZeRO-3 each, joined by gloo."""
 
 import json
 import math
@@ -32,7 +32,7 @@ STACK = ["rollout.engine=vllm", "rollout.sync_check_every=1", "verifier.name=exa
 
 
 def launch(*command: str, code: int = 0) -> str:
-    """What a command of this environment prints; nothing of an outer launch reaches it."""
+    """The output of a command, which does not inherit the variables of an outer launcher."""
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
@@ -53,8 +53,8 @@ def comparable(row: dict[str, Any]) -> dict[str, float]:
     return {name: math.nan if x is None else x for name, x in timeless.items()}
 
 
-def test_two_ranks_keep_every_promise(tmp_path: Path) -> None:
-    """One launch of two processes that go through three files of tests in step."""
+def test_two_ranks_pass_the_tests_of_policies_and_ranks(tmp_path: Path) -> None:
+    """One launch of two processes, which run three test files at the same time."""
     files = "tests/engines/test_policies.py tests/engines/test_sharded.py tests/stack/two_ranks.py"
     inner = (
         f"exec {sys.executable} -m pytest {files} -k 'not local' -x -q -p no:cacheprovider "
@@ -70,27 +70,31 @@ def whole(config_file: Path, tmp_path_factory) -> Path:
     command = [*ACCELERATE, "train.py", "--config", str(config_file), "--output-dir", str(folder)]
     output = launch(*command, *STACK, "steps=3")
     assert "rollouts: vllm (as configured); policy: deepspeed (2 processes share it)" in output
-    assert output.count("step 3/3") == 1  # the first rank speaks
+    assert output.count("step 3/3") == 1  # only rank 0 prints
     return folder
 
 
-def test_a_run_on_the_stack_logs_what_any_run_does(whole: Path, finished: Path) -> None:
+def test_a_run_on_the_stack_logs_the_same_metrics_as_any_run(whole: Path, finished: Path) -> None:
     ours, theirs = metrics(whole), metrics(finished)
     assert [row["step"] for row in ours] == [0, 1, 2, 3]
-    by_accuracy = ("groups/accuracy/", "pressure/")  # only where there are groups
+    by_accuracy = ("groups/accuracy/", "pressure/")  # only for accuracies that occur
     names = [
         {name for name in row if not name.startswith(by_accuracy)} for row in (ours[1], theirs[1])
     ]
     assert names[0] == names[1]
     assert all(0 <= row["rollout/logprob_mismatch_max"] < 1e-4 for row in ours[1:])
-    assert any(row["rollout/logprob_mismatch_max"] > 0 for row in ours[1:])  # it is another engine
+    assert any(
+        row["rollout/logprob_mismatch_max"] > 0 for row in ours[1:]
+    )  # vLLM rounds differently
     (facts,) = json.loads((whole / "environment.json").read_text())
     assert facts["processes"] == 2 and "deepspeed" in facts["engines"]
     assert (whole / "checkpoints" / "step-000003" / "config.json").is_file()
 
 
-def test_a_resumed_run_is_where_it_was(whole: Path, config_file: Path, tmp_path: Path) -> None:
-    """By torchrun. Equal state, and here equal metrics: each step seeds the engine anew."""
+def test_a_resumed_run_continues_from_its_state(
+    whole: Path, config_file: Path, tmp_path: Path
+) -> None:
+    """With torchrun. State and metrics are equal, because every step seeds the engine."""
     command = [*TORCHRUN, "train.py", "--config", str(config_file), "--output-dir", str(tmp_path)]
     launch(*command, *STACK, "steps=1")
     launch(*command, *STACK, "steps=3")
@@ -104,7 +108,7 @@ def test_a_resumed_run_is_where_it_was(whole: Path, config_file: Path, tmp_path:
 
 
 def test_a_run_moves_from_two_ranks_to_one_process_and_back(whole: Path, config_file: Path) -> None:
-    """And to other engines: the state is in one format."""
+    """And to another engine and backend: all policies write the same state format."""
     arguments = ["--config", str(config_file), "--output-dir", str(whole), *STACK[1:], "steps=4"]
     assert train.main(arguments) == 0
     launch(*TORCHRUN, "train.py", *arguments[:-1], "steps=5", "rollout.engine=hf")
@@ -117,7 +121,7 @@ def test_a_run_moves_from_two_ranks_to_one_process_and_back(whole: Path, config_
 
 
 def test_vllm_opens_the_checkpoint_as_it_is(whole: Path) -> None:
-    """In a process of its own, with vLLM's own loader, as `vllm serve` has it."""
+    """In a new process, with vLLM's own loader, as in `vllm serve`."""
     code = f"""
 import os
 os.environ |= {{"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}}
@@ -143,7 +147,9 @@ print("ANSWER", list(out.outputs[0].token_ids), [p[t].logprob for p, t in
     assert logprobs == pytest.approx(dense.max(-1).values.tolist(), abs=1e-4)
 
 
-def test_a_mistake_is_said_once_and_ends_every_rank(config_file: Path, tmp_path: Path) -> None:
+def test_a_config_error_is_printed_once_and_ends_every_rank(
+    config_file: Path, tmp_path: Path
+) -> None:
     command = [*TORCHRUN, "train.py", "--config", str(config_file), "--output-dir", str(tmp_path)]
     output = launch(*command, "verifier.name=exact", "policy.backend=local", code=2)
     assert output.count("error: 2 processes were launched") == 1

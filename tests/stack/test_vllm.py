@@ -1,7 +1,7 @@
-"""The real vLLM, on CPU: the contract of every rollout engine, and what this one promises beyond.
+"""VLLMEngine with the real vLLM on a CPU: the contract of every rollout engine, and more.
 
-Three engines in all, since they are slow to open. Not here: GPU kernels, of which only the order of
-calls and the arguments can be tested.
+All tests share three engines, because they are slow to open. Of the GPU code paths, only the order
+of the calls and the engine arguments are tested.
 """
 
 import os
@@ -20,7 +20,7 @@ from transformers import Qwen3ForCausalLM as Qwen3
 
 from asymrl.engines.distributed import World
 from asymrl.engines.rollout import fingerprint
-from asymrl.engines.vllm import VLLMEngine, arguments, undisturbed
+from asymrl.engines.vllm import VLLMEngine, engine_arguments, restored_process
 from asymrl.errors import UserError
 from tests.engines import test_rollout_engines as contract
 from tests.helpers.engines import SAMPLING, STOP, VOCABULARY, by_key, decode, dense_values, requests
@@ -40,7 +40,7 @@ OTHER = "model.layers.0.self_attn.k_proj.weight"
 
 
 def scrambled(model):
-    """Biases are made of zeros; here they must tell."""
+    """With random biases too, which are 0 in a fresh model."""
     torch.manual_seed(1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -75,23 +75,23 @@ def make(folder: Path, dtype: torch.dtype, world: World) -> VLLMEngine:
 
 
 def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Iterator[VLLMEngine]:
-    """An engine, which without weights generates nothing; taken down whole, lest its finalizer
-    destroys the process group of some later test."""
+    """An engine without weights. Shut down explicitly, because its finalizer could otherwise
+    destroy the process group of a later test."""
     engine = make(folder, dtype, World())
-    assert refuses(engine)
+    assert_not_ready(engine)
     yield engine
     engine.llm.engine_core.shutdown()
 
 
 @pytest.fixture(scope="module")
 def main(tmp_path_factory) -> Iterator[VLLMEngine]:
-    """Of a folder whose own sampling defaults would be seen anywhere."""
+    """From a folder whose own sampling defaults would change every response, if they were used."""
     folder = tmp_path_factory.mktemp("main")
     MODEL.save_pretrained(folder)
-    own = GenerationConfig(
+    defaults = GenerationConfig(
         do_sample=True, top_k=1, temperature=0.01, repetition_penalty=9.0, eos_token_id=STOP
     )
-    own.save_pretrained(folder)
+    defaults.save_pretrained(folder)
     yield from opened(folder)
 
 
@@ -120,14 +120,16 @@ def test_contract(engine, promise: str) -> None:
     getattr(contract.TestContract(), promise)(engine)
 
 
-def assert_logprobs_are_of(model, rollouts, asked, temperature: float = 1.0) -> None:
+def assert_logprobs_are_of(model, rollouts, batch, temperature: float = 1.0) -> None:
     for rollout in rollouts:
-        dense, _ = dense_values(model, rollout, asked[rollout.draw - 40], temperature)
+        dense, _ = dense_values(model, rollout, batch[rollout.draw - 40], temperature)
         torch.testing.assert_close(torch.tensor(rollout.engine_logprobs), dense, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.8])
-def test_logprobs_are_those_of_the_policy_at_the_temperature(engine, temperature: float) -> None:
+def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(
+    engine, temperature: float
+) -> None:
     sampling = replace(SAMPLING, temperature=temperature)
     assert_logprobs_are_of(MODEL, engine.generate(requests(), sampling), requests(), temperature)
 
@@ -139,14 +141,14 @@ def long_request(samples: int):
     return replace(request, problem=replace(request.problem, prompt_ids=ids))
 
 
-def test_a_cached_prefix_does_not_outlive_its_weights(engine) -> None:
-    asked, other = [long_request(8)], tiny_model(VOCABULARY, STOP, seed=5)
-    assert_logprobs_are_of(MODEL, engine.generate(asked, SAMPLING), asked)
+def test_loading_weights_clears_the_prefix_cache(engine) -> None:
+    batch, other = [long_request(8)], tiny_model(VOCABULARY, STOP, seed=5)
+    assert_logprobs_are_of(MODEL, engine.generate(batch, SAMPLING), batch)
     engine.load_weights(iter(named(other).items()))
-    assert_logprobs_are_of(other, engine.generate(asked, SAMPLING), asked)
+    assert_logprobs_are_of(other, engine.generate(batch, SAMPLING), batch)
 
 
-def test_samples_share_their_prefill_and_nothing_with_what_came_before(engine, monkeypatch) -> None:
+def test_samples_share_their_prefill_within_a_call_only(engine, monkeypatch) -> None:
     outputs, step = [], engine.llm.step
     monkeypatch.setattr(engine.llm, "step", lambda: outputs.extend(got := step()) or got)
     first = by_key(engine.generate([long_request(8)], SAMPLING))
@@ -155,7 +157,7 @@ def test_samples_share_their_prefill_and_nothing_with_what_came_before(engine, m
     assert sorted(o.num_cached_tokens for o in outputs) == [0, 0] + 14 * [128]
 
 
-def test_tokens_depend_on_the_seeds(engine) -> None:
+def test_tokens_depend_on_the_seed_of_the_request(engine) -> None:
     (request,) = requests(1, 30)
     responses = {r.token_ids for r in engine.generate([request], SAMPLING)}
     assert len(responses) > 20
@@ -163,7 +165,7 @@ def test_tokens_depend_on_the_seeds(engine) -> None:
     assert {r.token_ids for r in engine.generate([other], SAMPLING)} != responses
 
 
-def test_with_its_own_seed_a_sample_does_not_depend_on_others(engine, monkeypatch) -> None:
+def test_with_per_sample_seeds_a_sample_does_not_depend_on_the_batch(engine, monkeypatch) -> None:
     monkeypatch.setattr(engine, "per_sample_seeds", True)
     together = by_key(engine.generate(requests(), SAMPLING))
     assert len({rollout.token_ids for rollout in together.values()}) > 20
@@ -173,34 +175,34 @@ def test_with_its_own_seed_a_sample_does_not_depend_on_others(engine, monkeypatc
 
 
 def test_first_tokens_follow_the_distribution(engine) -> None:
-    asked = requests(1, 3000)
+    batch = requests(1, 3000)
     with torch.no_grad():
-        ids = torch.tensor([asked[0].problem.prompt_ids])
+        ids = torch.tensor([batch[0].problem.prompt_ids])
         probs = (MODEL(input_ids=ids).logits[0, -1] / 2.0).softmax(-1)
     sampling = replace(SAMPLING, temperature=2.0, max_tokens=1)
-    tokens = [rollout.token_ids[0] for rollout in engine.generate(asked, sampling)]
+    tokens = [rollout.token_ids[0] for rollout in engine.generate(batch, sampling)]
     seen = torch.bincount(torch.tensor(tokens), minlength=VOCABULARY) / 3000
     torch.testing.assert_close(seen, probs, atol=0.03, rtol=0)
 
 
-def test_greedy_takes_the_likeliest_token(engine) -> None:
+def test_greedy_returns_the_most_likely_token(engine) -> None:
     for rollout in engine.generate(requests(3, 2), replace(SAMPLING, temperature=0.0)):
         prompt = requests()[rollout.draw - 40].problem.prompt_ids
         ids = torch.tensor([prompt + rollout.token_ids])
         with torch.no_grad():
             logits = MODEL(input_ids=ids).logits[0, :-1]
-        likeliest = logits[-len(rollout.token_ids) :].argmax(-1)
-        assert tuple(likeliest.tolist()) == rollout.token_ids
+        most_likely = logits[-len(rollout.token_ids) :].argmax(-1)
+        assert tuple(most_likely.tolist()) == rollout.token_ids
 
 
 def test_every_stop_token_ends_a_response(engine) -> None:
     rollouts = list(engine.generate(requests(), SAMPLING))
     assert {r.token_ids[-1] for r in rollouts if not r.truncated} == set(SAMPLING.stop_ids)
-    none = replace(SAMPLING, stop_ids=())  # not even the model's own
+    none = replace(SAMPLING, stop_ids=())  # the model's own stop token does not count either
     assert all(len(r.token_ids) == 12 for r in engine.generate(requests(), none))
 
 
-def test_rollouts_come_as_they_finish(engine) -> None:
+def test_rollouts_are_yielded_as_they_finish(engine) -> None:
     lengths = []
     for rollout in engine.generate(requests(), SAMPLING):
         if not lengths:
@@ -209,11 +211,11 @@ def test_rollouts_come_as_they_finish(engine) -> None:
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
 
 
-def test_nothing_is_asked_and_nothing_comes(engine) -> None:
+def test_no_requests_give_no_rollouts(engine) -> None:
     assert list(engine.generate([], SAMPLING)) == []
 
 
-def test_a_generation_broken_off_leaves_nothing_behind(engine) -> None:
+def test_generation_that_stops_early_leaves_no_requests(engine) -> None:
     whole = by_key(engine.generate(requests(), SAMPLING))
     rollouts = engine.generate(requests(), SAMPLING)
     next(rollouts)
@@ -222,32 +224,31 @@ def test_a_generation_broken_off_leaves_nothing_behind(engine) -> None:
     assert by_key(engine.generate(requests(), SAMPLING)) == whole
 
 
-def refuses(engine: VLLMEngine) -> bool:
-    for ask in (
+def assert_not_ready(engine: VLLMEngine) -> None:
+    for call in (
         lambda: next(engine.generate(requests(), SAMPLING)),
         lambda: engine.fingerprint([]),
     ):
         with pytest.raises(RuntimeError, match="no weights"):
-            ask()
-    return True
+            call()
 
 
-def test_an_engine_that_sleeps_refuses_until_a_sync(engine) -> None:
+def test_a_sleeping_engine_needs_weights_before_it_generates(engine) -> None:
     engine.sleep()
-    assert refuses(engine)
+    assert_not_ready(engine)
     engine.load_weights(iter(named(MODEL).items()))
     assert len(list(engine.generate(requests(), SAMPLING))) == 30
 
 
 @pytest.mark.parametrize("after", [1, 3, 8])
-def test_a_load_that_breaks_off_is_no_load(engine, after: int) -> None:
-    def breaks_off():
+def test_after_a_failed_load_the_next_load_replaces_all_weights(engine, after: int) -> None:
+    def failing():
         yield from list(named(tiny_model(VOCABULARY, STOP, seed=5)).items())[:after]
-        raise OSError("the policy is gone")
+        raise OSError("connection lost")
 
-    with pytest.raises(OSError, match="is gone"):
-        engine.load_weights(breaks_off())
-    assert refuses(engine)
+    with pytest.raises(OSError, match="connection lost"):
+        engine.load_weights(failing())
+    assert_not_ready(engine)
     model = tiny_model(VOCABULARY, STOP, seed=6)
     engine.load_weights(iter(named(model).items()))
     assert engine.fingerprint(list(named(model))) == fingerprints(model)
@@ -255,7 +256,7 @@ def test_a_load_that_breaks_off_is_no_load(engine, after: int) -> None:
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "twice"])
-def test_a_load_takes_every_tensor_once(engine, fault: str) -> None:
+def test_a_load_needs_every_tensor_exactly_once(engine, fault: str) -> None:
     tensors = list(named(MODEL).items())
     sent = {
         "missing": [pair for pair in tensors if pair[0] != OTHER],
@@ -265,11 +266,11 @@ def test_a_load_takes_every_tensor_once(engine, fault: str) -> None:
     name = "layers.9" if fault == "unknown" else OTHER
     with pytest.raises(RuntimeError, match=name):
         engine.load_weights(iter(sent[fault]))
-    assert refuses(engine)
+    assert_not_ready(engine)
 
 
-def test_parameters_may_be_emptied_once_they_were_sent(engine) -> None:
-    """As ZeRO-3 does with what it gathered."""
+def test_parameters_may_be_emptied_after_they_were_sent(engine) -> None:
+    """As ZeRO-3 does with gathered parameters."""
 
     def gathered():
         for name, parameter in tiny_model(VOCABULARY, STOP, seed=5).named_parameters():
@@ -284,32 +285,36 @@ def test_parameters_may_be_emptied_once_they_were_sent(engine) -> None:
 @pytest.mark.parametrize(
     ("fixture", "model"), [("main", MODEL), ("untied", UNTIED), ("biased", BIASED)]
 )
-def test_a_changed_tensor_changes_its_own_fingerprint(request, fixture: str, model) -> None:
+def test_a_changed_tensor_changes_only_its_own_fingerprint(request, fixture: str, model) -> None:
     engine, tensors = request.getfixturevalue(fixture), named(model)
     engine.load_weights(iter(tensors.items()))
-    right = fingerprints(model, engine.weight_dtype)
-    assert engine.fingerprint(list(tensors)) == right
+    expected = fingerprints(model, engine.weight_dtype)
+    assert engine.fingerprint(list(tensors)) == expected
     for name, tensor in tensors.items():
         changed = tensor.clone()
         changed[-1] += 1
         engine.load_weights(iter((tensors | {name: changed}).items()))
-        found = engine.fingerprint(list(tensors))
-        assert {n for n in tensors if found[n] != right[n]} == {name}
-        assert found[name] == fingerprint(changed.to(engine.weight_dtype))
+        actual = engine.fingerprint(list(tensors))
+        assert {n for n in tensors if actual[n] != expected[n]} == {name}
+        assert actual[name] == fingerprint(changed.to(engine.weight_dtype))
 
 
-def test_what_cannot_be_read_back_as_one_is_named(engine) -> None:
+def test_a_tensor_that_cannot_be_read_back_is_named(engine) -> None:
     def move_the_embedding(model):
         model.model.embed_tokens.weight.data[3, 5] += 0.5
 
     engine.llm.apply_model(move_the_embedding)
-    for name in ("model.embed_tokens.weight", "model.layers.9.norm.weight"):  # and one it lacks
+    # the embedding differs from the head, and the model has no layer 9
+    for name in (
+        "model.embed_tokens.weight",
+        "model.layers.9.norm.weight",
+    ):
         with pytest.raises(RuntimeError, match=re.escape(name)):
             engine.fingerprint([name])
 
 
 class Recorder:
-    """Notes what is asked of vLLM's engine."""
+    """Records the calls of vLLM's engine."""
 
     def __init__(self) -> None:
         self.calls: list[object] = []
@@ -331,13 +336,13 @@ class Recorder:
         return True
 
 
-def test_on_gpu_memory_is_given_back_and_taken_in_stages(engine, monkeypatch) -> None:
+def test_on_a_gpu_sleep_frees_memory_and_a_load_allocates_it_in_stages(engine, monkeypatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr(engine, "llm", recorder)
     monkeypatch.setattr(engine, "sleeps", True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: recorder.calls.append("empty_cache"))
     engine.sleep()
-    engine.sleep()  # once is enough
+    engine.sleep()  # has no effect
     assert recorder.calls == [("sleep", 2), "empty_cache"]
     recorder.calls.clear()
     engine.load_weights((name, torch.zeros(2)) for name in "ab")
@@ -352,21 +357,25 @@ def test_on_gpu_memory_is_given_back_and_taken_in_stages(engine, monkeypatch) ->
     assert engine.ready
 
 
-def asked_for(path: Path, world: World, gpu: bool) -> dict:
+def arguments_for(path: Path, world: World, gpu: bool) -> dict:
     model: dict[str, Any] = {"max_model_len": 256, "revision": None, "trust_remote_code": False}
-    given: dict[str, Any] = {"dtype": torch.bfloat16, "max_rows": 64, "enforce_eager": False}
-    return arguments(str(path), world=world, gpu=gpu, gpu_memory_utilization=0.6, **model, **given)
+    others: dict[str, Any] = {"dtype": torch.bfloat16, "max_rows": 64, "enforce_eager": False}
+    return engine_arguments(
+        str(path), world=world, gpu=gpu, gpu_memory_utilization=0.6, **model, **others
+    )
 
 
-def test_arguments_are_vllms_own(main, model_folder) -> None:
+def test_vllm_accepts_the_engine_arguments(main, model_folder) -> None:
     from vllm import EngineArgs  # pyright: ignore
 
-    gpu = EngineArgs(**asked_for(model_folder, World(rank=1, size=4, tensor_parallel=2), gpu=True))
+    gpu = EngineArgs(
+        **arguments_for(model_folder, World(rank=1, size=4, tensor_parallel=2), gpu=True)
+    )
     assert (gpu.enable_sleep_mode, gpu.gpu_memory_utilization, gpu.enforce_eager) == (1, 0.6, 0)
     assert gpu.async_scheduling
     assert (gpu.distributed_executor_backend, gpu.tensor_parallel_size) == ("external_launcher", 2)
-    cpu = EngineArgs(**asked_for(model_folder, World(), gpu=False))
-    with undisturbed():
+    cpu = EngineArgs(**arguments_for(model_folder, World(), gpu=False))
+    with restored_process():
         config = cpu.create_engine_config()
     assert config.model_config.dtype == torch.bfloat16 and config.model_config.enforce_eager
     assert config.cache_config.kv_cache_memory_bytes == 2**30
@@ -374,7 +383,7 @@ def test_arguments_are_vllms_own(main, model_folder) -> None:
     assert not config.model_config.enable_sleep_mode
 
 
-def test_the_process_is_left_as_it_was(main, untied, biased) -> None:
+def test_opening_an_engine_does_not_change_the_process(main, untied, biased) -> None:
     assert {"LOCAL_WORLD_SIZE", "LD_PRELOAD"}.isdisjoint(os.environ)
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
@@ -383,7 +392,7 @@ def test_the_process_is_left_as_it_was(main, untied, biased) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "ranks", "sentence"),
+    ("change", "ranks", "message"),
     [
         ({"head_dim": 16}, 1, "heads of size 16"),
         ({}, 3, "must be divisible by tensor parallel size"),
@@ -391,10 +400,10 @@ def test_the_process_is_left_as_it_was(main, untied, biased) -> None:
         ({"max_position_embeddings": 100}, 1, "max_model_len"),
     ],
 )
-def test_a_model_that_vllm_cannot_open_is_the_users_news(
-    tmp_path, change: dict, ranks: int, sentence: str
+def test_a_model_that_vllm_cannot_open_raises_a_user_error(
+    tmp_path, change: dict, ranks: int, message: str
 ) -> None:
     settings = SMALL | {"head_dim": 32, "architectures": ["Qwen3ForCausalLM"]} | change
     Qwen3Config(**settings).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=f"cannot be opened by vLLM: .*{sentence}"):
+    with pytest.raises(UserError, match=f"vLLM cannot open model .*: .*{message}"):
         make(tmp_path, torch.float32, World(size=ranks, tensor_parallel=ranks))

@@ -1,4 +1,4 @@
-"""Asynchronous scheduling, as far as a CPU can show it: the engine leaves nothing under way."""
+"""After asynchronous scheduling, as far as a CPU can run it, the engine leaves no batch running."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ def engine(tmp_path_factory) -> Iterator[VLLMEngine]:
 
 @pytest.fixture
 def ahead(engine, monkeypatch) -> Iterator[tuple[VLLMEngine, Any]]:
-    """A batch is made before the last one was read, as with asynchronous scheduling on a GPU; here
-    with the scheduler of pipelines, since vLLM's CPU build has no other that does."""
+    """An engine that schedules a batch before it reads the last one, as on a GPU. Uses vLLM's
+    pipeline scheduler, because its CPU build has no other that does."""
     core = engine.llm.engine_core.engine_core
     monkeypatch.setattr(core, "batch_queue_size", 2)
     monkeypatch.setattr(core, "batch_queue", deque(maxlen=2))
@@ -35,19 +35,19 @@ def ahead(engine, monkeypatch) -> Iterator[tuple[VLLMEngine, Any]]:
     assert not core.batch_queue
 
 
-def test_nothing_is_under_way_after_the_last_rollout(ahead) -> None:
+def test_no_batch_is_running_after_the_last_rollout(ahead) -> None:
     engine, core = ahead
     rollouts = list(engine.generate(requests(), SAMPLING))
     assert len(rollouts) == 30 and not core.batch_queue
     assert_logprobs_are_of(MODEL, rollouts, requests())
 
 
-def test_nothing_is_under_way_after_a_generation_broken_off(ahead) -> None:
+def test_no_batch_is_running_after_generation_stops_early(ahead) -> None:
     engine, core = ahead
     rollouts = engine.generate(requests(), SAMPLING)
     next(rollouts)
     assert core.batch_queue
     rollouts.close()
     assert not core.batch_queue and not engine.llm.has_unfinished_requests()
-    engine.load_weights(iter(named(MODEL).items()))  # blocks of a request would be refused here
+    engine.load_weights(iter(named(MODEL).items()))  # fails if a request still holds cache blocks
     assert len(list(engine.generate(requests(), SAMPLING))) == 30

@@ -1,7 +1,7 @@
-"""What two ranks with one vLLM each and one ZeRO-3 policy promise. Not run alone: test_ranks.py
-launches two processes, and each goes through these tests in step with the other.
+"""Tests of two ranks that share a ZeRO-3 policy and have a vLLM engine each.
 
-Engines are slow to open, so there is one, of the tiny model of every run here.
+test_ranks.py launches two processes, which run these tests at the same time. Engines are slow to
+open, so all tests share one, with the tiny model.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from tests.helpers.engines import by_key, dense_values, requests
 from tests.helpers.models import tiny_model
 from tests.helpers.policies import LOSS, MIXED, rollout_batch, sharded
 
-VOCABULARY, STOP = 20, 7  # of test_policies
+VOCABULARY, STOP = 20, 7  # as in helpers/policies.py
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
 pytestmark = pytest.mark.filterwarnings("ignore:.*reduce_op.*:FutureWarning")
 
@@ -61,7 +61,7 @@ def policy():
 
 
 class Corrupting:
-    """A policy that sends one tensor with one entry changed."""
+    """A policy that sends one tensor with one changed entry, on its first send only."""
 
     def __init__(self, policy: Any, name: str) -> None:
         self.policy, self.name, self.sent = policy, name, 0
@@ -72,7 +72,7 @@ class Corrupting:
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         self.sent += 1
         for name, tensor in self.policy.named_weights():
-            if name == self.name and self.sent == 1:  # on its way; not when it is compared
+            if name == self.name and self.sent == 1:  # the sync, not the check after it
                 tensor = tensor.clone()
                 tensor.view(-1)[3] += 1e-3
             yield name, tensor
@@ -82,37 +82,40 @@ NAMES = ["model.embed_tokens.weight", "model.layers.1.self_attn.v_proj.weight", 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tensor_that_changed_on_the_way_stops_the_run_by_name(policy, engine, name) -> None:
+def test_a_tensor_that_changes_on_its_way_raises_an_error_that_names_it(
+    policy, engine, name
+) -> None:
     with pytest.raises(RuntimeError, match=name.replace(".", r"\.")):
         sync_weights(Corrupting(policy, name), engine, check=True)  # pyright: ignore[reportArgumentType]
     sync_weights(policy, engine, check=True)
 
 
-def test_a_sync_that_breaks_off_leaves_an_engine_that_refuses(policy, engine) -> None:
-    def broken():
-        for place, pair in enumerate(policy.named_weights()):
-            if place == 5:
-                raise KeyError("the link broke")
+def test_an_engine_does_not_generate_after_a_failed_sync(policy, engine) -> None:
+    def failing():
+        for number, pair in enumerate(policy.named_weights()):
+            if number == 5:
+                raise KeyError("connection lost")
             yield pair
 
     with pytest.raises(KeyError):
-        engine.load_weights(broken())
+        engine.load_weights(failing())
     with pytest.raises(RuntimeError, match="no weights"):
         list(engine.generate(requests(), SAMPLING))
     sync_weights(policy, engine, check=True)
     assert len(list(engine.generate(requests(), SAMPLING))) == 30
 
 
-def test_after_an_update_and_a_sync_all_three_agree_on_logprobs(policy, engine, world) -> None:
-    """The policy on two ranks, vLLM on each, and transformers."""
+def test_policy_vllm_and_transformers_agree_on_logprobs_after_an_update(
+    policy, engine, world
+) -> None:
     policy.update(rollout_batch(MIXED), LOSS)
     sync_weights(policy, engine, check=True)
     weights = {name: tensor.clone() for name, tensor in policy.named_weights()}
     model = tiny_model(VOCABULARY, STOP)
     HFEngine(model, decode, 64).load_weights(iter(weights.items()))
-    asked = requests()
-    for rollout in engine.generate(asked, SAMPLING):
-        dense, _ = dense_values(model, rollout, asked[rollout.draw - 40], 0.8)
+    batch_requests = requests()
+    for rollout in engine.generate(batch_requests, SAMPLING):
+        dense, _ = dense_values(model, rollout, batch_requests[rollout.draw - 40], 0.8)
         torch.testing.assert_close(torch.tensor(rollout.engine_logprobs), dense, atol=1e-4, rtol=0)
     batch = rollout_batch(MIXED)
     for r, sequence in enumerate(batch.sequences):
@@ -125,27 +128,29 @@ def test_after_an_update_and_a_sync_all_three_agree_on_logprobs(policy, engine, 
         )
 
 
-def test_gathered_weights_are_streamed_whole_whatever_the_bucket(
+def test_gathered_weights_do_not_depend_on_the_size_of_the_bucket(
     policy, world, monkeypatch
 ) -> None:
     from asymrl.engines import deepspeed
 
     whole = {name: tensor.clone() for name, tensor in policy.named_weights()}
     for size in (1, 1500):
-        monkeypatch.setattr(deepspeed, "GATHERED", size)
-        kept = dict(policy.named_weights())  # longer than their bucket, as vLLM does
-        assert list(kept) == list(whole)
-        assert all(torch.equal(kept[name], whole[name]) for name in whole)
+        monkeypatch.setattr(deepspeed, "GATHER_BUCKET", size)
+        tensors = dict(policy.named_weights())  # kept beyond their bucket, as in vLLM
+        assert list(tensors) == list(whole)
+        assert all(torch.equal(tensors[name], whole[name]) for name in whole)
     prints = world.gather({name: fingerprint(tensor) for name, tensor in whole.items()})
     assert prints[0] == prints[1]
 
 
-def test_ranks_share_the_requests_and_all_know_all_rollouts(engine, policy, world) -> None:
+def test_each_rank_generates_a_share_and_all_ranks_receive_all_rollouts(
+    engine, policy, world
+) -> None:
     sync_weights(policy, engine, check=False)
-    asked = requests(count=5)
+    all_requests = requests(count=5)
     with make_verifier("exact") as verifier:
         rollouts, verdicts = generate_and_verify(
-            asked, engine=engine, verifier=verifier, sampling=SAMPLING, world=world
+            all_requests, engine=engine, verifier=verifier, sampling=SAMPLING, world=world
         )
     assert [(r.draw, r.sample) for r in rollouts] == [
         (40 + n, i) for n in range(5) for i in range(6)
@@ -153,11 +158,11 @@ def test_ranks_share_the_requests_and_all_know_all_rollouts(engine, policy, worl
     assert len(verdicts) == 30
     first, second = world.gather((rollouts, verdicts))
     assert first == second
-    mine = by_key(engine.generate(world.share(asked), SAMPLING))
+    mine = by_key(engine.generate(world.share(all_requests), SAMPLING))
     assert {r.draw for r in mine.values()} == {40 + n for n in range(5) if n % 2 == world.rank}
 
 
-def test_an_engine_with_nothing_to_do_keeps_step(engine, policy, world) -> None:
+def test_a_rank_without_requests_takes_part_in_collective_calls(engine, policy, world) -> None:
     with make_verifier("exact") as verifier:
         rollouts, _ = generate_and_verify(
             requests(count=1), engine=engine, verifier=verifier, sampling=SAMPLING, world=world
@@ -166,7 +171,7 @@ def test_an_engine_with_nothing_to_do_keeps_step(engine, policy, world) -> None:
 
 
 def run(config_file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]]:
-    """A whole run on two ranks, its metrics known to both."""
+    """Run train.py on two ranks -> its metrics, on both."""
     world = from_environment()
     shared = world.gather((str(config_file), str(folder)))[0]
     arguments = ["--config", shared[0], "--output-dir", shared[1], *overrides]
@@ -181,8 +186,8 @@ def close(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
     return all(mine[n] == pytest.approx(theirs[n], rel=1e-3, abs=1e-4) for n in names)
 
 
-def test_two_ranks_train_as_one_process_does(config_file, tmp_path, world, monkeypatch) -> None:
-    """hf samples by its own streams, so the same rollouts are drawn as long as weights agree."""
+def test_two_ranks_train_like_one_process(config_file, tmp_path, world, monkeypatch) -> None:
+    """With hf, a sample depends on its seed and the weights only, so both get the same rollouts."""
     ours = run(config_file, tmp_path / "two", "steps=3")
     theirs = None
     if world.first:
@@ -197,7 +202,7 @@ def test_two_ranks_train_as_one_process_does(config_file, tmp_path, world, monke
     assert all(close(mine, one) for mine, one in zip(ours, theirs, strict=True))
 
 
-def test_the_first_rank_alone_says_what_was_wrong(config_file, tmp_path, world, capsys) -> None:
+def test_only_rank_0_prints_an_error(config_file, tmp_path, world, capsys) -> None:
     folder = world.gather(str(tmp_path))[0]
     if world.first:
         (Path(folder) / "run").write_text("a file")
@@ -207,7 +212,7 @@ def test_the_first_rank_alone_says_what_was_wrong(config_file, tmp_path, world, 
     assert "is a file" in capsys.readouterr().err
 
 
-def test_what_the_first_rank_alone_meets_ends_every_rank_and_is_said_once(
+def test_an_error_on_rank_0_ends_every_rank_and_is_printed_once(
     config_file, tmp_path, world, capsys
 ) -> None:
     config, parent = world.gather((str(config_file), tmp_path))[0]
@@ -219,10 +224,10 @@ def test_what_the_first_rank_alone_meets_ends_every_rank_and_is_said_once(
         world.gather(None)
         assert train.main(["--config", config, "--output-dir", str(folder)]) == 2
         world.gather(None)
-    said = capsys.readouterr().err
-    assert "another process is training" in said if world.first else not said
+    printed = capsys.readouterr().err
+    assert "another process is training" in printed if world.first else not printed
 
 
-def test_a_world_that_tensor_parallel_does_not_divide_is_refused() -> None:
+def test_tensor_parallel_must_divide_the_world_size() -> None:
     with pytest.raises(UserError, match="tensor_parallel = 3"):
         from_environment(3)
