@@ -30,8 +30,7 @@ from types import ModuleType
 from typing import Any
 
 from asymrl.verifiers import Verifier, make, math, math_verify
-from asymrl.verifiers.__main__ import POLICY_EXTRACTORS
-from asymrl.verifiers.extract import boxes
+from asymrl.verifiers.extract import POLICY_EXTRACTORS, boxes
 from asymrl.verifiers.pool import MEMORY_BYTES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,15 +26,8 @@ from asymrl.files import read_jsonl, write_atomically
 from asymrl.run.exit_codes import exit_code
 from asymrl.types import Verdict
 from asymrl.verifiers import VERIFIERS, Verifier, make
-from asymrl.verifiers.extract import answer_tag, box_list, closing_answer
+from asymrl.verifiers.extract import POLICY_EXTRACTORS
 
-# A row's `policy` -> the function that finds its answer instead of the last box. Any other policy
-# states what the verifiers do anyway.
-POLICY_EXTRACTORS: dict[str, Callable[[str], str | None]] = {
-    "adjacent boxes form one answer list": box_list,
-    "counts an <answer> tag": answer_tag,
-    "counts an unboxed answer in an explicit closing sentence": closing_answer,
-}
 COUNTS = ("cases", "as expected", "share", "wrongly accepted", "wrongly rejected")
 
 

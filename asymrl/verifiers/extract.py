@@ -6,6 +6,7 @@ functions take time linear in the length of the text.
 """
 
 import re
+from collections.abc import Callable
 
 # A run of backslashes and the box or brace after it, or a bare brace.
 _TOKEN = re.compile(r"(?P<slashes>\\+)(?P<after>(?:boxed|fbox)\s*+\{|[{}])?|(?P<brace>[{}])")
@@ -94,3 +95,12 @@ def closing_answer(text: str) -> str | None:
     markers = list(_MARKER.finditer(text))
     formulas = list(_FORMULA.finditer(text, markers[-1].end())) if markers else []
     return next(filter(None, formulas[-1].groups())) if formulas else None
+
+
+# The `policy` of a labelled row -> the function that finds its answer instead of the last box. Any
+# other policy states what the verifiers do anyway.
+POLICY_EXTRACTORS: dict[str, Callable[[str], str | None]] = {
+    "adjacent boxes form one answer list": box_list,
+    "counts an <answer> tag": answer_tag,
+    "counts an unboxed answer in an explicit closing sentence": closing_answer,
+}
