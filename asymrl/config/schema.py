@@ -107,9 +107,7 @@ class VerifierConfig(StrictModel):
     timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds per response; most take 1 ms
     unboxed: bool = False  # accept "the answer is 7" from a response without a box
     thinking: bool = False  # also read the text before the last </think>
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = (
-        0.0  # relative error allowed if the gold is a decimal
-    )
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0  # relative error, for decimal golds
 
 
 class MethodConfig(StrictModel):
