@@ -193,9 +193,7 @@ class OptimConfig(StrictModel):
 
 class PolicyConfig(StrictModel):
     backend: Literal["auto", "local", "deepspeed"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = (
-        "float32"  # of the forward pass; master weights stay fp32
-    )
+    dtype: Literal["float32", "bfloat16"] = "float32"  # forward pass only; weights stay fp32
     offload_optimizer: bool = False  # deepspeed: keep and update AdamW's state on the CPU
     token_budget: Positive = 16384  # tokens per micro-batch, padding included
     gradient_checkpointing: bool = False
