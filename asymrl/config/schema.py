@@ -107,9 +107,7 @@ class VerifierConfig(StrictModel):
     timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds per response; most take 1 ms
     unboxed: bool = False  # accept "the answer is 7" from a response without a box
     thinking: bool = False  # also read the text before the last </think>
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = (
-        0.0  # relative error allowed if the gold is a decimal
-    )
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0  # relative error, for decimal golds
 
 
 class MethodConfig(StrictModel):
@@ -195,9 +193,7 @@ class OptimConfig(StrictModel):
 
 class PolicyConfig(StrictModel):
     backend: Literal["auto", "local", "deepspeed"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = (
-        "float32"  # of the forward pass; master weights stay fp32
-    )
+    dtype: Literal["float32", "bfloat16"] = "float32"  # forward pass only; weights stay fp32
     offload_optimizer: bool = False  # deepspeed: keep and update AdamW's state on the CPU
     token_budget: Positive = 16384  # tokens per micro-batch, padding included
     gradient_checkpointing: bool = False
