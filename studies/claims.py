@@ -11,12 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from asymrl.errors import UserError, one_line
 from asymrl.files import write_atomically
-from asymrl.report.drawing import GRID, MUTED, PAPER
+from asymrl.report.drawing import GRID, MUTED, PAPER, figure_style
 from asymrl.statistics import (
     ALPHA,
     Conclusion,
@@ -31,7 +30,7 @@ from asymrl.types import frozen
 from studies import measures
 from studies.hypotheses import CLAIMS, HYPOTHESES, Hypothesis
 from studies.jobs import MIXES, Job
-from studies.results import FIGURE_STYLE, Seed, by_seed, markdown_table, ran_on, save_figure
+from studies.results import Seed, by_seed, markdown_table, ran_on, save_figure
 from studies.runs import SAMPLES, done
 
 PLAN = "claims-plan.json"
@@ -258,7 +257,7 @@ def draw_intervals(results: Sequence[Finding], file: Path) -> Path:
     """One row a hypothesis, one panel a mix: mean and 95% interval, in standard deviations over
     seeds, so that nats and fractions share an axis. Positive means the paper's sign."""
     mixes = list(dict.fromkeys(one.mix for one in results))
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         rows = len(results) // len(mixes)
         figure = Figure(figsize=(9.6, 1.3 + 0.27 * rows), facecolor=PAPER, layout="constrained")
         panels = figure.subplots(1, len(mixes), sharey=True, squeeze=False)[0]

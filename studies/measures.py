@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from asymrl.report import runs
 from asymrl.statistics import finite_mean
 from studies.jobs import betas
 from studies.results import Result, Seed, average, column
@@ -40,29 +41,15 @@ def gain(result: Result) -> float:
 
 def kappa_hat(result: Result) -> float:
     """Mean of diag/kappa over the first 20 steps (Appendix E)."""
-    return finite_mean(column(result, "diag/kappa")[:20])
+    return runs.kappa_hat(result.rows)
 
 
 def pressures(result: Result, channel: str) -> tuple[list[float], list[float]]:
-    """The group accuracies p that occurred, 0 < p < 1, ascending, and the mean pressure at each.
-
-    The pressure of a channel ("positive", "negative") at p is its gradient mass a group, after
-    clipping and with real lengths: `pressure/<channel>/<p>` over `groups/accuracy/<p>`, both summed
-    over all steps.
-    """
-    pressure_at = {}
-    for name in {name for row in result.rows for name in row}:
-        place = name.removeprefix("groups/accuracy/")
-        if place == name or not 0 < float(place) < 1:
-            continue
-        groups, mass = (
-            sum(x for x in column(result, metric) if math.isfinite(x))
-            for metric in (name, f"pressure/{channel}/{place}")
-        )
-        if groups > 0:
-            pressure_at[float(place)] = mass / groups
-    accuracies = sorted(pressure_at)
-    return accuracies, [pressure_at[p] for p in accuracies]
+    """The group accuracies p that occurred, 0 < p < 1, ascending, and the gradient mass per group
+    of a channel ("positive", "negative") at each. Both are empty without a recorded pressure."""
+    mass = runs.gradient_mass(result.rows, channel)
+    accuracies = sorted(p for p in mass if 0 < p < 1)
+    return accuracies, [mass[p] for p in accuracies]
 
 
 def peak(result: Result, channel: str) -> float:

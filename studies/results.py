@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from asymrl.errors import UserError
 from asymrl.files import read_json, read_jsonl
-from asymrl.report.drawing import INK, MUTED
 from asymrl.run.environment import previous_starts
 from asymrl.statistics import finite_mean
 from asymrl.types import frozen
 from studies.jobs import Job
 from studies.runs import TEMPERATURES, summary_file
-
-FIGURE_STYLE: dict[Any, Any] = {"font.size": 8.5, "axes.edgecolor": MUTED, "axes.spines.top": False}
-FIGURE_STYLE |= {"axes.spines.right": False, "text.color": INK, "svg.hashsalt": "asymrl"}
 
 
 def save_figure(figure: Figure, file: Path) -> Path:

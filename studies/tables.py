@@ -9,18 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from asymrl.files import write_atomically
 from asymrl.report.drawing import GRID as GRID_COLOUR
-from asymrl.report.drawing import INK, MUTED, PAPER
+from asymrl.report.drawing import MUTED, PAPER, draw_heat_map, figure_style
 from asymrl.statistics import PairedTest, direction, finite_mean, paired_test, standard_error
 from asymrl.types import frozen
 from studies.jobs import GRID, SCHEDULED, Job, betas
 from studies.measures import accuracy
 from studies.results import (
-    FIGURE_STYLE,
     Result,
     Seed,
     at_the_end,
@@ -35,7 +33,7 @@ from studies.runs import SAMPLES
 
 def draw_rows(rows: Sequence[Row], measures: Sequence[str], file: Path) -> Path:
     """One row an arm, one panel a measure: mean and standard error over seeds."""
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(
             figsize=(9.6, 0.9 + 0.24 * len(rows)), facecolor=PAPER, layout="constrained"
         )
@@ -51,28 +49,6 @@ def draw_rows(rows: Sequence[Row], measures: Sequence[str], file: Path) -> Path:
         panels[0].set_yticks(range(len(names)), names)
         panels[0].invert_yaxis()
         figure.supxlabel("mean and standard error over seeds", fontsize=8.5, color=MUTED)
-        return save_figure(figure, file)
-
-
-def heat_map(
-    means: Mapping[tuple[float, float], float], points: Sequence[float], file: Path
-) -> Path:
-    """beta_neg on the x axis, beta_pos on the y axis, the number in each cell."""
-    with matplotlib.rc_context(FIGURE_STYLE):
-        figure = Figure(figsize=(5.2, 4.4), facecolor=PAPER, layout="constrained")
-        axes = figure.subplots()
-        cells = [[means[pos, neg] for neg in points] for pos in points]
-        image = axes.imshow(cells, cmap="cividis", origin="lower")
-        middle = (min(map(min, cells)) + max(map(max, cells))) / 2
-        for y, numbers in enumerate(cells):
-            for x, number in enumerate(numbers):
-                colour = PAPER if number < middle else INK
-                axes.text(x, y, f"{number:.3f}", ha="center", va="center", color=colour)
-        axes.set_xticks(range(len(points)), [f"{p:g}" for p in points])
-        axes.set_yticks(range(len(points)), [f"{p:g}" for p in points])
-        axes.set_xlabel("beta_neg")
-        axes.set_ylabel("beta_pos")
-        figure.colorbar(image, ax=axes, label="accuracy at temperature 1")
         return save_figure(figure, file)
 
 
@@ -94,7 +70,15 @@ def report_grid(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> lis
     means = {at: finite_mean(numbers) for at, numbers in cells.items()}
     error = finite_mean([standard_error(numbers) ** 2 for numbers in cells.values()]) ** 0.5
     best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    figure = heat_map(means, GRID, docs / "grid-pocket.png")
+    heat_map = draw_heat_map(
+        "grid-pocket",
+        "Accuracy by beta_pos and beta_neg",
+        "accuracy at temperature 1 (fraction)",
+        "",
+        {at: (betas(*at).name, number) for at, number in means.items()},
+    )
+    figure = docs / "grid-pocket.png"
+    write_atomically(figure, heat_map.png)
     rows = [[f"**{pos:g}**", *(f"{means[pos, neg]:.3f}" for neg in GRID)] for pos in GRID]
     text = [
         GRID_HEAD.format(samples=SAMPLES, seeds=len(seeds), error=error),

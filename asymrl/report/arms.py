@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from asymrl.errors import shorten
 from asymrl.report.runs import (
     Run,
@@ -29,7 +27,7 @@ from asymrl.report.runs import (
     minutes,
     series,
 )
-from asymrl.statistics import standard_error
+from asymrl.statistics import mean, standard_error, t_half_width
 from asymrl.types import frozen
 
 EMA = 0.7  # the paper's
@@ -150,10 +148,7 @@ def mean_over_seeds(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and half the width of its 95% t interval: t(.975, n - 1) s / sqrt(n), where s
     divides by n - 1. nan values are left out. One value has no half width (nan), none no mean."""
     known = [value for value in values if math.isfinite(value)]
-    if not known:
-        return math.nan, math.nan
-    n = len(known)
-    return sum(known) / n, float(stats.t.ppf(0.975, n - 1)) * standard_error(known)
+    return mean(known), t_half_width(standard_error(known), len(known) - 1)
 
 
 def longest_runs(arm: Arm) -> list[Run]:
@@ -292,8 +287,8 @@ def _gain(runs: Sequence[Run], get: Callable[[Run], Series]) -> Cell:
 
 
 def _with_interval(values: Sequence[float], sign: str = "") -> str:
-    mean, half_width = mean_over_seeds(values)
-    text = f"{mean:{sign}.3f}".replace("-", MINUS) if math.isfinite(mean) else NO_VALUE
+    middle, half_width = mean_over_seeds(values)
+    text = f"{middle:{sign}.3f}".replace("-", MINUS) if math.isfinite(middle) else NO_VALUE
     return f"{text} ± {half_width:.3f}" if math.isfinite(half_width) else text
 
 

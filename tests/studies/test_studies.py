@@ -82,6 +82,7 @@ def test_a_job_has_the_config_of_its_arm_mix_and_seed(tmp_path: Path) -> None:
 def test_measures_of_a_run_by_hand() -> None:
     rows = [
         {
+            "step": step,
             "policy/entropy": 1.0 - 0.1 * step,
             "groups/none_solved": 0.1 * step,
             "diag/kappa": math.nan if step == 2 else 0.01 * step,
@@ -118,7 +119,8 @@ def test_arms_of_one_seed_are_evaluated_with_the_same_sampling_seed(
 
 
 def test_kappa_hat_is_over_the_first_twenty_steps() -> None:
-    run = result(*({"diag/kappa": 1.0 if step <= 20 else 9.0} for step in range(1, 31)))
+    kappas = [1.0] * 20 + [9.0] * 10
+    run = result(*({"step": step, "diag/kappa": kappa} for step, kappa in enumerate(kappas, 1)))
     assert measures.kappa_hat(run) == 1.0
 
 
