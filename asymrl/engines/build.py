@@ -16,7 +16,7 @@ from asymrl.config.schema import Config, ModelConfig
 from asymrl.engines import pretrained
 from asymrl.engines.distributed import World
 from asymrl.engines.policy import Policy
-from asymrl.engines.rollout import RolloutEngine, check_weights
+from asymrl.engines.rollout import RolloutEngine, check_weights_arrived
 from asymrl.errors import UserError
 from asymrl.types import frozen
 
@@ -157,7 +157,7 @@ def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
     """Load the model's own weights into an engine that started without any, and check them."""
     weights = pretrained.load_model(model, engine.weight_dtype, device="cpu")
     engine.load_weights((name, tensor.detach()) for name, tensor in weights.named_parameters())
-    check_weights(engine, weights.named_parameters())
+    check_weights_arrived(engine, weights.named_parameters())
 
 
 def build_policy(config: Config, world: World, model: Any = None) -> Policy:

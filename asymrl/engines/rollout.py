@@ -105,7 +105,7 @@ def fingerprint(tensor: Tensor) -> float:
     return total
 
 
-def check_weights(engine: RolloutEngine, named: Iterable[tuple[str, Tensor]]) -> None:
+def check_weights_arrived(engine: RolloutEngine, named: Iterable[tuple[str, Tensor]]) -> None:
     """Compare every tensor with what the engine computes with, by fingerprint.
 
     Raises RuntimeError that names the tensor that differs, UserError for one that is not finite.

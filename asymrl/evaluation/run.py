@@ -32,7 +32,6 @@ from asymrl.run.watchdog import Watchdog
 from asymrl.types import Problem, frozen
 from asymrl.verifiers import Verifier
 
-PAPER = "paper"  # of avg_at: samples a problem as in the paper
 LARGE_BENCHMARKS = ("math500", "olympiadbench")
 MAX_ROWS = 512  # sequences that an engine samples at a time
 HF_TOKENS = 2**18  # in the cache of hf at a time: 40 GB for Qwen3-4B
@@ -42,7 +41,7 @@ VLLM_MEMORY = 0.85  # share of the GPU; the rest is for the check of the weights
 @frozen
 class EvalOptions:
     """The options of eval.py. ckpt or config says which model: a checkpoint, model folder or hub
-    id, or the untrained model of a config. avg_at: samples a problem, or PAPER."""
+    id, or the untrained model of a config. avg_at: samples a problem, or "paper"."""
 
     benchmarks: str
     ckpt: str | None = None
@@ -73,7 +72,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
         if world.size > 1:
             join(world, deadlines.load)
         watchdog = stack.enter_context(Watchdog(world, deadlines.model_dump(), Path()))
-        model = find_model(options, world)
+        model = agree_on_model(options, world)
         verifier = stack.enter_context(verifiers.make(**model.verifier))
         with world.in_turn():
             benchmarks, data_notes = load_benchmarks(options, model, verifier)
@@ -98,7 +97,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
         counts = {name: samples_per_problem(options.avg_at, name) for name in benchmarks}
         max_model_len = longest_prompt + sampling.max_tokens
         results = evaluate(
-            partial(build_engine, engine_name, model, world, max_model_len),
+            partial(eval_engine, engine_name, model, world, max_model_len),
             verifier,
             benchmarks,
             samples=counts.__getitem__,
@@ -124,7 +123,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
     return results
 
 
-def find_model(options: EvalOptions, world: World) -> EvaluatedModel:
+def agree_on_model(options: EvalOptions, world: World) -> EvaluatedModel:
     """The same model on every rank: rank 0 resolves `latest`, which may change meanwhile."""
     folder = None
     with world.in_turn():
@@ -135,7 +134,7 @@ def find_model(options: EvalOptions, world: World) -> EvaluatedModel:
         return settings.find_model(folder, options.config)
 
 
-def build_engine(
+def eval_engine(
     name: str, model: EvaluatedModel, world: World, max_model_len: int
 ) -> RolloutEngine:
     """The engine with the model's weights, in bf16 on a GPU."""

@@ -27,7 +27,7 @@ from asymrl.report.runs import (
     minutes,
     series,
 )
-from asymrl.statistics import mean, standard_error, t_half_width
+from asymrl.statistics import finite_mean, standard_error, t_half_width
 from asymrl.types import frozen
 
 EMA = 0.7  # the paper's
@@ -148,7 +148,7 @@ def mean_over_seeds(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and half the width of its 95% t interval: t(.975, n - 1) s / sqrt(n), where s
     divides by n - 1. nan values are left out. One value has no half width (nan), none no mean."""
     known = [value for value in values if math.isfinite(value)]
-    return mean(known), t_half_width(standard_error(known), len(known) - 1)
+    return finite_mean(known), t_half_width(standard_error(known), len(known) - 1)
 
 
 def longest_runs(arm: Arm) -> list[Run]:

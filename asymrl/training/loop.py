@@ -19,7 +19,7 @@ from asymrl.algo.batch import engine_values, make_groups, tokenise
 from asymrl.config.schema import Config
 from asymrl.engines.flops import utilisation
 from asymrl.engines.policy import Policy
-from asymrl.engines.rollout import RolloutEngine, check_weights
+from asymrl.engines.rollout import RolloutEngine, check_weights_arrived
 from asymrl.run.alerts import skipped_in_a_row, stop_if_diverged
 from asymrl.run.tracking import Clock, Tracker
 from asymrl.training.algorithm import (
@@ -186,7 +186,7 @@ def sync_weights(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:
     policy.sleep()
     engine.load_weights(policy.named_weights())
     if check:
-        check_weights(engine, policy.named_weights())
+        check_weights_arrived(engine, policy.named_weights())
 
 
 def save(position: Position, callbacks: Callbacks) -> int:

@@ -90,7 +90,7 @@ def run_training(
 
         sampling, eval_sampling = samplings(config, tokenizer)
         max_model_len = max_tokens(config, data)
-        engine = engine or build_engine(chosen, tokenizer, world, max_model_len)
+        engine = engine or training_engine(chosen, tokenizer, world, max_model_len)
         policy = policy or build.build_policy(chosen, world)
         if state is not None:
             policy.load_state(state)
@@ -189,7 +189,9 @@ def max_tokens(config: Config, data: RunData) -> int:
     return tokens
 
 
-def build_engine(config: Config, tokenizer: Any, world: World, max_model_len: int) -> RolloutEngine:
+def training_engine(
+    config: Config, tokenizer: Any, world: World, max_model_len: int
+) -> RolloutEngine:
     bf16 = config.policy.dtype == "bfloat16"
     settings = {"world": world, "dtype": torch.bfloat16 if bf16 else torch.float32}
     rollout = config.rollout
