@@ -4,10 +4,10 @@
         [--avg-at K|paper] [--temperature 0.4] [--max-tokens N] [--data-dir DIR] [--output DIR]
     accelerate launch eval.py ...     # one process per GPU, each with a share of the problems
 
-Prompt, stop tokens, length and verifier settings come from the checkpoint (asymrl.json). A plain
-Hugging Face model gets its chat template around the problem and the usual request for a boxed
-answer. Samples are saved as they are generated: run the same command again to resume. The work is
-done in asymrl/evaluation/run.py.
+Prompt, stop tokens, length and verifier settings come from the checkpoint (asymrl.json). For a
+plain Hugging Face model, the prompt is the problem with the usual request for a boxed answer, in
+the model's chat template. Samples are saved as they are generated: run the same command again to
+resume. The work is done in asymrl/evaluation/run.py.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max-tokens", type=int, help="default: the checkpoint's, else 4096")
     add("--data-dir", type=Path, help="read NAME.jsonl from this folder instead of the hub")
     add("--output", type=Path, help="default: runs/eval/<name of the checkpoint or config>")
-    add("--replace", action="store_true", help="delete samples of other settings from --output")
+    add(
+        "--replace", action="store_true", help="delete samples in --output that have other settings"
+    )
     add("--limit", type=int, help="use only the first problems of each benchmark")
     add("--allow-count", action="store_true", help="accept files that are not the whole benchmark")
     add(
@@ -94,7 +96,7 @@ def avg_at(text: str) -> int | str:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """UserError for a value that is not valid, before anything is loaded."""
+    """Raise UserError for an invalid value, before anything is loaded."""
     for name, valid in VALID.items():
         value = getattr(arguments, name)
         if value is not None and (not value or max(map(len, value.split("/"))) > MAX_NAME):

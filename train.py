@@ -1,11 +1,12 @@
 """Train a policy with verifiable rewards: AsymGRPO and its relatives.
 
 The objective, in words. Draw a batch of problems and sample G responses to each from the current
-policy. A verifier says whether a response is right (reward 1) or wrong (reward 0). With p the share
-of right responses in a problem's group, a right response gets the advantage ((1-p)/p)^beta_pos and
-a wrong one -(p/(1-p))^beta_neg. All tokens of a response share its advantage. Maximize the PPO-clip
-surrogate, averaged over the tokens of each mini-batch, and repeat with the new policy. (0, 0) is
-REINFORCE, (0.5, 0.5) is GRPO, (0.9, 0.4) is the paper's best (arXiv 2604.04894).
+policy. A verifier decides whether a response is correct (reward 1) or wrong (reward 0). Let p be
+the share of correct responses in a problem's group. A correct response gets the advantage
+((1-p)/p)^beta_pos and a wrong one -(p/(1-p))^beta_neg. All tokens of a response share its
+advantage. Maximize the PPO-clip surrogate, averaged over the tokens of each mini-batch, and repeat
+with the new policy. (0, 0) is REINFORCE, (0.5, 0.5) is GRPO, (0.9, 0.4) is the paper's best (arXiv
+2604.04894).
 
 Left out on purpose: a critic, a KL penalty, a reward model, dual clip, dynamic sampling, multi-turn
 rollouts. The loop is asymrl/training/loop.py; the mathematics is asymrl/algo/.
@@ -54,7 +55,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "there is one; DIR: start a new run from that checkpoint",
     )
     parser.add_argument("--output-dir", type=Path, help="default: runs/<config>[_<row>]")
-    parser.add_argument("--max-minutes", type=float, help="then save, stop, and exit with code 75")
+    parser.add_argument(
+        "--max-minutes", type=float, help="save and stop after M minutes; exit code 75"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
     return parser.parse_intermixed_args(argv)
 
@@ -83,7 +86,7 @@ def execute(arguments: argparse.Namespace) -> int | None:
 
 
 def deadline(minutes: float | None) -> float:
-    """When --max-minutes have passed, on the clock of time.monotonic()."""
+    """The time.monotonic() value at which --max-minutes is over; infinity without a limit."""
     if minutes is not None and not 0 < minutes < math.inf:
         raise UserError(f"--max-minutes {minutes:g} must be a positive number of minutes")
     return math.inf if minutes is None else time.monotonic() + 60 * minutes
@@ -99,7 +102,7 @@ def run(
 ) -> Stopped | None:
     """Train, or resume, in `run_dir`. Returns why the run stopped early, or None.
 
-    engine, policy: used in place of those that the config names.
+    engine, policy: used instead of those in the config.
     """
     from asymrl.evaluation.evaluate import evaluate_step
     from asymrl.training.setup import run_training

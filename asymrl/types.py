@@ -1,10 +1,10 @@
-"""The nouns of AsymRL: what one stage of the loop hands to the next.
+"""The data types of the loop: what one stage passes to the next.
 
-Every value here is frozen: a stage makes a new value and never changes one it was given. This
-module loads no torch at run time (verifier workers import it), no framework and no config.
+All classes are frozen: a stage creates a new object and never changes its input. This module loads
+no torch at run time (verifier workers import it), no framework and no config.
 
-Axes: N prompts, G rollouts a prompt, R rows (rollouts in a batch), M response tokens of those rows
-laid end to end, V vocabulary.
+Axes: N prompts, G rollouts per prompt, R rows (rollouts in a batch), M response tokens of those
+rows laid end to end, V vocabulary.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class Sampling:
 class Rollout:
     """One sampled response. `token_ids` ends with its stop token unless `truncated`.
 
-    engine_logprobs, engine_entropy: one float a token, in nats, of the distribution at the sampling
-    temperature before top-p and top-k. engine_entropy is None if the engine does not compute it.
+    engine_logprobs, engine_entropy: one float per token, in nats, of the distribution at the
+    sampling temperature before top-p and top-k. engine_entropy is None if the engine does not
+    compute it.
     """
 
     draw: int
@@ -103,11 +104,11 @@ class Verdict:
 
 @frozen
 class Groups:
-    """What an advantage estimator sees of N groups of G rollouts.
+    """The input of an advantage estimator: N groups of G rollouts.
 
-    rewards (N, G) float, 0 or 1. valid (N, G) bool: False where a rollout left its group
-    (`rollout.truncation: mask`). lengths (N, G) int, in tokens. mean_logprobs (N, G): mean old
-    log-prob per response token, in nats.
+    rewards (N, G) float, 0 or 1. valid (N, G) bool: False where `rollout.truncation: mask` removed
+    the rollout. lengths (N, G) int, in tokens. mean_logprobs (N, G): mean old log-prob per response
+    token, in nats.
     """
 
     rewards: Tensor
@@ -118,7 +119,7 @@ class Groups:
 
 @frozen
 class TokenGroups:
-    """What a reweighter sees of M response tokens.
+    """The input of a reweighter: M response tokens.
 
     advantages, logprobs, entropy (M,) float; log-probs and entropy are those of the generating
     policy, in nats. loss_mask (M,) float, 1 or 0: whether the token is in the loss. row, group (M,)
@@ -157,7 +158,7 @@ class Experience:
     """One rollout batch with everything an update needs, for R = N x G rollouts in draw order.
 
     rewards (R,) float, 0 or 1. valid (R,) bool: False where `rollout.truncation: mask` removed the
-    rollout. scored: log-probs and entropy of the policy that generated. advantages (R,).
+    rollout. scored: log-probs and entropy under the generating policy. advantages (R,).
     """
 
     requests: Sequence[Request]
@@ -193,7 +194,7 @@ class Batch(Tokens):
 
 @frozen
 class LossInputs:
-    """What a loss sees of one micro-batch: (M,), but `group` and `accuracy_bin` (R,)."""
+    """The input of a loss: one micro-batch. All (M,), except `group` and `accuracy_bin` (R,)."""
 
     logprobs: Tensor
     old_logprobs: Tensor
@@ -229,8 +230,8 @@ class UpdateStats:
     """One optimizer step: means over the whole mini-batch, skipped rows included.
 
     by_accuracy_bin: sums by channel and group accuracy. updates: optimizer steps so far, this one
-    included. non_finite: names the loss or gradient that was not finite; the step was then skipped
-    and the policy is unchanged.
+    included. non_finite: the name of a loss or gradient that was not finite, or None. If it is set,
+    the step was skipped and the policy is unchanged.
     """
 
     metrics: Mapping[str, float]
@@ -247,8 +248,8 @@ class TrainerState:
     """Full fp32 tensors on the CPU by Hugging Face name, independent of world size and backend.
 
     weights, exp_avg, exp_avg_sq: parameter name -> tensor (AdamW moments). updates: optimizer
-    steps. The mappings may read a tensor only on access, because a large model does not fit in
-    memory once for every rank.
+    steps. The mappings may load a tensor only when it is accessed, because host memory cannot hold
+    a copy of a large model for every rank.
     """
 
     weights: Mapping[str, Tensor]
@@ -275,7 +276,7 @@ class Stopped:
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on all parts and on nothing else, on any machine."""
+    """A 63-bit seed that depends only on `parts`, and is the same on every machine."""
     text = "/".join(str(part) for part in parts)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -1,9 +1,9 @@
 """The protocol of a policy, and what local.py and deepspeed.py share: the module that both train,
 the layout of micro-batches, and the totals of the loss metrics.
 
-Knows torch modules and Hugging Face causal LMs; no optimizer algorithm and no distribution.
-Sequences are padded on the right, without a mask: under causal attention, padding changes nothing
-before it.
+Handles torch modules and Hugging Face causal LMs, but no optimizer algorithm and no sharding.
+Sequences are padded on the right, without a mask: with causal attention, padding does not affect
+the tokens before it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Policy(Protocol):
 
     @property
     def work(self) -> Work:
-        """What one token costs, to compute the utilisation of the devices."""
+        """The work per token, from which the utilisation of the devices is computed."""
         ...
 
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ class Policy(Protocol):
         ...
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter once (tied ones too) under its Hugging Face name, in full.
+        """Every parameter, unsharded, under its Hugging Face name; a tied parameter once.
 
         A yielded tensor is valid until the next one is requested. Works while asleep.
         """
@@ -73,7 +73,7 @@ class Policy(Protocol):
         ...
 
     def state(self) -> TrainerState | None:
-        """The state in full on rank 0, None on the other ranks."""
+        """The full, unsharded state on rank 0; None on the other ranks."""
         ...
 
     def load_state(self, state: TrainerState) -> None:
@@ -143,8 +143,8 @@ class Head(nn.Module):
 
 
 def make_module(model: Any, temperature: float, gradient_checkpointing: bool) -> PolicyModule:
-    """The module to train: in training mode, without dropout, so that the ratio of an unchanged
-    policy to itself is 1; gradient_checkpointing: layers recompute their activations."""
+    """The module to train, in training mode. Dropout is off, so that the probability ratio of an
+    unchanged policy is 1. gradient_checkpointing: layers recompute their activations."""
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
@@ -157,8 +157,8 @@ def make_module(model: Any, temperature: float, gradient_checkpointing: bool) ->
 
 @torch.no_grad()
 def check_linear_head(module: PolicyModule) -> None:
-    """UserError for a model that does more to its logits than a linear head does, because
-    `Head` would give other log-probs than the model."""
+    """Raise UserError if the model changes its logits after the linear head, because `Head` would
+    then compute other log-probs than the model."""
     model, device = module.model, module.model.device
     ids = torch.arange(4, 12, device=device)[None] % model.config.vocab_size
     positions = torch.arange(7, device=device)
@@ -176,7 +176,7 @@ def check_linear_head(module: PolicyModule) -> None:
 def init_adamw_state(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
     """Set step and moments to 0 before the first step, so that a state is always complete.
 
-    As AdamW itself does, keeps the step on the parameter's device if fused, on the CPU otherwise.
+    Like AdamW itself, it keeps the step on the parameter's device if fused, else on the CPU.
     """
     for parameter in parameters:
         device = parameter.device if optimizer.defaults.get("fused") else "cpu"
@@ -207,7 +207,10 @@ class MicroBatch:
 def make_micro_batch(
     batch: Tokens, rows: Sequence[int], *, responses_only: bool = False
 ) -> MicroBatch:
-    """responses_only: start each row at the last token of its prompt."""
+    """These rows of a batch as one padded MicroBatch.
+
+    responses_only: start each row at the last token of its prompt.
+    """
     lengths = response_lengths(batch)
     first_token = lengths.cumsum(0) - lengths
     index = torch.tensor(rows)
@@ -241,8 +244,8 @@ def forward_micro_batch(
 
 
 def to_device(tensor: Tensor, device: Any) -> Tensor:
-    """Copy to `device` without making the host wait. The copy starts from pinned memory, because
-    a copy from ordinary memory waits for everything that the device still has to do."""
+    """Copy to `device` without blocking the host. The copy starts from pinned memory, because a
+    copy from pageable memory waits until the device has finished its queued work."""
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -262,8 +265,8 @@ def to_flat(parts: Sequence[tuple[Tensor, Tensor]], length: int) -> Tensor:
 
 
 def loss_inputs(batch: Batch, tokens: Tensor, logprobs: Tensor, entropy: Tensor) -> LossInputs:
-    """Select `tokens` (m,) from the batch, and add the policy's current log-probs and entropy
-    (m,) of them; on the device of the latter."""
+    """The batch's values at `tokens` (m,), with the policy's current log-probs and entropy (m,) of
+    these tokens. All on the device of `logprobs`."""
     device = logprobs.device
     return LossInputs(
         logprobs=logprobs,
@@ -279,7 +282,7 @@ def loss_inputs(batch: Batch, tokens: Tensor, logprobs: Tensor, entropy: Tensor)
 
 
 def empty_loss_inputs(batch: Batch, device: Any) -> LossInputs:
-    """Loss inputs of no tokens: the loss of them has every metric, with the value 0."""
+    """Loss inputs without tokens. Their loss has every metric, with the value 0."""
     empty = torch.zeros(0, device=device)
     return loss_inputs(batch, torch.zeros(0, dtype=torch.long), empty, empty)
 
@@ -312,7 +315,7 @@ def save_model(model: Any, weights: Mapping[str, Tensor], dtype: torch.dtype, fo
 
 
 def check_same_parameters(state: TrainerState, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """UserError unless every part of the state has exactly the model's parameters.
+    """Raise UserError unless every part of the state has exactly the model's parameters.
 
     shapes: name -> shape of the model's parameters.
     """
@@ -332,7 +335,7 @@ def check_same_parameters(state: TrainerState, shapes: Mapping[str, tuple[int, .
 class Totals:
     """Sums, counts and maxima of the loss metrics over the micro-batches of one mini-batch.
 
-    They stay on the device, in fp64, so that `add` never waits for it. All outputs that are added
+    They stay on the device, in fp64, so that `add` never waits for the device. All added outputs
     must have the same metric names.
     """
 
@@ -379,8 +382,8 @@ class Totals:
         return merged
 
     def metrics(self, skipped_tokens: float) -> dict[str, float]:
-        """Loss, means and maxima. Skipped rows have advantage 0: they add nothing to the sums,
-        and `skipped_tokens` to the counts."""
+        """Loss, means and maxima. Skipped rows have advantage 0, so they only add `skipped_tokens`
+        to the counts."""
         loss, *numbers = self._numbers()
         pairs = zip(numbers[::2], numbers[1::2], strict=False)  # the accuracy bins follow
         means = {
@@ -406,7 +409,7 @@ class Totals:
 
 
 def non_finite(totals: Totals, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:
-    """Names the loss, or the first gradient, that holds infinities or NaN; None if all is finite.
+    """Names the loss or the first gradient that contains infinities or NaN; None if all are finite.
 
     gradients: (parameter name, gradient), None where there is no gradient.
     """

@@ -1,6 +1,6 @@
 """The protocol of a rollout engine: it takes prompts and returns sampled responses.
 
-Knows no concrete engine (hf.py, vllm.py and scripted.py are the engines) and nothing of training.
+Independent of training and of the engines, which are in hf.py, vllm.py and scripted.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FINGERPRINT_CHUNK = 2**24  # entries of a tensor that `fingerprint` converts to 
 
 
 class RolloutEngine(Protocol):
-    """Samples responses with the weights that it received last; it needs them before it generates.
+    """Samples responses with the weights that it received last. Load weights before generating.
 
     weight_dtype: the dtype to which the engine converts the weights it receives. exact_logprobs:
     True if its log-probs and entropy equal the policy's own forward pass up to fp32 rounding, so
@@ -36,8 +36,8 @@ class RolloutEngine(Protocol):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         """Yield every sample of every request exactly once, in the order in which they finish.
 
-        The tokens depend on the requests' seeds; each engine's module says on what else. Collective
-        over the ranks of one tensor-parallel engine, which pass equal requests.
+        The tokens depend on the requests' seeds; each engine's module says what else affects them.
+        Collective over the ranks of one tensor-parallel engine, which pass the same requests.
         """
         ...
 
@@ -45,12 +45,12 @@ class RolloutEngine(Protocol):
         """Replace all weights and get ready to generate; a sleeping engine wakes up.
 
         named: every parameter of the policy under its Hugging Face name (Policy.named_weights).
-        Collective over all ranks, because advancing `named` is.
+        Collective over all ranks, because iterating over `named` is collective.
         """
         ...
 
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
-        """name -> `fingerprint` of that weight as the engine computes with it now."""
+        """name -> `fingerprint` of the weight that the engine uses now."""
         ...
 
     def sleep(self) -> None:
@@ -70,7 +70,7 @@ def make_rollout(
     entropy: Sequence[float] | None = None,
 ) -> Rollout:
     """The Rollout of sampled tokens: truncated unless the last one is a stop token, which is
-    left out of the text. logprobs, entropy: one float a token, as in Rollout."""
+    left out of the text. logprobs, entropy: one float per token, as in Rollout."""
     truncated = token_ids[-1] not in sampling.stop_ids
     return Rollout(
         draw=request.draw,
@@ -106,9 +106,9 @@ def fingerprint(tensor: Tensor) -> float:
 
 
 def check_weights_arrived(engine: RolloutEngine, named: Iterable[tuple[str, Tensor]]) -> None:
-    """Compare every tensor with what the engine computes with, by fingerprint.
+    """Compare the fingerprint of every tensor with that of the engine's copy.
 
-    Raises RuntimeError that names the tensor that differs, UserError for one that is not finite.
+    Raises RuntimeError with the name of a tensor that differs, UserError if one is not finite.
     """
     for name, tensor in named:
         sent = fingerprint(tensor.to(engine.weight_dtype))

@@ -1,7 +1,7 @@
 """The algorithm that a config selects: prompt sampling, advantages, mini-batches, loss, schedule.
 
-Binds the numbers of a config to the pure functions of algo/ and data/problems.py. Knows names and
-numbers; no engine and no file.
+Binds the values of a config to the pure functions of algo/ and data/problems.py. Uses no engine and
+reads no file.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
 def _advantages(
     groups: Groups, schedule: Mapping[str, float], *, name: str, params: Mapping[str, float]
 ) -> Tensor:
-    """(R,): the estimator's advantages, with the schedule's betas in place of the config's."""
+    """(R,): the estimator's advantages, with the schedule's betas instead of the config's."""
     scheduled = {key: schedule[key] for key in SCHEDULED if key in params}
     return ADVANTAGES[name](groups, **{**params, **scheduled}).flatten()
 
@@ -94,7 +94,7 @@ def _advantages(
 def _to_token_advantages(
     experience: Experience, *, reweight: Callable[[TokenGroups], Tensor], level: str, cap: float
 ) -> Tensor:
-    """(M,): every token gets its row's advantage, reweighted, times its importance weight."""
+    """(M,): the advantage of each token's row, reweighted, times the token's importance weight."""
     tokens, (logprobs, entropy) = experience.tokens, experience.scored
     token_groups = TokenGroups(
         advantages=experience.advantages[tokens.row],
@@ -119,7 +119,7 @@ def _to_minibatches(
 def schedule_inputs(
     step: int, steps: int, groups: Groups, metrics: Mapping[str, float]
 ) -> StepStats:
-    """What a schedule sees of a finished step."""
+    """The statistics of a finished step that a schedule receives."""
     valid_per_group = groups.valid.sum(1)
     nonempty = valid_per_group > 0
     correct = (groups.valid & (groups.rewards == 1)).sum(1)
@@ -136,7 +136,8 @@ def schedule_inputs(
 def schedule_metrics(
     params: Mapping[str, float], schedule: Mapping[str, float]
 ) -> dict[str, float]:
-    """The estimator's parameters in use as advantage/*, other schedule state as schedule/*."""
+    """Metrics: current parameters of the estimator as advantage/*, other schedule state as
+    schedule/*."""
     in_use = {f"advantage/{name}": schedule.get(name, value) for name, value in params.items()}
     other = {f"schedule/{name}": x for name, x in schedule.items() if name not in params}
     return in_use | other

@@ -5,9 +5,9 @@
     -> mini-batches, one optimizer step each -> send the new weights to the engine
     -> evaluate, log, save, stop early: each when due
 
-All collaborators are arguments: the loop knows no particular engine, no framework and no file.
-Every rank runs it. Each rank generates and verifies its share of the prompts, all ranks exchange
-all rollouts, and the policy gives each rank its share of the rows.
+The loop receives everything it uses as arguments: it depends on no particular engine, framework or
+file. Every rank runs the loop. Each rank generates and verifies its share of the prompts, all ranks
+exchange all rollouts, and the policy gives each rank its share of the rows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Generate = Callable[..., tuple[list[Rollout], list[Verdict]]]
 
 @frozen
 class Callbacks:
-    """What the loop calls beside training.
+    """What the loop calls in addition to the engine and the policy.
 
     evaluate(step) -> metrics. save(position) writes a checkpoint. stop(metrics) -> the reason to
     end the run now, or None. tracker receives phases, metrics and rollouts.
@@ -71,7 +71,7 @@ def train(
 ) -> Stopped | None:
     """Train from `start` to config.steps. Returns why the run stopped early, or None.
 
-    Every finished step is saved before it returns.
+    The last finished step is saved before it returns.
     """
     algorithm, tracker = build_algorithm(config, problems), callbacks.tracker
     position = replace(start, schedule=start.schedule or algorithm.init_schedule)
@@ -141,7 +141,7 @@ def collect_experience(
 ) -> Experience | Stopped:
     """One rollout batch: sampled, verified, scored, with advantages. Leaves the engine asleep.
 
-    Returns the reason instead if the run is asked to stop during generation.
+    If the run is asked to stop during generation, returns the reason instead.
     """
     with clock("generate"):
         requests = algorithm.sample_prompts(first_draw=position.draws, step=position.step + 1)
@@ -181,7 +181,7 @@ def update(
 def sync_weights(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:
     """Free the policy's memory and load its weights into the engine.
 
-    check: compare every tensor after it arrived, by fingerprint.
+    check: compare the fingerprint of every tensor in the engine with the policy's.
     """
     policy.sleep()
     engine.load_weights(policy.named_weights())

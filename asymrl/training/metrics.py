@@ -1,6 +1,6 @@
-"""One step's metrics, each computed with the mask of what it describes.
+"""The metrics of one step, each over the rollouts or tokens that it describes.
 
-The names are a contract (docs/metrics.md). Knows values; no engine and no file.
+The names are a contract (docs/metrics.md). Reads no file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asymrl.types import REASONS, Experience, Scored, Tokens, UpdateStats
 
 
 def rollout_metrics(experience: Experience) -> dict[str, float]:
-    """Describes a rollout batch before its update.
+    """Metrics of a rollout batch before its update.
 
     Rewards, verdicts, lengths and mismatch are over all rollouts, entropy over all response tokens.
     Diagnostics and entropy by channel are over valid rollouts.
@@ -48,7 +48,7 @@ def rollout_metrics(experience: Experience) -> dict[str, float]:
 def measure_logprob_gain(
     policy: Policy, tokens: Tokens, scored: Scored, rewards: Tensor
 ) -> dict[str, float]:
-    """Change of log-prob of the step's correct rollouts over its updates, in nats per token.
+    """How much a step's updates raised the log-probs of its correct rollouts, in nats per token.
 
     Costs a forward pass over those rows. NaN if no rollout was correct.
     """
@@ -62,7 +62,7 @@ def measure_logprob_gain(
 def update_metrics(
     updates: Sequence[UpdateStats], seconds: Mapping[str, float], response_tokens: int
 ) -> dict[str, float]:
-    """Means over the step's optimizer steps (maximum of ratio_max), and the step's throughput.
+    """Means over the step's updates (loss/ratio_max: their maximum), and the step's throughput.
 
     perf/*_tokens_per_s count the response tokens of all rollouts, skipped rows included.
     """

@@ -1,6 +1,6 @@
 """The rollout stage: generate responses, verify each as it finishes, turn verdicts into rewards.
 
-Knows engines and verifiers by their protocols only. Training and evaluation both use it.
+Uses engines and verifiers only through their protocols. Training and evaluation share it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def generate_and_verify(
 
     Each rank generates its share of the requests and reports its own progress; a response goes to
     the verifier as soon as it is finished. Sorting makes later stages independent of the order in
-    which responses finish. `waiting` is entered once generation is done and verdicts are pending.
+    which responses finish. `waiting` is a context manager around the wait for the last verdicts.
     If stop_requested() is true, generation ends early and the results are incomplete.
     """
     golds = {request.draw: request.problem.gold for request in requests}

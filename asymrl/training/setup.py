@@ -61,8 +61,8 @@ def run_training(
     """Train in `run_dir`, resuming if it holds a run. Returns why the run stopped early, or None.
 
     evaluate: evaluation.evaluate.evaluate_step. resume: `auto`, `never` or a checkpoint folder.
-    until: when to stop, on the clock of time.monotonic(). engine, policy: used in place of the
-    config's; their model must be the config's.
+    until: the time.monotonic() value at which to stop. engine, policy: used instead of those in the
+    config; they must have the config's model.
     """
     world = from_environment(config.rollout.tensor_parallel)
     chosen, reasons = build.choose(config, build.detect_machine(world))
@@ -138,7 +138,7 @@ def run_training(
 
 
 def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
-    """Read all problems and print what was dropped or will be judged differently."""
+    """Read all problems, and print which were dropped or will be verified differently."""
     load = partial(
         load_problems,
         tokenizer=tokenizer,
@@ -166,7 +166,7 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
 
 
 def samplings(config: Config, tokenizer: Any) -> tuple[Sampling, Sampling]:
-    """How the run samples in training, and in its evaluations."""
+    """The sampling settings of training, and those of the run's evaluations."""
     training = Sampling(
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,
