@@ -62,9 +62,9 @@ class Policy(Protocol):
         ...
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter once (tied ones too) under its Hugging Face name, in full.
+        """Every parameter in full under its Hugging Face name; tied parameters come once.
 
-        A yielded tensor is valid until the next one is requested. Works while asleep.
+        A yielded tensor stays valid until the next update. Works while asleep.
         """
         ...
 
