@@ -7,7 +7,7 @@
 Prompt, stop tokens, length and verifier settings come from the checkpoint (asymrl.json). For a
 plain Hugging Face model, the prompt is the problem with the usual request for a boxed answer, in
 the model's chat template. Samples are saved as they are generated: run the same command again to
-resume. The work is done in asymrl/evaluation/run.py.
+resume. The work is done in asymrl/evaluation/setup.py.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     check_arguments(arguments)
-    from asymrl.evaluation.run import EvalOptions, run_evaluation
+    from asymrl.evaluation.setup import EvalOptions, run_evaluation
 
     run_evaluation(EvalOptions(**vars(arguments)))
 

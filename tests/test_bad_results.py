@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import eval as evaluation
-from asymrl.evaluation import run as evaluation_run
 from asymrl.evaluation import settings
+from asymrl.evaluation import setup as evaluation_setup
 from asymrl.report import __main__
 from tests.helpers.report_folders import FULL, write_run
 from tests.helpers.report_folders import evaluation as evaluated
@@ -40,14 +40,14 @@ def test_the_checkpoint_that_was_found_is_the_one_that_is_asked(
 ) -> None:
     """Whatever `latest` names while an evaluation loads, as beside a run."""
     run = shutil.copytree(finished, tmp_path / "run", symlinks=True)
-    link, load = run / "checkpoints" / "latest", evaluation_run.load_benchmarks
+    link, load = run / "checkpoints" / "latest", evaluation_setup.load_benchmarks
 
     def moved(*arguments):
         link.unlink()
         link.symlink_to("step-000001")
         return load(*arguments)
 
-    monkeypatch.setattr(evaluation_run, "load_benchmarks", moved)
+    monkeypatch.setattr(evaluation_setup, "load_benchmarks", moved)
     common = [*one_problem[2:-1], str(tmp_path / "moved"), "--temperature", "1"]
     assert evaluation.main(["--ckpt", str(link), *common]) == 0
     monkeypatch.undo()

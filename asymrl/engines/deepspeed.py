@@ -212,7 +212,8 @@ class DeepSpeedPolicy:
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Gathers the weights one bucket at a time, and frees a bucket before the next one."""
+        """Gathers one bucket of weights at a time. A tensor that the caller keeps outlives its
+        bucket."""
         for bucket in buckets(list(self.module.named_hf_parameters()), GATHER_BUCKET):
             with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
                 for name, parameter in bucket:

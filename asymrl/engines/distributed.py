@@ -56,7 +56,7 @@ class World:
         return parts
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def rank_zero_first(self) -> Iterator[None]:
         """Run the block on rank 0, then on the other ranks: for downloads, caches and files.
 
         A UserError on rank 0 ends every rank, so that no rank waits for it. Collective.

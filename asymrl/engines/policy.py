@@ -64,7 +64,7 @@ class Policy(Protocol):
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter, unsharded, under its Hugging Face name; a tied parameter once.
 
-        A yielded tensor is valid until the next one is requested. Works while asleep.
+        A yielded tensor stays valid until the next update. Works while asleep.
         """
         ...
 

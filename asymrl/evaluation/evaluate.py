@@ -65,7 +65,9 @@ def evaluate(
         name: max(1, chunk * engines // part[0].samples) if chunk else len(part)
         for name, part in requests.items()
     }
-    with world.in_turn():  # rank 0 truncates half-written files before the other ranks read them
+    with (
+        world.rank_zero_first()
+    ):  # rank 0 truncates half-written files before the other ranks read them
         resume = settings is not None and results_folder.can_resume(
             folder, settings, replace=replace
         )

@@ -101,13 +101,13 @@ def open_for_training(
     that one is deleted; collective. resume: the --resume of such a run, to recognise its command.
     """
     with ExitStack() as stack:
-        with world.in_turn():
+        with world.rank_zero_first():
             if world.first:
                 stack.enter_context(open_run_folder(run_dir, checkpoint_dir, start))
                 link_best(run_dir, config.checkpoint.best_on)
         if first_save:
             first_save()
-        with world.in_turn():
+        with world.rank_zero_first():
             if world.first:
                 if first_save:
                     write_origin(run_dir, resume)

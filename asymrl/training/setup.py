@@ -80,7 +80,7 @@ def run_training(
         watchdog = Watchdog(world, config.deadlines.model_dump(), run_dir)
         stack.enter_context(watchdog)
         verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
-        with world.in_turn():
+        with world.rank_zero_first():
             if world.first and checkpoint_dir:
                 checkpoint.check_digests(checkpoint_dir)
             tokenizer = pretrained.load_tokenizer(config.model)

@@ -112,7 +112,7 @@ class RankZeroFails(World):
 def test_an_error_of_rank_0_is_reported_once() -> None:
     for rank, kind in ((0, UserError), (1, ReportedByRankZero)):
         world = RankZeroFails(rank=rank, size=2)
-        with pytest.raises(UserError, match="one sentence") as caught, world.in_turn():
+        with pytest.raises(UserError, match="one sentence") as caught, world.rank_zero_first():
             pass
         assert type(caught.value) is kind
 

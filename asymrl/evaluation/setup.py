@@ -74,7 +74,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
         watchdog = stack.enter_context(Watchdog(world, deadlines.model_dump(), Path()))
         model = agree_on_model(options, world)
         verifier = stack.enter_context(verifiers.make(**model.verifier))
-        with world.in_turn():
+        with world.rank_zero_first():
             benchmarks, data_notes = load_benchmarks(options, model, verifier)
         longest_prompt = max(len(p.prompt_ids) for part in benchmarks.values() for p in part)
         sampling, sampling_notes = settings.sampling(
@@ -84,7 +84,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
             for note in [*model.notes, *data_notes, *sampling_notes]:
                 print(f"note: {note}", file=sys.stderr, flush=True)
         folder = options.output or Path("runs") / "eval" / model.name
-        with world.in_turn():
+        with world.rank_zero_first():
             if world.first:
                 stack.enter_context(results_folder.open_results_folder(folder))
         watchdog.folder = folder
@@ -126,11 +126,11 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
 def agree_on_model(options: EvalOptions, world: World) -> EvaluatedModel:
     """The same model on every rank: rank 0 resolves `latest`, which may change meanwhile."""
     folder = None
-    with world.in_turn():
+    with world.rank_zero_first():
         if world.first and options.ckpt:
             folder = settings.resolve_checkpoint(options.ckpt)
     (folder, *_) = world.gather(folder)
-    with world.in_turn():  # rank 0 downloads, the others read its cache
+    with world.rank_zero_first():  # rank 0 downloads, the others read its cache
         return settings.find_model(folder, options.config)
 
 
