@@ -233,7 +233,7 @@ def starting_point(
     another = checkpoint_dir.parent.parent != run.resolve()
     if not another and checkpoint_dir.name != f"step-{position.step:06d}":
         raise UserError(
-            f"{checkpoint_dir} was saved at step {position.step}, which its name contradicts; "
+            f"{checkpoint_dir} was saved at step {position.step}, but its name says otherwise; "
             "rename it back, or use --resume DIR"
         )
     return (replace(position, schedule={}) if another else position), state, another

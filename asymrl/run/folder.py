@@ -51,7 +51,7 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
                 "nothing to do"
             )
     if run.exists() and not run.is_dir():
-        raise UserError(f"--output-dir {run} is a file; valid is a new folder or that of a run")
+        raise UserError(f"--output-dir {run} is a file; use a new folder or the folder of a run")
     traces = [name for name in RUN_FILES if (run / name).exists()]
     if traces == ["checkpoints"] and has_only_unfinished_saves(run / "checkpoints"):
         traces = []  # a run from --resume DIR whose first save was killed or met a full disk
