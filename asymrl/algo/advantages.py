@@ -25,7 +25,7 @@ from torch import Tensor
 from asymrl.types import Groups
 
 EPSILON = 1e-6
-"""What verl, and code built on it, adds to a std or a mean before dividing by it."""
+"""Added to a std or a mean before dividing by it, as in verl and code built on it."""
 
 
 def asym(groups: Groups, *, beta_pos: float, beta_neg: float) -> Float[Tensor, "N G"]:
@@ -136,8 +136,8 @@ def ngrpo(groups: Groups) -> Float[Tensor, "N G"]:
     The virtual rollout counts in the mean and in the sample std and gets no advantage itself: this
     is `grpo_sample_std` with (n p + 1) / (n + 1) in place of p and n + 1 in place of n. None-solved
     groups therefore get a negative advantage, -1 / sqrt(n + 1) up to the epsilon; all-solved groups
-    get 0. A group whose only valid rollout is wrong is no exception (the official code returns the
-    reward unchanged there). The method's asymmetric clip, 0.16 below and 0.24 above, is
+    get 0. This also holds for a group with a single valid rollout that is wrong (the official code
+    returns its reward unchanged). The method's asymmetric clip, 0.16 below and 0.24 above, is
     `loss.clip_low` and `loss.clip_high`.
     """
     p, size = _accuracy(groups)
@@ -152,9 +152,9 @@ def qae(groups: Groups, *, quantile: float = 0.4) -> Float[Tensor, "N G"]:
         A = (r - b) / std,     b = the K-quantile of the group's rewards = 0 if p <= 1 - K, else 1
 
     K is `quantile`, from 0 to 1. On hard prompts (p <= 1 - K) only correct rollouts get a nonzero
-    advantage, on easy prompts only wrong ones, as the abstract says. Ours, since the notes leave it
-    open: the population std without an epsilon, and 0 on all-solved and none-solved groups for
-    every K.
+    advantage, on easy prompts only wrong ones, as the abstract says. Two choices are ours, because
+    the notes do not specify them: the population std without an epsilon, and 0 on all-solved and
+    none-solved groups for every K.
     """
     assert 0 <= quantile <= 1, f"quantile must be from 0 to 1 (got {quantile})"
     p, _ = _accuracy(groups)
@@ -231,7 +231,7 @@ def _odds(
 ) -> Float[Tensor, "N"]:
     """(numerator / denominator) ** beta, with 0^0 := 1.
 
-    For beta > 0 it is infinite where the denominator is 0, but then the channel has no rollouts.
+    For beta > 0 it is infinite where the denominator is 0, but there the channel has no rollouts.
     """
     assert beta >= 0, f"beta_pos and beta_neg must be at least 0 (got {beta})"
     return (numerator / denominator) ** beta
@@ -242,7 +242,7 @@ def _reflected(p: Float[Tensor, "N"], size: Float[Tensor, "N"], beta: float) -> 
 
         B(1) := B((n-1)/n) + [B((n-1)/n) - B((n-2)/n)],    and 0 if n < 2
 
-    Both flips are this curve: B(p) is A_pos(1 - p), and -B(1 - p) is A_neg(1 - p).
+    Both reflected channels use this curve: B(p) is A_pos(1 - p), and -B(1 - p) is A_neg(1 - p).
     """
     last, before = (size - 1) ** beta, ((size - 2) / 2) ** beta  # odds of n - 1 to 1, n - 2 to 2
     end = torch.where(size < 2, 0.0, last + (last - before))

@@ -38,7 +38,7 @@ def engine_logprobs(rollouts: Sequence[Rollout]) -> Tensor:
 
 
 def engine_values(rollouts: Sequence[Rollout]) -> Scored:
-    """Log-probs (M,) and entropy (M,) from the engine, for engines that declare them exact."""
+    """Log-probs (M,) and entropy (M,) from the engine, for engines with exact_logprobs."""
     entropy = [value for rollout in rollouts for value in rollout.engine_entropy or ()]
     return engine_logprobs(rollouts), torch.tensor(entropy)
 
@@ -46,7 +46,7 @@ def engine_values(rollouts: Sequence[Rollout]) -> Scored:
 def make_groups(tokens: Tokens, scored: Scored, rewards: Tensor, valid: Tensor) -> Groups:
     """The input of an advantage estimator: G consecutive rows form a group.
 
-    rewards, valid (R,), in the order of the rows. Rewards become fp64, since an advantage is a
+    rewards, valid (R,), in the order of the rows. Rewards become fp64, because an advantage is a
     power of a ratio of small integers.
     """
     logprobs, _ = scored
@@ -97,9 +97,9 @@ def minibatches(
     """Split a rollout batch into mini-batches of `prompts` prompts each, in the order of the draws.
 
     advantages (M,). loss_denominators: `asymrl.algo.loss.loss_denominators` with its keywords
-    bound; it sees one whole mini-batch at a time. A row has a gradient if it is valid and either
-    has a nonzero advantage or gets an entropy bonus. If `prompts` does not divide their number, the
-    last mini-batch is smaller.
+    bound; it is called on one whole mini-batch at a time. A row has a gradient if it is valid and
+    either has a nonzero advantage or gets an entropy bonus. The last mini-batch is smaller if
+    `prompts` does not divide the number of prompts.
     """
     logprobs, entropy = scored
     valid, accuracy_bin = groups.valid.flatten(), accuracy_bins(groups).flatten()
@@ -137,9 +137,9 @@ def plan(lengths: Sequence[int], world_size: int, token_budget: int) -> list[lis
     lengths: tokens of each row, prompt included. The padded size of a micro-batch (its number of
     rows x its longest row) is at most `token_budget`, except for a single row that is longer than
     the budget. Rows are dealt to the ranks in order of length, so that a micro-batch holds rows of
-    similar length and ranks get similar work. Every rank gets the same number of micro-batches:
-    some ranks may get empty ones, which a distributed policy runs with weight 0 so that all ranks
-    call the same collectives. Pure: the same arguments give the same plan.
+    similar length and ranks get similar work. Every rank gets the same number of micro-batches.
+    Some may be empty: a distributed policy runs those with weight 0, so that all ranks call the
+    same collectives. Pure: the same arguments give the same plan.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     ranks = [

@@ -102,8 +102,8 @@ def pressure(by_accuracy_bin: Sequence[float]) -> dict[str, float]:
     """Gradient mass by channel and group accuracy, measured in a mini-batch (Proposition 2).
 
     pressure/positive/<p>, pressure/negative/<p>: the sum of |d loss / d logprob| over the tokens
-    of that channel in groups of accuracy p, after reweighting and clipping and with the real
-    lengths. diag/gradient_<channel>: the sum over p. Bins without mass have no metric.
+    of that channel in groups of accuracy p, after reweighting and clipping, with the actual
+    response lengths. diag/gradient_<channel>: the sum over p. Bins without mass have no metric.
     """
     metrics: dict[str, float] = {}
     for index, channel in enumerate(BIN_CHANNELS):
@@ -114,7 +114,7 @@ def pressure(by_accuracy_bin: Sequence[float]) -> dict[str, float]:
 
 
 def solved_fractions(groups: Groups) -> dict[str, float]:
-    """Fractions of the groups with p = 1 and with p = 0, among groups with a valid rollout."""
+    """Fractions of groups with p = 1 and with p = 0, among the groups with a valid rollout."""
     correct, wrong = _channels(groups)
     not_empty = groups.valid.any(1)
     return {
@@ -145,8 +145,8 @@ def logprob_gain(
 ) -> float:
     """Mean of new - old log-probs, in nats, over the selected tokens.
 
-    With `old` from before and `new` from after a step's updates, and the tokens of correct rollouts
-    selected, this is the paper's E[log pi_new(y) - log pi_old(y)], per token instead of per
+    Let `old` and `new` be from before and after a step's updates, and select the tokens of correct
+    rollouts. Then this is the paper's E[log pi_new(y) - log pi_old(y)], per token instead of per
     response.
     """
     return _mean(new - old, selected)
@@ -168,6 +168,6 @@ def _channels(groups: Groups) -> tuple[Bool[Tensor, "N G"], Bool[Tensor, "N G"]]
 
 
 def _mean(values: Tensor, selected: Tensor) -> float:
-    """Mean of the selected values; nan without any."""
+    """Mean of the selected values; nan if none is selected."""
     selection = values[selected].double()
     return selection.mean().item() if len(selection) else math.nan

@@ -39,8 +39,7 @@ def loss_denominators(
 
     `row` maps tokens to rows, `group` maps rows to prompts (any integers). Only tokens with
     loss_mask > 0 are counted, and only rows and prompts that have such a token. All other tokens
-    get 1, never 0. `constant_length`, in tokens, is used by `constant` alone and must be at least 1
-    there.
+    get 1, never 0. Only `constant` uses `constant_length` (tokens); it must then be at least 1.
     """
     valid = aggregation in AGGREGATIONS
     assert valid, f"aggregation must be one of {AGGREGATIONS} (got {aggregation!r})"
@@ -79,15 +78,15 @@ def ppo_clip(
     rho > 1 + clip_high) count the tokens whose policy gradient the clip removes. Both are 0 where
     A = 0, so rows without an advantage add nothing to the sums. Maxima: loss/ratio_max. By accuracy
     bin: pressure, the sum of |d loss / d logprob| of the policy term; on a token that is not
-    clipped this is |A| rho / denominator. A micro-batch without tokens gives a loss of 0 that still
-    has a graph, counts of 0 and a maximum of 0.
+    clipped this is |A| rho / denominator. For a micro-batch without tokens, the loss is 0 but still
+    has an autograd graph, and the counts and the maximum are 0.
     """
     raw_log_ratio = inputs.logprobs - inputs.old_logprobs
     log_ratio = raw_log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio, advantages = log_ratio.exp(), inputs.advantages
     clipped_ratio = ratio.clamp(1 - clip_low, 1 + clip_high)
     token_loss = -torch.minimum(ratio * advantages, clipped_ratio * advantages)
-    if entropy_bonus:  # skipped at 0, so that no gradient of the entropy is computed
+    if entropy_bonus:  # at 0 no gradient of the entropy is computed
         token_loss = token_loss - entropy_bonus * inputs.entropy
     loss = (inputs.loss_mask * token_loss / inputs.loss_denominators).sum()
 
@@ -136,8 +135,8 @@ def importance_weights(
 
     A rollout engine with its own kernels samples from mu, which is close to the policy pi but not
     equal to it; without the weights the gradient is biased. policy_logprobs: of the policy before
-    the update, in nats. engine_logprobs: of the same tokens, as sampled. row: the response of each
-    token (any integers from 0). Ratios are only capped from above; small ones stay.
+    the update, in nats. engine_logprobs: of the same tokens, as the engine sampled them. row: the
+    response of each token (any integers from 0). Ratios are capped from above only.
     """
     assert level in IMPORTANCE_LEVELS, f"level must be one of {IMPORTANCE_LEVELS} (got {level!r})"
     assert cap >= 1, f"cap must be at least 1 (got {cap})"

@@ -1,6 +1,6 @@
 """The schema of a config: its sections, their keys, defaults and valid values.
 
-Knows the names and signatures of estimators, reweighters, schedules and verifiers. Loads no model,
+Uses the names and signatures of estimators, reweighters, schedules and verifiers. Loads no model,
 no data and no training framework, and reads no file (load.py does).
 """
 
@@ -21,7 +21,7 @@ from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
 
 METHOD_SECTIONS = ("advantage", "reweight", "schedule")
-Positive = Annotated[int, Field(ge=1, le=10**12)]  # products of it stay printable
+Positive = Annotated[int, Field(ge=1, le=10**12)]  # bounded so that products stay printable
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -96,10 +96,10 @@ class RolloutConfig(StrictModel):
 
 
 class VerifierConfig(StrictModel):
-    """What verifies responses.
+    """How responses are verified.
 
-    The defaults are meant for training. They are strict about where the answer must stand, so that
-    the policy learns to give one, and exact about its value.
+    The defaults are meant for training: they are strict about the place of the answer, so that the
+    policy learns to give one, and exact about its value.
     """
 
     name: str = "math"  # or exact, or math_verify: the library as TRL calls it (docs/verifier.md)
@@ -225,9 +225,9 @@ class CheckpointConfig(StrictModel):
 
 
 class DeadlinesConfig(StrictModel):
-    """Minutes per phase without progress after which a run counts as stuck and is terminated.
+    """Minutes without progress, per phase, after which a run counts as hung and is terminated.
 
-    Progress is the start of a phase, or a response that completes.
+    Progress is the start of a phase or a completed response.
     """
 
     load: Minutes = 120.0
@@ -320,7 +320,7 @@ def keyword_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 def check_params(key: str, method: MethodConfig) -> None:
     """Check a method's parameters against the signature of its function.
 
-    The function's own assertions check the values: it is called once on an example.
+    Also call the function once on an example, because its own assertions check the values.
     """
     check_choice(f"{key}.name", method.name, method.METHODS)
     parameters = {p.name: p for p in keyword_parameters(method.METHODS[method.name])}
@@ -348,7 +348,7 @@ def check_param(key: str, param: Any, choices: Sequence[str]) -> None:
 
 
 def check_selection(config: Config) -> None:
-    """Early stopping needs a benchmark, and `best_on` a score of every saved checkpoint."""
+    """Early stopping needs a benchmark; `best_on` needs a score for every saved checkpoint."""
     if config.eval.patience and not config.eval.benchmarks:
         raise ValueError(
             f"eval.patience = {config.eval.patience} requires a benchmark, but eval.benchmarks is "

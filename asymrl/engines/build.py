@@ -1,7 +1,7 @@
 """Chooses the rollout engine and the policy for a machine, and builds them.
 
-`auto` in a config becomes an engine and a backend here, with the reason in words. Frameworks are
-imported only once they are chosen.
+Replaces `auto` in a config with an engine and a backend, and explains the choice in words. Imports
+a framework only once it is chosen.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from asymrl.types import frozen
 
 @frozen
 class Machine:
-    """What decides the choice: launched processes, GPUs visible to one of them, and whether vLLM
-    and DeepSpeed are installed."""
+    """What the choice depends on: launched processes, GPUs visible to one process, and whether
+    vLLM and DeepSpeed are installed."""
 
     processes: int
     gpus: int
@@ -66,7 +66,7 @@ def choose(config: Config, machine: Machine) -> tuple[Config, str]:
 def choose_engine(
     engine: str, machine: Machine, setting: str = "rollout.engine ="
 ) -> tuple[str, str]:
-    """hf or vllm, and why. setting: how the user chose it, for error messages."""
+    """hf or vllm, and why. setting: how the user selects the engine, for error messages."""
     if machine.gpus and machine.processes > machine.gpus:
         raise UserError(
             f"{machine.processes} processes were launched on {machine.gpus} GPUs, and each process "
@@ -130,8 +130,8 @@ def build_engine(
 ) -> RolloutEngine:
     """The rollout engine `hf` or `vllm`. hf starts with the model's weights, vLLM without any.
 
-    max_rows: sequences sampled at a time. vllm_settings: keyword parameters of VLLMEngine, among
-    them max_model_len (tokens of a prompt and its response).
+    max_rows: sequences sampled at a time. vllm_settings: keyword parameters of VLLMEngine, also
+    max_model_len (tokens of a prompt plus its response).
     """
     match name:
         case "vllm":
@@ -163,7 +163,7 @@ def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
 def build_policy(config: Config, world: World, model: Any = None) -> Policy:
     """The policy `local` or `deepspeed` with its optimizer.
 
-    model: a loaded causal LM for `local` to train in place of the config's.
+    model: a loaded causal LM that `local` trains instead of the config's.
     """
     load = partial(pretrained.load_model, config.model)
     settings = {

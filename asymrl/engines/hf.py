@@ -1,9 +1,9 @@
 """Rollouts with a plain transformers model: the engine for laptops and tests.
 
 Each prompt is prefilled once for its G samples, and finished rows leave the batch at once. Every
-sample reads its own stream of uniform numbers (inverse CDF), so its tokens do not depend on the
-rest of the batch, up to floating point. Log-probs and entropy come with the tokens and, in fp32,
-are declared exact. Knows nothing of training.
+sample is drawn by inverse CDF from its own stream of uniform numbers, so its tokens do not depend
+on the rest of the batch, up to floating point. The engine returns log-probs and entropy with the
+tokens; in fp32 they count as exact. Independent of training.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ CPU_LOGITS = 2**20  # logits that a CPU processes at a time: 4 MiB, which stay i
 class HFEngine:
     """`model` is a causal LM that belongs to the engine; `decode` turns token ids into text.
 
-    max_rows: samples that are generated at a time. UserError for a model that caches more than
-    keys and values.
+    max_rows: samples generated at a time. UserError if the model caches more than keys and values.
     """
 
     def __init__(self, model: Any, decode: Callable[[Sequence[int]], str], max_rows: int) -> None:
@@ -47,8 +46,8 @@ class HFEngine:
         self.exact_logprobs = model.dtype == torch.float32
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
-        """Generates requests of similar prompt length together, up to `max_rows` samples at a
-        time. A request with more samples than that is generated alone, in one batch."""
+        """Batches requests of similar prompt length, up to `max_rows` samples in a batch. A request
+        with more samples than `max_rows` is a batch by itself."""
         self.model.eval()  # in training mode, layer checkpointing would ignore the cache
         waiting = sorted(requests, key=lambda request: len(request.problem.prompt_ids))
         while waiting:
@@ -60,7 +59,7 @@ class HFEngine:
     @torch.inference_mode()
     def _generate_batch(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         device = self.model.device
-        owners = [(r, i) for r in requests for i in range(r.samples)]  # of all rows, finished too
+        owners = [(r, i) for r in requests for i in range(r.samples)]  # of all rows
         index = torch.repeat_interleave(torch.tensor([r.samples for r in requests])).to(device)
         mask, positions, cache, logits = self._prefill(requests, sampling.max_tokens)
         kv_cache.repeat_rows(cache, index)
@@ -184,7 +183,7 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     Returns the first token whose cumulative share of the weights, summed in fp64, exceeds the
     uniform number; its weight is never 0. Weights are non-negative, not all 0, and need not sum
     to 1. In a large vocabulary it first finds a block of VOCABULARY_BLOCK tokens and then a token
-    in it, which takes one fp64 sum a block instead of one a token.
+    in that block. This takes one fp64 sum per block instead of one per token.
     """
     vocabulary = weights.shape[-1]
     if vocabulary <= VOCABULARY_BLOCK:
@@ -202,9 +201,9 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
 def first_above(masses: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """masses (R, K), share (R, 1) in [0, 1] -> index (R, 1) and the share within it (R, 1).
 
-    The index is the first whose cumulative mass exceeds share x total mass. The second result is
-    how far into that entry's own mass the target lies, in [0, 1]. A target that rounding puts at
-    the total or above counts as just below it.
+    The target is share x total mass. The index is the first whose cumulative mass exceeds the
+    target. The second result says how far into that entry's own mass the target lies, in [0, 1]. A
+    target that rounding puts at the total or above it counts as just below the total.
     """
     cdf = masses.cumsum(-1)
     total = cdf[:, -1:]

@@ -1,6 +1,6 @@
-"""The policy of one process: AdamW on one device, fp32 weights, fp32 or bf16 forward passes.
+"""A policy that trains in one process, on one device: AdamW, fp32 weights, fp32 or bf16 forward.
 
-Knows nothing of rollouts, rewards or estimators.
+Independent of rollouts, rewards and estimators.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ from asymrl.engines.policy import (
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
 CPU_TOKENS = 768
-"""Padded tokens of a micro-batch on a CPU, however large the token budget: a layer's activations
-then stay in the CPU's cache, and the rows of a micro-batch are closer in length."""
+"""Most padded tokens in a micro-batch on a CPU, even if the token budget is larger. A layer's
+activations then stay in the CPU's cache, and the rows of a micro-batch are closer in length."""
 
 
 class LocalPolicy:
     """`model` is a causal LM with fp32 weights, already on its device.
 
-    temperature: that of the rollouts. betas, weight_decay: of AdamW. max_grad_norm: gradients are
-    clipped to this global norm. warmup_updates: updates in which the learning rate rises linearly
-    from 0 to `lr`. token_budget: padded tokens in a micro-batch. bf16: autocast the forward pass.
+    temperature: of the rollouts. betas, weight_decay: AdamW's. max_grad_norm: gradients are clipped
+    to this global norm. warmup_updates: the number of updates over which the learning rate rises
+    linearly from 0 to `lr`. token_budget: padded tokens in a micro-batch. bf16: autocast the
+    forward pass.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class LocalPolicy:
         self.token_budget = token_budget
         self.bf16 = bf16
         self.updates = 0
-        # Not on a GPU, because its fastest attention takes no mask; and not with gradient
-        # checkpointing, under which transformers turns the cache off.
+        # Sharing prompts needs an attention mask, which a GPU's fastest attention does not accept,
+        # and the KV cache, which transformers turns off under gradient checkpointing.
         on_cpu = self._device.type == "cpu"
         self.shares_prompts = on_cpu and not gradient_checkpointing and kv_cache.supports(model)
 
@@ -100,7 +101,7 @@ class LocalPolicy:
         return logprobs, entropy
 
     def backward(self, minibatch: Batch, loss: LossFn) -> Totals:
-        """Compute the gradient of the mini-batch's loss into the parameters' `grad`; no step."""
+        """Write the gradient of the mini-batch's loss to the parameters' `grad`, without a step."""
         self.module.train()  # an engine that shares the model may have left it in eval mode
         self.optimizer.zero_grad()
         totals = Totals()
@@ -159,7 +160,7 @@ class LocalPolicy:
         """Frees nothing: a rollout engine in the same process keeps its own memory."""
 
     def state(self) -> TrainerState:
-        """Copies, so that a state does not change when training continues."""
+        """A copy, which does not change when training continues."""
         moments = {name: self.optimizer.state[p] for name, p in self.module.named_hf_parameters()}
         return TrainerState(
             weights={name: p.cpu().clone() for name, p in self.named_weights()},
@@ -192,7 +193,7 @@ class LocalPolicy:
     def _micro_batches(
         self, batch: Tokens, rows: Sequence[int], *, responses_only: bool = False
     ) -> Iterator[MicroBatch]:
-        """The rows, grouped by similar length; none for no rows."""
+        """The rows in groups of similar length. Without rows, yields nothing."""
         lengths = [len(batch.sequences[row]) for row in rows]
         if responses_only:
             starts = batch.prompt_lengths[list(rows)] - 1

@@ -1,9 +1,9 @@
-"""Checkpoints: written atomically, checked when read, complete enough to resume bit by bit.
+"""Checkpoints: written atomically, checked when read, complete enough to resume bit for bit.
 
 A checkpoint is a Hugging Face model folder (weights, tokenizer) plus `asymrl.json` (prompt,
 sampling and stop definitions), `trainer.json` (position of the run, digests of all files) and
-`trainer/state.safetensors` (named fp32 weights and AdamW moments, the same for every policy). Knows
-files, and nothing of models.
+`trainer/state.safetensors` (named fp32 weights and AdamW moments, in the same format for every
+policy). Handles files; independent of models.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from asymrl.run.early_stop import read_eval_scores
 from asymrl.types import Position, Sampling, TrainerState
 
 FORMAT = 5
-STATE = "trainer/state.safetensors"  # in a subfolder, as vLLM loads every file beside the model's
+STATE = "trainer/state.safetensors"  # in a subfolder: vLLM loads all files next to the model's
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
 
 
@@ -61,7 +61,7 @@ def build_saver(
     eval_sampling: Sampling,
     data: str,
 ) -> Callable[[Position], None]:
-    """save_checkpoint for this run: it needs only the position. data: digest of the problems."""
+    """save_checkpoint with everything but the position bound. data: digest of the problems."""
     return partial(
         save_checkpoint,
         run_dir,
@@ -130,7 +130,7 @@ def save_checkpoint(
                 remove(final)
             os.replace(temporary, final)
             best = link_best(run, best_on)
-            point_link(folder, "latest", final.name)  # last: if killed before, the step runs again
+            point_link(folder, "latest", final.name)  # last: a kill before it repeats the step
     except (OSError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         last = latest(run)
@@ -144,8 +144,8 @@ def save_checkpoint(
 
 
 def check_digests(folder: Path) -> None:
-    """UserError names a file of the checkpoint that is missing or has changed since it was saved.
-    README.md may change."""
+    """Raise UserError, with the file's name, if a file of the checkpoint is missing or has changed
+    since it was saved. README.md may change."""
     for name, saved in read_trainer(folder)["files"].items():
         file = folder / name
         if not file.is_file():
@@ -158,7 +158,7 @@ def check_digests(folder: Path) -> None:
 
 
 def check_same_data(folder: Path, data: str) -> None:
-    """UserError if the run would resume with other problems, or with the same in another order."""
+    """Raise UserError if the problems or their order differ from those in the checkpoint."""
     if (saved := read_trainer(folder)["data"]) != data:
         raise UserError(
             f"data.train or eval.benchmarks has changed since {folder} was saved (digest {data} "
@@ -182,8 +182,8 @@ def point_link(folder: Path, link: str, name: str) -> None:
 
 
 def best_step(run: Path, benchmark: str) -> str | None:
-    """The name of the saved checkpoint with the highest eval/<benchmark>/avg in metrics.jsonl, the
-    first of several equal ones; None if none of them was evaluated."""
+    """The name of the saved checkpoint with the highest eval/<benchmark>/avg in metrics.jsonl, or
+    the earliest if several are equal; None if no saved checkpoint was evaluated."""
     scores = read_eval_scores(run, benchmark)
     scored = {f"step-{step:06d}": score for step, score in scores.items()}
     saved = [path.name for path in checkpoints(run / "checkpoints")]
@@ -225,15 +225,15 @@ class Tensors(Mapping[str, Tensor]):
 def starting_point(
     run: Path, checkpoint_dir: Path | None
 ) -> tuple[Position, TrainerState | None, bool]:
-    """Where a run starts, its trainer state, and whether the checkpoint is another run's. From
-    another run's checkpoint the steps and weights continue, but the schedule starts anew."""
+    """Where a run starts, its trainer state, and whether the checkpoint belongs to another run. In
+    that case, steps and weights continue from the checkpoint, but the schedule restarts."""
     if checkpoint_dir is None:
         return Position(), None, False
     position, state = load_checkpoint(checkpoint_dir)
     another = checkpoint_dir.parent.parent != run.resolve()
     if not another and checkpoint_dir.name != f"step-{position.step:06d}":
         raise UserError(
-            f"{checkpoint_dir} was saved at step {position.step}, which its name contradicts; "
+            f"{checkpoint_dir} was saved at step {position.step}, but its name says otherwise; "
             "rename it back, or use --resume DIR"
         )
     return (replace(position, schedule={}) if another else position), state, another
@@ -254,7 +254,7 @@ def load_checkpoint(folder: Path) -> tuple[Position, TrainerState]:
 
 
 def check_tensors(file: Any, path: Path) -> None:
-    """UserError if a state file holds anything else than fp32 tensors of SECTIONS."""
+    """Raise UserError if a state file holds anything other than fp32 tensors of SECTIONS."""
     for key in file.keys():  # noqa: SIM118
         kind = file.get_slice(key).get_dtype()
         if kind != "F32" or key.partition("/")[0] not in SECTIONS:
@@ -274,7 +274,7 @@ def load_position(folder: Path) -> tuple[Position, int]:
 def read_trainer(folder: Path) -> dict[str, Any]:
     """The checked content of trainer.json."""
     file = folder / "trainer.json"
-    if not os.path.exists(file):  # Path.exists raises if no file can have that name
+    if not os.path.exists(file):  # Path.exists raises for an invalid file name
         raise UserError(f"{folder} is not a checkpoint: {file} is missing")
     trainer = read_json(file)
     if trainer.get("format") != FORMAT:
@@ -327,7 +327,7 @@ class Definitions(StrictModel):
     sampling: SamplingSettings
     verifier: VerifierConfig
     chat_template: str | None = None  # pretrained.template_digest
-    which: str | None = None  # card.rule: how the run's checkpoint is chosen, in words
+    which: str | None = None  # card.rule: in words, how the run selects a checkpoint
 
 
 def build_definitions(config: Config, eval_sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
@@ -360,7 +360,7 @@ def latest(run: Path) -> Path | None:
     """The checkpoint that checkpoints/latest points at; None if none has been saved."""
     folder = run / "checkpoints"
     link, saved = folder / "latest", checkpoints(folder)
-    if os.path.exists(link):  # Path.exists raises if no file can have the name of the target
+    if os.path.exists(link):  # Path.exists raises for an invalid target name
         if link.resolve().parent != folder.resolve():
             raise UserError(
                 f"{link} points outside its folder, at {link.resolve()}; point it at a checkpoint "
@@ -372,7 +372,7 @@ def latest(run: Path) -> Path | None:
         raise UserError(
             f"{link} does not point at a checkpoint{newest}; point it at one, or use --resume DIR"
         )
-    return saved[-1].resolve() if saved else None  # killed before it made its first `latest`
+    return saved[-1].resolve() if saved else None  # killed before `latest` was created
 
 
 def remove(path: Path) -> None:

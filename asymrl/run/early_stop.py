@@ -1,7 +1,7 @@
-"""When a run ends before its last step: on a signal, after --max-minutes, or without improvement.
+"""Stops a run before its last step: on a signal, after --max-minutes, or without improvement.
 
-A run stops between two steps, or drops the current step before that has changed anything; then it
-saves what it has. Knows signals, clocks and scores; nothing of training.
+A run stops between two steps, or during generation, when it can drop the current step because
+nothing has changed yet. Then it saves. Handles signals, clocks and scores; independent of training.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class StopSignals:
     A second signal, more than SAME_REQUEST seconds later, gets its default action. A signal that
     this process ignores (as nohup and background jobs of a shell do) stays ignored.
 
-    A context manager: it restores the handlers at the end. Enter it before the watchdog. When a
-    rank dies, the next collective of the others fails, and the launcher sends them SIGTERM at about
-    the same time. If that arrived while the error propagates, after the handlers were restored, the
-    process would end before the watchdog has reported which rank died.
+    A context manager, which restores the previous handlers at exit. Enter it before the watchdog,
+    so that it exits later: when a rank dies, the next collective of the other ranks fails, and at
+    about the same time the launcher sends them SIGTERM. Without our handlers, that signal would end
+    the process before the watchdog has reported which rank died.
     """
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class StopSignals:
 class Stop:
     """Decides after each step whether the run stops now.
 
-    until: on the clock of time.monotonic(). patience: evaluations in a row without a new best
-    score; None: no limit. scores: of the evaluations so far, oldest first. best_on: the benchmark
-    whose accuracy is the score; None: the mean over all benchmarks.
+    until: the time.monotonic() value at which to stop. patience: stop after this many evaluations
+    in a row without a new best score; None: no limit. scores: of the evaluations so far, oldest
+    first. best_on: the benchmark whose accuracy is the score; None: the mean over all benchmarks.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class Stop:
         self.patience, self.best_on, self.scores = patience, best_on, list(scores)
 
     def requested(self) -> str | None:
-        """Why this process should stop: a signal or the time. Not collective."""
+        """Why this process should stop: a signal or --max-minutes; else None. Not collective."""
         late = time.monotonic() >= self.until
         return self.signals.received or ("--max-minutes has passed" if late else None)
 
     def __call__(self, metrics: Mapping[str, float]) -> Stopped | None:
         """Why the run stops, the same on every rank; None if it continues. Collective.
 
-        metrics: of a step that has just finished, given once; its evaluation, if any, counts for
-        the patience. Empty in the middle of a step.
+        metrics: those of a step that has just finished; pass them once, because an evaluation in
+        them counts for the patience. Pass an empty mapping in the middle of a step.
         """
         score = eval_score(metrics, self.best_on)
         self.scores += [] if score is None else [score]
@@ -141,5 +141,5 @@ def eval_score(metrics: Mapping[str, Any], best_on: str | None) -> float | None:
 
 
 def evaluations_since_best(scores: Sequence[float]) -> int:
-    """How many evaluations followed the best one, the first of several equal ones."""
+    """How many evaluations followed the best one, or the earliest best one if several are equal."""
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0

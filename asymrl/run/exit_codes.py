@@ -1,4 +1,4 @@
-"""How a program ends: its exit code, and the one sentence that explains it.
+"""Turns the result of a program into its exit code, and an error into one sentence.
 
 exit_code wraps the main function of every program. With several processes, rank 0 reports first.
 """
@@ -27,8 +27,8 @@ def exit_code(run: Callable[[], int | None]) -> int:
     """Call run() and return the exit code of the program: run's own, or 0 if it returns None.
 
     A UserError, an unwritable disk and Ctrl-C are reported in one sentence on stderr. Every other
-    exception propagates with its traceback. All ranks usually meet the same error: rank 0 reports
-    it at once, and the others some seconds later, if the launcher has not ended them by then.
+    exception propagates with its traceback. Usually all ranks have the same error: rank 0 reports
+    it at once, the others some seconds later, unless the launcher has ended them by then.
     """
     stdout: Any = RobustStream(sys.stdout)
     stderr: Any = RobustStream(sys.stderr)
@@ -47,7 +47,7 @@ def is_first() -> bool:
 class RobustStream:
     """Wraps stdout and stderr so that a closed pipe or a full disk does not kill the run.
 
-    A terminal may hang up, `tee` may die of the same Ctrl-C, the disk of a log may be full. After
+    For example, a terminal closes, the same Ctrl-C kills `tee`, or the disk of a log is full. After
     the first failed write, all output goes to /dev/null.
     """
 

@@ -1,7 +1,7 @@
 """Run folders: which checkpoint a run starts from, and opening the folder for it.
 
-Metrics and rollouts later than that checkpoint are removed, because those steps run again. Knows
-files and configs; no model.
+Metrics and rollouts later than that checkpoint are removed, because those steps run again. Handles
+files and configs; independent of models.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from asymrl.run.checkpoint import checkpoints, latest, link_best, load_position,
 from asymrl.run.environment import write_environment
 from asymrl.types import Position
 
-ORIGIN = "begun_from"  # holds the --resume DIR with which the run began
+ORIGIN = "begun_from"  # contains the --resume DIR that the run started from
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 
 
 def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
-    """The checkpoint that a run in folder `run` starts from; None for a new run. Reads only.
+    """The checkpoint that a run in folder `run` starts from; None for a new run. Changes no file.
 
     resume: `auto` resumes from checkpoints/latest, or starts a new run in an empty folder; `never`
     requires a folder without a run; a checkpoint folder starts a *new* run from that checkpoint.
-    The command that started such a run resumes it when it is given again, as `auto` does.
+    To resume such a run, the same command works again: it then acts like `auto`.
     """
     origin = run / ORIGIN
     if origin.is_file() and origin.read_text(errors="replace") == os.path.abspath(resume):
@@ -51,10 +51,10 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
                 "nothing to do"
             )
     if run.exists() and not run.is_dir():
-        raise UserError(f"--output-dir {run} is a file; valid is a new folder or that of a run")
+        raise UserError(f"--output-dir {run} is a file; use a new folder or the folder of a run")
     traces = [name for name in RUN_FILES if (run / name).exists()]
     if traces == ["checkpoints"] and has_only_unfinished_saves(run / "checkpoints"):
-        traces = []  # killed, or the disk was full, in the first save of a run begun with DIR
+        traces = []  # a run from --resume DIR whose first save was killed or met a full disk
     if not traces:
         return None if resume in ("auto", "never") else Path(resume).resolve()
     if "config.yaml" not in traces:
@@ -77,7 +77,7 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
 
 
 def has_only_unfinished_saves(folder: Path) -> bool:
-    """Whether a checkpoints folder holds only temporary files, which open_run_folder removes."""
+    """True if a checkpoints folder holds only temporary files, which open_run_folder removes."""
     return folder.is_dir() and all(
         re.fullmatch(r"\..*\.tmp", path.name) for path in folder.glob("*")
     )
@@ -94,11 +94,12 @@ def open_for_training(
     first_save: Callable[[], object] | None = None,
     resume: str = "auto",
 ) -> Iterator[None]:
-    """On all ranks, the run folder locked and ready, config.yaml and environment.json written.
+    """Lock and prepare the run folder, and write config.yaml and environment.json. Collective.
 
-    checkpoint_dir: from find_checkpoint. engines: for environment.json. first_save: saves the
-    starting point of a run that begins from another run's checkpoint, so that it can be resumed if
-    that one is deleted; collective. resume: the --resume of such a run, to recognise its command.
+    checkpoint_dir: from find_checkpoint. engines: for environment.json. For a run that starts from
+    another run's checkpoint: first_save saves the starting point, so that the run can be resumed
+    even if that checkpoint is deleted (collective); resume is its --resume argument, by which the
+    same command is recognised later.
     """
     with ExitStack() as stack:
         with world.rank_zero_first():
@@ -118,9 +119,9 @@ def open_for_training(
 
 @contextmanager
 def open_run_folder(run: Path, checkpoint_dir: Path | None, start: Position) -> Iterator[None]:
-    """The run folder, created and locked, without anything logged later than `start`.
+    """Create and lock the run folder, and remove everything logged later than `start`.
 
-    UserError if another process trains in it, or has since find_checkpoint gave checkpoint_dir.
+    UserError if another process trains in it, or did so after find_checkpoint returned.
     """
     refused = f"run folder {run} cannot be written"
     with locked(run, refused=refused, busy=f"another process is training in {run}"):
@@ -133,7 +134,7 @@ def open_run_folder(run: Path, checkpoint_dir: Path | None, start: Position) -> 
 
 
 def write_config(run: Path, config: Config) -> None:
-    """Write config.yaml, which makes a folder a run."""
+    """Write config.yaml, the file that marks a folder as a run."""
     write_atomically(run / "config.yaml", dump_config(config))
 
 
@@ -143,17 +144,17 @@ def write_origin(run: Path, resume: str) -> None:
 
 
 def describe_saved(run_dir: Path, checkpoint_dir: Path | None) -> str:
-    """In words, what a stopped run has saved. checkpoint_dir: the checkpoint it started from."""
+    """In words, what a stopped run has saved. checkpoint_dir: where it started from."""
     if latest(run_dir) == checkpoint_dir:
         return "no step was finished since the start"
     return f"all finished steps are saved in {run_dir}"
 
 
 def cut_back(run: Path, step: int) -> None:
-    """Remove everything later than `step`, because those steps run again; everything for step -1.
+    """Remove everything later than `step`, because those steps run again. Step -1: everything.
 
-    Also removes what a kill left behind: temporary files, and checkpoints before `latest` named
-    them.
+    This also removes what a killed process left behind: temporary files, and a checkpoint that
+    `latest` does not point to yet.
     """
     metrics = run / "metrics.jsonl"
     if metrics.is_file():
@@ -172,7 +173,7 @@ def cut_back(run: Path, step: int) -> None:
 def rows_until(metrics: Path, step: int) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl up to `step`. UserError if a step is missing or occurs twice.
 
-    A last line that a killed process left incomplete is ignored.
+    The last line is ignored if a killed process left it incomplete.
     """
     rows, previous = [], None
     for where, row in read_jsonl(metrics, drop_partial=True):

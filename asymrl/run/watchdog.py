@@ -1,9 +1,9 @@
-"""Ends a process that hangs, or whose other ranks have died, and reports what each rank was doing.
+"""Ends a process if the run hangs or another rank dies, and reports what each rank was doing.
 
-A thread beside the run receives every phase and its progress (a Watchdog is a Tracker), shares them
-with the other ranks, and ends the process if no rank makes progress within the deadline of its
-phase, if the process of another rank dies, or if another rank fails. Knows the names of phases and
-the process ids of one node; nothing of what the phases do.
+The watchdog is a Tracker: it receives every phase and its progress. Its thread shares them with the
+other ranks, and ends the process if no rank makes progress within the deadline of its phase, if the
+process of another rank dies, or if another rank fails. It uses the names of phases and the process
+ids of one node, and does not know what the phases do.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ FAILED = "another rank has failed"
 
 @frozen
 class Heartbeat:
-    """What a rank tells the others. progress_count: calls of phase() so far; state: running, hung,
-    failed or ended."""
+    """What a rank publishes. progress_count: calls of phase() so far; state: running, hung, failed
+    or ended."""
 
     rank: int
     process: int
@@ -76,7 +76,7 @@ class Watchdog(NullTracker):
         self.step = step + 1
 
     def __enter__(self) -> Self:
-        if self.world.size > 1:  # a connection of its own: the main thread's may be blocked
+        if self.world.size > 1:  # its own connection: the main thread's may be blocked
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             store = TCPStore(host, port, timeout=STORE_TIMEOUT, wait_for_workers=False)
             self.store = store_of_attempt(store)
@@ -137,7 +137,7 @@ class Watchdog(NullTracker):
         return [Heartbeat(**json.loads(text)) for text in published]
 
     def _problem(self, heartbeats: Sequence[Heartbeat]) -> str | None:
-        """Why this process has to end, if it has to."""
+        """Why this process must end; None if it can continue."""
         if dead := self._dead_rank(heartbeats):
             return dead
         states = {beat.state for beat in heartbeats if beat.rank != self.world.rank}
@@ -151,7 +151,7 @@ class Watchdog(NullTracker):
         return None
 
     def _dead_rank(self, heartbeats: Sequence[Heartbeat]) -> str | None:
-        """A sentence about a running rank of this node whose process no longer exists."""
+        """An error message if the process of a running rank of this node no longer exists."""
         for beat in heartbeats:
             running = beat.state == "running" and self._on_this_node(beat.rank)
             if running and not alive(beat.process):
@@ -166,7 +166,7 @@ class Watchdog(NullTracker):
     def _report_dead_rank(self) -> None:
         """If the death of another rank caused the error that ends this one, name that rank.
 
-        The connection to a dying process closes shortly before the process itself is gone.
+        Wait up to TIME_TO_DIE, because a dying process loses its connections before it is gone.
         """
         deadline = time.monotonic() + TIME_TO_DIE
         while time.monotonic() < deadline:
@@ -202,7 +202,7 @@ def describe_heartbeat(beat: Heartbeat, idle: float) -> str:
 
 
 def alive(process: int) -> bool:
-    """Whether a process of this node is running. A zombie is not."""
+    """True if a process of this node is running. A zombie does not count as running."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] not in "ZX"
