@@ -34,7 +34,7 @@ def locked(folder: Path, *, refused: str, busy: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", blocking=False)
+        lock = FileLock(folder / ".lock", blocking=False, fallback_to_soft=False)
         lock.acquire()
     except Timeout:
         raise UserError(busy) from None

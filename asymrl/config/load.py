@@ -158,12 +158,14 @@ def find_config(config: str) -> tuple[Path, str | None]:
     if path := first_file(Path(config), CONFIG_DIR / f"{bare}.yaml"):
         return path, None
     files, rows = yaml_names(CONFIG_DIR), yaml_names(ROW_DIR)
+    if Path(bare).parent.resolve() == CONFIG_DIR:
+        bare = Path(bare).name
     if parts := split_name(bare, files, rows):
         return CONFIG_DIR / f"{parts[0]}.yaml", parts[1]
     composed = [f"{m}_{r}" for m in files if not split_name(m, files, rows) for r in rows]
     raise UserError(
         f"config {short_repr(config)} is neither a file nor a name in configs/ nor <model>_<row>; "
-        + nearest_names(bare, [*files, *composed], files)
+        + nearest_names(bare, [*dict.fromkeys([*files, *composed])], files)
     )
 
 

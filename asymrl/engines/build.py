@@ -186,4 +186,4 @@ def build_policy(config: Config, world: World, model: Any = None) -> Policy:
         case _:
             from asymrl.engines.local import LocalPolicy
 
-            return LocalPolicy(model or load(torch.float32), **settings)
+            return LocalPolicy(load(torch.float32) if model is None else model, **settings)

@@ -122,6 +122,7 @@ def train(
             draws=position.draws + len(experience.requests),
             schedule=algorithm.update_schedule(position.schedule, stats),
         )
+        del experience, batches  # large, and not needed while saving and generating
         if is_due(step, config.checkpoint.every, config.steps) and not skipped:
             saved_step = save(position, callbacks)
     if saved_step < position.step:
@@ -154,18 +155,19 @@ def collect_experience(
     with clock("score"):
         tokens = tokenise(requests, rollouts)
         scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
+    with clock("update"):
         groups = make_groups(tokens, scored, rewards, valid)
-    return Experience(
-        requests=requests,
-        rollouts=rollouts,
-        verdicts=verdicts,
-        rewards=rewards,
-        valid=valid,
-        tokens=tokens,
-        scored=scored,
-        groups=groups,
-        advantages=algorithm.advantages(groups, position.schedule),
-    )
+        return Experience(
+            requests=requests,
+            rollouts=rollouts,
+            verdicts=verdicts,
+            rewards=rewards,
+            valid=valid,
+            tokens=tokens,
+            scored=scored,
+            groups=groups,
+            advantages=algorithm.advantages(groups, position.schedule),
+        )
 
 
 def update(

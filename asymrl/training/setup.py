@@ -90,8 +90,10 @@ def run_training(
 
         sampling, eval_sampling = samplings(config, tokenizer)
         max_model_len = max_tokens(config, data)
-        engine = engine or training_engine(chosen, tokenizer, world, max_model_len)
-        policy = policy or build.build_policy(chosen, world)
+        if engine is None:
+            engine = training_engine(chosen, tokenizer, world, max_model_len)
+        if policy is None:
+            policy = build.build_policy(chosen, world)
         if state is not None:
             policy.load_state(state)
 

@@ -123,6 +123,10 @@ def test_every_row_of_the_paper_has_a_file() -> None:
     assert set(FILES) == set(MODELS) | examples
 
 
+def test_a_composed_name_may_stand_behind_the_folder() -> None:
+    assert load_config(str(CONFIG_DIR / "pocket_asym.yaml")) == load_config("pocket_asym")
+
+
 def test_the_example_config_is_the_composed_one() -> None:
     path = CONFIG_DIR / "qwen3_4b_asym.yaml"
     assert path.read_text() == "base: qwen3_4b\nrow: asym\n"
