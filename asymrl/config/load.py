@@ -7,6 +7,7 @@ is a `UserError`: one sentence with the key, the value and what is valid.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -158,8 +159,8 @@ def find_config(config: str) -> tuple[Path, str | None]:
     if path := first_file(Path(config), CONFIG_DIR / f"{bare}.yaml"):
         return path, None
     files, rows = yaml_names(CONFIG_DIR), yaml_names(ROW_DIR)
-    if Path(bare).parent.resolve() == CONFIG_DIR:
-        bare = Path(bare).name
+    if os.path.abspath(os.path.dirname(bare)) == str(CONFIG_DIR):  # raises for no name
+        bare = os.path.basename(bare)
     if parts := split_name(bare, files, rows):
         return CONFIG_DIR / f"{parts[0]}.yaml", parts[1]
     composed = [f"{m}_{r}" for m in files if not split_name(m, files, rows) for r in rows]
