@@ -25,8 +25,7 @@ BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
 # Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
 EVALUATE := $(BIN)/accelerate launch eval.py --avg-at paper --temperature 0.4 --replace
 
-# two workers; each file stays in one
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest
 FAST := tests/test_floors.py tests/test_statistics.py $(addprefix tests/,algo config data verifiers report)
 
 BENCH := runs/bench
@@ -139,7 +138,7 @@ test: test-setup ## every test that this machine can run; what it skips is named
 	$(PYTEST) -m 'not long'
 
 test-fast: $(VENV)/test ## the tests that need no engine and start no program, under a minute
-	$(PYTEST) -m 'not long and not slow' $(FAST)
+	$(PYTEST) --numprocesses 2 --dist loadgroup -m 'not long and not slow' $(FAST)
 
 test-all: test-setup ## with the tests marked long (minutes), and a headless browser if one is installed
 	$(PYTEST)

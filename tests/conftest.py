@@ -27,9 +27,10 @@ settings.load_profile("untimed")
 ONE_BUILD = ("test_policies.py", "test_sharded.py", "test_bad_days.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: a file runs in one worker, files of ONE_BUILD in the same one. The slowest
-    folder comes first, so that the workers end together."""
+    """For pytest-xdist: a file runs in one worker, files of ONE_BUILD in the same one. The
+    folder that loads vLLM comes first."""
     for item in items:
         name = "one build" if item.path.name in ONE_BUILD else str(item.path)
         item.add_marker(pytest.mark.xdist_group(name))
