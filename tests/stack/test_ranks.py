@@ -152,5 +152,5 @@ def test_a_config_error_is_printed_once_and_ends_every_rank(
 ) -> None:
     command = [*TORCHRUN, "train.py", "--config", str(config_file), "--output-dir", str(tmp_path)]
     output = launch(*command, "verifier.name=exact", "policy.backend=local", code=2)
-    assert output.count("error: 2 processes were launched") == 1
+    assert output.count("but 2 processes were launched") == 1
     assert "exitcode  : 2" in output
