@@ -125,14 +125,14 @@ def test_generation_ends_when_a_stop_is_requested() -> None:
     arguments = {
         "engine": hf(max_rows=1),
         "sampling": SAMPLING,
-        "asked": lambda: next(reasons, "SIGTERM"),
+        "stop_requested": lambda: next(reasons, "SIGTERM"),
     }
     with make("exact") as verifier:
         rollouts, verdicts = generate_and_verify(
             requests(), verifier=verifier, world=World(), **arguments
         )
         assert len(rollouts) == len(verdicts) == 3
-        arguments["asked"] = lambda: None
+        arguments["stop_requested"] = lambda: None
         rollouts, _ = generate_and_verify(requests(), verifier=verifier, world=World(), **arguments)
         assert len(rollouts) == sum(request.samples for request in requests())
 
