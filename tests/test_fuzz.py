@@ -151,7 +151,7 @@ def load(tokenizer) -> Iterator[Any]:
                 max_prompt_tokens=rng.choice([64, 64, 10**9]),
                 limit=rng.choice([None, None, 1]),
                 verifier=pooled if rng.random() < 0.02 else exact,
-                refuse_unparseable=rng.random() < 0.2,
+                reject_unparseable=rng.random() < 0.2,
                 known=rng.choice([None] * 9 + ["aime24", "olympiadbench"]),
                 any_count=True,
             )

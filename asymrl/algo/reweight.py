@@ -57,7 +57,7 @@ def covariance_kernel(
     Sources: w is quoted from the paper; c, sigma, the normalisation, and the product of weight and
     advantage are from two third-party notes that agree. Unknown: the scope (the notes say "batch"
     for sigma and "group" for the normalisation; we use one scope for all), N or N - 1 in the std,
-    whether log pi is of the current or the generating policy (identical at a step's first update),
+    whether log pi belongs to the current or the generating policy (the same at the first update),
     and whether w is detached (here it is).
     """
     assert scope in get_args(Scope), f"scope must be one of {get_args(Scope)} (got {scope!r})"

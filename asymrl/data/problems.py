@@ -101,7 +101,7 @@ def load_problems(
     problem_field: str = "problem",
     answer_field: str = "answer",
     verifier: Verifier,
-    refuse_unparseable: bool = False,
+    reject_unparseable: bool = False,
     known: str | None = None,
     any_count: bool = False,
 ) -> LoadedProblems:
@@ -110,7 +110,7 @@ def load_problems(
     prompt: the keyword arguments of `render_prompt`. known: the named source that a local file is a
     copy of, if any; the file may then have that source's columns, and must have as many problems
     unless any_count is set. Prompts over max_prompt_tokens are dropped, with a note. A gold that
-    the verifier cannot parse is verified by exact match, with a note; with refuse_unparseable, it
+    the verifier cannot parse is verified by exact match, with a note; with reject_unparseable, it
     raises UserError.
     """
     rows = read_problem_rows(source, problem_field, answer_field, known)
@@ -118,7 +118,7 @@ def load_problems(
     rows = rows[:limit]
     for index in unreadable(verifier, [row.gold for row in rows]):
         sentence = f"{rows[index].where}: gold {rows[index].gold!r} cannot be parsed"
-        if refuse_unparseable:
+        if reject_unparseable:
             raise UserError(f"{sentence} (data.unparseable_gold=exact accepts it)")
         notes.append(f"{sentence}; it is verified by exact match")
     problems, dropped = [], []

@@ -149,7 +149,7 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
         problem_field=config.data.problem_field,
         answer_field=config.data.answer_field,
         verifier=verifier,
-        refuse_unparseable=config.data.unparseable_gold == "refuse",
+        reject_unparseable=config.data.unparseable_gold == "refuse",
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
     training = load(config.data.train, limit=config.data.limit)

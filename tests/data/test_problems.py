@@ -193,7 +193,7 @@ def test_a_gold_that_cannot_be_parsed_gets_a_note_or_is_an_error(tmp_path, token
     source = write(tmp_path / "d.jsonl", row(1), row(2, answer=r"\frac{"))
     (note,) = load(source, tokenizer, "math").notes
     assert "d.jsonl:2" in note and r"\frac{" in note
-    text = error_of(source, tokenizer, name="math", refuse_unparseable=True)
+    text = error_of(source, tokenizer, name="math", reject_unparseable=True)
     assert "d.jsonl:2" in text
 
 
