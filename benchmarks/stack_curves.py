@@ -6,7 +6,6 @@ Left: held-out accuracy. Right: the difference between vLLM's log-probs and the 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
@@ -14,13 +13,15 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from asymrl.files import read_jsonl
+
 LABELS = {"stack": "vLLM + ZeRO-3, 2 ranks", "local": "hf + local, 1 process"}
 COLOURS = {"stack": "#0072b2", "local": "#d55e00"}  # distinguishable with colour blindness
 ACCURACY = "eval/pocket_heldout/avg"
 
 
 def series(folder: Path, name: str) -> tuple[list[int], list[float]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for _, row in read_jsonl(folder / "metrics.jsonl")]
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     return [step for step, _ in points], [number for _, number in points]
 

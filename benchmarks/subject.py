@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qw
 from turns import RESULTS
 
 from asymrl import verifiers
-from asymrl.algo.batch import engine_values, make_groups, tokenise
+from asymrl.algo.batch import engine_values, tokenise
 from asymrl.config.schema import Config
 from asymrl.data.problems import sample_prompts
 from asymrl.engines.distributed import World
@@ -28,7 +29,7 @@ from asymrl.engines.local import LocalPolicy
 from asymrl.run.tracking import Tracker
 from asymrl.training import loop
 from asymrl.training.algorithm import build_algorithm
-from asymrl.training.rollout import generate_and_verify, rewards_and_mask
+from asymrl.training.rollout import build_experience, generate_and_verify
 from asymrl.types import (
     Batch,
     Experience,
@@ -206,19 +207,14 @@ def experience(
     """A rollout batch as the loop builds it, `share` of its groups mixed."""
     algorithm = build_algorithm(cfg, [request.problem for request in asked])
     tokens, scored = tokenise(asked, rollouts), engine_values(rollouts)
-    verdicts = [verdict(r.draw, r.sample, share) for r in rollouts]
-    rewards, valid = rewards_and_mask(rollouts, verdicts, "score")
-    groups = make_groups(tokens, scored, rewards, valid)
-    return Experience(
-        requests=asked,
-        rollouts=rollouts,
-        verdicts=verdicts,
-        rewards=rewards,
-        valid=valid,
+    return build_experience(
+        asked,
+        rollouts,
+        [verdict(r.draw, r.sample, share) for r in rollouts],
         tokens=tokens,
         scored=scored,
-        groups=groups,
-        advantages=algorithm.advantages(groups, algorithm.init_schedule),
+        truncation="score",
+        advantages=partial(algorithm.advantages, schedule=algorithm.init_schedule),
     )
 
 

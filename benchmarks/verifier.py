@@ -19,7 +19,6 @@ plain answers afterwards got wrong verdicts.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import random
 import sys
@@ -29,6 +28,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tabulate import tabulate
+
+from asymrl.files import read_jsonl
 from asymrl.verifiers import Verifier, make, math, math_verify
 from asymrl.verifiers.extract import POLICY_EXTRACTORS, boxes
 from asymrl.verifiers.pool import MEMORY_BYTES
@@ -54,8 +56,8 @@ def is_correct(verifier: ModuleType, gold: str, text: str) -> bool:
 def responses(folder: Path, number: int) -> list[Row]:
     """Rows with a gold, a response, and whether it is correct."""
     source = random.Random(3)
-    with (folder / "math_train.jsonl").open(encoding="utf-8") as lines:
-        problems = [row for row in map(json.loads, lines) if len(boxes(row["solution"])) == 1]
+    rows = [row for _, row in read_jsonl(folder / "math_train.jsonl")]
+    problems = [row for row in rows if len(boxes(row["solution"])) == 1]
     rows = []
     for row in source.sample(problems, number):
         before = [opened(other["solution"]) for other in source.sample(problems, 2)]
@@ -110,8 +112,7 @@ def cases(file: Path) -> None:
     """Prints a Markdown table: for each kind, how many each gets right and wrongly accepts."""
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * 5)
     slow = 0
-    with file.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+    rows = [row for _, row in read_jsonl(file)]
     with make("math_verify", workers=1, timeout=DEADLINE) as library:
         for row in rows:
             text, extract = row["model_output"], POLICY_EXTRACTORS.get(str(row.get("policy")))
@@ -125,11 +126,10 @@ def cases(file: Path) -> None:
                 for column, got in zip((1, 3), accepted, strict=True):
                     counts[key][column] += got == row["expected"]
                     counts[key][column + 1] += got and not row["expected"]
-    header = ("tier", "kind", "cases", "math right", "math wrongly accepted")
-    header = (*header, "math_verify right", "math_verify wrongly accepted")
-    print(f"| {' | '.join(header)} |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for (tier, kind), count in sorted(counts.items()):
-        print(f"| {tier} | {kind} | {' | '.join(map(str, count))} |")
+    header = ["tier", "kind", "cases", "math right", "math wrongly accepted"]
+    header += ["math_verify right", "math_verify wrongly accepted"]
+    table = [[*key, *count] for key, count in sorted(counts.items())]
+    print(tabulate(table, headers=header, tablefmt="pipe"))
     print(f"math_verify took more than {DEADLINE:g} s on {slow} of {len(rows)} cases")
 
 
@@ -155,8 +155,8 @@ def heavy(source: random.Random) -> list[tuple[str, str]]:
 def hostile(folder: Path, number: int) -> bool:
     """Prints time and memory for each group. True if every group kept its limits."""
     source = random.Random(11)
-    with (folder / "verifier_cases.jsonl").open(encoding="utf-8") as lines:
-        rows = [row for row in map(json.loads, lines) if row["tier"] == "hostile"]
+    rows = [row for _, row in read_jsonl(folder / "verifier_cases.jsonl")]
+    rows = [row for row in rows if row["tier"] == "hostile"]
     originals = [gold for _, gold in golds(folder) if len(gold) < 300]
     chosen = [source.choice(originals) for _ in range(number)]
     groups = {

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from asymrl.errors import UserError, one_line
 from asymrl.files import write_atomically
 from asymrl.report.drawing import GRID, MUTED, PAPER, figure_style
 from asymrl.statistics import (
@@ -93,10 +92,7 @@ def write_plan(jobs: Sequence[Job], out: Path) -> None:
 
 def read_plans(out: Path) -> list[dict]:
     file = out / PLAN
-    try:
-        return json.loads(file.read_text()) if file.exists() else []
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {one_line(error)}") from None
+    return read_json(file, list) if file.exists() else []
 
 
 def report_claims(jobs: Sequence[Job], out: Path, docs: Path, command: str) -> list[Path]:

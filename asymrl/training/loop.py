@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from asymrl.algo.batch import engine_values, make_groups, tokenise
+from asymrl.algo.batch import engine_values, tokenise
 from asymrl.config.schema import Config
 from asymrl.engines.flops import utilisation
 from asymrl.engines.policy import Policy
@@ -29,7 +30,7 @@ from asymrl.training.algorithm import (
     schedule_metrics,
 )
 from asymrl.training.metrics import measure_logprob_gain, rollout_metrics, update_metrics
-from asymrl.training.rollout import experience_rows, rewards_and_mask
+from asymrl.training.rollout import build_experience, experience_rows
 from asymrl.types import (
     Batch,
     Experience,
@@ -147,7 +148,6 @@ def collect_experience(
     with clock("generate"):
         requests = algorithm.sample_prompts(first_draw=position.draws, step=position.step + 1)
         rollouts, verdicts = generate(requests, clock.report, clock("verify_wait"))
-        rewards, valid = rewards_and_mask(rollouts, verdicts, config.rollout.truncation)
     if stopped := stop({}):
         return stopped
     with clock("sleep"):
@@ -156,17 +156,14 @@ def collect_experience(
         tokens = tokenise(requests, rollouts)
         scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
     with clock("update"):
-        groups = make_groups(tokens, scored, rewards, valid)
-        return Experience(
-            requests=requests,
-            rollouts=rollouts,
-            verdicts=verdicts,
-            rewards=rewards,
-            valid=valid,
+        return build_experience(
+            requests,
+            rollouts,
+            verdicts,
             tokens=tokens,
             scored=scored,
-            groups=groups,
-            advantages=algorithm.advantages(groups, position.schedule),
+            truncation=config.rollout.truncation,
+            advantages=partial(algorithm.advantages, schedule=position.schedule),
         )
 
 

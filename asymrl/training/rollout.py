@@ -12,9 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asymrl.algo.batch import make_groups
 from asymrl.engines.distributed import World
 from asymrl.engines.rollout import RolloutEngine
-from asymrl.types import Experience, Request, Rollout, Sampling, Verdict
+from asymrl.types import (
+    Experience,
+    Groups,
+    Request,
+    Rollout,
+    Sampling,
+    Scored,
+    Tokens,
+    Verdict,
+)
 from asymrl.verifiers import Verifier
 
 Progress = Callable[[int, int], None]  # (done, total)
@@ -73,6 +83,32 @@ def rewards_and_mask(
         return rewards, torch.ones_like(truncated)
     rewards = rewards.masked_fill(truncated, 0)
     return rewards, ~truncated if truncation == "mask" else torch.ones_like(truncated)
+
+
+def build_experience(
+    requests: Sequence[Request],
+    rollouts: Sequence[Rollout],
+    verdicts: Sequence[Verdict],
+    *,
+    tokens: Tokens,
+    scored: Scored,
+    truncation: str,
+    advantages: Callable[[Groups], Tensor],
+) -> Experience:
+    """Rewards, groups and advantages of a scored rollout batch."""
+    rewards, valid = rewards_and_mask(rollouts, verdicts, truncation)
+    groups = make_groups(tokens, scored, rewards, valid)
+    return Experience(
+        requests=requests,
+        rollouts=rollouts,
+        verdicts=verdicts,
+        rewards=rewards,
+        valid=valid,
+        tokens=tokens,
+        scored=scored,
+        groups=groups,
+        advantages=advantages(groups),
+    )
 
 
 def sample_rows(
