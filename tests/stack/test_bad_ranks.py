@@ -1,5 +1,6 @@
-"""Two ranks with a ZeRO-3 policy under torchrun: one dies, one hangs, both get SIGTERM. The rollout
-engine is hf, because it starts sooner and the watchdog is the same."""
+"""Two ranks with a ZeRO-3 policy under torchrun: both get SIGTERM, one dies, one hangs. Each launch
+resumes the run that the one before it left. The rollout engine is hf, because it starts sooner and
+the watchdog is the same."""
 
 import os
 import signal
@@ -30,23 +31,23 @@ SHORT_DEADLINES = [
 
 
 class Launched:
-    """`torchrun train.py` on two ranks, with its output in a file."""
+    """`torchrun train.py` on two ranks, which resumes the run in `folder`."""
 
-    def __init__(self, config_file: Path, folder: Path, *overrides: str) -> None:
-        self.folder, self.log = folder, folder.with_suffix(".log")
+    def __init__(self, config_file: Path, folder: Path, log: Path, *overrides: str) -> None:
+        self.folder, self.log = folder, log
         command = ["torchrun", "--nproc-per-node", "2", "train.py", "--config", str(config_file)]
         command += ["--output-dir", str(folder), *STEPS, "verifier.name=exact", *overrides]
         environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             environment.pop(name, None)
-        with self.log.open("a") as file:
+        with self.log.open("w") as file:
             self.launcher = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=file, stderr=file, close_fds=True
             )
 
-    def wait_until(self, step: int) -> None:
-        file = self.folder / "metrics.jsonl"
-        while not file.is_file() or file.read_text().count("\n") <= step:
+    def wait_for_steps(self, count: int) -> None:
+        """Until this launch has logged `count` steps."""
+        while self.log.read_text().count("  reward ") < count:
             assert self.launcher.poll() is None, self.log.read_text()[-4000:]
             time.sleep(0.05)
 
@@ -65,9 +66,14 @@ class Launched:
         return self.log.read_text()
 
 
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks") / "run"
+
+
 @pytest.fixture
-def launched(config_file: Path, tmp_path: Path) -> Iterator[Launched]:
-    launched = Launched(config_file, tmp_path / "run", *SHORT_DEADLINES)
+def launched(config_file: Path, run_dir: Path, tmp_path: Path) -> Iterator[Launched]:
+    launched = Launched(config_file, run_dir, tmp_path / "log", *SHORT_DEADLINES)
     try:
         yield launched
     finally:
@@ -83,21 +89,39 @@ def last_checkpoint(run_dir: Path) -> Path:
     return saved
 
 
+def last_step(run_dir: Path) -> int:
+    """Of the last checkpoint; 0 without one."""
+    saved = checkpoint.latest(run_dir) if run_dir.is_dir() else None
+    return checkpoint.load_position(saved)[0].step if saved else 0
+
+
+def test_ranks_stopped_by_a_signal_save_the_last_step(launched: Launched) -> None:
+    launched.wait_for_steps(2)
+    launched.launcher.send_signal(signal.SIGTERM)
+    output = launched.output_of_failure()
+    assert "stopped: SIGTERM; all finished steps are saved" in output, output[-4000:]
+    done = metrics(launched.folder)[-1]["step"]
+    assert checkpoint.load_position(last_checkpoint(launched.folder))[0].step == done
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds ranks in /proc")
 def test_a_rank_that_dies_takes_the_other_down(launched: Launched) -> None:
     """Rank 0 names the dead rank, whatever it notices first: the death, a failing collective, or
     the launcher's SIGTERM (test_watchdog.py has each order by itself)."""
-    launched.wait_until(step=6)
+    resumed_from = last_step(launched.folder)
+    launched.wait_for_steps(6)
     dead = launched.rank(1)
     os.kill(dead, signal.SIGKILL)
     output = launched.output_of_failure()
     assert f"error: rank 0: rank 1 (process {dead}) has died" in output, output[-4000:]
     last_checkpoint(launched.folder)
+    steps = [row["step"] for row in metrics(launched.folder)]
+    assert steps == list(range(len(steps))) and steps[-1] >= resumed_from + 6
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds ranks in /proc")
 def test_a_rank_that_hangs_ends_the_run_and_is_named(launched: Launched) -> None:
-    launched.wait_until(step=6)
+    launched.wait_for_steps(2)
     hung = launched.rank(1)
     os.kill(hung, signal.SIGSTOP)
     output = launched.output_of_failure()
@@ -107,15 +131,3 @@ def test_a_rank_that_hangs_ends_the_run_and_is_named(launched: Launched) -> None
     assert "rank 0 was in " in line and "rank 1 was in " in line
     assert not Path(f"/proc/{hung}").exists()
     last_checkpoint(launched.folder)
-
-
-def test_ranks_stopped_by_a_signal_save_and_resume(launched: Launched, config_file: Path) -> None:
-    launched.wait_until(step=2)
-    launched.launcher.send_signal(signal.SIGTERM)
-    output = launched.output_of_failure()
-    assert "stopped: SIGTERM; all finished steps are saved" in output, output[-4000:]
-    done = metrics(launched.folder)[-1]["step"]
-    assert checkpoint.load_position(last_checkpoint(launched.folder))[0].step == done
-    again = Launched(config_file, launched.folder, f"steps={done + 2}")
-    assert again.launcher.wait() == 0, again.log.read_text()[-4000:]
-    assert [row["step"] for row in metrics(launched.folder)] == list(range(done + 3))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -94,15 +95,24 @@ def test_a_run_on_the_stack_logs_the_same_metrics_as_any_run(whole: Path, finish
 def test_a_resumed_run_continues_from_its_state(
     whole: Path, config_file: Path, tmp_path: Path
 ) -> None:
-    """With torchrun. State and metrics are equal, because every step seeds the engine."""
-    command = [*TORCHRUN, "train.py", "--config", str(config_file), "--output-dir", str(tmp_path)]
-    launch(*command, *STACK, "steps=1")
-    launch(*command, *STACK, "steps=3")
-    for ours, theirs in list(zip(metrics(tmp_path), metrics(whole), strict=True))[2:]:
+    """From step 1, with torchrun. State and metrics are equal, because every step seeds the
+    engine."""
+    folder = tmp_path / "resumed"
+    shutil.copytree(whole, folder, symlinks=True)
+    for step in (2, 3):
+        shutil.rmtree(folder / "checkpoints" / f"step-00000{step}")
+    checkpoint.point_link(folder / "checkpoints", "latest", "step-000001")
+    launch(
+        *(*TORCHRUN, "train.py", "--config", str(config_file), "--output-dir", str(folder)),
+        *(*STACK, "steps=3"),
+    )
+    for ours, theirs in list(zip(metrics(folder), metrics(whole), strict=True))[2:]:
         expected = pytest.approx(comparable(theirs), rel=1e-3, abs=1e-4, nan_ok=True)
         assert comparable(ours) == expected
+    (_, resumed) = json.loads((folder / "environment.json").read_text())
+    assert resumed["processes"] == 2
     file = f"checkpoints/step-000003/{checkpoint.STATE}"
-    state, same = load_file(tmp_path / file), load_file(whole / file)
+    state, same = load_file(folder / file), load_file(whole / file)
     assert state.keys() == same.keys()
     assert all(torch.allclose(state[name], same[name], atol=1e-5) for name in same)
 
