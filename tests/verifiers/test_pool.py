@@ -123,6 +123,14 @@ def test_a_verifier_that_cannot_start_raises_and_gives_no_verdict():
                 pool.submit("a", "a").result()
 
 
+def test_a_setting_that_the_verifier_does_not_have_gives_no_verdict(stub):
+    with (
+        Pool(stub, workers=1, timeout=5, settings={"tolerance": 0.1}) as pool,
+        pytest.raises(RuntimeError, match="stub_verifier did not start"),
+    ):
+        pool.submit("a", "a").result()
+
+
 def test_workers_do_not_load_torch_even_if_the_parent_has(stub):
     import torch
 
