@@ -107,9 +107,10 @@ def print_summary(rows: list[dict[str, Any]], verdicts: list[Verdict]) -> None:
         import pandas as pd  # takes most of a second
 
         cases = pd.DataFrame(labelled)
-        kinds = cases.groupby(["tier", "kind"]).sum(numeric_only=True).reset_index()
+        totals = pd.DataFrame(cases.groupby(["tier", "kind"]).sum(numeric_only=True))
+        kinds = totals.reset_index()
         lines += ["", tabulate(kinds, headers="keys", showindex=False, disable_numparse=[0, 1]), ""]
-        tiers = kinds.groupby("tier").sum(numeric_only=True)
+        tiers = pd.DataFrame(totals.groupby("tier").sum())
         for tier, total, right, wrongly, _ in tiers.itertuples():
             share = f"{right} of {total} as expected ({right / total:.1%})"
             lines.append(f"{tier}: {share}, {wrongly} accepted wrongly")
