@@ -37,10 +37,7 @@ class UserError(Exception):
 
     def __init__(self, sentence: str) -> None:
         plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in redact(sentence))
-        half = MAX_SENTENCE // 2 - 3
-        super().__init__(
-            plain if len(plain) <= MAX_SENTENCE else f"{plain[:half]} ... {plain[-half:]}"
-        )
+        super().__init__(shorten(plain, MAX_SENTENCE))
 
 
 class ReportedByRankZero(UserError):
@@ -59,13 +56,12 @@ def short_repr(value: Any) -> str:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deeply; an int with too many digits
         return f"a very large {type(value).__name__}"
-    return text if len(text) <= 100 else f"{text[:60]} ... {text[-30:]}"
+    return shorten(text, 100)
 
 
 def one_line(error: object) -> str:
-    """The message of an error on one line, cut after 240 characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 240 else f"{text[:240]} ..."
+    """The message of an error on one line, at most 240 characters."""
+    return shorten(" ".join(str(error).split()), 240)
 
 
 def shorten(text: str, length: int) -> str:

@@ -34,16 +34,13 @@ def locked(folder: Path, *, refused: str, busy: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", blocking=False, fallback_to_soft=False)
-        lock.acquire()
+        lock = FileLock(folder / ".lock", blocking=False, fallback_to_soft=False).acquire()
     except Timeout:
         raise UserError(busy) from None
     except OSError as error:
         raise UserError(f"{refused}: {error.strerror}") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -94,8 +91,8 @@ MAX_JSON_BYTES = 2**30  # of a JSON file, or of one line of a JSONL file
 def parse_object(text: str | bytes, where: str, kind: type[Any] = dict) -> Any:
     """The JSON object in `text`, or the JSON array if `kind` is list.
 
-    UserError, which starts with `where`, for anything else. Guards against what json.loads accepts
-    and later code cannot handle: deep nesting and huge texts.
+    UserError, which starts with `where`, for anything else, and for deep nesting or huge texts,
+    which json.loads accepts and later code cannot handle.
     """
     if len(text) > MAX_JSON_BYTES:
         raise UserError(f"{where}: the JSON text is longer than {MAX_JSON_BYTES:,} bytes")

@@ -20,7 +20,6 @@ RESAMPLES, RESAMPLE_SEED, RESAMPLES_AT_ONCE = 10_000, 0, 1000
 ROUNDING = 1e-12  # upper bound on what sums of fractions that cancel leave behind
 
 Conclusion = Literal["shown", "not shown: the opposite", "undecided", "not measured"]
-Direction = Literal["higher", "lower", "not distinguishable", "not measured"]
 
 
 def finite_mean(numbers: Sequence[float]) -> float:
@@ -59,9 +58,8 @@ class MeanEstimate:
 
 def estimate_mean(numbers: Sequence[float]) -> MeanEstimate:
     """Mean and standard error of n independent numbers, with n - 1 degrees of freedom."""
-    return MeanEstimate(
-        value=finite_mean(numbers), stderr=standard_error(numbers), df=len(numbers) - 1
-    )
+    error, df = standard_error(numbers), len(numbers) - 1
+    return MeanEstimate(value=finite_mean(numbers), stderr=error, df=df)
 
 
 def mean_of_estimates(estimates: Sequence[MeanEstimate]) -> MeanEstimate:
@@ -72,16 +70,12 @@ def mean_of_estimates(estimates: Sequence[MeanEstimate]) -> MeanEstimate:
     """
     if len(estimates) == 1:
         return estimates[0]
-    variances = [one.stderr**2 for one in estimates]
+    value, variances = finite_mean([e.value for e in estimates]), [e.stderr**2 for e in estimates]
+    total, df = sum(variances), sum(e.df for e in estimates)
     denominator = sum(v**2 / max(1, e.df) for v, e in zip(variances, estimates, strict=True))
-    df = sum(one.df for one in estimates)
     if denominator > 0:  # else every error is 0
-        df = sum(variances) ** 2 / denominator
-    return MeanEstimate(
-        value=finite_mean([one.value for one in estimates]),
-        stderr=math.sqrt(sum(variances)) / len(estimates),
-        df=df,
-    )
+        df = total**2 / denominator
+    return MeanEstimate(value=value, stderr=math.sqrt(total) / len(estimates), df=df)
 
 
 @frozen
@@ -108,23 +102,20 @@ def paired_test(differences: Sequence[float]) -> PairedTest:
     """
     known = np.array([d for d in differences if math.isfinite(d)], dtype=float)
     n = len(known)
-    if n < 2:
-        value = float(known.mean()) if n else math.nan
-        return PairedTest(mean=value, low=math.nan, high=math.nan, p=1.0, p_sign_flip=1.0, n=n)
-    value, stderr = float(known.mean()), standard_error(known)
-    half, p_sign_flip = t_half_width(stderr, n - 1), sign_flip_p(known)
-    p = float(2 * stats.t.sf(abs(value) / stderr, n - 1)) if stderr > 0 else p_sign_flip
+    mean, stderr = float(known.mean()) if n else math.nan, standard_error(known)
+    p = p_sign_flip = sign_flip_p(known) if n > 1 else 1.0
+    if stderr > 0:
+        p = float(2 * stats.t.sf(abs(mean) / stderr, n - 1))
+    half = t_half_width(stderr, n - 1)
     return PairedTest(
-        mean=value, low=value - half, high=value + half, p=p, p_sign_flip=p_sign_flip, n=n
+        mean=mean, low=mean - half, high=mean + half, p=p, p_sign_flip=p_sign_flip, n=n
     )
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
-    """Exact two-sided p of the sign-flip (Fisher-Pitman) test, valid for any distribution that is
-    symmetric about 0.
+    """Exact two-sided p of the sign-flip (Fisher-Pitman) test of "symmetric about 0"; n <= 20.
 
-    It is the share of all 2^n sign assignments whose sum is at least as far from 0 as the observed
-    sum. n is at most 20.
+    The share of all 2^n sign assignments whose sum is at least as far from 0 as the observed one.
     """
     known = np.asarray(differences, dtype=float)
     n = len(known)
@@ -135,11 +126,10 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Holm 1979).
+    """Holm's step-down adjustment (Holm 1979), for any dependence.
 
     The k-th smallest of m p values becomes (m - k + 1) p, at least as large as the adjusted smaller
-    ones and at most 1. Rejecting below alpha keeps the family-wise error at alpha under any
-    dependence.
+    ones and at most 1.
     """
     adjusted, largest = [1.0] * len(ps), 0.0
     for k, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
@@ -151,8 +141,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 def conclude(test: PairedTest, sign: int, adjusted_p: float, alpha: float = ALPHA) -> Conclusion:
     """What a test says about the claim that the mean difference has this sign (+1 or -1).
 
-    shown: the claimed sign, and the adjusted p is below alpha. not shown: the opposite: the other
-    sign, and below alpha. undecided: not below alpha. not measured: fewer than two pairs.
+    "undecided": the adjusted p is not below alpha. "not measured": fewer than two pairs.
     """
     assert sign in (1, -1), f"a claim has the sign +1 or -1, not {sign}"
     if test.n < 2:
@@ -208,10 +197,9 @@ def _resampled_means(numbers: np.ndarray, name: str) -> np.ndarray:
 def widening(n: int) -> float:
     """sqrt(n / (n-1)) t(.975, n-1) / z(.975): 1.22 for n = 10, 1.06 for n = 30, 1 for large n.
 
-    The plain percentile interval is too short for small n: resamples vary as s^2 over n, not n - 1,
-    and percentiles do not account for t. The correction is Hesterberg's expanded percentile
-    interval (2015, arXiv 1411.5279). It is applied to the deviations and not to the percentiles, so
-    that groups of different sizes can be averaged.
+    The plain percentile interval is too short for small n. This is Hesterberg's expanded percentile
+    interval (2015, arXiv 1411.5279), applied to the deviations and not to the percentiles, so that
+    groups of different sizes can be averaged.
     """
     return math.sqrt(n / (n - 1)) * t_half_width(1.0, n - 1) / float(stats.norm.ppf(UPPER))
 
@@ -221,8 +209,8 @@ def _percentile_interval(value: float, means: np.ndarray, n: int) -> BootstrapDi
     return BootstrapDifference(mean=value, low=float(low), high=float(high), n=n)
 
 
-def direction(low: float, high: float) -> Direction:
-    """Which side of 0 an interval lies on, if either."""
+def direction(low: float, high: float) -> str:
+    """Which side of 0 an interval lies on, if any."""
     if not math.isfinite(low):
         return "not measured"
     if low > ROUNDING:

@@ -79,6 +79,7 @@ def test_the_paired_interval_has_its_nominal_coverage() -> None:
     assert 0.94 < covered < 0.96  # standard error .0034
 
 
+@pytest.mark.slow
 def test_holm_keeps_the_family_wise_error_under_the_null() -> None:
     draws = np.random.default_rng(1).normal(0.0, 1.0, size=(600, 36, 8))
     decided = [min(holm([paired_test(row).p for row in family])) < 0.05 for family in draws]
@@ -137,6 +138,7 @@ def test_the_interval_of_a_mean_of_estimates_has_nearly_its_nominal_coverage() -
     assert 0.93 <= mean(covered) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "problems"), [(0.0, 30), (0.1, 100)])
 def test_bootstrap_intervals_have_nearly_their_nominal_coverage(shift, problems) -> None:
     generator, covered = np.random.default_rng(3), []
@@ -148,6 +150,7 @@ def test_bootstrap_intervals_have_nearly_their_nominal_coverage(shift, problems)
     assert 0.90 <= mean(covered) <= 0.98
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_a_mean_over_groups_has_nearly_its_nominal_coverage() -> None:
     generator, covered, decided = np.random.default_rng(6), [], []
     for _ in range(300):

@@ -2,10 +2,12 @@
 
 Knows text, mathematics and processes; does not know torch, tokens, problems or rollouts. Data
 loading, training and the command line use `make`; a notebook can call `verify`. To add a verifier,
-write a module with `verify(gold, text) -> (reason, answer)` and `parses(gold) -> bool`, and add a
-line to VERIFIERS. Its `verify` also takes the settings of `make` that it supports.
+write a module with `verify(gold, text) -> (reason, answer)` and `is_valid_gold(gold) -> bool`, and
+add a line to VERIFIERS. Its `verify` also takes the settings of `make` that it supports. If it runs
+in processes, an optional `prepare_worker()` is called once in each.
 """
 
+import atexit
 import importlib
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +36,7 @@ VERIFIERS: dict[str, Entry] = {
 
 
 class Verifier(Protocol):
-    """Verifies responses in the background; every future gets a result."""
+    """Verifies responses in the background; every future gets a result. Use it as a context."""
 
     def submit(self, gold: str, text: str) -> Future[Verdict]: ...
 
@@ -42,7 +44,6 @@ class Verifier(Protocol):
         """Whether the verifier can parse a gold within its deadline."""
         ...
 
-    def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
@@ -57,23 +58,22 @@ class Inline:
         start = time.perf_counter()
         reason, answer = self._module.verify(gold, text, **self._settings)
         seconds = time.perf_counter() - start
-        future: Future[Verdict] = Future()
-        future.set_result(Verdict(reason=reason, answer=answer, seconds=seconds))
-        return future
+        return _done(Verdict(reason=reason, answer=answer, seconds=seconds))
 
     def check(self, gold: str) -> Future[bool]:
-        future: Future[bool] = Future()
-        future.set_result(self._module.parses(gold))
-        return future
-
-    def close(self) -> None:
-        pass
+        return _done(self._module.is_valid_gold(gold))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        pass
+
+
+def _done(result: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
 
 
 def make(
@@ -94,8 +94,8 @@ def make(
     if name not in VERIFIERS:
         raise UserError(f"verifier {name!r} is unknown; valid are: {', '.join(VERIFIERS)}")
     entry = VERIFIERS[name]
-    settings = {"unboxed": unboxed, "thinking": thinking, "tolerance": tolerance}
-    settings = {name: value for name, value in settings.items() if value}
+    chosen = {"unboxed": unboxed, "thinking": thinking, "tolerance": tolerance}
+    settings = {key: value for key, value in chosen.items() if value}
     if entry.pooled:
         return Pool(entry.module, workers, timeout, settings)
     return Inline(entry.module, settings)
@@ -104,7 +104,9 @@ def make(
 @cache
 def _shared(name: str, timeout: float, **settings: Any) -> Verifier:
     """A verifier with one worker that lives as long as this process."""
-    return make(name, 1, timeout, **settings)
+    verifier = make(name, 1, timeout, **settings)
+    atexit.register(verifier.__exit__)
+    return verifier
 
 
 def verify(

@@ -10,16 +10,14 @@ import contextlib
 import json
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Column, Table
+from tabulate import tabulate
 
 from asymrl.errors import UserError
 from asymrl.files import read_jsonl, write_atomically
@@ -27,8 +25,6 @@ from asymrl.run.exit_codes import exit_code
 from asymrl.types import Verdict
 from asymrl.verifiers import VERIFIERS, Verifier, make
 from asymrl.verifiers.extract import POLICY_EXTRACTORS
-
-COUNTS = ("cases", "as expected", "share", "wrongly accepted", "wrongly rejected")
 
 
 def read_responses(path: Path) -> list[dict[str, Any]]:
@@ -59,16 +55,9 @@ def verify_rows(rows: list[dict[str, Any]], verifier: Verifier) -> Iterator[Verd
 
 
 def as_line(row: dict[str, Any], verdict: Verdict) -> str:
-    known = {"id": row["id"]} if "id" in row else {}
-    return json.dumps(
-        known
-        | {
-            "reason": verdict.reason,
-            "reward": verdict.reward,
-            "answer": verdict.answer,
-            "seconds": round(verdict.seconds, 6),
-        }
-    )
+    line = {"id": row["id"]} if "id" in row else {}
+    line |= {"reason": verdict.reason, "reward": verdict.reward, "answer": verdict.answer}
+    return json.dumps(line | {"seconds": round(verdict.seconds, 6)})
 
 
 def check_output(out: Path) -> None:
@@ -95,48 +84,43 @@ def write_lines(lines: Iterable[str], out: Path | None, stdout: TextIO) -> None:
         write_atomically(out.resolve(), "".join(f"{line}\n" for line in lines))
 
 
-def print_summary(rows: list[dict[str, Any]], verdicts: list[Verdict], console: Console) -> None:
+def print_summary(rows: list[dict[str, Any]], verdicts: list[Verdict]) -> None:
     """Counts by reason; if rows have `expected`, agreement by tier and kind, and each mismatch."""
     reasons = Counter(verdict.reason for verdict in verdicts)
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    console.print(f"{len(verdicts)} verdicts: {counts}", highlight=False, soft_wrap=True)
+    lines = [f"{len(verdicts)} verdicts: {counts}"]
     labelled = [
-        (row, verdict, row["expected"], verdict.reward == 1)
+        {
+            "tier": str(row.get("tier", "all")),
+            "kind": str(row.get("kind", "")),
+            "cases": 1,
+            "as expected": row["expected"] == verdict.reward,
+            "accepted wrongly": row["expected"] < verdict.reward,
+            "not accepted": row["expected"] > verdict.reward,
+            "line": f"({verdict.reason}): {verdict.answer!r} for {row['gold']!r}",
+            "id": f"{row['id']}: " if "id" in row else "",
+        }
         for row, verdict in zip(rows, verdicts, strict=True)
         if isinstance(row.get("expected"), bool)
     ]
-    if not labelled:
-        return
-    columns = [Column(name, justify="right") for name in COUNTS]
-    table = Table("tier", Column("kind", no_wrap=True), *columns, box=SIMPLE)
-    tiers: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: defaultdict(list))
-    for row, _, expected, accepted in labelled:
-        kind = str(row.get("kind", ""))
-        tiers[str(row.get("tier", "all"))][kind].append((expected, accepted))
-    for tier, kinds in sorted(tiers.items()):
-        for kind, pairs in sorted(kinds.items()):
-            table.add_row(escape(tier), escape(kind), str(len(pairs)), *tally(pairs))
-        table.add_section()
-    console.print(table)
-    for tier, kinds in sorted(tiers.items()):
-        pairs = [pair for kind in kinds.values() for pair in kind]
-        right, share, wrongly, _ = tally(pairs)
-        line = f"{tier}: {right} of {len(pairs)} as expected ({share}), {wrongly} accepted wrongly"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for row, verdict, expected, accepted in labelled:
-        if expected != accepted:
-            what = "accepted wrongly" if accepted else "not accepted"
-            name = f"{row['id']}: " if "id" in row else ""
-            line = f"{name}{what} ({verdict.reason}): {verdict.answer!r} for {row['gold']!r}"
-            console.print(line[:300], highlight=False, markup=False, soft_wrap=True)
+    if labelled:
+        import pandas as pd  # takes most of a second
 
-
-def tally(pairs: list[tuple[bool, bool]]) -> list[str]:
-    """For (expected, accepted): agreements, their share, wrongly accepted, wrongly rejected."""
-    agree = sum(expected == accepted for expected, accepted in pairs)
-    wrongly = sum(accepted and not expected for expected, accepted in pairs)
-    counts = [str(agree), f"{agree / len(pairs):.1%}", str(wrongly)]
-    return [*counts, str(len(pairs) - agree - wrongly)]
+        cases = pd.DataFrame(labelled)
+        totals = pd.DataFrame(cases.groupby(["tier", "kind"]).sum(numeric_only=True))
+        kinds = totals.reset_index()
+        lines += ["", tabulate(kinds, headers="keys", showindex=False, disable_numparse=[0, 1]), ""]
+        tiers = pd.DataFrame(totals.groupby("tier").sum())
+        for tier, total, right, wrongly, _ in tiers.itertuples():
+            share = f"{right} of {total} as expected ({right / total:.1%})"
+            lines.append(f"{tier}: {share}, {wrongly} accepted wrongly")
+        for mismatch in ("accepted wrongly", "not accepted"):
+            wrong = cases[cases[mismatch]]
+            lines += [
+                f"{id}{mismatch} {line}"[:300]
+                for id, line in zip(wrong.id, wrong.line, strict=True)
+            ]
+    print(*lines, sep="\n", file=sys.stderr)
 
 
 def parse_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -165,19 +149,13 @@ def verify_file(arguments: list[str] | None, stdout: TextIO) -> int:
     rows = read_responses(options.file)
     if options.out:
         check_output(options.out)
-    console = Console(stderr=True)
     verdicts: list[Verdict] = []
-    verifier = make(
-        options.verifier,
-        options.workers,
-        options.timeout,
-        unboxed=options.unboxed,
-        thinking=options.thinking,
-        tolerance=options.tolerance,
-    )
+    settings = (options.unboxed, options.thinking, options.tolerance)
+    verifier = make(options.verifier, options.workers, options.timeout, *settings)
 
     def lines() -> Iterator[str]:
-        progress = track(verify_rows(rows, verifier), "verifying", len(rows), console=console)
+        stream, console = verify_rows(rows, verifier), Console(stderr=True)
+        progress = track(stream, "verifying", len(rows), console=console)
         for row, verdict in zip(rows, progress, strict=True):
             verdicts.append(verdict)
             yield as_line(row, verdict)
@@ -192,7 +170,7 @@ def verify_file(arguments: list[str] | None, stdout: TextIO) -> int:
             return 0
         where = options.out or "the verdicts"
         raise UserError(f"cannot write {where}: {error.strerror}") from None
-    print_summary(rows, verdicts, console)
+    print_summary(rows, verdicts)
     return 0
 
 

@@ -65,14 +65,11 @@ def number(latex: str) -> Fraction | None:
     match = _NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_CHARS else None
     if match is None:
         return None
-    sign, decimal, *parts = match.groups()
-    if decimal is not None:
-        value = Fraction(decimal.replace(",", ""))
-    else:
-        over, under = (int(part) for part in parts if part is not None)
-        if under == 0:
-            return None
-        value = Fraction(over, under)
+    sign, *parts = match.groups()
+    over, under, *_ = [*filter(None, parts), "1"]  # a decimal has no denominator
+    if int(under) == 0:
+        return None
+    value = Fraction(over.replace(",", "")) / int(under)
     return -value if sign == "-" else value
 
 
@@ -90,7 +87,7 @@ def _same_degrees(gold: str, answer: str) -> bool:
     return marks[0] == marks[1] or not _TRIGONOMETRIC.search(gold)
 
 
-def parses(gold: str) -> bool:
+def is_valid_gold(gold: str) -> bool:
     """Whether any answer can equal this gold: all golds except empty ones."""
     return normalise(gold) != ""
 

@@ -1,9 +1,8 @@
 r"""The `math` verifier: whether the final answer of a response is mathematically the gold.
 
 Compares two answers in order of cost: as text, as plain numbers, as a choice or words, then as
-trees (`latex.parser`, `equality.answers`). An answer that cannot be parsed is `unparseable`, never
-guessed at. Verdicts and trees of short texts are cached; trees of long texts would fill a worker's
-memory. Runs in the workers of a pool, whose deadline bounds what can still take long.
+trees (`latex.parser`, `equality.answers`). Verdicts and trees of short texts are cached; trees of
+long texts would fill a worker's memory. The deadline of the pool bounds what can take long.
 """
 
 import contextlib
@@ -13,21 +12,13 @@ from functools import lru_cache
 from asymrl.types import Reason
 from asymrl.verifiers import exact, sandbox
 from asymrl.verifiers.equality.answers import same
-from asymrl.verifiers.equality.symbolic import evaluate_operators, has_operators
+from asymrl.verifiers.equality.symbolic import evaluate_operators
 from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.extract import final_answer
 from asymrl.verifiers.latex.lexer import Unreadable, has_ambiguous_thousands
-from asymrl.verifiers.latex.normalize import (
-    normalise_words,
-    simplify_notation,
-    without_text_macros,
-)
+from asymrl.verifiers.latex.normalize import normalise_words, simplify_notation, without_text_macros
 from asymrl.verifiers.latex.parser import parse
-from asymrl.verifiers.latex.tree import Node
-
-BLOCKED_EVENTS = sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS
-# Makes sympy compile its tables before the sandbox is installed.
-WARM_UP = (r"\sum_{k=0}^{\infty} 2^{-k}, \int_0^{\infty} e^{-x^2} dx", r"\boxed{2, \sqrt{\pi}/2}")
+from asymrl.verifiers.latex.tree import OPERATORS, Node, has
 
 # A tree takes up to 100 bytes per character: 400 MB for two caches full of the worst trees.
 CACHED_CHARS = 200  # of gold and answer together
@@ -44,6 +35,12 @@ _TEXT = re.compile(
 )
 _PROSE = re.compile(r"[A-Za-z][\s.,'-]*[A-Za-z][A-Za-z\d\s.,'-]*")
 _FORMULA = re.compile(r"[*^_=+/<>|]")
+
+
+def prepare_worker() -> None:
+    """Lets sympy compile its tables, then blocks code, files, processes and the network."""
+    compare(r"\sum_{k=0}^{\infty} 2^{-k}, \int_0^{\infty} e^{-x^2} dx", r"2, \sqrt{\pi}/2")
+    sandbox.install_sandbox(sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS)
 
 
 def verify(
@@ -75,8 +72,8 @@ def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
         return "correct" if letter == choice(answer) else "wrong"
     golds, answers = trees(gold), trees(answer)
     try:
-        if any(map(has_operators, answers)) and not any(map(has_operators, golds)):
-            return "unparseable"  # an answer must be worked out
+        if _unevaluated(answers) and not _unevaluated(golds):
+            return "unparseable"
         golds, answers = with_operator_values(golds), with_operator_values(answers)
         if any(same(one, other, tolerance) for one in golds for other in answers):
             return "correct"
@@ -122,14 +119,11 @@ def trees(latex: str) -> tuple[Node, ...]:
 
 
 def _trees(latex: str) -> tuple[Node, ...]:
+    ambiguous = has_ambiguous_thousands(simplify_notation(latex[:2000]))
     parsed: dict[Node, None] = {}
-    for thousands in (
-        (True, False) if has_ambiguous_thousands(simplify_notation(latex[:2000])) else (True,)
-    ):
-        try:
+    for thousands in (True, False) if ambiguous else (True,):
+        with contextlib.suppress(Unreadable, RecursionError):
             parsed[parse(latex, thousands)] = None
-        except (Unreadable, RecursionError):
-            continue
     return tuple(parsed)
 
 
@@ -138,9 +132,12 @@ _cached_trees = lru_cache(maxsize=CACHE_SIZE)(_trees)
 
 
 def clear_caches() -> None:
-    """Empties the caches, for measurements."""
     _cached_verdict.cache_clear()
     _cached_trees.cache_clear()
+
+
+def _unevaluated(nodes: tuple[Node, ...]) -> bool:
+    return any(has(node, *OPERATORS) for node in nodes)
 
 
 def with_operator_values(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -152,7 +149,7 @@ def with_operator_values(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     return tuple(evaluated)
 
 
-def parses(gold: str) -> bool:
+def is_valid_gold(gold: str) -> bool:
     """Whether the gold can be parsed as mathematics, a choice or words."""
     return (
         exact.number(gold) is not None

@@ -1,27 +1,22 @@
 r"""The `math_verify` verifier: Hugging Face's math-verify library as it is.
 
-Gives the rewards that TRL and open-r1 give, so that runs can be compared with runs of other
-frameworks: the gold is parsed with the library's defaults (LaTeX, then plain expressions), the
-response as LaTeX only, boxes first. Which text is the answer, and what equals it, is the library's
-decision; `extract` and `math` are not used. The settings unboxed, thinking and tolerance are
-ignored: the library always accepts "the answer is $7$" and text inside `<think>`, and always rounds
-to 6 digits.
+Gives the rewards of TRL and open-r1, for comparison with other frameworks: the gold is parsed with
+the library's defaults, the response as LaTeX only, boxes first. The library decides which text is
+the answer and what equals it. It always accepts "the answer is $7$" and text inside `<think>`, and
+always rounds to 6 digits, so the settings are ignored.
 
-The library's own timeouts are off, because they use the alarm signal that limits a pool worker. The
-pool's deadline bounds the whole response instead. The library builds numbers with sympy's text
-parser, which compiles code, so the sandbox here blocks files, processes and the network only.
+The library's own timeouts are off, because they use the alarm signal that limits a pool worker. Its
+parser compiles code, so the sandbox here blocks files, processes and the network only.
 """
 
 import logging
+from typing import Any
 
 import math_verify
 from latex2sympy2_extended import NormalizationConfig
 
 from asymrl.types import Reason
 from asymrl.verifiers import sandbox
-
-BLOCKED_EVENTS = sandbox.SYSTEM_EVENTS
-WARM_UP = ("x+1", r"\boxed{1+x}")
 
 # as in TRL's accuracy_reward
 RESPONSE_CONFIG = math_verify.LatexExtractionConfig(
@@ -35,13 +30,17 @@ for _module in ("parser", "grader"):
     logging.getLogger(f"math_verify.{_module}").setLevel(logging.ERROR)
 
 
-def verify(
-    gold: str, text: str, unboxed: bool = False, thinking: bool = False, tolerance: float = 0.0
-) -> tuple[Reason, str | None]:
-    """The library's verdict on a response, and the answer that it extracts. Ignores all settings.
+def prepare_worker() -> None:
+    """Imports what the library imports late, then blocks files, processes and the network."""
+    verify("x+1", r"\boxed{1+x}")
+    sandbox.install_sandbox(sandbox.SYSTEM_EVENTS)
 
-    `no_answer`: it extracts nothing. `unparseable`: it extracts nothing from the gold, or text that
-    it cannot parse and that is not the gold.
+
+def verify(gold: str, text: str, **_ignored: Any) -> tuple[Reason, str | None]:
+    """The library's verdict on a response, and the answer that it extracts.
+
+    `unparseable`: it extracts nothing from the gold, or from the response only text that it cannot
+    parse and that is not the gold.
     """
     expected = _parse_gold(gold)
     if not expected:
@@ -61,7 +60,7 @@ def verify(
     return ("wrong" if parsed else "unparseable"), answer
 
 
-def parses(gold: str) -> bool:
+def is_valid_gold(gold: str) -> bool:
     """Whether the library extracts anything from the gold, if only text to compare."""
     return bool(_parse_gold(gold))
 

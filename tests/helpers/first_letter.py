@@ -23,5 +23,5 @@ def verify(gold: str, text: str) -> tuple[str, str | None]:
     return ("wrong" if ord(text[0]) % 2 else "correct"), text[0]
 
 
-def parses(gold: str) -> bool:
+def is_valid_gold(gold: str) -> bool:
     return True

@@ -59,6 +59,7 @@ def test_golds_that_the_library_cannot_use_are_reported(verifier):
     assert unreadable(verifier, ["7", "", r"\frac12"]) == [1]
 
 
+@pytest.mark.slow
 def test_a_hang_in_the_library_ends_at_the_deadline_and_the_next_answer_is_verified():
     with make("math_verify", workers=1, timeout=3.0) as pool:
         assert reason(pool, "7", r"\boxed{7}") == "correct"
@@ -99,6 +100,7 @@ def test_the_sandbox_blocks_files_and_processes(verifier, tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [16, pytest.param(1, marks=pytest.mark.long)], ids=["some", "all"])
 def test_labelled_cases_get_the_rewards_of_trl(shared_data, verifier, step):
     """Without hostile cases, where timeouts decide."""

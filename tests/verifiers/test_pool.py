@@ -37,7 +37,7 @@ def verify(gold, text):
         return "correct", " ".join(sys.modules)
     return ("correct" if gold == text else "wrong"), text
 
-def parses(gold):
+def is_valid_gold(gold):
     while gold == "hang":
         pass
     return gold != "bad"
@@ -123,6 +123,14 @@ def test_a_verifier_that_cannot_start_raises_and_gives_no_verdict():
                 pool.submit("a", "a").result()
 
 
+def test_a_setting_that_the_verifier_does_not_have_gives_no_verdict(stub):
+    with (
+        Pool(stub, workers=1, timeout=5, settings={"tolerance": 0.1}) as pool,
+        pytest.raises(RuntimeError, match="stub_verifier did not start"),
+    ):
+        pool.submit("a", "a").result()
+
+
 def test_workers_do_not_load_torch_even_if_the_parent_has(stub):
     import torch
 
@@ -157,15 +165,14 @@ def test_the_pool_works_from_another_thread_and_with_any_text():
 
 
 def test_closing_cancels_the_jobs_that_have_not_started(stub, tmp_path):
-    pool = Pool(stub, workers=1, timeout=1)
-    running = pool.submit("hang", str(tmp_path / "pid"))
-    waiting = [pool.submit("a", "a") for _ in range(3)]
-    pid = pid_in(tmp_path / "pid")
-    pool.close()
+    with Pool(stub, workers=1, timeout=1) as pool:
+        running = pool.submit("hang", str(tmp_path / "pid"))
+        waiting = [pool.submit("a", "a") for _ in range(3)]
+        pid = pid_in(tmp_path / "pid")
     assert running.result().reason == "timeout"
     assert all(future.cancelled() for future in waiting)
     assert ends(pid)
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(RuntimeError, match="shutdown"):
         pool.submit("a", "a")
 
 
@@ -179,6 +186,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 def test_idle_and_hung_workers_end_when_their_parent_is_killed(stub, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -373,6 +381,7 @@ def test_an_interrupted_run_leaves_the_output_file_unchanged(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_labelled_and_hostile_cases_get_the_labelled_verdicts_in_order(shared_data, tmp_path):
     lines = (shared_data / "verifier_cases.jsonl").read_text(encoding="utf-8").split("\n")
     cases = [json.loads(line) for line in lines if line]

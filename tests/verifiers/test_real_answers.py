@@ -10,6 +10,7 @@ from asymrl.verifiers.__main__ import verify_rows
 from tests.helpers.answer_pairs import SETS, changes, golds, mutated, rewrites
 from tests.helpers.process_memory import MemoryMonitor, resident_bytes
 
+pytestmark = pytest.mark.slow
 DEADLINE = 10.0
 
 

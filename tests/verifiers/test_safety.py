@@ -19,7 +19,8 @@ from asymrl.verifiers.pool import MEMORY_BYTES, Pool
 CARELESS = r"""
 from asymrl.verifiers import sandbox
 
-BLOCKED_EVENTS = sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS
+def prepare_worker():
+    sandbox.install_sandbox(sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS)
 
 def verify(gold, text):
     if gold == "evaluate":
@@ -36,7 +37,7 @@ def verify(gold, text):
         return "correct", str(len([bytearray(1 << 20) for _ in range(int(text))]))
     return ("correct" if gold == text else "wrong"), text
 
-def parses(gold):
+def is_valid_gold(gold):
     return True
 """
 
@@ -177,6 +178,7 @@ def test_the_math_verifier_loads_no_parser_that_evaluates():
     assert not {"math_verify", "latex2sympy2_extended", "antlr4"} & set(run.stdout.split())
 
 
+@pytest.mark.slow
 def test_long_texts_are_not_cached():
     math.clear_caches()
     math.compare("7", "8" * 100_000 + "x")
@@ -225,6 +227,7 @@ def long_texts(length: int) -> Iterator[str]:
             yield start + unit * (length // len(unit)) + "\x01"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # takes seconds if every pattern is linear
 def test_every_pattern_takes_linear_time():
     """Gives each pattern the longest text that can reach it."""

@@ -9,15 +9,11 @@ members make a list wrong. `same(gold, answer)` is not symmetric: the gold says 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import chain
 
 import mpmath
 
-from asymrl.verifiers.equality.equations import (
-    assigned_value,
-    expand_tuples,
-    same_equation,
-    solves,
-)
+from asymrl.verifiers.equality.equations import assigned_value, expand_tuples, same_equation, solves
 from asymrl.verifiers.equality.families import (
     INTEGER_COUNTER,
     same_progression,
@@ -27,15 +23,8 @@ from asymrl.verifiers.equality.families import (
 from asymrl.verifiers.equality.matrices import entries
 from asymrl.verifiers.equality.regions import is_region, same_region, symbolic_interval
 from asymrl.verifiers.equality.units import to_common_unit
-from asymrl.verifiers.equality.values import (
-    NoValue,
-    constant_value,
-    folded,
-    identical,
-    same_constants,
-    to_mpmath,
-)
-from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, ZERO, Node, has, symbols
+from asymrl.verifiers.equality.values import NoValue, constant_value, folded, identical, to_mpmath
+from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, ZERO, Node, has, map_children, symbols
 
 MAX_MEMBERS = 60  # longer lists must be equal as written, unless they hold plain numbers
 _NAMING = (("=",), ("in",))
@@ -68,7 +57,7 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
         return _same_tuples(gold, answer, tolerance)
     if gold[0] == answer[0] == "such":
         return all(map(same, set_builder_parts(gold), set_builder_parts(answer)))
-    if gold[0] == "ratio" and answer[0] == "ratio" and len(gold) == len(answer) > 3:
+    if gold[0] == answer[0] == "ratio" and len(gold) == len(answer) > 3:
         return _proportional(gold[1:], answer[1:])
     if has(gold, "matrix") or has(answer, "matrix"):
         return _same_matrices(gold, answer)
@@ -119,7 +108,7 @@ def _with_sign(node: Node, plus: bool) -> Node:
     if node[0] == "pm":
         inner = _with_sign(node[1], plus)
         return inner if plus else ("neg", inner)
-    return tuple(_with_sign(part, plus) if isinstance(part, tuple) else part for part in node)
+    return map_children(lambda child: _with_sign(child, plus), node)
 
 
 def _members(node: Node) -> list[Node]:
@@ -154,7 +143,7 @@ def _same_members(gold: Node, answer: Node, tolerance: float) -> bool:
     expected, actual = _members(gold), _members(answer)
     names = {name for member in expected if (name := _assigned_name(member))}
     if len(names) > 1 and not any(map(_assigned_name, actual)):
-        return len(expected) == len(actual) and _pairwise(expected, actual, tolerance)
+        return _pairwise(expected, actual, tolerance)
     one, two = _sorted_numbers(expected), _sorted_numbers(actual)
     if one is not None and two is not None:
         return one == two or (len(set(one)) == len(one) and one == sorted(set(two)))
@@ -167,12 +156,10 @@ def _same_members(gold: Node, answer: Node, tolerance: float) -> bool:
         return False
     unmatched = list(actual)
     for member in expected:
-        match = next(
-            (i for i, other in enumerate(unmatched) if _same_member(member, other, tolerance)), None
-        )
-        if match is None:
+        matches = (other for other in unmatched if _same_member(member, other, tolerance))
+        if (match := next(matches, None)) is None:
             return False
-        del unmatched[match]
+        unmatched.remove(match)
     return True
 
 
@@ -202,11 +189,12 @@ def _same_point(gold: Node, answer: Node, tolerance: float) -> bool:
         return False
     values = [member for _, member in sorted(zip(places, named[1:], strict=True))]
     pair = (point[3:], values) if point is gold else (values, point[3:])
-    return len(values) == len(point[3:]) and _pairwise(*pair, tolerance)
+    return _pairwise(*pair, tolerance)
 
 
 def _pairwise(golds: Sequence[Node], answers: Sequence[Node], tolerance: float) -> bool:
-    return all(same(a, b, tolerance) for a, b in zip(golds, answers, strict=True))
+    same_length = len(golds) == len(answers)
+    return same_length and all(same(a, b, tolerance) for a, b in zip(golds, answers, strict=True))
 
 
 def _sorted_numbers(members: list[Node]) -> list[Fraction] | None:
@@ -233,16 +221,12 @@ def _same_tuples(gold: Node, answer: Node, tolerance: float) -> bool:
         return False
     as_round = {"langle": "(", "rangle": ")"}
     brackets = [[as_round.get(sign, sign) for sign in node[1:3]] for node in (gold, answer)]
-    return (
-        brackets[0] == brackets[1]
-        and len(gold) == len(answer)
-        and _pairwise(gold[3:], answer[3:], tolerance)
-    )
+    return brackets[0] == brackets[1] and _pairwise(gold[3:], answer[3:], tolerance)
 
 
 def _same_relations(gold: Node, answer: Node, tolerance: float) -> bool:
     """Two equations or assignments, or one of these and a value."""
-    if gold[0] == "rel" and answer[0] == "rel":
+    if gold[0] == answer[0] == "rel":
         return same_equation(gold, answer, lambda a, b: same(a, b, tolerance))
     if gold[0] == "rel":
         value = assigned_value(gold)
@@ -263,11 +247,12 @@ def _proportional(gold: tuple[Node, ...], answer: tuple[Node, ...]) -> bool:
 
 
 def _same_matrices(gold: Node, answer: Node) -> bool:
-    one, other = entries(gold), entries(answer)
-    if one is None or other is None or [len(row) for row in one] != [len(row) for row in other]:
+    try:
+        one, other = entries(gold), entries(answer)
+    except NoValue:
         return False
-    pairs = [(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)]
-    return all(same_value(a, b) for a, b in pairs)
+    same_shape = [*map(len, one)] == [*map(len, other)]
+    return same_shape and all(map(same_value, chain(*one), chain(*other)))
 
 
 def same_value(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
@@ -295,6 +280,4 @@ def _close(gold: Node, answer: Node, tolerance: float) -> bool:
     if tolerance and not names[0] and not names[1]:
         expected, actual = to_mpmath(constant_value(gold)), to_mpmath(constant_value(answer))
         return bool(mpmath.fabs(expected - actual) <= tolerance * mpmath.fabs(expected))
-    if not names[0] and not names[1]:
-        return same_constants(gold, answer)
     return identical(gold, answer)

@@ -4,14 +4,15 @@ Knows `rel` trees. `x = 5`, `f(x) = x + 1`, `AB = 4`, `x = 3 + 4 = 7` and `3 + 4
 value; `2x + z = 1` does not. Two equations are the same if one is a multiple of the other.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable
 from fractions import Fraction
+from itertools import product
 
 import mpmath
 
 from asymrl.verifiers.equality.values import (
     NoValue,
-    Value,
     close,
     constant_value,
     identical,
@@ -20,8 +21,6 @@ from asymrl.verifiers.equality.values import (
     value_at,
 )
 from asymrl.verifiers.latex.tree import ONE, ZERO, Node, symbols
-
-LinearForm = tuple[Node, Node]  # m and b of m x + b
 
 APPROXIMATION = 0.02  # relative difference allowed between the two sides of an approximation
 
@@ -44,13 +43,9 @@ def assigned_value(node: Node, named: bool = True) -> Node | None:
     if not labels[0] and (symbols(operands[0]) or (named and "~" not in operators)):
         return None
     values.append(operands[-1])
-    exact = [v for v, operator in zip(operands[1:], operators, strict=True) if operator == "="]
-    for one in values[:-1]:
-        if not _agree(one, values[-1], rough="~" in operators):
-            return None
-    if operators[-1] == "~" and len(values) > 1:
-        return values[-2]
-    return values[-1] if exact or values else None
+    if not all(_agree(value, values[-1], rough="~" in operators) for value in values[:-1]):
+        return None
+    return values[-2] if operators[-1] == "~" and len(values) > 1 else values[-1]
 
 
 def _name_first(node: Node) -> Node:
@@ -63,17 +58,13 @@ def _name_first(node: Node) -> Node:
 
 
 def _agree(one: Node, other: Node, rough: bool) -> bool:
-    if one == other:
-        return True
     try:
-        if symbols(one) or symbols(other):
-            return identical(one, other)
+        if one == other or not rough or symbols(one) or symbols(other):
+            return one == other or identical(one, other)
         a, b = to_mpmath(constant_value(one)), to_mpmath(constant_value(other))
     except NoValue:
         return False
-    if rough:
-        return bool(mpmath.fabs(a - b) <= APPROXIMATION * mpmath.fabs(a))
-    return close(a, b)
+    return bool(mpmath.fabs(a - b) <= APPROXIMATION * mpmath.fabs(a))
 
 
 def expand_tuples(node: Node) -> list[Node]:
@@ -133,10 +124,8 @@ def _multiples(gold: Node, answer: Node, operator: str) -> bool:
         return False
     ratios = []
     for at in sample_points(names):
-        try:
+        with contextlib.suppress(NoValue, ZeroDivisionError):
             ratios.append((at, to_mpmath(value_at(one, at)) / to_mpmath(value_at(other, at))))
-        except (NoValue, ZeroDivisionError):
-            continue
     if len(ratios) < 3 or any(abs(mpmath.im(ratio)) > 1e-20 for _, ratio in ratios):
         return False
     first = ratios[0][1]
@@ -147,18 +136,11 @@ def _multiples(gold: Node, answer: Node, operator: str) -> bool:
     if operator != "=":
         return False
     free = [name for name in names if not _may_vanish(one, other, name, names)]
-    for powers in ({name: power} for name in free for power in (-2, -1, 1, 2)):
-        scaled = [r * _monomial(at, powers) for at, r in ratios]
+    for name, power in product(free, (-2, -1, 1, 2)):
+        scaled = [ratio * to_mpmath(at[name]) ** power for at, ratio in ratios]
         if all(close(scaled[0], ratio) for ratio in scaled):
             return True
     return False
-
-
-def _monomial(at: Mapping[str, Value], powers: Mapping[str, int]) -> Value:
-    product = mpmath.mpf(1)
-    for name, power in powers.items():
-        product *= to_mpmath(at[name]) ** power
-    return product
 
 
 def _may_vanish(one: Node, other: Node, name: str, names: frozenset[str]) -> bool:
@@ -166,13 +148,11 @@ def _may_vanish(one: Node, other: Node, name: str, names: frozenset[str]) -> boo
 
     Tried with the other unknowns at sample points. PV = nRT is P = nRT/V; x = 4 is not x^2 = 4x.
     """
-    for at in sample_points(names)[:3]:
-        for side in (one, other):
-            try:
-                if close(value_at(side, at | {name: Fraction(0)}), Fraction(0)):
-                    return True
-            except NoValue:
-                continue
+    zero = Fraction(0)
+    for at, side in product(sample_points(names)[:3], (one, other)):
+        with contextlib.suppress(NoValue):
+            if close(value_at(side, at | {name: zero}), zero):
+                return True
     return False
 
 
@@ -189,7 +169,7 @@ def solves(expression: Node, equation: Node) -> bool:
     return identical(expression, ("neg", ("div", parts[1], parts[0])))
 
 
-def linear_form(node: Node, name: str) -> LinearForm | None:
+def linear_form(node: Node, name: str) -> tuple[Node, Node] | None:
     """(m, b) of m x + b, read off the tree; None if the tree has another form.
 
     m and b are trees without the unknown; m is ZERO where the unknown does not occur. Nothing is
@@ -205,11 +185,10 @@ def linear_form(node: Node, name: str) -> LinearForm | None:
             parts = linear_form(inner, name)
             return parts and (("neg", parts[0]), ("neg", parts[1]))
         case ("add", *terms):
-            forms = [linear_form(term, name) for term in terms]
-            known = [parts for parts in forms if parts]
-            if len(known) < len(forms):
+            forms = [parts for term in terms if (parts := linear_form(term, name))]
+            if len(forms) < len(terms):
                 return None
-            return ("add", *(m for m, _ in known)), ("add", *(b for _, b in known))
+            return ("add", *(m for m, _ in forms)), ("add", *(b for _, b in forms))
         case ("mul", one, other):
             varying, factor = (one, other) if name in symbols(one) else (other, one)
             parts = linear_form(varying, name)

@@ -11,7 +11,7 @@ import mpmath
 
 from asymrl.verifiers.equality.equations import assigned_value, linear_form
 from asymrl.verifiers.equality.values import NoValue, Value, close, constant_value, to_mpmath
-from asymrl.verifiers.latex.tree import Node, has, symbols
+from asymrl.verifiers.latex.tree import Node, has, map_children, symbols
 
 # Names for counters that no text can contain.
 INTEGER_COUNTER = "any integer"  # declared, with values b + m n
@@ -48,8 +48,7 @@ def _with_counter(node: Node, name: str, domain: str) -> Node:
 
     INTEGER_COUNTER where one unknown takes the values b + m n, n in Z; else a name with the domain.
     """
-    members = node[1:] if node[0] in ("list", "braces") else (node,)
-    names = {member[2][0] for member in members if member[0] == "rel"}
+    names = {member[2][0] for member in _listed(node) if member[0] == "rel"}
     steps = len(names) < 2 and all(linear_form(value, name) for value in _values(node))
     return _rename(
         node, name, INTEGER_COUNTER if domain == "Z" and steps else f"{_COUNTER} in {domain}"
@@ -68,11 +67,11 @@ def _declared_family(node: Node) -> Family | None:
         return (node[1], name, domain) if name in symbols(node[1]) else None
     if node[0] != "list":
         return None
-    memberships = [member for member in node[1:] if _membership(member)[0]]
-    others = [member for member in node[1:] if not _membership(member)[0]]
-    if len(memberships) != 1 or not others:
+    others = [member for member in node[1:] if not any(_membership(member))]
+    declared = [pair for member in node[1:] if any(pair := _membership(member))]
+    if len(declared) != 1 or not others:
         return None
-    (name, domain), body = _membership(memberships[0]), ("list", *others)
+    (name, domain), body = declared[0], ("list", *others)
     unknown = (assigned_value(m) or symbols(m) - {name} for m in others if m[0] == "rel")
     if name not in _unknowns(body) or not all(unknown):  # x > 0, x in Z is about x itself
         return None
@@ -81,19 +80,20 @@ def _declared_family(node: Node) -> Family | None:
 
 def _membership(node: Node) -> tuple[str, str]:
     r"""n and Z for `n \in \mathbb{Z}`; two empty strings for any other node."""
-    if (
-        node[0] == "rel"
-        and node[1] == ("in",)
-        and (node[2][0][0], node[2][1][0]) == ("sym", "field")
-    ):
-        return node[2][0][1], node[2][1][1]
+    match node:
+        case ("rel", ("in",), (("sym", name), ("field", domain)), _):
+            return name, domain
     return "", ""
+
+
+def _listed(node: Node) -> tuple[Node, ...]:
+    """The members of a list or set; any other node alone."""
+    return node[1:] if node[0] in ("list", "braces") else (node,)
 
 
 def _values(node: Node) -> list[Node]:
     """The members of a list or set without their names."""
-    members = node[1:] if node[0] in ("list", "braces") else (node,)
-    return [assigned_value(member) or member for member in members]
+    return [assigned_value(member) or member for member in _listed(node)]
 
 
 def _unknowns(node: Node) -> frozenset[str]:
@@ -108,9 +108,8 @@ def _periodic(node: Node, name: str) -> bool:
         if parts is None or period is None:
             return False
         try:
-            of_pi = (
-                isinstance(constant_value(period[0]), Fraction) and constant_value(period[1]) == 0
-            )
+            per_pi, rest = map(constant_value, period)
+            of_pi = isinstance(per_pi, Fraction) and rest == 0
             if constant_value(parts[0]) == 0 or not (of_pi or has(parts[0], "deg")):
                 return False
         except NoValue:
@@ -121,7 +120,7 @@ def _periodic(node: Node, name: str) -> bool:
 def _rename(node: Node, old: str, new: str) -> Node:
     if node == ("sym", old):
         return ("sym", new)
-    return tuple(_rename(part, old, new) if isinstance(part, tuple) else part for part in node)
+    return map_children(lambda child: _rename(child, old, new), node)
 
 
 def set_builder_parts(node: Node) -> tuple[Node, Node]:

@@ -1,13 +1,16 @@
 r"""Sets of real numbers: intervals, unions, inequalities and finite sets, as sorted intervals.
 
-Knows that (0, 1), 0 < x < 1 and {x : 0 < x < 1} are the same set. A region is a sorted list of
-disjoint intervals (low, high, contains low, contains high). Inequalities are solved where the
-solution is certain: both sides linear in one unknown, or the absolute value of a linear form
-against a number. Any other set is None, and is compared part by part elsewhere.
+Knows that (0, 1), 0 < x < 1 and {x : 0 < x < 1} are the same set. An interval lies between two
+cuts of the number line, each just before or just after a number; a region is a sorted list of
+intervals that do not touch. Inequalities are solved where the solution is certain: both sides
+linear in one unknown, or the absolute value of a linear form against a number. Any other set raises
+NoValue, and is compared part by part elsewhere.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Set
+from functools import cmp_to_key, reduce
+from itertools import chain, pairwise
 
 import mpmath
 
@@ -15,15 +18,17 @@ from asymrl.verifiers.equality.equations import linear_form
 from asymrl.verifiers.equality.values import NoValue, Value, close, constant_value, to_mpmath
 from asymrl.verifiers.latex.tree import Node, symbols
 
-Interval = tuple[Value, Value, bool, bool]
+Cut = tuple[Value, bool]  # a number, and whether the cut is after it
+Interval = tuple[Cut, Cut]
 Region = list[Interval]
 
 INFINITY = mpmath.inf
 MAX_CONDITIONS = 60  # more are not combined
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
 _ORDERS = frozenset(_FLIPPED)
-_REALS: Region = [(-INFINITY, INFINITY, False, False)]
-_SETS = ("cup", "cap", "without")
+_INFINITIES: dict[Node, Value] = {("inf",): INFINITY, ("neg", ("inf",)): -INFINITY}
+_START, _END = (-INFINITY, True), (INFINITY, False)
+_REALS: Region = [(_START, _END)]
 
 
 def is_region(node: Node) -> bool:
@@ -34,8 +39,8 @@ def is_region(node: Node) -> bool:
         case "rel":
             return bool(_ORDERS & set(node[1])) or (node[1] == ("in",) and is_region(node[2][1]))
         case "tuple":
-            ends = [_infinity_sign(child) for child in node[3:]]
-            return len(ends) == 2 and (node[1:3] != ("(", ")") or bool({1, -1} & set(ends)))
+            unbounded = any(end in _INFINITIES for end in node[3:])
+            return len(node) == 5 and (unbounded or node[1:3] != ("(", ")"))
         case "list":
             return all(child[0] == "rel" and is_region(child) for child in node[1:])
     return False
@@ -47,8 +52,6 @@ def same_region(one: Node, other: Node) -> bool | None:
         first, second = regions(one), regions(other)
     except NoValue:
         return None
-    if not first or not second:
-        return None
     if len(first) == len(second) == 1 and ("" in first or "" in second):
         return all(map(_same_intervals, first.values(), second.values()))
     return first.keys() == second.keys() and all(
@@ -57,142 +60,110 @@ def same_region(one: Node, other: Node) -> bool | None:
 
 
 def _same_intervals(one: Region, other: Region) -> bool:
-    return len(one) == len(other) and all(
-        a[2:] == b[2:] and _same_endpoint(a[0], b[0]) and _same_endpoint(a[1], b[1])
-        for a, b in zip(one, other, strict=True)
-    )
+    return len(one) == len(other) and not any(map(_compare, chain(*one), chain(*other)))
 
 
-def regions(node: Node) -> dict[str, Region] | None:
+def regions(node: Node) -> dict[str, Region]:
     """The set of values of each unknown, by name; "" is the name for a set without an unknown."""
     match node[0]:
         case "rel":
-            solved = _relation(node)
-            return solved and {solved[0]: solved[1]}
+            return _relation(node)
         case "or":
-            return _alternatives([regions(child) for child in node[1:]])
+            parts = [regions(child) for child in node[1:]]
+            name = _only({name for part in parts for name in part})
+            return {name: merged([*chain(*(part[name] for part in parts))])}
         case "list":
             return _conditions(node)
-    alone = region(node)
-    return None if alone is None else {"": alone}
+    return {"": region(node)}
 
 
-def region(node: Node) -> Region | None:
-    """A set of numbers as intervals; None if it is not one. NoValue if an endpoint has no value."""
-    match node[0]:
-        case "empty":
+def region(node: Node) -> Region:
+    """A set of numbers as intervals. NoValue if it is not one, or an endpoint has no value."""
+    match node:
+        case ("empty",):
             return []
-        case "field":
-            return _REALS if node[1] == "R" else None
-        case "braces":
-            values = [constant_value(child) for child in node[1:]]
-            return merged([(value, value, True, True) for value in values])
-        case "tuple":
-            return _interval(node)
-        case "such":
-            return _such(*node[1:])
-    parts = [region(child) for child in node[1:]] if node[0] in _SETS else [None]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    if node[0] == "cup":
-        return _union(known)
-    return intersection(known[0], complement(known[1]) if node[0] == "without" else known[1])
+        case ("field", "R"):
+            return _REALS
+        case ("braces", *members):
+            values = [constant_value(member) for member in members]
+            return merged([((value, False), (value, True)) for value in values])
+        case ("tuple", "(" | "[" as opening, closing, low, high):
+            return _interval(opening == "[", low, high, closing == "]")
+        case ("such", head, condition):
+            return _such(head, condition)
+        case ("cup", *parts):
+            return merged([*chain(*map(region, parts))])
+        case ("cap", one, other):
+            return intersection(region(one), region(other))
+        case ("without", one, other):
+            return intersection(region(one), complement(region(other)))
+    raise NoValue("not a set of numbers")
 
 
-def _union(parts: Sequence[Region]) -> Region:
-    return merged([interval for part in parts for interval in part])
+def _only(names: Set[str]) -> str:
+    """The only name in a set. NoValue if there are several or none."""
+    if len(names) != 1:
+        raise NoValue("more than one unknown, or none")
+    return next(iter(names))
 
 
-def _such(head: Node, condition: Node) -> Region | None:
+def _such(head: Node, condition: Node) -> Region:
     """{x : ...} or {x in a set : ...}, where the condition is on x alone."""
-    domain: Region | None = _REALS
+    domain = _REALS
     if head[0] == "rel" and head[1] == ("in",):
         head, domain = head[2][0], region(head[2][1])
     solutions = regions(condition)
-    if domain is None or head[0] != "sym" or not solutions or solutions.keys() != {head[1]}:
-        return None
+    if head[0] != "sym" or solutions.keys() != {head[1]}:
+        raise NoValue("a condition on something else")
     return intersection(domain, solutions[head[1]])
 
 
-def _alternatives(parts: list[dict[str, Region] | None]) -> dict[str, Region] | None:
-    known = [part for part in parts if part]
-    names = {name for part in known for name in part}
-    if len(known) < len(parts) or len(names) != 1:
-        return None
-    return {name: _union([part[name] for part in known]) for name in names}
-
-
-def _conditions(node: Node) -> dict[str, Region] | None:
+def _conditions(node: Node) -> dict[str, Region]:
     """x > 0, x < 5, y > 1: the intersection of the conditions, for each unknown.
 
     Conditions that exclude each other (x < 2, x > 3) are alternatives, and so are sets.
     """
-    if len(node) > MAX_CONDITIONS:
-        return None
-    by_name: dict[str, list[Region]] = {}
+    if len(node) > MAX_CONDITIONS or not all(map(is_region, node[1:])):
+        raise NoValue("not conditions")
+    by_name: dict[str, list[Region]] = defaultdict(list)
     for child in node[1:]:
-        part = regions(child) if is_region(child) else None
-        if part is None:
-            return None
-        for name, values in part.items():
-            by_name.setdefault(name, []).append(values)
-    joined: dict[str, Region] = {}
+        for name, values in regions(child).items():
+            by_name[name].append(values)
+    joined = {}
     for name, parts in by_name.items():
-        common = _REALS
-        for part in parts:
-            common = intersection(common, part)
-        if common and not name:
-            return None
-        joined[name] = common or _union(parts)
-    return joined if "" not in joined or len(joined) == 1 else None
+        joined[name] = common = reduce(intersection, parts)
+        if not common:
+            joined[name] = merged([*chain(*parts)])
+        elif not name:
+            raise NoValue("sets that overlap")
+    if "" in joined and len(joined) > 1:
+        raise NoValue("sets beside conditions")
+    return joined
 
 
-def _infinity_sign(node: Node) -> int:
-    """1 for infinity, -1 for minus infinity, 0 for any other node."""
-    if node == ("inf",):
-        return 1
-    return -1 if node == ("neg", ("inf",)) else 0
+def _interval(with_low: bool, low: Node, high: Node, with_high: bool) -> Region:
+    """The interval. NoValue if it is empty, because (2, 1) is then a point of the plane."""
+    ends = [_INFINITIES[end] if end in _INFINITIES else constant_value(end) for end in (low, high)]
+    cuts = (ends[0], not with_low), (ends[1], with_high)
+    if any(isinstance(end, mpmath.mpc) for end in ends) or _compare(*cuts) >= 0:
+        raise NoValue("not an interval")
+    return [cuts]
 
 
-def _interval(node: Node) -> Region | None:
-    """The interval; None if it is empty, because (2, 1) is then a point of the plane."""
-    opening, closing, *ends = node[1:]
-    if len(ends) != 2 or opening == "langle":
-        return None
-    low, high = (
-        _infinity_sign(end) * INFINITY if _infinity_sign(end) else constant_value(end)
-        for end in ends
-    )
-    if not _is_real(low) or not _is_real(high):
-        return None
-    return merged([(low, high, opening == "[", closing == "]")]) or None
-
-
-def _is_real(value: Value) -> bool:
-    return not isinstance(value, mpmath.mpc)
-
-
-def _relation(node: Node) -> tuple[str, Region] | None:
-    """The unknown of a chain of inequalities and its possible values; None if not solvable."""
+def _relation(node: Node) -> dict[str, Region]:
+    """The possible values of the unknown in a chain of inequalities."""
     operators = node[1]
     operands = [_as_unknown(*pair) for pair in zip(node[2], node[3], strict=True)]
-    if operators == ("in",):
-        values = region(operands[1])
-        return None if operands[0][0] != "sym" or values is None else (operands[0][1], values)
-    if not set(operators) <= _ORDERS:
-        return None
-    names = frozenset().union(*map(symbols, operands))
-    if len(names) != 1 or len(operands) > MAX_CONDITIONS:
-        return None
-    (name,) = names
-    solution: Region = _REALS
-    for operator, (left, right) in zip(operators, pairwise(operands), strict=True):
-        part = _inequality(left, operator, right, name)
-        if part is None:
-            return None
-        solution = intersection(solution, part)
-    return (name, solution) if solution else None  # 2 < x < 1 is a slip, not the empty set
+    if operators == ("in",) and operands[0][0] == "sym":
+        return {operands[0][1]: region(operands[1])}
+    if not set(operators) <= _ORDERS or len(operands) > MAX_CONDITIONS:
+        raise NoValue("not a chain of inequalities")
+    name = _only(frozenset().union(*map(symbols, operands)))
+    steps = zip(operators, pairwise(operands), strict=True)
+    parts = [_inequality(left, operator, right, name) for operator, (left, right) in steps]
+    if not (solution := reduce(intersection, parts)):
+        raise NoValue("2 < x < 1 is a slip, not the empty set")
+    return {name: solution}
 
 
 def symbolic_interval(node: Node) -> Node:
@@ -220,84 +191,65 @@ def _as_unknown(operand: Node, label: bool) -> Node:
     return operand if operand[0] == "sym" else ("sym", repr(operand))
 
 
-def _inequality(left: Node, operator: str, right: Node, name: str) -> Region | None:
-    """The solutions of one inequality in one unknown; None if not solvable."""
-    if _infinity_sign(left) or left[:2] != ("call", "abs") == right[:2]:
+def _inequality(left: Node, operator: str, right: Node, name: str) -> Region:
+    """The solutions of one inequality in one unknown."""
+    if left in _INFINITIES or left[:2] != ("call", "abs") == right[:2]:
         left, operator, right = right, _FLIPPED[operator], left
-    if _infinity_sign(right):
-        return _ray(operator, _infinity_sign(right) * INFINITY) if left[0] == "sym" else None
+    if right in _INFINITIES and left[0] == "sym":
+        return _ray(operator, _INFINITIES[right])
     if left[:2] != ("call", "abs"):
         return _solved(("add", left, ("neg", right)), operator, name)
     if operator == "!=" or symbols(right):
-        return None
+        raise NoValue("an absolute value against an unknown")
     above = _solved(("add", left[2], ("neg", right)), operator, name)
     below = _solved(("add", left[2], right), _FLIPPED[operator], name)
-    if above is None or below is None:
-        return None
-    return intersection(above, below) if operator in ("<", "<=") else _union([above, below])
+    return intersection(above, below) if operator in ("<", "<=") else merged(above + below)
 
 
-def _solved(difference: Node, operator: str, name: str) -> Region | None:
-    """The x for which `m x + b operator 0` holds; None if the difference is not linear."""
-    parts = linear_form(difference, name)
-    slope = constant_value(parts[0]) if parts else 0
-    if parts is None or not _is_real(slope) or slope == 0:
-        return None
+def _solved(difference: Node, operator: str, name: str) -> Region:
+    """The x for which `m x + b operator 0` holds."""
+    if (parts := linear_form(difference, name)) is None:
+        raise NoValue("not linear")
+    slope = constant_value(parts[0])
     bound = constant_value(("neg", ("div", parts[1], parts[0])))
-    return _ray(_FLIPPED[operator] if slope < 0 else operator, bound) if _is_real(bound) else None
+    if isinstance(slope, mpmath.mpc) or isinstance(bound, mpmath.mpc):
+        raise NoValue("not real")
+    return _ray(_FLIPPED[operator] if slope < 0 else operator, bound)
 
 
 def _ray(operator: str, bound: Value) -> Region:
     """The numbers below a bound, above it, or all except it."""
-    match operator:
-        case "<" | "<=":
-            return merged([(-INFINITY, bound, False, operator == "<=")])
-        case ">" | ">=":
-            return merged([(bound, INFINITY, operator == ">=", False)])
-    return [(-INFINITY, bound, False, False), (bound, INFINITY, False, False)]
+    below, above = (_START, (bound, operator == "<=")), ((bound, operator != ">="), _END)
+    return merged({"<": [below], ">": [above], "!": [below, above]}[operator[0]])
 
 
-def _same_endpoint(a: Value, b: Value) -> bool:
-    if abs(to_mpmath(a)) == INFINITY or abs(to_mpmath(b)) == INFINITY:
-        return to_mpmath(a) == to_mpmath(b)
-    return close(a, b)
+def _compare(one: Cut, other: Cut) -> int:
+    """Below 0, 0 or above 0: one is before the other, the same within rounding errors, or after."""
+    a, b = to_mpmath(one[0]), to_mpmath(other[0])
+    finite = mpmath.isfinite(a) and mpmath.isfinite(b)
+    if close(one[0], other[0]) if finite else a == b:
+        return one[1] - other[1]
+    return -1 if a < b else 1
+
+
+_position = cmp_to_key(_compare)
 
 
 def merged(intervals: Region) -> Region:
     """The union of intervals, sorted; intervals that touch are joined."""
     union: Region = []
-    nonempty = [i for i in intervals if not _is_empty(i)]
-    nonempty.sort(key=lambda interval: (to_mpmath(interval[0]), not interval[2]))
-    for low, high, with_low, with_high in nonempty:
-        if union:
-            previous = union[-1]
-            touches = _same_endpoint(previous[1], low)
-            if (touches and (previous[3] or with_low)) or (
-                not touches and to_mpmath(low) < to_mpmath(previous[1])
-            ):
-                if _same_endpoint(previous[1], high):
-                    union[-1] = (*previous[:3], previous[3] or with_high)
-                elif to_mpmath(high) > to_mpmath(previous[1]):
-                    union[-1] = (previous[0], high, previous[2], with_high)
-                continue
-        union.append((low, high, with_low, with_high))
+    nonempty = [(start, end) for start, end in intervals if _compare(start, end) < 0]
+    for start, end in sorted(nonempty, key=lambda interval: _position(interval[0])):
+        if union and _compare(start, union[-1][1]) <= 0:
+            union[-1] = (union[-1][0], max(union[-1][1], end, key=_position))
+        else:
+            union.append((start, end))
     return union
 
 
-def _is_empty(interval: Interval) -> bool:
-    low, high, with_low, with_high = interval
-    if _same_endpoint(low, high):
-        return not (with_low and with_high)
-    return to_mpmath(low) > to_mpmath(high)
-
-
 def complement(region: Region) -> Region:
-    gaps: Region = []
-    low, with_low = -INFINITY, False
-    for start, end, with_start, with_end in region:
-        gaps.append((low, start, with_low, not with_start))
-        low, with_low = end, not with_end
-    return merged([*gaps, (low, INFINITY, with_low, False)])
+    cuts = [_START, *chain(*region), _END]
+    return merged([*zip(cuts[::2], cuts[1::2], strict=True)])
 
 
 def intersection(one: Region, other: Region) -> Region:

@@ -7,6 +7,7 @@ expression is too large, or if sympy leaves it unevaluated. Time is bounded by t
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import reduce
 from typing import Any
 
 import sympy
@@ -14,7 +15,7 @@ from sympy.polys.monomials import MonomialOps
 
 from asymrl.verifiers import sandbox
 from asymrl.verifiers.equality.values import NoValue
-from asymrl.verifiers.latex.tree import OPERATORS, Node
+from asymrl.verifiers.latex.tree import OPERATORS, Node, map_children
 
 MAX_NUMBER = 10**60
 MAX_POWER = 200
@@ -28,6 +29,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": sympy.Abs, "floor": sympy.floor, "ceil": sympy.ceiling, "binom": sympy.binomial,
 }  # fmt: skip
 _NAMES = {function: name for name, function in _FUNCTIONS.items() if name != "log"}
+_KINDS = {sympy.Add: "add", sympy.Pow: "pow", sympy.factorial: "fact"}
+_ATOMS: dict[Any, Node] = {
+    **{constant: ("sym", name) for name, constant in _CONSTANTS.items()},
+    **{sympy.oo: ("inf",), -sympy.oo: ("neg", ("inf",))},
+}
 
 
 # sympy compiles polynomial arithmetic when it first meets a number of unknowns, and caches it. A
@@ -38,22 +44,13 @@ for _unknowns in range(1, 33):
         getattr(_operations, _name)()
 
 
-def has_operators(node: Node) -> bool:
-    """Whether the tree contains a sum, product, integral or limit."""
-    return bool(node) and (
-        node[0] in OPERATORS or any(has_operators(part) for part in node if isinstance(part, tuple))
-    )
-
-
 def evaluate_operators(node: Node) -> Node:
     """The tree with its sums, products, integrals and limits replaced by their values.
 
     Raises NoValue if sympy finds no value for one of them.
     """
-    if not has_operators(node):
-        return node
     if node[0] not in OPERATORS:
-        return tuple(evaluate_operators(part) if isinstance(part, tuple) else part for part in node)
+        return map_children(evaluate_operators, node)
     try:
         return _from_sympy(_evaluate(node))
     except sandbox.Blocked as error:
@@ -79,20 +76,20 @@ def _evaluate(node: Node) -> Any:
 def _to_sympy(node: Node) -> Any:
     """A tree as a sympy object."""
     kind = node[0]
-    match kind:
-        case "num":
-            return _rational(node[1])
-        case "sym":
-            return _CONSTANTS[node[1]] if node[1] in _CONSTANTS else sympy.Symbol(node[1])
-        case "inf":
-            return sympy.oo
-        case "call" if node[1] in _FUNCTIONS:
-            arguments = [_to_sympy(part) for part in node[2:]]
-            return _FUNCTIONS[node[1]](*arguments)
     if kind in OPERATORS:
         return _evaluate(node)
     parts = [_to_sympy(part) for part in node[1:] if isinstance(part, tuple)]
     match kind, parts:
+        case "num", _:
+            if max(abs(node[1].numerator), node[1].denominator) > MAX_NUMBER:
+                raise NoValue("a number that is too large")
+            return sympy.Rational(node[1].numerator, node[1].denominator)
+        case "sym", _:
+            return _CONSTANTS.get(node[1], sympy.Symbol(node[1]))
+        case "inf", _:
+            return sympy.oo
+        case "call", _ if node[1] in _FUNCTIONS:
+            return _FUNCTIONS[node[1]](*parts)
         case "add", _:
             return sympy.Add(*parts)
         case "mul", _:
@@ -112,39 +109,21 @@ def _to_sympy(node: Node) -> Any:
     raise NoValue(f"sympy has no {kind}")
 
 
-def _rational(value: Fraction) -> Any:
-    if max(abs(value.numerator), value.denominator) > MAX_NUMBER:
-        raise NoValue("a number that is too large")
-    return sympy.Rational(value.numerator, value.denominator)
-
-
 def _from_sympy(expression: Any) -> Node:
     """A sympy object as a tree."""
     if expression.is_Rational:
         return ("num", Fraction(int(expression.p), int(expression.q)))
-    for name, constant in _CONSTANTS.items():
-        if expression == constant:
-            return ("sym", name)
     if expression.is_Symbol:
         return ("sym", expression.name)
-    if expression == sympy.oo:
-        return ("inf",)
-    if expression == -sympy.oo:
-        return ("neg", ("inf",))
+    if expression in _ATOMS:
+        return _ATOMS[expression]
     parts = [_from_sympy(part) for part in expression.args]
-    if expression.is_Add:
-        return ("add", *parts)
     if expression.is_Mul:
-        node = parts[0]
-        for part in parts[1:]:
-            node = ("mul", node, part)
-        return node
-    if expression.is_Pow:
-        return ("pow", *parts)
+        return reduce(lambda product, part: ("mul", product, part), parts)
     if isinstance(expression, sympy.exp):
         return ("pow", ("sym", "e"), *parts)
-    if isinstance(expression, sympy.factorial):
-        return ("fact", *parts)
+    if expression.func in _KINDS:
+        return (_KINDS[expression.func], *parts)
     if expression.func in _NAMES:
         return ("call", _NAMES[expression.func], *parts)
     raise NoValue(f"sympy returned a {type(expression).__name__}")

@@ -7,7 +7,7 @@ units ("apples") are ignored. Knows trees; `latex.units` knows the units.
 
 from fractions import Fraction
 
-from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, SCALARS, Node
+from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, SCALARS, Node, has, map_children, walk
 from asymrl.verifiers.latex.units import Unit, unit
 
 
@@ -24,35 +24,30 @@ def to_common_unit(gold: Node, answer: Node) -> tuple[Node, Node] | None:
             return None
         return _strip_units(gold), _strip_units(answer, factor / gold_factor)
     gold, answer, known = _strip_units(gold), _strip_units(answer), next(iter(units[0] or units[1]))
-    marks = _kinds_in(answer if units[0] else gold) & {"deg", "pct"}
-    if not marks:
+    unmarked = answer if units[0] else gold  # the side without a unit
+    if has(unmarked, "pct"):
+        return None
+    if not has(unmarked, "deg"):
         return gold, answer
-    if marks == {"deg"} and known == unit("rad"):
+    if known == unit("rad"):
         return _degrees_to_radians(gold), _degrees_to_radians(answer)
     return None
 
 
 def _units_in(node: Node) -> set[Unit]:
-    units = set[Unit]().union(*(_units_in(part) for part in node if isinstance(part, tuple)))
-    if node and node[0] == "unit" and (known := unit(node[2])):
-        units.add(known)
-    return units
-
-
-def _kinds_in(node: Node) -> set[str]:
-    inner = (_kinds_in(part) for part in node if isinstance(part, tuple))
-    return set[str](node[:1] if node and isinstance(node[0], str) else ()).union(*inner)
+    phrases = (inner[2] for inner in walk(node) if inner[0] == "unit")
+    return {known for phrase in phrases if (known := unit(phrase))}
 
 
 def _strip_units(node: Node, factor: Fraction = Fraction(1)) -> Node:
     """The tree without units; each number that had a unit is multiplied by the factor."""
-    if node and node[0] == "unit":
+    if node[0] == "unit":
         number = _strip_units(node[1], factor)
         return number if factor == 1 else ("mul", number, ("num", factor))
-    return tuple(_strip_units(part, factor) if isinstance(part, tuple) else part for part in node)
+    return map_children(lambda child: _strip_units(child, factor), node)
 
 
 def _degrees_to_radians(node: Node) -> Node:
-    if node and node[0] == "deg":
+    if node[0] == "deg":
         return ("mul", node[1], RADIANS_PER_DEGREE)
-    return tuple(_degrees_to_radians(part) if isinstance(part, tuple) else part for part in node)
+    return map_children(_degrees_to_radians, node)

@@ -11,13 +11,15 @@ import math
 import random
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import product
 from typing import Any
 
 import mpmath
 from mpmath.libmp import NoConvergence
+from sympy import integer_nthroot
 
-from asymrl.verifiers.latex.tree import Node, children, symbols
+from asymrl.verifiers.latex.tree import Node, children, map_children, symbols
 
 DIGITS = 60
 mpmath.mp.dps = DIGITS
@@ -95,17 +97,17 @@ def is_too_long(a: Value, b: Value) -> bool:
 
 def power(a: Value, b: Value) -> Value:
     """a^b; for a negative a and an odd root the real root. 0^0 raises ZeroDivisionError."""
-    if isinstance(b, Fraction):
-        if isinstance(a, Fraction):
-            if a == 0 and b == 0:
-                raise ZeroDivisionError("0^0")
-            if abs(b.numerator) * bits(a) <= MAX_BITS and b.denominator < 1000:
-                exact = _rational_power(a, b)
-                if exact is not None:
-                    return exact
-        if b.denominator > 1 and b.denominator % 2 and _is_negative(a):
-            size = power(-a, b)
-            return size if b.numerator % 2 == 0 else -size
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        if a == b == 0:
+            raise ZeroDivisionError("0^0")
+        if abs(b.numerator) * bits(a) <= MAX_BITS and b.denominator < 1000:
+            exact = _rational_power(a, b)
+            if exact is not None:
+                return exact
+    negative = not isinstance(a, mpmath.mpc) and a < 0
+    if negative and isinstance(b, Fraction) and b.denominator % 2 and b.denominator > 1:
+        size = power(-a, b)
+        return size if b.numerator % 2 == 0 else -size
     low, high = to_mpmath(a), to_mpmath(b)
     if low == 0:
         if mpmath.re(high) <= 0:
@@ -114,10 +116,6 @@ def power(a: Value, b: Value) -> Value:
     if mpmath.fabs(high) * (abs(mpmath.log(mpmath.fabs(low))) + 1) > MAX_FLOATING_EXPONENT:
         raise NoValue("too large")
     return mpmath.power(low, high)
-
-
-def _is_negative(value: Value) -> bool:
-    return not isinstance(value, mpmath.mpc) and value < 0
 
 
 def determinant(rows: list[list[Value]]) -> Value:
@@ -139,41 +137,22 @@ def _rational_power(a: Fraction, b: Fraction) -> Fraction | None:
         return a ** int(b)
     if a < 0 and b.denominator % 2 == 0:
         return None
-    roots = [_root(abs(part), b.denominator) for part in (a.numerator, a.denominator)]
-    if roots[0] is None or roots[1] is None:
-        return None
-    root = Fraction(roots[0], roots[1]) * (-1 if a < 0 else 1)
-    return root**b.numerator
-
-
-def _root(whole: int, index: int) -> int | None:
-    if index == 2:
-        root = math.isqrt(whole)
-    elif whole.bit_length() > 3000:
-        return None
-    else:
-        root = int(mpmath.nint(mpmath.root(whole, index)))
-    return root if root**index == whole else None
+    (over, over_exact), (under, under_exact) = (
+        integer_nthroot(abs(part), b.denominator) for part in (a.numerator, a.denominator)
+    )
+    root = Fraction(over, under) * (-1 if a < 0 else 1)
+    return root**b.numerator if over_exact and under_exact else None
 
 
 def factorial(a: Value) -> Value:
     """a!, by the gamma function where a is not whole."""
     if isinstance(a, Fraction) and a.denominator == 1:
-        if a < 0:
-            raise NoValue("the factorial of a negative number")
-        if a > MAX_FACTORIAL:
-            raise NoValue("a factorial too large to compare exactly")
+        if not 0 <= a <= MAX_FACTORIAL:
+            raise NoValue("a factorial that is negative, or too large to compare exactly")
         return Fraction(math.factorial(int(a)))
     if mpmath.fabs(to_mpmath(a)) > 1e12:
         raise NoValue("too large")
     return mpmath.gamma(to_mpmath(a) + 1)
-
-
-def double_factorial(a: Value) -> Value:
-    """a!!: a (a - 2) (a - 4) ..."""
-    if not isinstance(a, Fraction) or a.denominator > 1 or not 0 <= a <= MAX_FACTORIAL:
-        raise NoValue("a double factorial out of range")
-    return Fraction(math.prod(range(int(a), 0, -2)))
 
 
 def binomial(n: Value, k: Value) -> Value:
@@ -232,12 +211,11 @@ def _evaluate(node: Node, at: Mapping[str, Value]) -> Value:
     values = [_evaluate(child, at) for child in node[1:] if isinstance(child, tuple)]
     match kind, values:
         case "add", _:
-            total = values[0]
-            for value in values[1:]:
-                total = combine(total, value, "+")
-            return total
-        case (("mul" | "div"), [a, b]):
-            return combine(a, b, "*" if kind == "mul" else "/")
+            return reduce(lambda total, value: combine(total, value, "+"), values)
+        case "mul", [a, b]:
+            return combine(a, b, "*")
+        case (("div" | "ratio"), [a, b]):
+            return combine(a, b, "/")
         case "pow", [a, b]:
             if is_too_long(a, b) and not symbols(node):
                 raise NoValue("a power too large to compare exactly")
@@ -248,8 +226,6 @@ def _evaluate(node: Node, at: Mapping[str, Value]) -> Value:
             return a
         case "fact", [a]:
             return factorial(a)
-        case "ratio", [a, b]:
-            return combine(a, b, "/")
     raise NoValue(f"a {kind} is not a number")
 
 
@@ -287,8 +263,8 @@ def _call(node: Node, at: Mapping[str, Value]) -> Value:
             return a if isinstance(a, Fraction) else mpmath.conj(a)
         case "mod", [Fraction() as a, Fraction() as b] if a.denominator == b.denominator == 1:
             return a % b
-        case "double", [a]:
-            return double_factorial(a)
+        case "double", [Fraction() as a] if a.denominator == 1 and 0 <= a <= MAX_FACTORIAL:
+            return Fraction(math.prod(range(int(a), 0, -2)))
         case "binom", [n, k]:
             return binomial(n, k)
     raise NoValue(f"unknown function {name}")
@@ -298,7 +274,7 @@ def folded(node: Node) -> Node:
     """The tree with its rational parts replaced by their values, where these are short."""
     if node[0] in ("rel", "matrix", "det", "base"):
         return node
-    node = tuple(folded(part) if isinstance(part, tuple) else part for part in node)
+    node = map_children(folded, node)
     try:
         value = constant_value(node) if children(node) else None
     except NoValue:
@@ -311,27 +287,20 @@ def sample_points(names: frozenset[str], piecewise: bool = False) -> list[dict[s
 
     piecewise: many more points, for functions defined in pieces or only in places.
     """
-    source = random.Random(20_260_101)
+    source, ordered = random.Random(20_260_101), sorted(names)
     spans = [(span,) for span in _POSITIVE for _ in range(2)]
     spans += [_EITHER_SIGN] * (10 if piecewise else 4)
     spans += [(*_EITHER_SIGN, *_PIECES)] * (12 if piecewise else 0)
     points: list[dict[str, Value]] = [
-        {name: _random_value(source, source.choice(choices)) for name in sorted(names)}
+        {name: _random_value(source, source.choice(choices)) for name in ordered}
         for choices in spans
     ]
-    if piecewise:
-        # one unknown at a time over all ranges
-        points += [
-            {
-                name: _random_value(source, span if name == moved else (0.5, 5))
-                for name in sorted(names)
-            }
-            for moved in sorted(names)[:4]
-            for span in (*_EITHER_SIGN[:2], *_PIECES)
-        ]
-        points += [
-            {name: Fraction(source.randint(*_WHOLE)) for name in sorted(names)} for _ in range(10)
-        ]
+    if not piecewise:
+        return points
+    for moved, span in product(ordered[:4], (*_EITHER_SIGN[:2], *_PIECES)):
+        ranges = {name: span if name == moved else (0.5, 5) for name in ordered}
+        points.append({name: _random_value(source, ranges[name]) for name in ordered})
+    points += [{name: Fraction(source.randint(*_WHOLE)) for name in ordered} for _ in range(10)]
     return points
 
 
@@ -348,7 +317,7 @@ def identical(one: Node, other: Node) -> bool:
     names = symbols(one) | symbols(other)
     if not names:
         return same_constants(one, other)
-    real, complex_ = [], []
+    real, complex_ = 0, []
     for at in sample_points(names, _is_piecewise(one) or _is_piecewise(other)):
         try:
             pair = value_at(one, at), value_at(other, at)
@@ -357,16 +326,13 @@ def identical(one: Node, other: Node) -> bool:
         are_real = [_is_real(value) for value in pair]
         if are_real[0] != are_real[1]:
             return False
-        agree = close(*pair)
-        if are_real[0]:
-            if not agree:
-                return False
-            real.append(agree)
+        if not are_real[0]:
+            complex_.append(close(*pair))
+        elif close(*pair):
+            real += 1
         else:
-            complex_.append(agree)
-    if len(real) >= MIN_POINTS:
-        return True
-    return len(real) + len(complex_) >= MIN_POINTS and all(complex_)
+            return False
+    return real >= MIN_POINTS or (real + len(complex_) >= MIN_POINTS and all(complex_))
 
 
 def same_constants(one: Node, other: Node) -> bool:

@@ -2,9 +2,9 @@ r"""Answers -> tokens: numbers, names, words, signs.
 
 Decides which runs of letters are functions, constants, units or prose. Does not know how tokens
 combine. A token is (kind, text). The kinds are `number`, `repeating` (0.1(6)), `name` (a symbol),
-`function`, `macro`, `word` (a unit or prose), `leading` (words before a value), `and`, `or`,
-`condition` ("for all"), `set`, `row`, `begin`, `end`, and each sign, which is its own kind.
-Raises Unreadable for text that hedges ("or any", "not").
+`function`, `word` (a unit or prose), `leading` (words before a value), `and`, `or`,
+`condition` ("for all"), `set`, `row`, `begin`, `end`; any other macro (`\frac`) and each sign is a
+kind of its own. Raises Unreadable for text that hedges ("or any", "not").
 """
 
 import re
@@ -118,13 +118,13 @@ def _macro(name: str) -> Token:
         return ("function", _ALIASES.get(name, name))
     if name in GREEK:
         return ("name", name)
-    if name in ("land", "wedge"):
+    if name in ("land", "wedge", "and"):
         return ("and", name)
-    if name in ("lor", "vee"):
+    if name in ("lor", "vee", "or"):
         return ("or", name)
     if name in ("imath", "jmath"):
         return ("name", name[0])
-    return ("macro", name)
+    return (f"\\{name}", name)
 
 
 def _prose(content: str) -> list[Token]:
@@ -142,7 +142,7 @@ def _prose(content: str) -> list[Token]:
     if content in FUNCTIONS - {"min", "max", "sec"} or content == "pi":
         return [_macro(content)]
     if lowered == "mod":
-        return [("macro", "mod")]
+        return [_macro("mod")]
     condition = _CONDITION.match(lowered)
     unquantified = _EVERY.sub("", lowered) if condition else lowered
     if _HEDGES.search(unquantified) or _ARITHMETIC.search(lowered):
@@ -152,7 +152,7 @@ def _prose(content: str) -> list[Token]:
     if condition:
         return [("condition", lowered)]
     if lowered in ("percent", "degrees", "degree", "%"):
-        return [("%", "%")] if lowered[0] in "p%" else [("macro", "deg")]
+        return [("%", "%")] if lowered[0] in "p%" else [_macro("deg")]
     if _LEADING.fullmatch(lowered):
         return [("leading", lowered)]
     return [("word", content)]
@@ -167,9 +167,9 @@ def _letters(run: str, after_space: bool) -> list[Token]:
     if run in FUNCTIONS or run in _VALUES or (run in GREEK and len(run) > 2):
         return [_macro(run)]
     if lowered in ("inf", "infinity", "oo"):
-        return [("macro", "infty")]
+        return [_macro("infty")]
     if lowered == "union":
-        return [("macro", "cup")]
+        return [_macro("cup")]
     if lowered in _SEPARATORS:
         return [(_SEPARATORS[lowered], lowered)]
     if lowered in ("percent", "degrees", "degree", "mod") or lowered in NAMES:
@@ -196,12 +196,6 @@ def parse_decimal(text: str) -> Fraction:
         return Fraction(text)
     except ValueError:  # a point without digits
         raise Unreadable(f"{text!r} is not a number") from None
-
-
-def parse_fraction(over: str, under: str) -> Fraction:
-    if not (over.isdigit() and under.isdigit() and int(under)):
-        raise Unreadable(f"{over}/{under} is not a fraction")
-    return Fraction(int(over), int(under))
 
 
 def parse_repeating(digits: str, cycle: str) -> Fraction:

@@ -9,8 +9,7 @@ import unicodedata
 
 MAX_CHARS = 10_000  # longer answers are not parsed, only compared as text
 
-_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
-_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
+_SUPERSCRIPT, _SUBSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "θ": "theta",  # noqa: RUF001
     "λ": "lambda", "μ": "mu", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi",  # noqa: RUF001
@@ -89,15 +88,8 @@ _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d/])")
 def simplify_notation(latex: str) -> str:
     """The answer in one notation: ASCII, no formatting, spaces only where they can matter."""
     text = _VULGAR.sub(r" \1", latex)
-    text = "".join(
-        f"^{{{_SUPERSCRIPTS[char]}}}" if char in _SUPERSCRIPTS
-        else f"_{{{_SUBSCRIPTS[char]}}}" if char in _SUBSCRIPTS
-        else char
-        for char in text
-    )  # fmt: skip
-    text = text.replace("}^{", "") if "}^{" in text and not latex.isascii() else text
-    text = text.translate(_UNICODE)
-    text = unicodedata.normalize("NFKC", text).translate(_UNICODE)
+    text = _SUBSCRIPT.sub(r"_{\g<0>}", _SUPERSCRIPT.sub(r"^{\g<0>}", text)).translate(_UNICODE)
+    text = unicodedata.normalize("NFKC", text).translate(_UNICODE)  # ² to 2, ½ to 1/2
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = _JOINED.sub("", text).replace("\N{WORD JOINER}", ",")

@@ -7,13 +7,13 @@ are written. Evaluates nothing. `tree` lists the nodes.
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import dropwhile
 
 from asymrl.verifiers.latex.lexer import (
     Token,
     Unreadable,
     join_thousands,
     parse_decimal,
-    parse_fraction,
     parse_repeating,
     tokenize,
 )
@@ -29,19 +29,21 @@ _CLOSING = {
 }  # fmt: skip
 # Accents and prefixes that turn a symbol into another symbol; a bar over a number conjugates it.
 _ACCENTS = frozenset({"overline", "hat", "vec", "dot", "ddot", "tilde", "angle", "triangle"})
-_CURRENCIES = ("dollar", "euro", "sterling", "yen")
+_CURRENCIES = (r"\dollar", r"\euro", r"\sterling", r"\yen")
 # What can follow a factor without a sign and multiplies it.
-_FACTOR_STARTS = frozenset({"number", "repeating", "name", "function", "(", "[", "{", "begin", "|"})
-_FACTOR_MACROS = _ACCENTS | OPERATORS | {
-    "frac", "sqrt", "binom", "pi", "infty", "lfloor", "lceil", "langle", "emptyset"
-}  # fmt: skip
+_FACTOR_STARTS = frozenset({
+    "number", "repeating", "name", "function", "(", "[", "{", "begin", "|", r"\frac",
+    r"\binom", r"\pi", r"\infty", r"\lfloor", r"\lceil", r"\langle", r"\emptyset",
+    *(f"\\{name}" for name in _ACCENTS | OPERATORS),
+})  # fmt: skip
 _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 _DIFFERENTIAL = ("name", "d", "name")  # dx: kind, text and the next kind
 _MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array")
 
-_ORDERS = frozenset({"<", ">", "<=", ">=", "!=", "in"})
-_RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in",
-              "approx": "~", "equiv": "=", "to": "=", "rightarrow": "="}  # fmt: skip
+_INEQUALITIES = frozenset({"<", ">", "<=", ">=", "!=", "in"})  # joined by "or" they are one set
+_RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=",
+              r"\in": "in", r"\approx": "~", r"\equiv": "=", r"\to": "=",
+              r"\rightarrow": "="}  # fmt: skip
 # Operands that look like the name of a value: `x_1`, `f(x)`, `|AB|`, `\frac{a}{b}`, `(x, y)`.
 _NAME = r"(?:[a-z]\w*|[A-Z](?: ?[A-Z])*|[A-Z][a-z]\w*)(?: _ (?:\w+|\{ [\w ]+ \}))?(?: ')*"
 _SIMPLE = rf"(?:{_NAME}(?: \( [^()=]* \))?)"
@@ -52,7 +54,7 @@ _LABEL = re.compile(
     rf"|\( {_SIMPLE}(?: , {_SIMPLE})+ \)"
 )
 # Tokens that make a condition mathematics and not prose.
-_FORMULA_TOKENS = frozenset({"number", "=", "<", ">", "condition", "repeating"})
+_FORMULA_TOKENS = frozenset({"number", "repeating", "condition", *_RELATIONS})
 _QUANTIFIER = re.compile(r"for (?:all|any|every|each)\b")
 
 
@@ -65,10 +67,7 @@ def parse(latex: str, thousands: bool = True) -> Node:
         raise Unreadable("too long")
     text = simplify_notation(latex)
     parser = Parser(tokenize(join_thousands(text) if thousands else text))
-    node = parser.items()
-    if parser.kind():
-        raise Unreadable(f"unexpected {parser.text()!r} after the answer")
-    return node
+    return parser.whole(parser.items)
 
 
 class Parser:
@@ -80,6 +79,13 @@ class Parser:
         self.open_bars = 0  # | signs that wait for their partner
         self.in_braces = False  # in {x : ...}, where a colon is not a ratio
         self.in_trigonometric = False  # in the argument of a sine, cosine, ...
+
+    def whole(self, read: Callable[[], Node]) -> Node:
+        """What `read` reads. Raises Unreadable if tokens are left over."""
+        node = read()
+        if self.kind():
+            raise Unreadable(f"unexpected {self.text()!r} at the end")
+        return node
 
     # Tokens
 
@@ -93,10 +99,10 @@ class Parser:
         return self.tokens[at][1] if at < len(self.tokens) else ""
 
     def accept(self, *kinds: str) -> str:
-        """Consumes the next token if it is one of these kinds or macros. Its text, or empty."""
-        if self.kind() in kinds or (self.kind() == "macro" and self.text() in kinds):
+        """Consumes the next token if it is one of these kinds. Its text, or empty."""
+        if self.kind() in kinds:
             self.position += 1
-            return self.tokens[self.position - 1][1]
+            return self.text(-1)
         return ""
 
     def expect(self, kind: str) -> None:
@@ -137,12 +143,14 @@ class Parser:
             if separator == ";":
                 groups.append([])
         self.depth -= 1
-        if {";", ","} <= separators and len(groups) > 1:
+        if {";", ","} <= separators:
             return ("list", *(("tuple", "(", ")", *g) if len(g) > 1 else g[0] for g in groups))
         flat = [node for group in groups for node in group]
         if len(flat) == 1:
             return flat[0]
-        if "or" in separators and all(node[0] == "rel" and set(node[1]) & _ORDERS for node in flat):
+        if "or" in separators and all(
+            node[0] == "rel" and set(node[1]) & _INEQUALITIES for node in flat
+        ):
             return ("or", *flat)
         return ("list", *flat)
 
@@ -164,7 +172,7 @@ class Parser:
             ahead += self.tokens.count(word) > 1
         if ahead and self.kind(ahead) == ":":
             self.position += ahead + 1
-        while self.accept("leading", "=", "approx"):
+        while self.accept("leading", "=", r"\approx"):
             pass
 
     def _with_condition(self, node: Node) -> Node:
@@ -179,20 +187,12 @@ class Parser:
         self._skip_to(lambda: self.kind() in (",", ";", "and", "or"))
         tokens = self.tokens[start : self.position]
         quantified = _QUANTIFIER.match(opening)
-        member = [kind for kind, _ in tokens[1:3]] == ["macro", "set"] and tokens[1][1] == "in"
+        member = [kind for kind, _ in tokens[1:3]] == [r"\in", "set"]
         if member and (quantified or tokens[2][1] == "Z"):  # the whole domain, or that of a counter
             return node
-        if any(
-            kind in _FORMULA_TOKENS or (kind == "macro" and text in _RELATIONS)
-            for kind, text in tokens
-        ):
-            while tokens and tokens[0][0] == "word":
-                tokens = tokens[1:]
-            inner = Parser(tokens)
-            condition = inner.relation()
-            if inner.kind():
-                raise Unreadable(f"unexpected {inner.text()!r} in a condition")
-            return ("given", node, condition)
+        if any(kind in _FORMULA_TOKENS for kind, _ in tokens):
+            condition = Parser([*dropwhile(lambda token: token[0] == "word", tokens)])
+            return ("given", node, condition.whole(condition.relation))
         prose = re.sub(r"\W", "", "".join([opening, *(text for _, text in tokens)]))
         return node if quantified else ("given", node, ("words", prose.casefold()))
 
@@ -207,12 +207,10 @@ class Parser:
             tokens = self.tokens[start : self.position]
             written = " ".join(text.replace(" ", "_") for _, text in tokens)
             labels.append(_LABEL.fullmatch(written) is not None and _is_name(operands[-1]))
-            kind = self.kind()
-            operator = _RELATIONS.get(self.text() if kind == "macro" else kind)
-            if operator is None:
+            if self.kind() not in _RELATIONS:
                 break
+            operators.append(_RELATIONS[self.kind()])
             self.position += 1
-            operators.append(operator)
             self.accept("leading")
         if not operators:
             return operands[0]
@@ -220,9 +218,9 @@ class Parser:
 
     def sets(self) -> Node:
         node = self.ratio()
-        while operator := self.accept("cup", "cap", "setminus", "backslash"):
+        while operator := self.accept(r"\cup", r"\cap", r"\setminus", r"\backslash"):
             other = self.ratio()
-            kind = {"cup": "cup", "cap": "cap"}.get(operator, "without")
+            kind = operator if operator in ("cup", "cap") else "without"
             node = (*node, other) if kind == node[0] == "cup" else (kind, node, other)
         return node
 
@@ -236,26 +234,27 @@ class Parser:
 
     def sum(self) -> Node:
         node = self._terms()
-        if self.accept("choose"):
+        if self.accept(r"\choose"):
             return ("call", "binom", node, self._terms())
-        if opening := self._modulus_ahead():
-            self.position += 2 if opening == "(" else 1
+        if self._modulus_ahead():
+            bracket = self.accept("(")
+            self.position += 1
             node = _residue(node, self.power())
-            if opening == "(":
+            if bracket:
                 self.expect(")")
         return node
 
-    def _modulus_ahead(self) -> str:
-        r"""`(` before `(mod 7)`, the macro before `\pmod{7}` and `\mod 7`; else empty."""
-        if self.kind() == "(" and self.kind(1) == "macro" and self.text(1) in ("mod", "bmod"):
-            return "("
-        return self.text() if self.kind() == "macro" and self.text() in ("pmod", "mod") else ""
+    def _modulus_ahead(self) -> bool:
+        r"""Whether `\pmod{7}`, `\mod 7` or `(mod 7)` follows."""
+        if self.kind() == "(":
+            return self.kind(1) in (r"\mod", r"\bmod")
+        return self.kind() in (r"\mod", r"\pmod")
 
     def _terms(self) -> Node:
         terms = [self.signed()]
-        while self.kind() in ("+", "-") or (self.kind() == "macro" and self.text() in ("pm", "mp")):
+        while self.kind() in ("+", "-", r"\pm", r"\mp"):
             terms.append(self.signed())
-        if self.accept("bmod"):
+        if self.accept(r"\bmod"):
             if len(terms) > 1:
                 raise Unreadable("a sum before mod is ambiguous")
             return ("call", "mod", terms[0], self.power())
@@ -266,9 +265,9 @@ class Parser:
             return self.signed()
         if self.accept("-"):
             return ("neg", self.signed())
-        if self.accept("pm"):
+        if self.accept(r"\pm"):
             return ("pm", self.product())
-        if self.accept("mp"):  # minus where the other sign is plus
+        if self.accept(r"\mp"):  # minus where the other sign is plus
             return ("neg", ("pm", self.product()))
         return self.product()
 
@@ -298,22 +297,18 @@ class Parser:
 
     def _factor_follows(self) -> bool:
         """Whether the next token starts a factor, with no sign before it."""
-        kind = self.kind()
-        if kind == "|":
-            return self.open_bars == 0
-        return kind in _FACTOR_STARTS or (kind == "macro" and self.text() in _FACTOR_MACROS)
+        return self.kind() in _FACTOR_STARTS and not (self.kind() == "|" and self.open_bars)
 
     def _mixed_number(self, whole: Node) -> Node:
         """2 1/2. No other two adjacent numbers are valid."""
-        self.expect("number")
-        over = self.tokens[self.position - 1][1]
-        if not (self.accept("/") and (under := self.accept("number"))):
+        over, under = self.accept("number"), self.accept("/") and self.accept("number")
+        if not (over.isdigit() and under.isdigit() and int(under)):
             raise Unreadable("two numbers side by side")
-        return ("num", whole[1] + parse_fraction(over, under))
+        return ("num", whole[1] + Fraction(int(over), int(under)))
 
     def _mixed_number_latex(self, whole: Node) -> Node | None:
         r"""2\frac{1}{2}: a whole number before a proper fraction of plain digits; else None."""
-        if whole[0] != "num" or whole[1].denominator != 1 or self.text() != "frac":
+        if whole[0] != "num" or whole[1].denominator != 1 or self.kind() != r"\frac":
             return None
         opening, over, *middle, under, closing = (self.text(i) for i in range(1, 7))
         if [opening, *middle, closing] != ["{", "}", "{", "}"]:
@@ -321,7 +316,7 @@ class Parser:
         if not (over.isdigit() and under.isdigit() and int(over) < int(under)):
             return None
         self.position += 7
-        return ("num", whole[1] + parse_fraction(over, under))
+        return ("num", whole[1] + Fraction(int(over), int(under)))
 
     def power(self) -> Node:
         return self._postfix(self.primary())
@@ -335,7 +330,7 @@ class Parser:
                 node = ("call", "double", node) if self.accept("!") else ("fact", node)
             elif self.accept("%"):
                 node = ("pct", node)
-            elif self.accept("deg"):
+            elif self.accept(r"\deg"):
                 node = self._degrees(node)
             elif self.accept("'"):
                 node = _accented("'", node)
@@ -350,9 +345,8 @@ class Parser:
 
     def _degrees(self, node: Node) -> Node:
         """An angle in degrees: its value inside a sine or the like, elsewhere a mark."""
-        if self.text() in ("C", "F") and self.kind() in ("word", "name"):
-            scale = {"C": "celsius", "F": "fahrenheit"}[self.accept("word", "name")]
-            return _with_unit(node, scale)
+        if self.text() in ("C", "F") and (scale := self.accept("word", "name")):
+            return _with_unit(node, {"C": "celsius", "F": "fahrenheit"}[scale])
         return ("mul", node, RADIANS_PER_DEGREE) if self.in_trigonometric else ("deg", node)
 
     def exponent(self) -> Node:
@@ -437,34 +431,25 @@ class Parser:
                 return ("field", text)
             case "word" if len(text) == 1 or self.kind() == "=":
                 return ("sym", text)
-            case "macro":
-                return self._macro(text)
-        raise Unreadable(f"expected a value, found {text!r}")
-
-    def _macro(self, name: str) -> Node:
-        match name:
-            case "frac":
+            case r"\frac":
                 return _quotient(self.argument(), self.argument())
-            case "binom":
-                over = self.argument()
-                return ("call", "binom", over, self.argument())
-            case "pi":
+            case r"\binom":
+                return ("call", "binom", self.argument(), self.argument())
+            case r"\pi":
                 return ("sym", "pi")
-            case "infty":
+            case r"\infty":
                 return ("inf",)
-            case "emptyset":
+            case r"\emptyset":
                 return ("empty",)
-            case "langle" | "lfloor" | "lceil":
-                return self._bracketed(name)
-            case "int":
-                return self._integral()
-            case "sum" | "prod" | "lim":
-                return self._operator(name)
-        if name in _CURRENCIES:
-            return _with_unit(self.power(), name, before=True)
-        if name in _ACCENTS:
-            return _accented(name, self.argument())
-        raise Unreadable(f"unknown macro \\{name}")
+            case r"\langle" | r"\lfloor" | r"\lceil":
+                return self._bracketed(text)
+            case r"\sum" | r"\prod" | r"\int" | r"\lim":
+                return self._operator(text)
+        if kind in _CURRENCIES:
+            return _with_unit(self.power(), text, before=True)
+        if kind == f"\\{text}" and text in _ACCENTS:
+            return _accented(text, self.argument())
+        raise Unreadable(f"expected a value, found {text!r}")
 
     def argument(self) -> Node:
         r"""An argument of \frac or the like: a group, or one digit or symbol."""
@@ -485,11 +470,11 @@ class Parser:
         node = self.items()
         self.open_bars = bars
         expected = _CLOSING[opening]
-        closing = self.accept(")", "]", "rangle", "rfloor", "rceil")
+        closing = self.accept(")", "]", r"\rangle", r"\rfloor", r"\rceil")
         if not closing or (expected[0] == "r" and closing != expected):
             raise Unreadable(f"{opening} is not closed")
         if opening in ("lfloor", "lceil"):
-            return ("call", {"lfloor": "floor", "lceil": "ceil"}[opening], node)
+            return ("call", opening[1:], node)
         if node[0] == "list":
             return ("tuple", opening, closing, *node[1:])
         if opening == "langle" or closing != expected:
@@ -502,7 +487,7 @@ class Parser:
         outer, self.in_braces = (self.open_bars, self.in_braces), True
         self.open_bars = 1  # a | separates, and opens no absolute value
         node = self.items()
-        if self.accept(":", "|", "mid"):
+        if self.accept(":", "|", r"\mid"):
             self.in_braces, self.open_bars = False, 0
             node = ("such", node, self.items())
         self.open_bars, self.in_braces = outer
@@ -514,11 +499,11 @@ class Parser:
     def _function(self, name: str) -> Node:
         if name == "sqrt":
             return self._root()
-        base = None
+        base: tuple[Node, ...] = ()
         if self.kind() == "_":
             subscript = self._subscript()
             is_number = subscript.isdigit()
-            base = ("num", parse_decimal(subscript)) if is_number else ("sym", subscript)
+            base = (("num", parse_decimal(subscript)) if is_number else ("sym", subscript),)
         exponent = self.exponent() if self.accept("^") else None
         if exponent == ("neg", ONE) and name in ("sin", "cos", "tan"):
             name, exponent = f"arc{name}", None
@@ -535,7 +520,7 @@ class Parser:
             case "exp":
                 node = ("pow", ("sym", "e"), *arguments)
             case _:
-                node = ("call", name, *arguments, *(() if base is None else (base,)))
+                node = ("call", name, *arguments, *base)
         return node if exponent is None else ("pow", node, exponent)
 
     def _bare_argument(self) -> Node:
@@ -550,27 +535,18 @@ class Parser:
         return node
 
     def _root(self) -> Node:
-        index: Node = ("num", Fraction(2))
-        if self.accept("["):
-            index = self._until("]")
-        radicand = self._until("}") if self.accept("{") else self.primary()
-        return ("pow", radicand, ("div", ONE, index))
+        index = self._until("]") if self.accept("[") else ("num", Fraction(2))
+        return ("pow", self.primary(), ("div", ONE, index))
 
     def _matrix(self, environment: str) -> Node:
         """A matrix, whatever its brackets; a determinant between single bars."""
-        rows: list[tuple[Node, ...]] = []
-        row: list[Node] = []
-        while True:
+        cells: list[list[Node]] = [[]]
+        while not self.accept("end"):
             if self.accept("row"):
-                if row:
-                    rows.append(tuple(row))
-                row = []
-            elif self.accept("end"):
-                break
+                cells.append([])
             elif not self.accept("&", "and"):
-                row.append(self.sum())
-        if row:
-            rows.append(tuple(row))
+                cells[-1].append(self.sum())
+        rows = [tuple(row) for row in cells if row]
         if not rows or len({len(row) for row in rows}) > 1:
             raise Unreadable("matrix rows of unequal length")
         if environment == "vmatrix":
@@ -580,36 +556,27 @@ class Parser:
         return ("matrix", *rows)
 
     def _operator(self, name: str) -> Node:
-        r"""`\sum_{k=1}^n k^2`, `\prod ...`, `\lim_{x \to 0} ...`, after the macro."""
-        below = self._lower_bound(name)
+        r"""`\sum_{k=1}^n k^2`, `\prod`, `\lim_{x \to 0} x`, `\int_0^1 x dx`, after the macro."""
+        self.expect("_")
+        bounds = [self.argument()]
+        if name != "lim":
+            self.expect("^")
+            bounds.append(self.argument())
+        if name == "int":
+            return ("int", *self._integrand(), *bounds)
+        below = bounds[0]
         if below[0] != "rel" or below[1] != ("=",) or below[2][0][0] != "sym":
             raise Unreadable(f"{name} without a variable")
-        variable, start = below[2]
-        if name == "lim":
-            return ("lim", self.product(), variable, start)
-        self.expect("^")
-        end = self.argument()
-        return (name, self.product(), variable, start, end)
+        return (name, self.product(), *below[2], *bounds[1:])
 
-    def _integral(self) -> Node:
-        r"""`\int_0^1 x dx`, after the macro: up to the first `dx` outside brackets."""
-        low = self._lower_bound("int")
-        self.expect("^")
-        high = self.argument()
+    def _integrand(self) -> tuple[Node, Node]:
+        """The x^2 and the x of `x^2 dx`: up to the first `dx` outside brackets."""
         start = self.position
         if not self._skip_to(lambda: (self.kind(), self.text(), self.kind(1)) == _DIFFERENTIAL):
             raise Unreadable("an integral without its differential")
-        inner = Parser(self.tokens[start : self.position])
-        body, variable = inner.sum(), ("sym", self.text(1))
-        if inner.kind():
-            raise Unreadable(f"unexpected {inner.text()!r} in an integral")
+        inner, variable = Parser(self.tokens[start : self.position]), ("sym", self.text(1))
         self.position += 2
-        return ("int", body, variable, low, high)
-
-    def _lower_bound(self, name: str) -> Node:
-        if not self.accept("_"):
-            raise Unreadable(f"{name} without bounds")
-        return self.argument()
+        return inner.whole(inner.sum), variable
 
 
 def _is_name(operand: Node) -> bool:

@@ -18,6 +18,7 @@ A rel stores for each operand whether it looks like a name (`x_1`, `f(x)`, `|AB|
 can stand for 5 while `x + y = 5` cannot.
 """
 
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -42,13 +43,28 @@ def children(node: Node) -> tuple[Node, ...]:
     return tuple(child for child in node[1:] if isinstance(child, tuple))
 
 
-def has(node: Node, kind: str) -> bool:
-    """Whether the tree contains a node of this kind."""
-    return node[0] == kind or any(has(child, kind) for child in children(node))
+def walk(node: Node) -> Iterator[Node]:
+    """The node and every node below it."""
+    nodes = [node]
+    while nodes:
+        yield (node := nodes.pop())
+        nodes += children(node)
+
+
+def has(node: Node, *kinds: str) -> bool:
+    """Whether the tree contains a node of one of these kinds."""
+    return any(inner[0] in kinds for inner in walk(node))
 
 
 def symbols(node: Node) -> frozenset[str]:
     """The names of the unknowns in a tree."""
-    if node[0] == "sym":
-        return frozenset() if node[1] in CONSTANTS else frozenset({node[1]})
-    return frozenset().union(*map(symbols, children(node)))
+    return frozenset(inner[1] for inner in walk(node) if inner[0] == "sym") - CONSTANTS
+
+
+def map_children(change: Callable[[Node], Node], node: Node) -> Node:
+    """The node with change(child) in place of each child."""
+    if node[0] == "rel":
+        return (*node[:2], tuple(map(change, node[2])), node[3])
+    if node[0] in ("matrix", "det"):
+        return (node[0], *(tuple(map(change, row)) for row in node[1:]))
+    return tuple(change(part) if isinstance(part, tuple) else part for part in node)
