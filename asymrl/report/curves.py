@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asymrl.report.arms import Arm, Curve, mean_curve, setting
+from asymrl.report.arms import Arm, Curve, mean_curve
 from asymrl.report.runs import as_number, gradient_mass, series
 from asymrl.types import frozen
 
@@ -36,17 +36,23 @@ def estimator_curves(arm: Arm) -> EstimatorCurves | None:
     more than p get equal log-probs and a batch with each accuracy once. None if the config names no
     estimator that this version can compute.
     """
-    name, size = setting(arm.runs[0], "advantage.name"), setting(arm.runs[0], "rollout.group_size")
+    size = arm.settings.get("rollout.group_size")
     if not isinstance(size, int) or not 1 < size <= MAX_GROUP:
         return None
     from asymrl.algo.advantages import ADVANTAGES
 
-    if not isinstance(name, str) or name not in ADVANTAGES:
+    section = "advantage."
+    params = {
+        key.removeprefix(section): value
+        for key, value in arm.settings.items()
+        if key.startswith(section)
+    }
+    estimator = ADVANTAGES.get(str(params.pop("name", None)))
+    if estimator is None:
         return None
-    params = {k: v for k, v in setting(arm.runs[0], "advantage").items() if k != "name"}
     try:
-        exact = _tabulate(ADVANTAGES[name], params, size)
-        fine = _tabulate(ADVANTAGES[name], params, size * max(1, FINE_GROUP // size))
+        exact = _tabulate(estimator, params, size)
+        fine = _tabulate(estimator, params, size * max(1, FINE_GROUP // size))
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError):
         return None  # the config of another version: other names, other ranges, other types
     if any(math.isnan(as_number(a)) for by in (exact, fine) for ps in by.values() for _, a in ps):
@@ -71,12 +77,12 @@ def has_schedule(arm: Arm, beta: str) -> bool:
     return any(len(set(series(run, f"advantage/{beta}").values)) > 1 for run in arm.runs)
 
 
-def equal_curves(names: Sequence[str], curves: Sequence[Curve | None]) -> str:
+def equal_curves(labels: Sequence[str], curves: Sequence[Curve | None]) -> str:
     """Sentences that name the arms with the same curve: in a figure one may hide the other."""
     arms: dict[tuple[float, ...], list[str]] = {}
-    for name, curve in zip(names, curves, strict=True):
+    for label, curve in zip(labels, curves, strict=True):
         if curve:
-            arms.setdefault((*curve.x, *(round(y, 9) for y in curve.y)), []).append(name)
+            arms.setdefault((*curve.x, *(round(y, 9) for y in curve.y)), []).append(label)
     return "".join(f" Same curve: {', '.join(same)}." for same in arms.values() if len(same) > 1)
 
 
