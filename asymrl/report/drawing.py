@@ -237,7 +237,6 @@ def limits_of(charts: Sequence[Chart]) -> tuple[float, float]:
         for chart in charts
         for c in chart.curves.values()
         for edge in ((*c.y, *c.raw, *c.low, *c.high) if c else ())
-        if math.isfinite(edge)
     ]
     low, high = min(edges), max(edges)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 0.05
