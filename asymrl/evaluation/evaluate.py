@@ -57,7 +57,7 @@ class EvalTask:
 
 @frozen
 class Resumable:
-    """Samples are saved and reused.
+    """How samples are saved and reused.
 
     settings: everything that they depend on. chunk: samples of all engines between two saves.
     replace: delete samples that have other settings, once the engine has loaded.
@@ -97,14 +97,10 @@ def evaluate(
     reuse = False
     with world.rank_zero_first():  # rank 0 truncates half-written files before others read them
         if resumable and results_folder.can_resume(folder, resumable.settings, resumable.replace):
-            reuse, any_problem = True, resumable.settings.get("engine") == "hf"
+            reuse, is_hf = True, resumable.settings.get("engine") == "hf"
             for name, part in requests.items():
-                rows[name] = results_folder.reusable_rows(
-                    folder / f"{name}.jsonl",
-                    part,
-                    1 if any_problem else chunks[name],
-                    truncate=world.first,
-                )
+                file, chunk = folder / f"{name}.jsonl", 1 if is_hf else chunks[name]
+                rows[name] = results_folder.reusable_rows(file, part, chunk, truncate=world.first)
     total = sum(request.samples for part in requests.values() for request in part)
     done = sum(map(len, rows.values()))
     progress(done, total)
