@@ -131,8 +131,9 @@ def _join(exact: Points, fine: Points, to_the_ends: bool) -> Curve:
     points = exact
     if all(agree[p] for p in inner):
         low, high = (agree.get(Fraction(end), to_the_ends) for end in (0, 1))
-        points = {
+        between = {
             p: a for p, a in fine.items() if (low or p > inner[0]) and (high or p < inner[-1])
-        } | exact
+        }
+        points = {**between, **exact}
     x = sorted(points)
     return Curve(x=[float(p) for p in x], y=[points[p] for p in x])
