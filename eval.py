@@ -83,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     check_arguments(arguments)
-    from asymrl.evaluation.setup import EvalOptions, run_evaluation
+    from asymrl.evaluation.setup import run_evaluation
 
-    run_evaluation(EvalOptions(**vars(arguments)))
+    run_evaluation(arguments)
 
 
 def avg_at(text: str) -> int | str:

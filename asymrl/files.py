@@ -9,14 +9,14 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from asymrl.errors import UserError, one_line
+from asymrl.errors import UserError, one_line, printable
 
 # errno values of a full, failing or read-only disk, and of missing permissions
 UNWRITABLE = (
@@ -76,6 +76,22 @@ def relative_files(folder: Path) -> list[str]:
     """Paths of all files in a folder and its subfolders, relative to the folder, sorted."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Folder names, printable. Equal names are extended by parent folders until all differ."""
+    depth = [1] * len(folders)
+    while True:
+        names = ["/".join(f.parts[-d:]) for f, d in zip(folders, depth, strict=True)]
+        clashing = [
+            i
+            for i, folder in enumerate(folders)
+            if names.count(names[i]) > 1 and depth[i] < len(folder.parts)
+        ]
+        if not clashing:
+            return [printable(name) for name in names]
+        for i in clashing:
+            depth[i] += 1
 
 
 def file_digest(file: Path) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import eval as evaluation
-from asymrl.evaluation import settings
 from asymrl.evaluation import setup as evaluation_setup
 from asymrl.report import __main__
 from tests.helpers.report_folders import FULL, write_run
@@ -101,7 +100,9 @@ def test_a_plain_model_is_told_how_it_is_asked(one_problem, model_folder, capsys
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "null", "[1]", "", "\0"])
-@pytest.mark.parametrize("name", settings.MODEL_JSON)
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+)
 def test_damaged_files_of_a_model_are_named(
     one_problem, model_folder, tmp_path, capsys, name: str, text: str
 ) -> None:

@@ -36,8 +36,9 @@ def read_json_if_present(file: Path) -> dict[str, Any]:
 
 
 def check_config_files(folder: Path, trust_remote_code: bool, allow_pickle: bool) -> None:
-    """UserError for custom code or pickled weights that are not allowed, and for absurd sizes."""
-    for name in ("config.json", "tokenizer_config.json"):
+    """UserError for damaged files, custom code or pickled weights that are not allowed, and absurd
+    sizes."""
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         if read_json_if_present(folder / name).get("auto_map") and not trust_remote_code:
             raise UserError(
                 f"{folder / name} refers to custom code (auto_map), which only runs with "

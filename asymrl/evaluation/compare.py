@@ -21,7 +21,8 @@ from tabulate import tabulate
 
 from asymrl.errors import UserError, printable
 from asymrl.evaluation import results_folder
-from asymrl.files import write_atomically
+from asymrl.evaluation.scores import is_correct, percent
+from asymrl.files import distinct_names, write_atomically
 from asymrl.run.exit_codes import exit_code
 from asymrl.statistics import (
     RESAMPLE_SEED,
@@ -68,23 +69,15 @@ def load_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
             name=name,
             folder=folder,
             rows=results_folder.read_results(folder),
-            settings=results_folder.recorded_settings(folder) or {},
+            settings=results_folder.recorded_settings(folder),
         )
-        for name, folder in zip(folder_names(folders), folders, strict=True)
+        for name, folder in zip(
+            distinct_names([folder.resolve() for folder in folders]), folders, strict=True
+        )
     ]
     for other in evaluations[1:]:
         check_same_problems(evaluations[0], other)
     return evaluations
-
-
-def folder_names(folders: Sequence[Path]) -> list[str]:
-    """The shortest path endings that tell the folders apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return [printable(name) for name in names]
-    return [printable(str(folder)) for folder in folders]
 
 
 def check_same_problems(first: Evaluation, other: Evaluation) -> None:
@@ -125,50 +118,19 @@ def settings_notes(evaluations: Sequence[Evaluation]) -> list[str]:
         ]
         if differences:
             some = printable("; ".join(differences[:6]))
-            notes.append(f"{first.name} and {other.name} differ in {some}")
+            notes.append(f"note: {first.name} and {other.name} differ in {some}")
     return notes
 
 
-def checkpoint_rules(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The rule by which each checkpoint was selected, if known: it belongs to every number."""
-    return [
+def conclusions(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The rule by which each checkpoint was selected, if known: it belongs to every number. Then
+    the difference of each folder to the first, in words."""
+    first = evaluations[0]
+    lines = [
         f"{one.name}: which checkpoint: {printable(str(one.settings['which']))}"
         for one in evaluations
         if one.settings.get("which")
     ]
-
-
-def averages(evaluation: Evaluation) -> dict[str, MeanEstimate]:
-    """avg@k by benchmark, and their mean if there are several."""
-    estimates = {
-        name: estimate_mean(list(problem_means(problems).values()))
-        for name, problems in evaluation.rows.items()
-    }
-    if len(estimates) > 1:
-        estimates[MEAN] = mean_of_estimates(list(estimates.values()))
-    return estimates
-
-
-def problem_means(problems: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    return {
-        key: finite_mean([row["reason"] == "correct" for row in rows])
-        for key, rows in problems.items()
-    }
-
-
-def avg_differences(first: Evaluation, other: Evaluation) -> dict[str, BootstrapDifference]:
-    """avg@k of `other` minus that of `first`, by benchmark, and the mean if there are several."""
-    pairs = {}
-    for name, problems in first.rows.items():
-        means, others = problem_means(problems), problem_means(other.rows[name])
-        pairs[name] = [others[key] - means[key] for key in means]
-    differences, overall = paired_bootstrap(pairs)
-    return differences | ({MEAN: overall} if len(differences) > 1 else {})
-
-
-def sentences(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The difference of each folder to the first, in words."""
-    first, lines = evaluations[0], []
     for other in evaluations[1:]:
         for benchmark, one in avg_differences(first, other).items():
             start = (
@@ -184,67 +146,71 @@ def sentences(evaluations: Sequence[Evaluation]) -> list[str]:
     return lines
 
 
-@frozen
-class ScoreCell:
-    """rank: 1 for the best printed number of its column, 2 for the second, else 0."""
-
-    text: str
-    rank: int
-
-
-def table_cells(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[ScoreCell]]]:
-    """Columns, and a row of cells for each folder. A single folder has no ranks."""
-    estimates = [averages(one) for one in evaluations]
-    columns = list(estimates[0])
-    rows: list[list[ScoreCell]] = [[] for _ in evaluations]
-    for column in columns:
-        numbers = [f"{100 * one[column].value:.2f}" for one in estimates]
-        best = sorted({float(number) for number in numbers}, reverse=True)[:2]
-        for row, one, number in zip(rows, estimates, numbers, strict=True):
-            stderr = one[column].stderr
-            text = f"{number} ± {100 * stderr:.2f}" if stderr == stderr else number
-            ranked = float(number) in best and len(evaluations) > 1
-            row.append(ScoreCell(text=text, rank=best.index(float(number)) + 1 if ranked else 0))
-    return [printable(column) for column in columns], rows
+def averages(evaluation: Evaluation) -> dict[str, MeanEstimate]:
+    """avg@k by benchmark, and their mean if there are several."""
+    estimates = {
+        name: estimate_mean(list(problem_means(problems).values()))
+        for name, problems in evaluation.rows.items()
+    }
+    if len(estimates) > 1:
+        estimates[MEAN] = mean_of_estimates(list(estimates.values()))
+    return estimates
 
 
-def marked_rows(
+def problem_means(problems: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    return {key: finite_mean([is_correct(row) for row in rows]) for key, rows in problems.items()}
+
+
+def avg_differences(first: Evaluation, other: Evaluation) -> dict[str, BootstrapDifference]:
+    """avg@k of `other` minus that of `first`, by benchmark, and the mean if there are several."""
+    pairs = {}
+    for name, problems in first.rows.items():
+        means, others = problem_means(problems), problem_means(other.rows[name])
+        pairs[name] = [others[key] - means[key] for key in means]
+    differences, overall = paired_bootstrap(pairs)
+    return differences | ({MEAN: overall} if len(differences) > 1 else {})
+
+
+def table(
     evaluations: Sequence[Evaluation],
-    rows: Sequence[Sequence[ScoreCell]],
-    marks: Sequence[str],
     escape_name: Callable[[str], str],
+    marks: tuple[str, str, str],
     plus_minus: str = "±",
 ) -> list[list[str]]:
-    """Table rows as text. marks: the format of a cell by its rank."""
-    return [
-        [
-            escape_name(one.name),
-            *(marks[cell.rank].format(cell.text.replace("±", plus_minus)) for cell in row),
-        ]
-        for one, row in zip(evaluations, rows, strict=True)
-    ]
+    """The header, and a row of cells for each folder.
+
+    marks: the formats of a cell, of the best printed number of a column, and of the second. A
+    single folder has neither.
+    """
+    estimates = [averages(one) for one in evaluations]
+    header, *rows = [[""], *([escape_name(one.name)] for one in evaluations)]
+    for column in estimates[0]:
+        header.append(escape_name(printable(column)))
+        texts = [percent(one[column]) for one in estimates]
+        numbers = [float(text.partition(" ")[0]) for text in texts]
+        ranks = dict(zip(sorted(set(numbers), reverse=True)[:2], marks[1:], strict=False))
+        for row, text, number in zip(rows, texts, numbers, strict=True):
+            mark = ranks.get(number, marks[0]) if len(rows) > 1 else marks[0]
+            row.append(mark.format(text.replace("±", plus_minus)))
+    return [header, *rows]
 
 
 def markdown(evaluations: Sequence[Evaluation]) -> str:
-    columns, cells = table_cells(evaluations)
-    table = tabulate(
-        marked_rows(evaluations, cells, ("{}", "**{}**", "<u>{}</u>"), markdown_text),
-        headers=["", *map(markdown_text, columns)],
+    header, *rows = table(evaluations, markdown_text, ("{}", "**{}**", "<u>{}</u>"))
+    text = tabulate(
+        rows,
+        headers=header,
         tablefmt="pipe",
         disable_numparse=True,
-        colalign=("left", *["right"] * len(columns)),
+        colalign=("left", *["right"] * (len(header) - 1)),
     )
-    lines = "\n".join(f"- {markdown_text(line)}" for line in notes_and_sentences(evaluations))
+    items = "\n".join(
+        f"- {markdown_text(line)}"
+        for line in [*settings_notes(evaluations), *conclusions(evaluations)]
+    )
     several = len(evaluations) > 1
-    parts = [table, f"{CAPTION} {RANKING}" if several else CAPTION, lines, METHOD * several]
+    parts = [text, f"{CAPTION} {RANKING}" if several else CAPTION, items, METHOD * several]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def notes_and_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What a table alone would hide: the checkpoint rules, differing settings, and differences with
-    their intervals."""
-    notes = [f"note: {note}" for note in settings_notes(evaluations)]
-    return [*checkpoint_rules(evaluations), *notes, *sentences(evaluations)]
 
 
 def markdown_text(text: str) -> str:
@@ -258,15 +224,14 @@ def latex(evaluations: Sequence[Evaluation]) -> str:
     """A booktabs table, followed by notes and differences as comments."""
     import pandas  # slow to import
 
-    columns, cells = table_cells(evaluations)
     marks = ("${}$", "$\\mathbf{{{}}}$", "$\\underline{{{}}}$")
-    rows = marked_rows(evaluations, cells, marks, latex_text, plus_minus="\\pm")
-    table = pandas.DataFrame(rows, columns=["", *map(latex_text, columns)]).to_latex(
-        index=False, escape=False, column_format="l" + "r" * len(columns)
+    header, *rows = table(evaluations, latex_text, marks, plus_minus="\\pm")
+    text = pandas.DataFrame(rows, columns=header).to_latex(
+        index=False, escape=False, column_format="l" + "r" * (len(header) - 1)
     )
-    several = len(evaluations) > 1
-    lines = [CAPTION, RANKING * several, *notes_and_sentences(evaluations), METHOD * several]
-    return table + "".join(f"% {line}\n" for line in lines if line)
+    several, notes = len(evaluations) > 1, settings_notes(evaluations)
+    lines = [CAPTION, RANKING * several, *notes, *conclusions(evaluations), METHOD * several]
+    return text + "".join(f"% {line}\n" for line in lines if line)
 
 
 def latex_text(text: str) -> str:
@@ -276,12 +241,12 @@ def latex_text(text: str) -> str:
 
 
 def terminal_table(evaluations: Sequence[Evaluation]) -> Table:
-    columns, cells = table_cells(evaluations)
-    table = Table(Column("", no_wrap=True), *(Column(escape(c), justify="right") for c in columns))
-    marks = ("{}", "[bold]{}[/]", "[underline]{}[/]")
-    for row in marked_rows(evaluations, cells, marks, escape):
-        table.add_row(*row)
-    return table
+    header, *rows = table(evaluations, escape, ("{}", "[bold]{}[/]", "[underline]{}[/]"))
+    columns = [Column(name, justify="right") for name in header[1:]]
+    shown = Table(Column("", no_wrap=True), *columns)
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -305,8 +270,8 @@ def compare_folders(arguments: argparse.Namespace) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(terminal_table(evaluations))
     for note in settings_notes(evaluations):
-        print(f"note: {note}", file=sys.stderr)
-    for line in [*checkpoint_rules(evaluations), *sentences(evaluations)]:
+        print(note, file=sys.stderr)
+    for line in conclusions(evaluations):
         console.print(line, markup=False)
     if len(evaluations) > 1:
         console.print(METHOD, markup=False)

@@ -6,7 +6,6 @@ results_folder.py the files.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -20,67 +19,103 @@ from asymrl.engines.distributed import World
 from asymrl.engines.rollout import RolloutEngine
 from asymrl.evaluation import results_folder, scores
 from asymrl.evaluation.results_folder import SampleRow
-from asymrl.evaluation.scores import Scores
+from asymrl.evaluation.scores import Scores, percent
 from asymrl.run.tracking import Tracker
-from asymrl.statistics import MeanEstimate, mean_of_estimates
+from asymrl.statistics import mean_of_estimates
 from asymrl.training.rollout import Progress, generate_and_verify, sample_rows
-from asymrl.types import Problem, Request, Sampling, derive_seed
+from asymrl.types import Problem, Request, Sampling, derive_seed, frozen
 from asymrl.verifiers import Verifier
 
 
+@frozen
+class EvalTask:
+    """What to evaluate. benchmarks: name -> problems; samples: name -> samples per problem.
+
+    A sample's seed depends on (seed, benchmark, problem, sample) only, so two evaluations differ by
+    their weights only.
+    """
+
+    benchmarks: Mapping[str, Sequence[Problem]]
+    samples: Mapping[str, int]
+    sampling: Sampling
+    seed: int
+
+    def requests(self) -> dict[str, list[Request]]:
+        return {
+            name: [
+                Request(
+                    problem=problem,
+                    draw=n,
+                    samples=self.samples[name],
+                    seed=derive_seed(self.seed, "eval", name, n),
+                )
+                for n, problem in enumerate(problems)
+            ]
+            for name, problems in self.benchmarks.items()
+        }
+
+
+@frozen
+class Resumable:
+    """How samples are saved and reused.
+
+    settings: everything that they depend on. chunk: samples of all engines between two saves.
+    replace: delete samples that have other settings, once the engine has loaded.
+    """
+
+    settings: Mapping[str, Any]
+    chunk: int
+    replace: bool = False
+
+
 def evaluate(
+    task: EvalTask,
     engine: Callable[[], RolloutEngine],
     verifier: Verifier,
-    benchmarks: Mapping[str, Sequence[Problem]],
-    *,
-    samples: Callable[[str], int],
-    sampling: Sampling,
-    seed: int,
-    folder: Path,
     world: World,
+    folder: Path,
+    *,
     progress: Progress = lambda done, total: None,
-    chunk: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    replace: bool = False,
+    resumable: Resumable | None = None,
 ) -> list[Scores]:
     """Score every benchmark; write <benchmark>.jsonl (every sample) and summary.json to `folder`.
 
-    engine: a factory, called only if samples are missing. samples: samples a problem, by benchmark
-    name. chunk: samples of each engine between two saves; None: a whole benchmark.
+    engine: a factory, called only if samples are missing. With `resumable`, the samples in the
+    folder are reused; UserError if they have other settings, unless they are replaced. Without it
+    (in training), they are deleted.
 
-    settings: everything that the samples depend on. With it, existing samples are reused; if they
-    have other settings, UserError is raised, or with `replace` they are deleted once the engine has
-    loaded. Without it (in training), existing samples are deleted.
-
-    A sample's seed depends on (seed, benchmark, problem, sample) only, so two evaluations differ by
-    their weights only. Chunk borders do not depend on existing samples, so a resumed evaluation
-    generates what an uninterrupted one would have.
+    Chunk borders do not depend on existing samples, so a resumed evaluation generates what an
+    uninterrupted one would have. Rows are reused in whole chunks, since with vLLM tokens depend on
+    the batch. With hf they do not, and every complete problem is reused.
     """
-    requests = {
-        name: make_requests(name, problems, samples(name), seed)
-        for name, problems in benchmarks.items()
-    }
-    engines = world.size // world.tensor_parallel
+    requests = task.requests()
     chunks = {  # in problems
-        name: max(1, chunk * engines // part[0].samples) if chunk else len(part)
+        name: max(1, resumable.chunk // part[0].samples) if resumable else len(part)
         for name, part in requests.items()
     }
-    with (
-        world.rank_zero_first()
-    ):  # rank 0 truncates half-written files before the other ranks read them
-        resume = settings is not None and results_folder.can_resume(
-            folder, settings, replace=replace
-        )
-        rows = existing_rows(folder, requests, chunks, settings, resume, is_first=world.first)
+    rows: dict[str, list[SampleRow]] = {name: [] for name in requests}
+    reuse = False
+    with world.rank_zero_first():  # rank 0 truncates half-written files before others read them
+        if resumable and results_folder.can_resume(folder, resumable.settings, resumable.replace):
+            reuse, is_hf = True, resumable.settings.get("engine") == "hf"
+            for name, part in requests.items():
+                file, chunk = folder / f"{name}.jsonl", 1 if is_hf else chunks[name]
+                rows[name] = results_folder.reusable_rows(file, part, chunk, truncate=world.first)
     total = sum(request.samples for part in requests.values() for request in part)
     done = sum(map(len, rows.values()))
     progress(done, total)
     if done < total:
         generate = partial(
-            generate_and_verify, engine=engine(), verifier=verifier, sampling=sampling, world=world
+            generate_and_verify,
+            engine=engine(),
+            verifier=verifier,
+            sampling=task.sampling,
+            world=world,
         )
-        if settings is not None and world.first:
-            results_folder.record_settings(folder, settings, replace=not resume)
+        if world.first and not reuse:
+            results_folder.remove_samples(folder, requests)
+        if world.first and resumable:
+            results_folder.record_settings(folder, resumable.settings)
         for name, chunk_requests in missing_chunks(requests, chunks, rows):
             count = sum(request.samples for request in chunk_requests)
             report = partial(report_progress, progress, done, count, total)
@@ -89,47 +124,12 @@ def evaluate(
                 results_folder.append_rows(folder / f"{name}.jsonl", new_rows)
             rows[name] += new_rows
             done += count
-    results = [score_rows(name, rows[name], part[0].samples) for name, part in requests.items()]
-    if world.first:
-        results_folder.write_summary(folder, summary(results, sampling, seed))
-    return results
-
-
-def make_requests(name: str, problems: Sequence[Problem], samples: int, seed: int) -> list[Request]:
-    return [
-        Request(problem=problem, draw=n, samples=samples, seed=derive_seed(seed, "eval", name, n))
-        for n, problem in enumerate(problems)
+    results = [
+        scores.score_benchmark(name, rows[name], part[0].samples) for name, part in requests.items()
     ]
-
-
-def existing_rows(
-    folder: Path,
-    requests: Mapping[str, Sequence[Request]],
-    chunks: Mapping[str, int],
-    settings: Mapping[str, Any] | None,
-    resume: bool,
-    *,
-    is_first: bool,
-) -> dict[str, list[SampleRow]]:
-    """The rows that need not be generated again, by benchmark; without settings the files are
-    deleted.
-
-    Rows are reused in whole chunks, since with vLLM tokens depend on the batch. With hf they do
-    not, and every complete problem is reused.
-    """
-    files = {name: folder / f"{name}.jsonl" for name in requests}
-    if settings is None and is_first:
-        for file in files.values():
-            file.unlink(missing_ok=True)
-    if settings is None or not resume:
-        return {name: [] for name in requests}
-    by_problem = settings.get("engine") == "hf"
-    return {
-        name: results_folder.reusable_rows(
-            files[name], part, 1 if by_problem else chunks[name], truncate=is_first
-        )
-        for name, part in requests.items()
-    }
+    if world.first:
+        results_folder.write_summary(folder, summary(results, task))
+    return results
 
 
 def missing_chunks(
@@ -153,13 +153,7 @@ def report_progress(
     progress(before + rank_done * count // max(1, rank_count), total)
 
 
-def score_rows(name: str, rows: Sequence[SampleRow], samples: int) -> Scores:
-    results = [scores.sample_result(row) for row in rows]
-    groups = [results[i : i + samples] for i in range(0, len(results), samples)]
-    return scores.score_benchmark(name, groups)
-
-
-def summary(results: Sequence[Scores], sampling: Sampling, seed: int) -> dict[str, Any]:
+def summary(results: Sequence[Scores], task: EvalTask) -> dict[str, Any]:
     """The content of summary.json. mean: over the benchmarks; empty without any."""
     means = {}
     if results:
@@ -167,25 +161,31 @@ def summary(results: Sequence[Scores], sampling: Sampling, seed: int) -> dict[st
             overall = mean_of_estimates([getattr(one, name) for one in results])
             means[name] = scores.with_interval(overall, "value")
     return {
-        "sampling": asdict(sampling),
-        "seed": seed,
+        "sampling": asdict(task.sampling),
+        "seed": task.seed,
         "benchmarks": {one.benchmark: scores.summary_of(one) for one in results},
         "mean": means,
     }
 
 
 def evaluate_step(
-    step: int, *, run_dir: Path, tracker: Tracker, engine: RolloutEngine, **arguments: Any
+    step: int,
+    *,
+    run_dir: Path,
+    tracker: Tracker,
+    engine: RolloutEngine,
+    verifier: Verifier,
+    world: World,
+    **task: Any,
 ) -> dict[str, float]:
-    """`evaluate` during training: into eval/step-N of the run folder; returns metrics."""
-    return metrics(
-        evaluate(
-            lambda: engine,
-            folder=run_dir / "eval" / f"step-{step:06d}",
-            progress=partial(tracker.phase, "evaluate"),
-            **arguments,
-        )
-    )
+    """Evaluate during training, into eval/step-N of the run folder. Returns metrics.
+
+    task: the fields of EvalTask.
+    """
+    folder = run_dir / "eval" / f"step-{step:06d}"
+    progress = partial(tracker.phase, "evaluate")
+    results = evaluate(EvalTask(**task), lambda: engine, verifier, world, folder, progress=progress)
+    return metrics(results)
 
 
 def metrics(results: Sequence[Scores]) -> dict[str, float]:
@@ -222,8 +222,3 @@ def results_table(results: Sequence[Scores]) -> Table:
         majority = mean_of_estimates([one.majority for one in results])
         table.add_row("mean", percent(avg), "", percent(majority))
     return table
-
-
-def percent(one: MeanEstimate) -> str:
-    stderr = f" ± {100 * one.stderr:.2f}" if math.isfinite(one.stderr) else ""
-    return f"{100 * one.value:.2f}{stderr}"

@@ -10,14 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from asymrl.errors import UserError, one_line, shorten
 from asymrl.files import (
     file_digest,
-    locked,
     parse_object,
     read_json,
     read_jsonl,
@@ -41,20 +39,12 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-@contextmanager
-def open_results_folder(folder: Path) -> Iterator[None]:
-    """Create the folder and lock it. UserError if another process holds the lock."""
-    refused = f"--output {folder} cannot be created as a folder"
-    with locked(folder, refused=refused, busy=f"another process is evaluating into {folder}"):
-        yield
-
-
 def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """UserError if the folder holds samples generated with other settings; it names them.
 
     A benchmark that the folder does not have yet is not a difference: it is added.
     """
-    recorded = recorded_settings(folder) or {"benchmarks": {}}
+    recorded = recorded_settings(folder)
     for name in settings["benchmarks"]:
         if name not in recorded["benchmarks"] and (folder / f"{name}.jsonl").exists():
             raise UserError(
@@ -74,11 +64,11 @@ def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def recorded_settings(folder: Path) -> dict[str, Any] | None:
-    """The content of settings.json; None if there is no such file."""
+def recorded_settings(folder: Path) -> dict[str, Any]:
+    """The content of settings.json; without that file, settings that name no benchmark."""
     file = folder / SETTINGS_FILE
     if not file.exists():
-        return None
+        return {"benchmarks": {}}
     settings = read_json(file)
     benchmarks = settings.get("benchmarks")
     if not isinstance(benchmarks, dict) or not all(
@@ -108,22 +98,16 @@ def json_value(value: Any) -> str:
     return shorten(json.dumps(value), 60)
 
 
-def record_settings(folder: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
-    """Write settings.json and keep the benchmarks that it already names. replace: delete the
-    samples and settings in the folder first."""
-    if replace:
-        remove_samples(folder, settings)
-    recorded = recorded_settings(folder) or {"benchmarks": {}}
-    merged = {**settings, "benchmarks": recorded["benchmarks"] | settings["benchmarks"]}
-    write_atomically(folder / SETTINGS_FILE, json.dumps(merged, indent=2) + "\n")
+def record_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings.json and keep the benchmarks that it already names."""
+    benchmarks = recorded_settings(folder)["benchmarks"] | settings["benchmarks"]
+    content = json.dumps({**settings, "benchmarks": benchmarks}, indent=2)
+    write_atomically(folder / SETTINGS_FILE, content + "\n")
 
 
-def can_resume(folder: Path, settings: Mapping[str, Any], *, replace: bool) -> bool:
-    """Whether the samples in the folder have these settings. Changes nothing.
-
-    Other settings raise UserError, or return False with `replace`: the caller then deletes the
-    samples with `record_settings` once it can generate new ones.
-    """
+def can_resume(folder: Path, settings: Mapping[str, Any], replace: bool) -> bool:
+    """Whether the samples in the folder have these settings. UserError for others, unless the
+    caller will `replace` them."""
     try:
         check_same_settings(folder, settings)
     except UserError:
@@ -133,17 +117,19 @@ def can_resume(folder: Path, settings: Mapping[str, Any], *, replace: bool) -> b
     return True
 
 
-def remove_samples(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Delete all samples, then their settings: if this is interrupted, what is left still has its
-    settings."""
+def remove_samples(folder: Path, benchmarks: Iterable[str]) -> None:
+    """Delete the samples of these and all recorded benchmarks, then their settings: if this is
+    interrupted, what is left still has its settings."""
     try:
-        recorded = recorded_settings(folder) or {"benchmarks": {}}
+        recorded = recorded_settings(folder)["benchmarks"]
     except UserError:  # an invalid file, which is deleted below
-        recorded = {"benchmarks": {}}
-    for name in {*recorded["benchmarks"], *settings["benchmarks"]}:
-        (folder / f"{name}.jsonl").unlink(missing_ok=True)
-    for file in (folder / SUMMARY_FILE, folder / SETTINGS_FILE):
-        file.unlink(missing_ok=True)
+        recorded = {}
+    for file in (
+        *(f"{name}.jsonl" for name in {*recorded, *benchmarks}),
+        SUMMARY_FILE,
+        SETTINGS_FILE,
+    ):
+        (folder / file).unlink(missing_ok=True)
 
 
 def reusable_rows(

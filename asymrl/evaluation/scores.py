@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,17 +18,7 @@ from asymrl.types import frozen
 from asymrl.verifiers import exact
 
 CORRECT_VOTE = "correct"
-
-
-@frozen
-class SampleResult:
-    """One verified response. answer: what was extracted, if anything; tokens: its length."""
-
-    correct: bool
-    answer: str | None
-    no_answer: bool
-    truncated: bool
-    tokens: int
+Row = Mapping[str, Any]  # of <benchmark>.jsonl
 
 
 @frozen
@@ -46,39 +36,31 @@ class Scores:
     length: MeanEstimate
 
 
-def score_benchmark(benchmark: str, groups: Sequence[Sequence[SampleResult]]) -> Scores:
-    """groups: the samples of each problem, the same number for every problem."""
-    samples = len(groups[0])
-    assert all(len(group) == samples for group in groups), "a problem has more samples than another"
-    correct = [sum(sample.correct for sample in group) for group in groups]
+def score_benchmark(benchmark: str, rows: Sequence[Row], samples: int) -> Scores:
+    """rows: those of <benchmark>.jsonl, `samples` of each problem, problem by problem."""
+    groups = [rows[i : i + samples] for i in range(0, len(rows), samples)]
+    correct = [sum(is_correct(row) for row in group) for group in groups]
 
-    def per_problem(field: str) -> MeanEstimate:
-        return estimate_mean([finite_mean([getattr(s, field) for s in group]) for group in groups])
+    def per_problem(value: Callable[[Row], float]) -> MeanEstimate:
+        return estimate_mean([finite_mean([value(row) for row in group]) for group in groups])
 
     return Scores(
         benchmark=benchmark,
         problems=len(groups),
         samples=samples,
-        avg=per_problem("correct"),
+        avg=per_problem(is_correct),
         pass_at={
             k: estimate_mean([pass_at_k(samples, c, k) for c in correct]) for k in ks(samples)
         },
         majority=estimate_mean([majority(group) for group in groups]),
-        truncated=per_problem("truncated"),
-        no_answer=per_problem("no_answer"),
-        length=per_problem("tokens"),
+        truncated=per_problem(lambda row: row["truncated"]),
+        no_answer=per_problem(lambda row: row["reason"] == "no_answer"),
+        length=per_problem(lambda row: row["tokens"]),
     )
 
 
-def sample_result(row: Mapping[str, Any]) -> SampleResult:
-    """From a row of <benchmark>.jsonl. KeyError if a field is missing."""
-    return SampleResult(
-        correct=row["reason"] == "correct",
-        answer=row["answer"],
-        no_answer=row["reason"] == "no_answer",
-        truncated=row["truncated"],
-        tokens=row["tokens"],
-    )
+def is_correct(row: Row) -> bool:
+    return row["reason"] == "correct"
 
 
 def ks(samples: int) -> list[int]:
@@ -92,7 +74,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def majority(group: Sequence[SampleResult]) -> float:
+def majority(group: Sequence[Row]) -> float:
     """1 if the most frequent answer to a problem is correct, else 0; 1/t if t answers tie and one
     of them is correct (the expectation of picking one of them at random).
 
@@ -101,20 +83,20 @@ def majority(group: Sequence[SampleResult]) -> float:
     be equal count separately, so the score can be slightly too high, never too low. A sample
     without an answer has no vote; without any votes the score is 0.
     """
-    votes = Counter(vote for sample in group if (vote := vote_of(sample)) is not None)
+    votes = Counter(vote for row in group if (vote := vote_of(row)) is not None)
     most = max(votes.values(), default=0)
     tied = [vote for vote, count in votes.items() if count == most]
     return (CORRECT_VOTE in tied) / len(tied) if tied else 0.0
 
 
-def vote_of(sample: SampleResult) -> Hashable:
+def vote_of(row: Row) -> Hashable:
     """The key under which a sample's answer is counted; None without an answer."""
-    if sample.correct:
+    if is_correct(row):
         return CORRECT_VOTE
-    if sample.no_answer or sample.answer is None:
+    if row["reason"] == "no_answer" or row["answer"] is None:
         return None
-    number = exact.number(sample.answer)
-    return ("wrong", exact.normalise(sample.answer) if number is None else number)
+    number = exact.number(row["answer"])
+    return ("wrong", exact.normalise(row["answer"]) if number is None else number)
 
 
 def summary_of(scores: Scores) -> dict[str, Any]:
@@ -149,3 +131,9 @@ def with_interval(one: MeanEstimate, name: str) -> dict[str, Any]:
 
 def finite_or_none(number: float) -> float | None:
     return number if math.isfinite(number) else None
+
+
+def percent(one: MeanEstimate) -> str:
+    """`62.50 ± 1.25`, without an error if it is unknown."""
+    stderr = f" ± {100 * one.stderr:.2f}" if math.isfinite(one.stderr) else ""
+    return f"{100 * one.value:.2f}{stderr}"

@@ -17,14 +17,13 @@ from asymrl.data.problems import problems_digest
 from asymrl.engines import pretrained
 from asymrl.errors import UserError
 from asymrl.evaluation import results_folder
-from asymrl.files import read_json
+from asymrl.evaluation.evaluate import EvalTask
 from asymrl.run import checkpoint
-from asymrl.types import Problem, Sampling, frozen
+from asymrl.types import Sampling, frozen
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 DEFAULT_PROMPT = {"system": None, "user": BOXED, "template_kwargs": {"enable_thinking": False}}
 DEFAULT_MAX_TOKENS = 4096
-MODEL_JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 DEFAULT_PROMPT_NOTE = (
     "{path} has no asymrl.json, so the default prompt is used: reason step by step and put the "
     "answer in a box; --config NAME uses the prompt of that config"
@@ -74,10 +73,11 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
     config = load_config(config_name) if config_name else None
     model = config.model if config else schema.ModelConfig(path=ckpt or "")
     folder = Path(pretrained.locate(model.path)).resolve()
-    check_json_files(folder)
     tokenizer = pretrained.load_tokenizer(model)
     definitions = checkpoint.read_definitions(folder)
     check_chat_template(model.path, folder, tokenizer, definitions)
+    which = definitions.which if definitions else None
+    notes = [f"which checkpoint: {which}"] if which else []
     training_sampling: dict[str, Any] = {}
     if config:
         prompt, verifier = config.data.prompt, config.verifier
@@ -92,7 +92,13 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         prompt, verifier = DEFAULT_PROMPT, schema.VerifierConfig()
         stop_ids = pretrained.stop_ids(model, tokenizer, ())
         max_tokens = None
-    which = definitions.which if definitions else None
+        notes.append(DEFAULT_PROMPT_NOTE.format(path=model.path))
+    if prompt is not DEFAULT_PROMPT:
+        notes += [
+            f"template_kwargs.{key} has no effect: the chat template does not use it"
+            for key in prompt["template_kwargs"]
+            if key not in str(tokenizer.chat_template)
+        ]
     return EvaluatedModel(
         model=model,
         folder=folder,
@@ -104,15 +110,7 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         training_sampling=training_sampling,
         verifier=verifier.model_dump(),
         which=which,
-        notes=[
-            *([f"which checkpoint: {which}"] if which else []),
-            *([] if definitions or config else [DEFAULT_PROMPT_NOTE.format(path=model.path)]),
-            *(
-                f"template_kwargs.{key} has no effect: the chat template does not use it"
-                for key in prompt["template_kwargs"]
-                if key not in str(tokenizer.chat_template) and prompt is not DEFAULT_PROMPT
-            ),
-        ],
+        notes=notes,
     )
 
 
@@ -125,21 +123,12 @@ def check_chat_template(
             f"{path}: the tokenizer has no chat template, which {prompt} requires; valid is a "
             "model folder with chat_template.jinja"
         )
-    if definitions is None or definitions.chat_template is None:
-        return
-    if definitions.chat_template != pretrained.template_digest(tokenizer):
+    digest = definitions.chat_template if definitions else None
+    if digest is not None and digest != pretrained.template_digest(tokenizer):
         raise UserError(
             f"{folder}: the chat template differs from the one used in training (asymrl.json); "
             "restore the chat_template.jinja that the checkpoint was saved with"
         )
-
-
-def check_json_files(folder: Path) -> None:
-    """UserError if a JSON file of a model folder holds no JSON object: transformers raises errors
-    of many types for these."""
-    for name in MODEL_JSON:
-        if (folder / name).is_file():
-            read_json(folder / name)
 
 
 def folder_name(folder: Path) -> str:
@@ -188,19 +177,10 @@ def sampling(
     return sampling, notes
 
 
-def eval_settings(
-    model: EvaluatedModel,
-    benchmarks: Mapping[str, Sequence[Problem]],
-    counts: Mapping[str, int],
-    sampling: Sampling,
-    seed: int,
-    engine: str,
-    chunk: int,
-) -> dict[str, Any]:
+def eval_settings(model: EvaluatedModel, task: EvalTask, engine: str, chunk: int) -> dict[str, Any]:
     """Everything that the samples depend on: the content of settings.json.
 
-    counts: samples a problem, by benchmark. chunk: samples of all processes between two saves;
-    vLLM's tokens depend on it.
+    chunk: samples of all processes between two saves; vLLM's tokens depend on it.
     """
     path, revision = model.model.path, model.model.revision
     return {
@@ -211,16 +191,16 @@ def eval_settings(
         **({"chunk": chunk} if engine == "vllm" else {}),
         "dtype": str(pretrained.default_dtype()).removeprefix("torch."),
         "prompt": dict(model.prompt),
-        "sampling": asdict(sampling) | {"stop_ids": list(sampling.stop_ids)},
+        "sampling": asdict(task.sampling) | {"stop_ids": list(task.sampling.stop_ids)},
         "verifier": {key: v for key, v in model.verifier.items() if key != "workers"},
-        "seed": seed,
+        "seed": task.seed,
         "benchmarks": {
             name: {
                 "source": problems[0].source,
                 "problems": len(problems),
-                "samples": counts[name],
+                "samples": task.samples[name],
                 "digest": problems_digest(problems),
             }
-            for name, problems in benchmarks.items()
+            for name, problems in task.benchmarks.items()
         },
     }

@@ -6,6 +6,7 @@ eval.py is its command line.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -23,13 +24,14 @@ from asymrl.engines import build, pretrained
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.rollout import RolloutEngine
 from asymrl.errors import UserError
-from asymrl.evaluation import results_folder, settings
-from asymrl.evaluation.evaluate import evaluate, results_table
+from asymrl.evaluation import settings
+from asymrl.evaluation.evaluate import EvalTask, Resumable, evaluate, results_table
 from asymrl.evaluation.scores import Scores
 from asymrl.evaluation.settings import EvaluatedModel
+from asymrl.files import locked
 from asymrl.run.tracking import progress_bar
 from asymrl.run.watchdog import Watchdog
-from asymrl.types import Problem, frozen
+from asymrl.types import Problem
 from asymrl.verifiers import Verifier
 
 LARGE_BENCHMARKS = ("math500", "olympiadbench")
@@ -38,30 +40,11 @@ HF_TOKENS = 2**18  # in the cache of hf at a time: 40 GB for Qwen3-4B
 VLLM_MEMORY = 0.85  # share of the GPU; the rest is for the check of the weights
 
 
-@frozen
-class EvalOptions:
-    """The options of eval.py. ckpt or config says which model: a checkpoint, model folder or hub
-    id, or the untrained model of a config. avg_at: samples a problem, or "paper"."""
+def run_evaluation(options: Namespace) -> list[Scores]:
+    """Evaluate a model on benchmarks, print the table, return the scores. Resumes in its folder.
 
-    benchmarks: str
-    ckpt: str | None = None
-    config: str | None = None
-    avg_at: int | str = 10
-    temperature: float = 0.4
-    max_tokens: int | None = None
-    data_dir: Path | None = None
-    output: Path | None = None
-    replace: bool = False
-    limit: int | None = None
-    allow_count: bool = False
-    engine: str = "auto"
-    chunk: int = 1024
-    seed: int = 0
-    threads: int = 0
-
-
-def run_evaluation(options: EvalOptions) -> list[Scores]:
-    """Evaluate a model on benchmarks, print the table, return the scores. Resumes in its folder."""
+    options: the command line of eval.py.
+    """
     world, deadlines = from_environment(), DeadlinesConfig()
     machine = build.detect_machine(world)
     engine_name, reason = build.choose_engine(options.engine, machine, "--engine")
@@ -72,7 +55,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
         if world.size > 1:
             join(world, deadlines.load)
         watchdog = stack.enter_context(Watchdog(world, deadlines.model_dump(), Path()))
-        model = agree_on_model(options, world)
+        model = agree_on_model(options.ckpt, options.config, world)
         verifier = stack.enter_context(verifiers.make(**model.verifier))
         with world.rank_zero_first():
             benchmarks, data_notes = load_benchmarks(options, model, verifier)
@@ -86,7 +69,9 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
         folder = options.output or Path("runs") / "eval" / model.name
         with world.rank_zero_first():
             if world.first:
-                stack.enter_context(results_folder.open_results_folder(folder))
+                refused = f"--output {folder} cannot be created as a folder"
+                busy = f"another process is evaluating into {folder}"
+                stack.enter_context(locked(folder, refused=refused, busy=busy))
         watchdog.folder = folder
         show = stack.enter_context(progress_bar("evaluate", "responses", console))
 
@@ -94,72 +79,64 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
             watchdog.phase("evaluate", done, total)
             show(done, total)
 
-        counts = {name: samples_per_problem(options.avg_at, name) for name in benchmarks}
-        max_model_len = longest_prompt + sampling.max_tokens
-        results = evaluate(
-            partial(eval_engine, engine_name, model, world, max_model_len),
-            verifier,
-            benchmarks,
-            samples=counts.__getitem__,
+        task = EvalTask(
+            benchmarks=benchmarks,
+            samples={name: samples_per_problem(options.avg_at, name) for name in benchmarks},
             sampling=sampling,
             seed=options.seed,
-            folder=folder,
-            world=world,
+        )
+        max_model_len, chunk = longest_prompt + sampling.max_tokens, options.chunk * world.size
+        results = evaluate(
+            task,
+            partial(eval_engine, engine_name, model, world, max_model_len),
+            verifier,
+            world,
+            folder,
             progress=progress,
-            chunk=options.chunk,
-            settings=settings.eval_settings(
-                model,
-                benchmarks,
-                counts,
-                sampling,
-                options.seed,
-                engine_name,
-                options.chunk * world.size,
+            resumable=Resumable(
+                settings=settings.eval_settings(model, task, engine_name, chunk),
+                chunk=chunk,
+                replace=options.replace,
             ),
-            replace=options.replace,
         )
     console.print(results_table(results))
     print(f"every sample, and summary.json: {folder}")
     return results
 
 
-def agree_on_model(options: EvalOptions, world: World) -> EvaluatedModel:
+def agree_on_model(ckpt: str | None, config: str | None, world: World) -> EvaluatedModel:
     """The same model on every rank: rank 0 resolves `latest`, which may change meanwhile."""
     folder = None
     with world.rank_zero_first():
-        if world.first and options.ckpt:
-            folder = settings.resolve_checkpoint(options.ckpt)
+        if world.first and ckpt:
+            folder = settings.resolve_checkpoint(ckpt)
     (folder, *_) = world.gather(folder)
     with world.rank_zero_first():  # rank 0 downloads, the others read its cache
-        return settings.find_model(folder, options.config)
+        return settings.find_model(folder, config)
 
 
 def eval_engine(
     name: str, model: EvaluatedModel, world: World, max_model_len: int
 ) -> RolloutEngine:
     """The engine with the model's weights, in bf16 on a GPU."""
-    dtype = pretrained.default_dtype()
-    if name == "hf":
-        rows = min(MAX_ROWS, max(1, HF_TOKENS // max_model_len))
-        return build.build_engine(
-            name, model.model, model.tokenizer, world=world, dtype=dtype, max_rows=rows
-        )
+    rows = min(MAX_ROWS, max(1, HF_TOKENS // max_model_len)) if name == "hf" else MAX_ROWS
     engine = build.build_engine(
         name,
         model.model,
         model.tokenizer,
         world=world,
-        dtype=dtype,
-        max_rows=MAX_ROWS,
+        dtype=pretrained.default_dtype(),
+        max_rows=rows,
         max_model_len=max_model_len,
         gpu_memory_utilization=VLLM_MEMORY,
     )
-    build.load_pretrained_weights(engine, model.model)
+    if name != "hf":
+        build.load_pretrained_weights(engine, model.model)
     return engine
 
 
 def load_benchmarks(
-    options: EvalOptions, model: EvaluatedModel, verifier: Verifier
+    options: Namespace, model: EvaluatedModel, verifier: Verifier
 ) -> tuple[Mapping[str, Sequence[Problem]], list[str]]:
     """The problems of each benchmark by its short name, and notes for the user."""
     names = [name.strip() for name in options.benchmarks.split(",") if name.strip()]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -24,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
-from markupsafe import Markup
 
 from asymrl.errors import UserError, shorten
 from asymrl.files import write_atomically
@@ -36,8 +33,7 @@ from asymrl.report.arms import (
     longest_runs,
     method,
     model,
-    table_head,
-    table_row,
+    table_columns,
 )
 from asymrl.report.charts import FigureSection, draw_all
 from asymrl.report.drawing import COLOURS
@@ -89,22 +85,21 @@ def build_page(runs: Sequence[Run], skipped: Sequence[str]) -> tuple[str, list[F
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["sha256"] = _sha256
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         headline=headline(arms),
         title=shorten(" · ".join(arm.label for arm in arms), 80),
-        columns=table_head(arms),
-        rows=[table_row(arm, arms) | {"look": i % len(COLOURS)} for i, arm in enumerate(arms)],
-        differences=differing_settings(arms),
-        labels=[arm.label for arm in arms],
+        arms=arms,
+        columns=table_columns(arms),
         num_looks=len(COLOURS),
+        differences=differing_settings(arms),
         sections=sections,
-        svg={d.name: Markup(d.svg) for section in sections for d in section.drawings},
-        rollouts=_json_for_script(rollouts) if rollouts["groups"] else "",
+        rollouts=rollouts,
         max_steps=MAX_ROLLOUT_STEPS,
         max_rollouts=MAX_ROLLOUTS,
         max_groups=max(MAX_GROUPS, len(runs)),
-        provenance=[_provenance(arm) for arm in arms],
+        file_of_run=_file_of_run,
         num_skipped=len(skipped),
         notes=[
             *(f"Skipped: {sentence}." for sentence in skipped),
@@ -119,7 +114,7 @@ def build_page(runs: Sequence[Run], skipped: Sequence[str]) -> tuple[str, list[F
 
 def headline(arms: Sequence[Arm]) -> str:
     """One sentence: which methods, on which model, over how many steps and seeds."""
-    models = list(dict.fromkeys(model(run) for arm in arms for run in arm.runs))
+    models = list(dict.fromkeys(map(model, arms)))
     steps = sorted({run.rows[-1]["step"] for arm in arms for run in arm.runs})
     span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
     on = models[0] if len(models) == 1 else f"{len(models)} models"
@@ -131,16 +126,16 @@ def headline(arms: Sequence[Arm]) -> str:
     elif len(arms) <= 4:
         what = f"{', '.join(names[:-1])} and {names[-1]} compared"
     else:
-        methods = len({method(arm.runs[0]) for arm in arms})
+        methods = len(set(map(method, arms)))
         what = f"{len(arms)} arms of {methods} method{'s' * (methods > 1)} compared"
     length = f"over {span} {'step' if span == '1' else 'steps'} on {on}"
     return f"{what} {length}{seeds if counts[-1] > 1 else ''}."
 
 
 def _with_method(arm: Arm) -> str:
-    name, _, betas = method(arm.runs[0]).partition(" (")
+    name, _, betas = method(arm).partition(" (")
     if arm.label == name:
-        return method(arm.runs[0])
+        return method(arm)
     return f"{arm.label} ({name}{', ' + betas if betas else ')'}"
 
 
@@ -170,27 +165,12 @@ def _rollouts(runs: Sequence[Run], arms: Sequence[Arm]) -> tuple[dict[str, Any],
     return data, notes
 
 
-def _json_for_script(data: Any) -> Markup:
-    """JSON for a script element: without a < nothing in it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _provenance(arm: Arm) -> dict[str, Any]:
-    """The folders of the arm's runs; the settings and the environment of the first one."""
-    run = arm.runs[0]
+def _file_of_run(arm: Arm, name: str) -> str:
+    """The text of a file in the folder of the arm's first run; empty if it cannot be read."""
     try:
-        environment = (run.folder / "environment.json").read_text("utf-8", errors="replace")
+        return (arm.runs[0].folder / name).read_text("utf-8", errors="replace")
     except OSError:
-        environment = ""
-    return {
-        "label": arm.label,
-        "folders": [str(run.folder) for run in arm.runs],
-        "settings": yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True),
-        "environment": environment,
-    }
+        return ""
 
 
 def _sha256(text: str) -> str:

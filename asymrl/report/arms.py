@@ -7,7 +7,6 @@ interval.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asymrl.errors import shorten
+from asymrl.files import distinct_names
 from asymrl.report.runs import (
     Run,
     Series,
@@ -23,11 +23,10 @@ from asymrl.report.runs import (
     as_number,
     benchmark_sets,
     kappa_hat,
-    labels,
     minutes,
     series,
 )
-from asymrl.statistics import finite_mean, standard_error, t_half_width
+from asymrl.statistics import estimate_mean, standard_error, t_half_width
 from asymrl.types import frozen
 
 EMA = 0.7  # the paper's
@@ -43,6 +42,11 @@ class Arm:
     label: str
     runs: Sequence[Run]
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Of the first run: dotted key -> value."""
+        return self.runs[0].settings
+
 
 @frozen
 class Curve:
@@ -55,6 +59,9 @@ class Curve:
     raw: Sequence[float] = ()
 
 
+Column = tuple[str, str, Callable[[Arm], Cell]]  # name, unit, the cell of an arm
+
+
 def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
     """The arms, in order of first appearance.
 
@@ -63,37 +70,34 @@ def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
     """
     members: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        settings, seed, turn = settings_without(run, "seed"), setting(run, "seed"), 0
-        while any(setting(r, "seed") == seed for r in members.get((settings, turn), ())):
+        settings, seed, turn = settings_without(run.settings, "seed"), run.settings.get("seed"), 0
+        while any(r.settings.get("seed") == seed for r in members.get((settings, turn), ())):
             turn += 1
         members.setdefault((settings, turn), []).append(run)
-    arms = [Arm(label="", runs=group) for group in members.values()]
-    names = labels([_folder_of(arm, runs) for arm in arms])
-    return [
-        Arm(label=_with_count(arm, name, runs), runs=arm.runs)
-        for arm, name in zip(arms, names, strict=True)
-    ]
+    folders = [_folder_of(group, runs) for group in members.values()]
+    arms = []
+    for name, folder, group in zip(distinct_names(folders), folders, members.values(), strict=True):
+        more = len(group) - 1 if folder == group[0].folder else 0
+        arms.append(Arm(label=f"{name} and {more} more" if more else name, runs=group))
+    return arms
 
 
-def setting(run: Run, key: str) -> Any:
-    """The value of a dotted key of config.yaml, None if it is absent."""
-    node: Any = run.config
-    for part in key.split("."):
-        if not isinstance(node, Mapping):
-            return None
-        node = node.get(part)
-    return node
+def _folder_of(group: Sequence[Run], runs: Sequence[Run]) -> Path:
+    """The folder that names an arm: the one that holds its runs and no other run, if there is one,
+    else the folder of its first run."""
+    shared = Path(os.path.commonpath([run.folder for run in group]))
+    others = [run for run in runs if run not in group]
+    return group[0].folder if any(o.folder.is_relative_to(shared) for o in others) else shared
 
 
-def settings_without(run: Run, *sections: str) -> str:
-    """All settings but those top-level keys, as text that is equal for equal settings."""
-    settings = {key: value for key, value in run.config.items() if key not in sections}
-    return json.dumps(settings, sort_keys=True, default=str)
+def settings_without(settings: Mapping[str, Any], *sections: str) -> str:
+    """All settings but those sections, as text that is equal for equal settings."""
+    return repr(sorted(item for item in settings.items() if item[0].split(".")[0] not in sections))
 
 
 def betas(arm: Arm) -> tuple[float, float] | None:
     """(beta_pos, beta_neg) of the config, None if the estimator has none."""
-    pos, neg = (as_number(setting(arm.runs[0], key)) for key in BETAS)
+    pos, neg = (as_number(arm.settings.get(key)) for key in BETAS)
     return None if math.isnan(pos + neg) else (pos, neg)
 
 
@@ -112,21 +116,26 @@ def metric_curve(arm: Arm, get: Callable[[Run], Series], smoothed: bool) -> Curv
     are one standard error of that mean. A single run has its unsmoothed values as `raw`, or, if
     `smoothed` is False, its own standard errors as the spread.
     """
-    found = [metric for metric in map(get, arm.runs) if metric.values]
-    if not found:
+    recorded = _recorded(arm.runs, get)
+    if not recorded:
         return None
     smooth = moving_average if smoothed else list
-    if len(found) > 1:
+    if len(recorded) > 1:
         at: dict[float, list[float]] = {}
-        for metric in found:
+        for metric in recorded:
             for step, value in zip(metric.steps, smooth(metric.values), strict=True):
                 at.setdefault(step, []).append(value)
         return mean_curve(at)
-    (metric,) = found
+    (metric,) = recorded
     y = smooth(metric.values)
     if smoothed:
         return Curve(x=metric.steps, y=y, raw=metric.values if len(y) > 1 else ())
     return _with_spread(metric.steps, y, metric.errors)
+
+
+def _recorded(runs: Sequence[Run], get: Callable[[Run], Series]) -> list[Series]:
+    """The series of the runs that have any values."""
+    return [metric for metric in map(get, runs) if metric.values]
 
 
 def mean_curve(at: Mapping[float, Sequence[float]]) -> Curve:
@@ -144,81 +153,54 @@ def _with_spread(x: Sequence[float], y: Sequence[float], errors: Sequence[float]
     return Curve(x=x, y=y, low=[v - e for v, e in pairs], high=[v + e for v, e in pairs])
 
 
-def mean_over_seeds(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half the width of its 95% t interval: t(.975, n - 1) s / sqrt(n), where s
-    divides by n - 1. nan values are left out. One value has no half width (nan), none no mean."""
-    known = [value for value in values if math.isfinite(value)]
-    return finite_mean(known), t_half_width(standard_error(known), len(known) - 1)
-
-
 def longest_runs(arm: Arm) -> list[Run]:
     """The runs that have reached the arm's last step. Only these have a last value."""
     last_step = max(run.rows[-1]["step"] for run in arm.runs)
     return [run for run in arm.runs if run.rows[-1]["step"] == last_step]
 
 
-def table_head(arms: Sequence[Arm]) -> list[Cell]:
-    """(name, unit) of each column after the arm's name."""
-    accuracies = [
-        column
-        for name, _ in _accuracies(arms)
-        for column in ((f"Held-out {name}", "accuracy, fraction"), ("Gain", f"{name}, fraction"))
-    ]
+def table_columns(arms: Sequence[Arm]) -> list[Column]:
+    """The columns of the table of arms. First and last values are those of `longest_runs`."""
+    columns: list[Column] = [("Method", "", lambda arm: (method(arm), ""))]
+    for names in benchmark_sets([run for arm in arms for run in arm.runs]):
+        name, get = benchmarks_title(names), partial(accuracy, names=names)
+        columns += [
+            (f"Held-out {name}", "accuracy, fraction", partial(_first_to_last, get=get)),
+            ("Gain", f"{name}, fraction", partial(_gain, get=get)),
+        ]
+    reward, entropy = (
+        partial(_first_to_last, get=partial(series, metric=metric))
+        for metric in ("reward/mean", "policy/entropy")
+    )
     return [
-        ("Method", ""),
-        *accuracies,
-        ("Reward", "mean, fraction"),
-        ("Entropy", "nats per token"),
-        ("κ\N{COMBINING CIRCUMFLEX ACCENT}", "nats per token, 20 steps"),
-        ("Seeds", ""),
-        ("Steps", "done"),
-        ("Time", "minutes per run"),
-        ("Model", ""),
+        *columns,
+        ("Reward", "mean, fraction", reward),
+        ("Entropy", "nats per token", entropy),
+        ("κ\N{COMBINING CIRCUMFLEX ACCENT}", "nats per token, 20 steps", _kappa),
+        ("Seeds", "", _seeds),
+        ("Steps", "done", _steps),
+        ("Time", "minutes per run", _minutes),
+        ("Model", "", lambda arm: (model(arm), "")),
     ]
 
 
-def table_row(arm: Arm, arms: Sequence[Arm]) -> dict[str, Any]:
-    """The arm's label and cells. First and last values are those of `longest_runs`."""
-    runs, first = longest_runs(arm), arm.runs[0]
-    steps, planned = runs[0].rows[-1]["step"], as_number(setting(first, "steps"))
-    seeds = [setting(run, "seed") for run in arm.runs]
-    spent = [minutes(run) for run in runs]
-    reward, entropy = (partial(series, metric=m) for m in ("reward/mean", "policy/entropy"))
-    behind = len(runs) < len(arm.runs)
-    cells = [
-        (method(first), ""),
-        *(
-            cell
-            for _, get in _accuracies(arms)
-            for cell in (_first_to_last(runs, get), _gain(runs, get))
-        ),
-        _first_to_last(runs, reward),
-        _first_to_last(runs, entropy),
-        (_with_interval([kappa_hat(run.rows) for run in arm.runs]), ""),
-        (
-            ", ".join(NO_VALUE if seed is None else str(seed) for seed in seeds),
-            f"last values: {len(runs)} of {len(arm.runs)} runs" if behind else "",
-        ),
-        (str(steps), "" if math.isnan(planned) or planned == steps else f"of {planned:.0f}"),
-        (f"{sum(spent) / len(spent):.1f}" if any(spent) else NO_VALUE, ""),
-        (model(first), ""),
-    ]
-    return {"label": arm.label, "cells": cells}
+def benchmarks_title(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else "mean"
 
 
-def method(run: Run) -> str:
+def method(arm: Arm) -> str:
     """The estimator's name, with its betas if the config has them: `asym (β+ 0.7, β- 0.3)`."""
     values = [
-        f"{sign}{NBSP}{setting(run, key)}"
+        f"{sign}{NBSP}{arm.settings[key]}"
         for sign, key in zip(("β+", f"β{MINUS}"), BETAS, strict=True)
-        if setting(run, key) is not None
+        if arm.settings.get(key) is not None
     ]
-    name = str(setting(run, "advantage.name") or "unknown method")
+    name = str(arm.settings.get("advantage.name") or "unknown method")
     return f"{name} ({', '.join(values)})" if values else name
 
 
-def model(run: Run) -> str:
-    return shorten(str(setting(run, "model.path") or "an unnamed model"), 48)
+def model(arm: Arm) -> str:
+    return shorten(str(arm.settings.get("model.path") or "an unnamed model"), 48)
 
 
 def differing_settings(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
@@ -226,77 +208,67 @@ def differing_settings(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
 
     The seed is left out if some arm has several.
     """
-    flat = [_flat(arm.runs[0].config) for arm in arms]
-    keys = {key for settings in flat for key in settings}
+    keys = {key for arm in arms for key in arm.settings}
     if any(len(arm.runs) > 1 for arm in arms):
         keys.discard("seed")
-    table = [(key, [settings.get(key, NO_VALUE) for settings in flat]) for key in sorted(keys)]
-    return [(key, values) for key, values in table if len(set(values)) > 1]
-
-
-def _folder_of(arm: Arm, runs: Sequence[Run]) -> Path:
-    """The folder that names an arm: the one that holds its runs and no other run, if there is one,
-    else the folder of its first run."""
-    folders = [run.folder for run in arm.runs]
-    shared = Path(os.path.commonpath(folders))
-    others = [run.folder for run in runs if run.folder not in folders]
-    if len(folders) == 1 or any(folder.is_relative_to(shared) for folder in others):
-        return folders[0]
-    return shared
-
-
-def _with_count(arm: Arm, name: str, runs: Sequence[Run]) -> str:
-    more = len(arm.runs) - 1
-    return (
-        f"{name} and {more} more" if more and _folder_of(arm, runs) == arm.runs[0].folder else name
-    )
-
-
-def _accuracies(arms: Sequence[Arm]) -> list[tuple[str, Callable[[Run], Series]]]:
-    """(name, series) of each benchmark, after their mean if there are several."""
-    return [
-        (names[0] if len(names) == 1 else "mean", partial(accuracy, names=names))
-        for names in benchmark_sets([run for arm in arms for run in arm.runs])
+    rows = [
+        (key, [shorten(str(arm.settings.get(key, NO_VALUE)), 60) for arm in arms])
+        for key in sorted(keys)
     ]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
-def _first_to_last(runs: Sequence[Run], get: Callable[[Run], Series]) -> Cell:
+def _first_to_last(arm: Arm, get: Callable[[Run], Series]) -> Cell:
     """`first → last`, with the steps as small print.
 
-    +- is a 95% t interval over several runs, or the standard error that a single run recorded.
+    ± is a 95% t interval over several runs, or the standard error that a single run recorded.
     """
-    found = [metric for metric in map(get, runs) if metric.values]
-    if not found:
+    recorded = _recorded(longest_runs(arm), get)
+    if not recorded:
         return NO_VALUE, ""
-    ends = (0, -1) if any(len(metric.values) > 1 for metric in found) else (0,)
-    if len(found) > 1:
-        texts = [_with_interval([m.values[i] for m in found]) for i in ends]
+    ends = (0, -1) if any(len(metric.values) > 1 for metric in recorded) else (0,)
+    if len(recorded) > 1:
+        texts = [_with_interval([metric.values[i] for metric in recorded]) for i in ends]
     else:
-        (only,) = found
+        (only,) = recorded
         errors = [f" ± {error:.3f}" for error in only.errors] or [""] * len(only.values)
         texts = [f"{only.values[i]:.3f}{errors[i]}" for i in ends]
-    steps = " → ".join(str(found[0].steps[i]) for i in ends)
+    steps = " → ".join(str(recorded[0].steps[i]) for i in ends)
     return " → ".join(texts), f"step{'s' * (len(ends) > 1)} {steps}"
 
 
-def _gain(runs: Sequence[Run], get: Callable[[Run], Series]) -> Cell:
+def _gain(arm: Arm, get: Callable[[Run], Series]) -> Cell:
     """Last minus first. A single run has no error here: its two evaluations share problems, so
     their errors are not independent."""
-    gains = [m.values[-1] - m.values[0] for m in map(get, runs) if len(m.values) > 1]
-    return _with_interval(gains, "+"), ""
+    recorded = [metric.values for metric in map(get, longest_runs(arm)) if len(metric.values) > 1]
+    return _with_interval([values[-1] - values[0] for values in recorded], "+"), ""
+
+
+def _kappa(arm: Arm) -> Cell:
+    return _with_interval([kappa_hat(run.rows) for run in arm.runs]), ""
+
+
+def _seeds(arm: Arm) -> Cell:
+    seeds = [run.settings.get("seed") for run in arm.runs]
+    text = ", ".join(NO_VALUE if seed is None else str(seed) for seed in seeds)
+    longest = len(longest_runs(arm))
+    return text, f"last values: {longest} of {len(seeds)} runs" if longest < len(seeds) else ""
+
+
+def _steps(arm: Arm) -> Cell:
+    steps, planned = longest_runs(arm)[0].rows[-1]["step"], as_number(arm.settings.get("steps"))
+    return str(steps), "" if math.isnan(planned) or planned == steps else f"of {planned:.0f}"
+
+
+def _minutes(arm: Arm) -> Cell:
+    spent = [minutes(run) for run in longest_runs(arm)]
+    return f"{sum(spent) / len(spent):.1f}" if any(spent) else NO_VALUE, ""
 
 
 def _with_interval(values: Sequence[float], sign: str = "") -> str:
-    middle, half_width = mean_over_seeds(values)
-    text = f"{middle:{sign}.3f}".replace("-", MINUS) if math.isfinite(middle) else NO_VALUE
+    """The mean ± half the width of its 95% t interval. Values that are nan are left out. One value
+    has no interval, none no mean."""
+    mean = estimate_mean([value for value in values if math.isfinite(value)])
+    half_width = t_half_width(mean.stderr, mean.df)
+    text = f"{mean.value:{sign}.3f}".replace("-", MINUS) if mean.df >= 0 else NO_VALUE
     return f"{text} ± {half_width:.3f}" if math.isfinite(half_width) else text
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = shorten(str(value), 60)
-    return flat

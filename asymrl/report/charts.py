@@ -14,16 +14,23 @@ from typing import Any
 
 from asymrl.report.arms import (
     Arm,
-    Curve,
+    benchmarks_title,
     betas,
     longest_runs,
     metric_curve,
-    setting,
     settings_without,
 )
 from asymrl.report.curves import equal_curves, estimator_curves, has_schedule, measured_mass
 from asymrl.report.drawing import Chart, Drawing, draw, draw_bars, draw_heat_map, limits_of
-from asymrl.report.runs import accuracy, benchmark_sets, benchmarks, phase_seconds, series
+from asymrl.report.runs import (
+    Run,
+    Series,
+    accuracy,
+    benchmark_sets,
+    benchmarks,
+    phase_seconds,
+    series,
+)
 from asymrl.statistics import standard_error
 from asymrl.types import frozen
 
@@ -130,28 +137,30 @@ def draw_all(arms: Sequence[Arm]) -> tuple[list[FigureSection], list[str]]:
     names = benchmarks([run for arm in arms for run in arm.runs])
     accuracies = _accuracy_charts(arms)
     dynamics, more = (
-        [_metric_chart(arms, metric, **look) for metric, look in metrics.items()]
-        for metrics in (DYNAMICS, MORE_METRICS)
+        {
+            metric: _chart(arms, partial(series, metric=metric), **look)
+            for metric, look in group.items()
+        }
+        for group in (DYNAMICS, MORE_METRICS)
     )
     phases = _phases(arms)
     notes = [
         f"No run has {metric}, so its figure is left out."
-        for metric, chart in zip([*DYNAMICS, *MORE_METRICS], [*dynamics, *more], strict=True)
-        if not any(chart.curves)
+        for metric, chart in (dynamics | more).items()
+        if not any(chart.curves.values())
     ]
     if not names:
         notes.append("No run has an evaluation, so the figure of held-out accuracy is left out.")
     if not phases:
         notes.append("No run has time/<phase>, so the figure of phase times is left out.")
-    flips = _flips(arms, [*dynamics[:1], *accuracies[:1]])
-    dynamics = [*accuracies, *dynamics, *_scheduled_betas(arms)]
-    estimators = _draw_charts(_estimator_charts(arms))
+    over_steps = [*accuracies, *dynamics.values(), *_scheduled_betas(arms)]
+    flips = _flips(arms, [dynamics["policy/entropy"], *accuracies[:1]])
     sections = [
-        ("Advantage and gradient mass (Figure 1)", CURVES_ABOUT, estimators),
-        ("Dynamics (Figure 2)", DYNAMICS_ABOUT, _draw_charts(dynamics)),
-        ("Flips (Figure 3)", FLIPS_ABOUT, _draw_charts(flips)),
+        ("Advantage and gradient mass (Figure 1)", CURVES_ABOUT, _draw(_estimator_charts(arms))),
+        ("Dynamics (Figure 2)", DYNAMICS_ABOUT, _draw(over_steps)),
+        ("Flips (Figure 3)", FLIPS_ABOUT, _draw(flips)),
         ("Betas (Figure 4)", "", _heat_map(arms, names)),
-        ("More metrics", "", [*_draw_charts(more), *phases]),
+        ("More metrics", "", [*_draw([*more.values()]), *phases]),
     ]
     return [
         FigureSection(title=title, about=about, drawings=drawings)
@@ -160,13 +169,21 @@ def draw_all(arms: Sequence[Arm]) -> tuple[list[FigureSection], list[str]]:
     ], notes
 
 
-def _draw_charts(charts: Sequence[Chart]) -> list[Drawing]:
+def _draw(charts: Sequence[Chart]) -> list[Drawing]:
     """The charts that have data. Those with the same scale get the same y range."""
-    full = [chart for chart in charts if any(chart.curves)]
+    full = [chart for chart in charts if any(chart.curves.values())]
     return [
         draw(c, limits_of([o for o in full if o is c or (c.scale and o.scale == c.scale)]))
         for c in full
     ]
+
+
+def _chart(
+    arms: Sequence[Arm], get: Callable[[Run], Series], smoothed: bool = True, **look: Any
+) -> Chart:
+    """A metric over steps."""
+    curves = {i: metric_curve(arm, get, smoothed) for i, arm in enumerate(arms)}
+    return Chart(labels=[arm.label for arm in arms], curves=curves, **look)
 
 
 def _accuracy_charts(arms: Sequence[Arm]) -> list[Chart]:
@@ -174,47 +191,35 @@ def _accuracy_charts(arms: Sequence[Arm]) -> list[Chart]:
     runs = [run for arm in arms for run in arm.runs]
     charts = []
     for names in benchmark_sets(runs):
-        get = partial(accuracy, names=names)
+        get, title = partial(accuracy, names=names), benchmarks_title(names)
         smoothed = max(len(get(run).values) for run in runs) >= FEW_EVALUATIONS
-        title = names[0] if len(names) == 1 else "mean"
         name = f"accuracy_{re.sub(r'[^A-Za-z0-9.-]', '_', title)[:60]}"
         if any(chart.name == name for chart in charts):  # two benchmarks give the same file name
             name += f"_{len(charts)}"
-        charts.append(
-            _chart(
-                arms,
-                partial(metric_curve, get=get, smoothed=smoothed),
-                name=name,
-                title=f"Held-out accuracy, {title}",
-                unit="accuracy (fraction)",
-                caption=(f"Over {', '.join(names)}. " if len(names) > 1 else "")
-                + ("" if smoothed else f"Fewer than {FEW_EVALUATIONS} evaluations: not smoothed. ")
-                + ("" if smoothed else BARS),
-                fraction=True,
-                dots=not smoothed,
-            )
+        few = "" if smoothed else f"Fewer than {FEW_EVALUATIONS} evaluations: not smoothed. {BARS}"
+        chart = _chart(
+            arms,
+            get,
+            smoothed,
+            name=name,
+            title=f"Held-out accuracy, {title}",
+            unit="accuracy (fraction)",
+            caption=(f"Over {', '.join(names)}. " if len(names) > 1 else "") + few,
+            fraction=True,
+            dots=not smoothed,
         )
+        charts.append(chart)
     return charts
-
-
-def _metric_chart(arms: Sequence[Arm], metric: str, smoothed: bool = True, **look: Any) -> Chart:
-    """A metric over steps."""
-    get = partial(series, metric=metric)
-    return _chart(arms, partial(metric_curve, get=get, smoothed=smoothed), **look)
-
-
-def _chart(arms: Sequence[Arm], curve: Callable[[Arm], Curve | None], **look: Any) -> Chart:
-    return Chart(names=[arm.label for arm in arms], curves=[curve(arm) for arm in arms], **look)
 
 
 def _estimator_charts(arms: Sequence[Arm]) -> list[Chart]:
     """A, W and the measured mass of both channels over group accuracy."""
     by_arm = [estimator_curves(arm) for arm in arms]
-    names = [arm.label for arm in arms]
+    labels = [arm.label for arm in arms]
     x_label = "group accuracy p (fraction of rollouts correct)"
-    chart = partial(Chart, names=names, x_label=x_label, zero=True)
+    chart = partial(Chart, labels=labels, x_label=x_label, zero=True)
     # With another aggregation the measured mass has another unit than W.
-    comparable = all(setting(arm.runs[0], "loss.aggregation") == "token_mean" for arm in arms)
+    comparable = all(arm.settings.get("loss.aggregation") == "token_mean" for arm in arms)
     charts = []
     for channel, a, w, side, formula in CHANNELS:
         scale = f"mass_{channel}" if comparable else ""
@@ -226,15 +231,15 @@ def _estimator_charts(arms: Sequence[Arm]) -> list[Chart]:
                 title=f"Advantage {a}(p), {channel} channel",
                 unit=f"advantage of a {side} rollout (no unit)",
                 caption="From the configs. Estimators that use more than p: at equal log-probs."
-                + equal_curves(names, advantages),
-                curves=advantages,
+                + equal_curves(labels, advantages),
+                curves=dict(enumerate(advantages)),
             ),
             chart(
                 name=f"mass_{channel}",
                 title=f"Channel mass {w}(p)",
                 unit="mean |advantage| per rollout of the group (no unit)",
-                caption=f"{formula}, from the configs.{equal_curves(names, masses)}",
-                curves=masses,
+                caption=f"{formula}, from the configs.{equal_curves(labels, masses)}",
+                curves=dict(enumerate(masses)),
                 scale=scale,
             ),
             chart(
@@ -244,7 +249,7 @@ def _estimator_charts(arms: Sequence[Arm]) -> list[Chart]:
                 caption="Sum of |d loss / d log-prob| over the tokens of groups of accuracy p, "
                 f"divided by the fraction of such groups, over all steps: {w} after clipping, with "
                 "real lengths. Bars: one standard error over seeds.",
-                curves=[measured_mass(arm, channel) for arm in arms],
+                curves={i: measured_mass(arm, channel) for i, arm in enumerate(arms)},
                 dots=True,
                 scale=scale,
             ),
@@ -254,22 +259,28 @@ def _estimator_charts(arms: Sequence[Arm]) -> list[Chart]:
 
 def _scheduled_betas(arms: Sequence[Arm]) -> list[Chart]:
     """The betas over steps, as recorded, of the arms whose schedule changes one of them."""
-    scheduled = [a for a in arms if has_schedule(a, "beta_pos") or has_schedule(a, "beta_neg")]
-    return [
-        _metric_chart(
-            scheduled,
-            f"advantage/{beta}",
+    scheduled = [
+        i for i, a in enumerate(arms) if has_schedule(a, "beta_pos") or has_schedule(a, "beta_neg")
+    ]
+    charts = [
+        _chart(
+            arms,
+            partial(series, metric=f"advantage/{beta}"),
             smoothed=False,
             name=beta,
             title=f"{beta} over steps",
             unit=f"{beta} (no unit)",
             caption="The value used at each step, for arms whose schedule changes a beta.",
-            looks=[arms.index(arm) for arm in scheduled],
             scale="betas",
         )
         for beta in ("beta_pos", "beta_neg")
-        if scheduled
     ]
+    return [_only(chart, scheduled) for chart in charts]
+
+
+def _only(chart: Chart, arms: Sequence[int], **changes: Any) -> Chart:
+    """The chart with only these arms, which keep their colours."""
+    return replace(chart, curves={i: chart.curves[i] for i in arms}, **changes)
 
 
 def _flips(arms: Sequence[Arm], charts: Sequence[Chart]) -> list[Chart]:
@@ -279,37 +290,27 @@ def _flips(arms: Sequence[Arm], charts: Sequence[Chart]) -> list[Chart]:
     """
     families: dict[str, list[int]] = {}
     for i, arm in enumerate(arms):
-        if setting(arm.runs[0], "advantage.name") in FLIPS and betas(arm) == (0.5, 0.5):
-            same = settings_without(arm.runs[0], "advantage", "seed")
+        if arm.settings.get("advantage.name") in FLIPS and betas(arm) == (0.5, 0.5):
+            same = settings_without(arm.settings, "advantage", "seed")
             families.setdefault(same, []).append(i)
     family = max(families.values(), key=len, default=[])
-    names = {setting(arms[i].runs[0], "advantage.name") for i in family}
+    names = {arms[i].settings["advantage.name"] for i in family}
     if FLIPS[0] not in names or len(names) < 2 or len(family) == len(arms):
         return []
-    return [
-        replace(
-            chart,
-            name=f"flips_{chart.name}",
-            names=[chart.names[i] for i in family],
-            looks=family,
-            curves=[chart.curves[i] for i in family],
-            scale="",
-        )
-        for chart in charts
-    ]
+    return [_only(chart, family, name=f"flips_{chart.name}", scale="") for chart in charts]
 
 
 def _heat_map(arms: Sequence[Arm], names: Sequence[str]) -> list[Drawing]:
     """Final accuracy over (beta_pos, beta_neg), if arms that differ in nothing else fill at least
     two thirds of a grid of 2 by 2 or more. Of several such families, the largest."""
     families: dict[str, dict[tuple[float, float], tuple[str, list[float]]]] = {}
-    for arm in arms:
+    for arm in arms if names else ():
         at = betas(arm)
         last = [scores[-1] for run in longest_runs(arm) if (scores := accuracy(run, names).values)]
         if at is None or not last:
             continue
-        name = setting(arm.runs[0], "advantage.name")
-        same = f"{name} {settings_without(arm.runs[0], 'advantage', 'seed')}"
+        name = arm.settings.get("advantage.name")
+        same = f"{name} {settings_without(arm.settings, 'advantage', 'seed')}"
         families.setdefault(same, {}).setdefault(at, (arm.label, last))
     cells = max(families.values(), key=len, default={})
     rows, columns = (len({at[axis] for at in cells}) for axis in (0, 1))

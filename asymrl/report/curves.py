@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
-from asymrl.report.arms import Arm, Curve, mean_curve, setting
+from asymrl.report.arms import Arm, Curve, mean_curve
 from asymrl.report.runs import as_number, gradient_mass, series
 from asymrl.types import frozen
 
-Points = Sequence[tuple[float, float]]
+Points = Mapping[Fraction, float]  # p -> advantage or mass
 FINE_GROUP = 200  # rollouts per group for smooth curves
 MAX_GROUP = 1024  # rollouts per group; larger groups are not drawn
 
@@ -36,20 +37,27 @@ def estimator_curves(arm: Arm) -> EstimatorCurves | None:
     more than p get equal log-probs and a batch with each accuracy once. None if the config names no
     estimator that this version can compute.
     """
-    name, size = setting(arm.runs[0], "advantage.name"), setting(arm.runs[0], "rollout.group_size")
+    size = arm.settings.get("rollout.group_size")
     if not isinstance(size, int) or not 1 < size <= MAX_GROUP:
         return None
     from asymrl.algo.advantages import ADVANTAGES
 
-    if not isinstance(name, str) or name not in ADVANTAGES:
+    section = "advantage."
+    params = {
+        key.removeprefix(section): value
+        for key, value in arm.settings.items()
+        if key.startswith(section)
+    }
+    estimator = ADVANTAGES.get(str(params.pop("name", None)))
+    if estimator is None:
         return None
-    params = {k: v for k, v in setting(arm.runs[0], "advantage").items() if k != "name"}
     try:
-        exact = _tabulate(ADVANTAGES[name], params, size)
-        fine = _tabulate(ADVANTAGES[name], params, size * max(1, FINE_GROUP // size))
+        exact = _tabulate(estimator, params, size)
+        fine = _tabulate(estimator, params, size * max(1, FINE_GROUP // size))
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError):
         return None  # the config of another version: other names, other ranges, other types
-    if any(math.isnan(as_number(a)) for by in (exact, fine) for ps in by.values() for _, a in ps):
+    points = [*exact.values(), *fine.values()]
+    if any(math.isnan(as_number(a)) for values in points for a in values.values()):
         return None
     return EstimatorCurves(
         advantage={channel: _join(exact[channel], fine[channel], False) for channel in exact},
@@ -71,19 +79,19 @@ def has_schedule(arm: Arm, beta: str) -> bool:
     return any(len(set(series(run, f"advantage/{beta}").values)) > 1 for run in arm.runs)
 
 
-def equal_curves(names: Sequence[str], curves: Sequence[Curve | None]) -> str:
+def equal_curves(labels: Sequence[str], curves: Sequence[Curve | None]) -> str:
     """Sentences that name the arms with the same curve: in a figure one may hide the other."""
     arms: dict[tuple[float, ...], list[str]] = {}
-    for name, curve in zip(names, curves, strict=True):
+    for label, curve in zip(labels, curves, strict=True):
         if curve:
-            arms.setdefault((*curve.x, *(round(y, 9) for y in curve.y)), []).append(name)
+            arms.setdefault((*curve.x, *(round(y, 9) for y in curve.y)), []).append(label)
     return "".join(f" Same curve: {', '.join(same)}." for same in arms.values() if len(same) > 1)
 
 
 def _tabulate(
     estimator: Callable[..., Any], params: Mapping[str, Any], size: int
-) -> dict[str, list[tuple[float, float]]]:
-    """Channel -> (p, advantage) for p = k / size, from groups with k = 0 .. size correct ones."""
+) -> dict[str, Points]:
+    """Channel -> p -> advantage for p = k / size, from groups with k = 0 .. size correct ones."""
     import torch
 
     from asymrl.types import Groups
@@ -96,19 +104,19 @@ def _tabulate(
     )
     advantages = estimator(groups, **params)
     return {
-        "positive": [(j / size, float(advantages[j, 0])) for j in range(1, size + 1)],
-        "negative": [(j / size, float(advantages[j, -1])) for j in range(size)],
+        "positive": {Fraction(j, size): float(advantages[j, 0]) for j in range(1, size + 1)},
+        "negative": {Fraction(j, size): float(advantages[j, -1]) for j in range(size)},
     }
 
 
 def _mass(channel: str, exact: Points, fine: Points) -> Curve:
     """p |A_pos(p)| or (1 - p) |A_neg(p)|, to p = 0 and 1 unless it grows without bound there."""
     exact, fine = (
-        [(p, (p if channel == "positive" else 1 - p) * abs(a)) for p, a in points]
+        {p: float(p if channel == "positive" else 1 - p) * abs(a) for p, a in points.items()}
         for points in (exact, fine)
     )
     whole = _join(exact, fine, True)
-    unbounded = max(whole.y) > 2 * max(mass for _, mass in exact)
+    unbounded = max(whole.y) > 2 * max(exact.values())
     return _join(exact, fine, False) if unbounded else whole
 
 
@@ -118,18 +126,14 @@ def _join(exact: Points, fine: Points, to_the_ends: bool) -> Curve:
     The fine points go out to p = 0 or 1 if the two agree on that end (a flip's end depends on G),
     or, if the channel has no rollouts at that end, if `to_the_ends`.
     """
-    at = {round(p, 9): a for p, a in fine}
-
-    def agree(points: Points) -> bool:
-        return all(abs(at[round(p, 9)] - a) <= 1e-4 * max(1.0, abs(a)) for p, a in points)
-
-    inner = [(p, a) for p, a in exact if 0 < p < 1]
-    if not agree(inner):
-        return Curve(x=[p for p, _ in exact], y=[a for _, a in exact])
-    ends = [[(p, a) for p, a in exact if p == end] for end in (0, 1)]
-    low, high = (agree(end) if end else to_the_ends for end in ends)
-    points = dict(exact)
-    for p, a in fine:
-        if (low or p > inner[0][0]) and (high or p < inner[-1][0]):
-            points.setdefault(next((q for q in points if abs(p - q) < 1e-9), p), a)
-    return Curve(x=sorted(points), y=[points[p] for p in sorted(points)])
+    agree = {p: abs(fine[p] - a) <= 1e-4 * max(1.0, abs(a)) for p, a in exact.items()}
+    inner = [p for p in exact if 0 < p < 1]
+    points = exact
+    if all(agree[p] for p in inner):
+        low, high = (agree.get(Fraction(end), to_the_ends) for end in (0, 1))
+        between = {
+            p: a for p, a in fine.items() if (low or p > inner[0]) and (high or p < inner[-1])
+        }
+        points = {**between, **exact}
+    x = sorted(points)
+    return Curve(x=[float(p) for p in x], y=[points[p] for p in x])

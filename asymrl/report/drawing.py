@@ -80,21 +80,20 @@ def figure_style() -> Iterator[None]:
 
 @frozen
 class Chart:
-    """Curves over x, one per arm (None: no data), and the words that describe them.
+    """Curves over x, and the words that describe them.
 
-    Charts with the same `scale` share a y range. fraction: the range stays within 0 and 1. zero: a
-    line at y = 0. dots: the points are measurements, drawn with markers and with bars for their
-    spread instead of a band. looks: the arms' indices, which choose the colours; empty if the chart
-    has all arms.
+    labels: of all arms. curves: index of an arm, which chooses its colour, dashes and marker ->
+    its curve, None without data. Charts with the same `scale` share a y range. fraction: the range
+    stays within 0 and 1. zero: a line at y = 0. dots: the points are measurements, drawn with
+    markers and with bars for their spread instead of a band.
     """
 
     name: str
     title: str
     unit: str
     caption: str
-    names: Sequence[str]
-    curves: Sequence[Curve | None]
-    looks: Sequence[int] = ()
+    labels: Sequence[str]
+    curves: Mapping[int, Curve | None]
     x_label: str = "step"
     fraction: bool = False
     zero: bool = False
@@ -122,14 +121,13 @@ def colour(index: int) -> str:
 def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
     """One chart. 7 colours and 5 dash patterns share no factor, so 35 arms look different."""
     handles: list[Line2D] = []
-    shown = [(i, curve) for i, curve in enumerate(chart.curves) if curve]
-    looks, few = chart.looks or range(len(chart.curves)), len(shown) <= MANY_CURVES
-    entries = legend_entries([chart.names[i] for i, _ in shown], ENTRY_WIDTHS[1 + few])
+    shown = {look: curve for look, curve in chart.curves.items() if curve}
+    few = len(shown) <= MANY_CURVES
+    entries = legend_entries([chart.labels[look] for look in shown], ENTRY_WIDTHS[1 + few])
     figure, axes = _canvas(chart.title, chart.unit, entries)
     if chart.zero:
         axes.axhline(0, color=MUTED, linewidth=0.8)
-    for i, curve in shown:
-        look = looks[i]
+    for look, curve in shown.items():
         x, y, low, high, raw = _thinned(curve)
         common: dict[str, Any] = {"color": colour(look), "gid": f"arm-{look}"}
         if raw:
@@ -151,13 +149,13 @@ def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     _label_y(axes)
     _legend(figure, handles, entries)
-    words = [_in_words(chart.names[i], curve, chart.x_label) for i, curve in shown]
+    words = [_in_words(chart.labels[look], c, chart.x_label) for look, c in shown.items()]
     return _finish(
         figure,
         chart.name,
         chart.caption,
         f"{chart.title} over {chart.x_label}, {chart.unit}. " + " ".join(words),
-        [name for name, curve in zip(chart.names, chart.curves, strict=True) if not curve],
+        [chart.labels[look] for look in chart.curves if look not in shown],
     )
 
 
@@ -237,9 +235,8 @@ def limits_of(charts: Sequence[Chart]) -> tuple[float, float]:
     edges = [
         edge
         for chart in charts
-        for c in chart.curves
+        for c in chart.curves.values()
         for edge in ((*c.y, *c.raw, *c.low, *c.high) if c else ())
-        if math.isfinite(edge)
     ]
     low, high = min(edges), max(edges)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 0.05
@@ -355,8 +352,7 @@ def _for_page(svg: str) -> str:
     svg = re.sub(r' id="arm-(\d+)"', r' data-arm="\1"', svg)
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r' (?:width|height)="[^"]*"', "", svg, count=2)
     svg = svg.replace("<svg", '<svg aria-hidden="true"', 1)
     for colour_code, variable in VARIABLES.items():
         svg = re.sub(rf"(fill|stroke): {colour_code}", rf"\1: var({variable})", svg)

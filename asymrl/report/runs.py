@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from asymrl.errors import UserError, printable, short_repr
-from asymrl.files import read_jsonl
+from asymrl.errors import UserError, short_repr
+from asymrl.files import distinct_names, read_jsonl
+from asymrl.statistics import finite_mean
 from asymrl.types import frozen
 
+RUN_FILES = ("config.yaml", "metrics.jsonl")
 TIME_TOTALS = ("total", "step", "verify_wait")  # verify_wait is part of generate
 KAPPA_STEPS = 20
 MAX_MAGNITUDE = 1e100  # larger numbers are not measurements, and their squares overflow
@@ -28,16 +30,18 @@ MAX_ROLLOUTS = 4  # per group
 MAX_TEXT = 4000  # characters
 
 JsonRow = Mapping[str, Any]
+Metrics = Mapping[str, float]
 
 
 @frozen
 class Run:
-    """One run folder. rows: metrics by rising step; notes: sentences about what was skipped."""
+    """One run folder. settings: those of config.yaml by dotted key; rows: the finite metrics of
+    each step, by rising step; notes: sentences about what was skipped."""
 
     label: str
     folder: Path
-    config: Mapping[str, Any]
-    rows: Sequence[JsonRow]
+    settings: Mapping[str, Any]
+    rows: Sequence[Metrics]
     notes: Sequence[str]
 
 
@@ -58,7 +62,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """
     distinct = list(dict.fromkeys(run for folder in folders for run in _runs_at(folder)))
     runs, skipped = [], []
-    for folder, label in zip(distinct, labels(distinct), strict=True):
+    for folder, label in zip(distinct, distinct_names(distinct), strict=True):
         try:
             runs.append(_read_run(folder, label))
         except UserError as error:
@@ -66,19 +70,6 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     if not runs:
         raise UserError("no run can be read: " + "; ".join(skipped[:3]))
     return runs, skipped
-
-
-def labels(folders: Sequence[Path]) -> list[str]:
-    """Folder names. Equal names are extended by parent folders until all differ."""
-    depth = [1] * len(folders)
-    while True:
-        names = ["/".join(f.parts[-d:]) for f, d in zip(folders, depth, strict=True)]
-        clashing = [i for i, name in enumerate(names) if names.count(name) > 1]
-        clashing = [i for i in clashing if depth[i] < len(folders[i].parts)]
-        if not clashing:
-            return [printable(name) for name in names]
-        for i in clashing:
-            depth[i] += 1
 
 
 def as_number(value: Any) -> float:
@@ -89,10 +80,9 @@ def as_number(value: Any) -> float:
 
 
 def series(run: Run, metric: str) -> Series:
-    """The steps at which `metric` is a number, and its values there."""
-    points = [(row["step"], as_number(row.get(metric))) for row in run.rows]
-    points = [(step, value) for step, value in points if not math.isnan(value)]
-    return Series(steps=[step for step, _ in points], values=[value for _, value in points])
+    """The steps that have `metric`, and its values there."""
+    rows = [row for row in run.rows if metric in row]
+    return Series(steps=[int(row["step"]) for row in rows], values=[row[metric] for row in rows])
 
 
 def accuracy(run: Run, names: Sequence[str]) -> Series:
@@ -101,16 +91,16 @@ def accuracy(run: Run, names: Sequence[str]) -> Series:
     Standard errors are sqrt(sum se^2) / number of benchmarks, from `eval/<benchmark>/stderr`:
     problems of different benchmarks are independent. Empty unless every such step has all of them.
     """
-    steps, values, errors = [], [], []
-    for row in run.rows if names else ():
-        mean = sum(as_number(row.get(f"eval/{name}/avg")) for name in names) / len(names)
-        if math.isnan(mean):
-            continue
-        stderrs = [as_number(row.get(f"eval/{name}/stderr")) for name in names]
-        steps.append(row["step"])
-        values.append(mean)
-        errors.append(math.hypot(*stderrs) / len(names))
-    return Series(steps=steps, values=values, errors=() if any(map(math.isnan, errors)) else errors)
+    rows = [row for row in run.rows if all(f"eval/{name}/avg" in row for name in names)]
+    errors = [
+        math.hypot(*(row.get(f"eval/{name}/stderr", math.nan) for name in names)) / len(names)
+        for row in rows
+    ]
+    return Series(
+        steps=[int(row["step"]) for row in rows],
+        values=[sum(row[f"eval/{name}/avg"] for name in names) / len(names) for row in rows],
+        errors=() if any(map(math.isnan, errors)) else errors,
+    )
 
 
 def benchmarks(runs: Sequence[Run]) -> list[str]:
@@ -127,7 +117,7 @@ def benchmark_sets(runs: Sequence[Run]) -> list[list[str]]:
     return [names] * together + [[name] for name in names]
 
 
-def phase_seconds(rows: Sequence[JsonRow]) -> dict[str, float]:
+def phase_seconds(rows: Sequence[Metrics]) -> dict[str, float]:
     """Phase -> seconds over all rows, from `time/<phase>`, without the totals."""
     seconds = _sums(rows, "time/")
     return {k: spent for k, spent in seconds.items() if k not in TIME_TOTALS and spent > 0}
@@ -139,17 +129,14 @@ def minutes(run: Run) -> float:
     return (whole or sum(phase_seconds(run.rows).values())) / 60
 
 
-def kappa_hat(rows: Sequence[JsonRow]) -> float:
-    """Mean of diag/kappa over the first 20 steps, nats per token (the paper's Appendix E).
-
-    Values that are not numbers are left out; nan if there are none.
-    """
-    early = [as_number(row.get("diag/kappa")) for row in rows if row["step"] <= KAPPA_STEPS]
-    known = [kappa for kappa in early if not math.isnan(kappa)]
-    return sum(known) / len(known) if known else math.nan
+def kappa_hat(rows: Sequence[Metrics]) -> float:
+    """Mean of diag/kappa over the first 20 steps, nats per token (the paper's Appendix E); nan
+    without any."""
+    early = [row for row in rows if row["step"] <= KAPPA_STEPS]
+    return finite_mean([row.get("diag/kappa", math.nan) for row in early])
 
 
-def gradient_mass(rows: Sequence[JsonRow], channel: str) -> dict[float, float]:
+def gradient_mass(rows: Sequence[Metrics], channel: str) -> dict[float, float]:
     """Group accuracy p -> gradient mass per group of a channel ("positive" or "negative").
 
     `pressure/<channel>/<p>` over `groups/accuracy/<p>` (the fraction of groups at p), each summed
@@ -213,21 +200,17 @@ def _groups(rows: Sequence[JsonRow], step: int) -> list[dict[str, Any]]:
         by_draw.setdefault(str(row.get("draw", row.get("problem_id"))), []).append(row)
     groups = []
     for draw, members in enumerate(by_draw.values()):
-        first, rollouts = members[0], [_rollout(row) for row in members]
-        valid = [
-            r for r, row in zip(rollouts, members, strict=True) if row.get("valid") is not False
-        ]
+        first, valid = members[0], [row for row in members if row.get("valid") is not False]
+        problem = first.get("problem") or first.get("prompt") or first.get("problem_id")
         groups.append(
             {
                 "step": step,
                 "draw": draw,
-                "problem": _excerpt(
-                    first.get("problem") or first.get("prompt") or first.get("problem_id")
-                ),
+                "problem": _excerpt(problem),
                 "gold": _excerpt(first.get("gold")),
-                "solved": sum(rollout["correct"] for rollout in valid),
+                "solved": sum(_rollout(row)["correct"] for row in valid),
                 "size": len(valid),
-                "rollouts": list(_alternating(rollouts))[:MAX_ROLLOUTS],
+                "rollouts": _alternating([_rollout(row) for row in members])[:MAX_ROLLOUTS],
             }
         )
     return sorted(groups, key=lambda group: group["solved"] / max(1, group["size"]))
@@ -235,10 +218,8 @@ def _groups(rows: Sequence[JsonRow], step: int) -> list[dict[str, Any]]:
 
 def _rollout(row: JsonRow) -> dict[str, Any]:
     """One rollout as the page shows it. It is correct if its reward is 1."""
-    reward, tokens, advantage = (
-        None if math.isnan(number) else number
-        for number in (as_number(row.get(key)) for key in ("reward", "tokens", "advantage"))
-    )
+    numbers = {key: as_number(row.get(key)) for key in ("reward", "tokens", "advantage")}
+    reward, tokens, advantage = (None if math.isnan(n) else n for n in numbers.values())
     return {
         "response": _excerpt(row.get("response")),
         "answer": _excerpt(row.get("answer")),
@@ -252,22 +233,20 @@ def _rollout(row: JsonRow) -> dict[str, Any]:
 
 def _excerpt(value: Any) -> str:
     """The value as text. A long text keeps its beginning and its end, where the answer is."""
-    text = "" if value is None else str(value)
+    text, half = "" if value is None else str(value), MAX_TEXT // 2
     if len(text) <= MAX_TEXT:
         return text
-    half = MAX_TEXT // 2
-    return (
-        f"{text[:half]}\n\n[... {len(text) - 2 * half:,} characters left out ...]\n\n{text[-half:]}"
-    )
+    cut = f"[... {len(text) - 2 * half:,} characters left out ...]"
+    return f"{text[:half]}\n\n{cut}\n\n{text[-half:]}"
 
 
-def _alternating(rollouts: Sequence[JsonRow]) -> Iterator[JsonRow]:
+def _alternating(rollouts: Sequence[JsonRow]) -> list[JsonRow]:
     """Each rollout once, in the order correct, wrong, truncated, correct, wrong, ..."""
     truncated = [row for row in rollouts if row["truncated"]]
     correct = [row for row in rollouts if row["correct"] and not row["truncated"]]
     wrong = [row for row in rollouts if not row["correct"] and not row["truncated"]]
-    for trio in zip_longest(correct, wrong, truncated):
-        yield from (row for row in trio if row is not None)
+    trios = zip_longest(correct, wrong, truncated)
+    return [row for trio in trios for row in trio if row is not None]
 
 
 def _runs_at(folder: Path) -> list[Path]:
@@ -275,35 +254,35 @@ def _runs_at(folder: Path) -> list[Path]:
     folder = folder.resolve()
     if not os.path.isdir(folder):  # Path.is_dir raises for names that no file system accepts
         raise UserError(f"{folder} is not a folder; expected a run folder or a folder of runs")
-    files = ("config.yaml", "metrics.jsonl")
-    if any((folder / name).exists() for name in files):
+    if any((folder / name).exists() for name in RUN_FILES):
         return [folder]
-    return sorted({file.parent for name in files for file in folder.rglob(name)}) or [folder]
+    return sorted({file.parent for name in RUN_FILES for file in folder.rglob(name)}) or [folder]
 
 
 def _read_run(folder: Path, label: str) -> Run:
-    metrics = folder / "metrics.jsonl"
-    for file in (folder / "config.yaml", metrics):
+    config, metrics = (folder / name for name in RUN_FILES)
+    for file in (config, metrics):
         if not file.is_file():
             raise UserError(f"{folder} is not a run folder: it has no {file.name}")
     rows, partial = _read_rows(metrics)
     if not rows:
         raise UserError(f"{metrics} has no complete line; a report needs at least one step")
-    by_step: dict[int, JsonRow] = {}
+    by_step: dict[int, Metrics] = {}
     for where, row in rows.items():
         step = row.get("step")
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MAX_STEP:
             raise UserError(
                 f"{where}: step is {short_repr(step)}; expected an integer from 0 to {MAX_STEP:,}"
             )
-        by_step[step] = row
+        numbers = {key: as_number(value) for key, value in row.items() if key != "step"}
+        by_step[step] = {"step": step} | {k: n for k, n in numbers.items() if not math.isnan(n)}
     notes = [f"{label}: skipped the incomplete last line of metrics.jsonl"] if partial else []
     if len(by_step) < len(rows):
         notes.append(f"{label}: metrics.jsonl repeats steps; the last line of each step is used")
     return Run(
         label=label,
         folder=folder,
-        config=_read_settings(folder / "config.yaml"),
+        settings=_read_settings(config),
         rows=[by_step[step] for step in sorted(by_step)],
         notes=notes,
     )
@@ -316,33 +295,24 @@ def _read_rows(file: Path) -> tuple[dict[str, dict[str, Any]], bool]:
     return rows, bool(lines[-1]) and f"{file}:{len(lines)}" not in rows
 
 
-def _read_settings(file: Path) -> Mapping[str, Any]:
+def _read_settings(file: Path) -> dict[str, Any]:
     """config.yaml as train.py reads it, but not validated: another version may have written it."""
     from omegaconf import OmegaConf
 
-    from asymrl.config.load import read_config  # loads torch
+    from asymrl.config.load import flatten, read_config  # loads torch
 
-    settings = OmegaConf.to_container(read_config(file))
+    settings: Any = OmegaConf.to_container(read_config(file))
     if not settings:
         raise UserError(f"{file} is empty; expected the settings of a run")
-    if not _has_text_keys(settings):
-        raise UserError(f"{file} has a key that is not text; quote it")
-    assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
+    return flatten(settings)
 
 
-def _has_text_keys(node: Any) -> bool:
-    if isinstance(node, dict):
-        return all(isinstance(k, str) and _has_text_keys(child) for k, child in node.items())
-    return not isinstance(node, list) or all(map(_has_text_keys, node))
-
-
-def _sums(rows: Sequence[JsonRow], prefix: str) -> dict[str, float]:
-    """What follows `prefix` in a metric's name -> the sum of its numbers over all rows."""
+def _sums(rows: Sequence[Metrics], prefix: str) -> dict[str, float]:
+    """What follows `prefix` in a metric's name -> the sum of its finite numbers over all rows."""
     sums: dict[str, float] = {}
     for row in rows:
-        for key, value in row.items():
-            if key.startswith(prefix) and not math.isnan(number := as_number(value)):
+        for key, number in row.items():
+            if key.startswith(prefix) and math.isfinite(number):
                 name = key.removeprefix(prefix)
                 sums[name] = sums.get(name, 0.0) + number
     return sums

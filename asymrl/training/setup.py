@@ -123,7 +123,7 @@ def run_training(
                     evaluate,
                     run_dir=run_dir,
                     benchmarks=data.benchmarks,
-                    samples=lambda name: config.eval.samples,
+                    samples=dict.fromkeys(data.benchmarks, config.eval.samples),
                     sampling=eval_sampling,
                     seed=config.seed,
                     tracker=tracker,

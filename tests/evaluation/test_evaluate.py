@@ -17,6 +17,9 @@ from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
 from asymrl.errors import UserError
 from asymrl.evaluation import evaluate, results_folder
+from asymrl.evaluation.evaluate import EvalTask, Resumable
+from asymrl.run.tracking import NullTracker
+from asymrl.training.rollout import Progress
 from asymrl.types import Problem, Sampling
 from tests.helpers.models import tiny_model
 
@@ -48,24 +51,24 @@ def run(engine, tokenizer) -> Callable[..., Any]:
     """Evaluates 7 problems of a, 3 samples each, and 4 of b, 2 samples each, 6 samples a chunk."""
     all_problems = {"a": problems("a", 7, tokenizer), "b": problems("b", 4, tokenizer)}
 
-    def go(folder: Path, make: Any = lambda: engine, only: str = "ab", **other: Any) -> Any:
+    def go(
+        folder: Path,
+        make: Any = lambda: engine,
+        only: str = "ab",
+        progress: Progress = lambda done, total: None,
+        **resumable: Any,
+    ) -> Any:
         chosen = {name: all_problems[name] for name in only}
+        task = EvalTask(benchmarks=chosen, samples=COUNTS, sampling=SAMPLING, seed=0)
         recorded = {
             name: {"samples": COUNTS[name], "digest": problems_digest(chosen[name])}
             for name in chosen
         }
-        arguments: dict[str, Any] = {"chunk": 6, "settings": {"seed": 0, "benchmarks": recorded}}
+        defaults = {"chunk": 6, "settings": {"seed": 0, "benchmarks": recorded}}
+        how = Resumable(**defaults | resumable)
         with verifiers.make("first_letter") as verifier:
             return evaluate.evaluate(
-                make,
-                verifier,
-                chosen,
-                samples=COUNTS.__getitem__,
-                sampling=SAMPLING,
-                seed=0,
-                folder=folder,
-                world=World(),
-                **arguments | other,
+                task, make, verifier, World(), folder, progress=progress, resumable=how
             )
 
     return go
@@ -93,8 +96,8 @@ def test_the_folder_holds_every_sample_in_order(run, tmp_path) -> None:
 
 
 def test_chunks_do_not_change_samples(run, tmp_path) -> None:
-    run(tmp_path / "whole", chunk=None)
-    for chunk in (1, 7, 1000):
+    run(tmp_path / "whole", chunk=1000)
+    for chunk in (1, 7):
         run(tmp_path / str(chunk), chunk=chunk)
         assert contents(tmp_path / str(chunk)) == contents(tmp_path / "whole")
 
@@ -216,13 +219,26 @@ def test_damage_is_named_and_not_repaired(run, tmp_path, damage, part) -> None:
     assert contents(tmp_path) == before
 
 
-def test_without_settings_all_samples_are_generated_again(run, tmp_path) -> None:
-    """As in training: samples from before a resume are deleted."""
-    run(tmp_path, settings=None, chunk=None)
-    before = contents(tmp_path)
-    (tmp_path / "a.jsonl").write_bytes(before["a.jsonl"] * 2)
-    run(tmp_path, settings=None, chunk=None)
-    assert contents(tmp_path) == before and "settings.json" not in before
+def test_in_training_all_samples_are_generated_again(engine, tokenizer, tmp_path) -> None:
+    """Samples from before a resume are deleted."""
+    with verifiers.make("first_letter") as verifier:
+        step = partial(
+            evaluate.evaluate_step,
+            run_dir=tmp_path,
+            tracker=NullTracker(),
+            engine=engine,
+            verifier=verifier,
+            world=World(),
+            benchmarks={"a": problems("a", 7, tokenizer)},
+            samples=COUNTS,
+            sampling=SAMPLING,
+            seed=0,
+        )
+        metrics, folder = step(3), tmp_path / "eval" / "step-000003"
+        before = contents(folder)
+        (folder / "a.jsonl").write_bytes(before["a.jsonl"] * 2)
+        assert step(3) == metrics
+    assert contents(folder) == before and "settings.json" not in before
 
 
 def test_a_benchmark_name_that_looks_like_markup_is_shown_unchanged(run, tmp_path) -> None:

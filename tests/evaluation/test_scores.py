@@ -4,24 +4,23 @@ import json
 import math
 from itertools import combinations
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import pytest
 
 from asymrl.evaluation import scores
-from asymrl.evaluation.scores import SampleResult
+
+Row = dict[str, Any]
 
 
-def sample(
-    answer: str | None, *, correct: bool = False, tokens: int = 1, cut=False
-) -> SampleResult:
-    none = answer is None
-    return SampleResult(
-        correct=correct, answer=answer, no_answer=none, truncated=cut, tokens=tokens
-    )
+def sample(answer: str | None, *, correct: bool = False, tokens: int = 1, cut=False) -> Row:
+    """The fields of a row of <benchmark>.jsonl that are scored."""
+    reason = "correct" if correct else "no_answer" if answer is None else "wrong"
+    return {"answer": answer, "reason": reason, "truncated": cut, "tokens": tokens}
 
 
-def group(right: int, total: int) -> list[SampleResult]:
+def group(right: int, total: int) -> list[Row]:
     """`right` correct samples, all answers different."""
     return [sample(f"x_{i}", correct=i < right) for i in range(total)]
 
@@ -46,7 +45,7 @@ def test_every_number_by_hand() -> None:
         [sample("1", correct=True, tokens=5)] * 4,
         [sample("3", tokens=3), sample("3.0"), sample("4"), sample("1", correct=True)],
     ]
-    result = scores.score_benchmark("b", groups)
+    result = scores.score_benchmark("b", [row for rows in groups for row in rows], 4)
     assert (result.problems, result.samples, sorted(result.pass_at)) == (3, 4, [1, 2, 4])
     by_hand = {
         "avg": [0.5, 1.0, 0.25],
@@ -94,7 +93,7 @@ def test_correct_answers_count_as_one_however_they_are_written() -> None:
 
 
 def test_one_problem_has_no_error_and_json_has_no_nan() -> None:
-    result = scores.score_benchmark("b", [group(1, 2)])
+    result = scores.score_benchmark("b", group(1, 2), 2)
     assert math.isnan(result.avg.stderr) and all(map(math.isnan, result.avg.interval()))
     entry = scores.summary_of(result)
     assert json.loads(json.dumps(entry, allow_nan=False)) == entry

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from asymrl.report import charts
@@ -16,7 +15,6 @@ from asymrl.report.arms import (
     Curve,
     group_into_arms,
     longest_runs,
-    mean_over_seeds,
     metric_curve,
     moving_average,
 )
@@ -63,22 +61,6 @@ def test_a_curve_is_the_mean_of_smoothed_runs_with_one_standard_error(tmp_path: 
     assert curve.y == pytest.approx([2.0, 0.7])  # step 0 has 1 and 3, step 1 has one run
     assert curve.low == pytest.approx([1.0, 0.7]) and curve.high == pytest.approx([3.0, 0.7])
     assert [run.label for run in longest_runs(arm)] == ["s0"]
-
-
-def test_the_interval_over_seeds_is_the_t_interval_computed_by_hand() -> None:
-    mean, half_width = mean_over_seeds([1.0, 2.0, 3.0, math.nan])  # s = 1, t(.975, 2) = 4.30265
-    assert mean == 2.0 and half_width == pytest.approx(4.30265 / math.sqrt(3), abs=1e-5)
-    mean, half_width = mean_over_seeds([0.25])
-    assert mean == 0.25 and math.isnan(half_width)
-    assert all(map(math.isnan, mean_over_seeds([math.nan])))
-
-
-def test_intervals_over_seeds_contain_the_true_mean_95_percent_of_the_time() -> None:
-    generator, covered = np.random.default_rng(0), []
-    for _ in range(3000):
-        mean, half_width = mean_over_seeds(generator.normal(0.5, 0.1, 4).tolist())
-        covered.append(abs(mean - 0.5) <= half_width)
-    assert 0.935 <= sum(covered) / len(covered) <= 0.965
 
 
 def test_the_moving_average_is_that_of_the_paper() -> None:
@@ -166,6 +148,7 @@ def titles(arms: list[Arm]) -> list[str]:
     return [section.title for section in charts.draw_all(arms)[0]]
 
 
+@pytest.mark.slow
 def test_a_grid_of_betas_has_a_heat_map_and_a_line_of_them_has_none(tmp_path: Path) -> None:
     square = grid(tmp_path / "square", [(0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.9, 0.9)])
     sections, _ = charts.draw_all(square)
@@ -177,11 +160,16 @@ def test_a_grid_of_betas_has_a_heat_map_and_a_line_of_them_has_none(tmp_path: Pa
         assert not [title for title in titles(arms) if title.startswith("Betas")]
 
 
+def chart_of(labels: str, curve: Curve) -> Chart:
+    """One line for each letter, all with the same curve."""
+    curves = dict.fromkeys(range(len(labels)), curve)
+    return Chart(name="c", title="", unit="", caption="", labels=list(labels), curves=curves)
+
+
 def test_dashed_curves_are_drawn_over_solid_ones() -> None:
     """Otherwise arm 5, which is solid, would hide arms 1 to 4, which are dashed."""
     curve = Curve(x=[0.0, 1.0], y=[0.0, 1.0])
-    chart = Chart(name="c", title="", unit="", caption="", names=list("abcdef"), curves=[curve] * 6)
-    svg = draw(chart, (0, 1)).svg
+    svg = draw(chart_of("abcdef", curve), (0, 1)).svg
     assert re.findall(r'data-arm="(\d)"', svg) == ["0", "5", "1", "2", "3", "4"]
 
 
@@ -216,8 +204,7 @@ def test_both_axes_are_labelled_in_every_drawing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [1e-7, 1e-5, 0.01, 1e6])
 def test_numbers_beside_an_axis_are_short_and_correct(scale: float) -> None:
     curve = Curve(x=[0.0, 1.0], y=[-scale, scale])
-    chart = Chart(name="c", title="", unit="", caption="", names=["a"], curves=[curve])
-    texts = re.findall(r">([^<]*)</text>", draw(chart, (-scale, scale)).svg)
+    texts = re.findall(r">([^<]*)</text>", draw(chart_of("a", curve), (-scale, scale)).svg)
     numbers = [
         t.replace("\N{MINUS SIGN}", "-") for t in texts if t and t[0] in "\N{MINUS SIGN}0123456789"
     ]
@@ -247,6 +234,7 @@ def test_flips_have_figures_of_their_own_beside_other_arms(tmp_path: Path) -> No
     assert all('data-arm="1"' in d.svg and 'data-arm="2"' not in d.svg for d in flips.drawings)
 
 
+@pytest.mark.slow
 def test_an_arm_that_differs_in_more_than_the_estimator_is_not_a_flip(tmp_path: Path) -> None:
     half: dict[str, Any] = {"beta_pos": 0.5, "beta_neg": 0.5}
     bonus = config(**half).replace("token_mean}", "token_mean, entropy_bonus: 0.05}")

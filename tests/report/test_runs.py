@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from asymrl.errors import UserError
-from asymrl.report.runs import Run, accuracy, labels, minutes, read_runs, sample_rollouts, series
+from asymrl.files import distinct_names
+from asymrl.report.runs import Run, accuracy, minutes, read_runs, sample_rollouts, series
 from tests.helpers.report_folders import rollout, step_row, write_run
 
 
@@ -52,7 +53,7 @@ def test_minutes_count_the_whole_step_once(tmp_path: Path) -> None:
 
 def test_equal_labels_are_extended_by_parent_folders() -> None:
     folders = [Path(p) for p in ("/r/asym/s0", "/r/grpo/s0", "/q/grpo/s0", "/r/grpo/s1")]
-    assert labels(folders) == ["asym/s0", "r/grpo/s0", "q/grpo/s0", "s1"]
+    assert distinct_names(folders) == ["asym/s0", "r/grpo/s0", "q/grpo/s0", "s1"]
 
 
 def test_a_folder_named_twice_is_one_run(tmp_path: Path) -> None:
@@ -108,12 +109,10 @@ DOUBLED = "a0: &a0 [x, x]\n" + "".join(
         ("a: " + "[" * 10_000, "levels"),
         ("a: !!bool x\n", "YAML"),
         ("a: !!timestamp x\n", "YAML"),
-        ("1: a\nb: c\n", "has a key that is not text"),
-        ("a: {1: x, b: c}\n", "has a key that is not text"),
         ("", "is empty"),
         ("\0\1", "YAML"),
     ],
-    ids=range(10),
+    ids=range(8),
 )
 def test_the_error_for_unreadable_settings_names_the_file(
     tmp_path: Path, text: str, part: str
