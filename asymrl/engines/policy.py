@@ -9,16 +9,18 @@ the tokens before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from asymrl.algo.batch import response_lengths
+from asymrl.algo.batch import plan, response_lengths
 from asymrl.algo.logprobs import logprobs_and_entropy
+from asymrl.config.schema import OptimConfig
+from asymrl.engines.distributed import World
 from asymrl.engines.flops import Work
 from asymrl.errors import UserError
 from asymrl.types import (
@@ -38,12 +40,11 @@ class Policy(Protocol):
 
     All methods but `save_pretrained` are collective: every rank calls them, in the same order and
     with the same arguments. Batches live on the CPU and hold all rows; each rank works on a share.
+    `work` is the work per token, from which the utilisation of the devices is computed.
     """
 
     @property
-    def work(self) -> Work:
-        """The work per token, from which the utilisation of the devices is computed."""
-        ...
+    def work(self) -> Work: ...
 
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
         """Log-probs (M,) and entropy (M,) of the response tokens, in nats.
@@ -84,10 +85,8 @@ class Policy(Protocol):
         ...
 
     def save_pretrained(self, folder: Path, state: TrainerState) -> None:
-        """Write the weights of `state` as a Hugging Face model folder, without the tokenizer.
-
-        Not collective: rank 0 alone calls it.
-        """
+        """Write the weights of `state` as a Hugging Face model folder, without the tokenizer. Not
+        collective: rank 0 alone calls it."""
         ...
 
 
@@ -120,9 +119,6 @@ class PolicyModule(nn.Module):
         backbone = self.model.get_decoder()
         hidden = backbone(input_ids=input_ids, **(prefix or {"use_cache": False})).last_hidden_state
         return self.head(hidden[sequence, position], targets)
-
-    def named_hf_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.model.named_parameters()
 
 
 class Head(nn.Module):
@@ -191,47 +187,69 @@ def init_adamw_state(optimizer: torch.optim.Optimizer, parameters: Iterable[Tens
 class MicroBatch:
     """B rows of a batch in one padded forward pass, with their m response tokens.
 
-    rows: indices of the rows. input_ids (B, T): padded on the right, without each row's last token.
-    tokens (m,): indices into the batch's flat (M,) axis. sequence, position (m,): where in (B, T)
-    the hidden state that predicts each token is. targets (m,): the token ids.
+    rows (B,): indices of the rows. input_ids (B, T): padded on the right, without each row's last
+    token. tokens (m,): indices into the batch's flat (M,) axis. sequence, position (m,): where in
+    (B, T) the hidden state that predicts each token is. targets (m,): the token ids. is_dummy: the
+    values must be ignored, because another rank has the row.
     """
 
-    rows: Sequence[int]
+    rows: Tensor
     input_ids: Tensor
     tokens: Tensor
     sequence: Tensor
     position: Tensor
     targets: Tensor
+    is_dummy: bool
+
+
+def micro_batches(
+    batch: Tokens,
+    rows: Sequence[int],
+    token_budget: int,
+    world: World | None = None,
+    *,
+    responses_only: bool = False,
+) -> Iterator[MicroBatch]:
+    """These rows in micro-batches of similar length, at most `token_budget` padded tokens each.
+
+    With a world: this rank's share. Each forward pass is collective then, so every rank gets the
+    same number of micro-batches, and at least one; a rank without a row left gets a dummy.
+    responses_only: each row starts at the last token of its prompt.
+    """
+    starts = batch.prompt_lengths - 1 if responses_only else torch.zeros_like(batch.prompt_lengths)
+    lengths = [
+        len(ids) - start for ids, start in zip(batch.sequences, starts.tolist(), strict=True)
+    ]
+    row_lengths = [lengths[row] for row in rows]
+    if world is None:
+        (parts,) = plan(row_lengths, 1, token_budget)
+    else:
+        parts = plan(row_lengths, world.size, token_budget)[world.rank] or [[]]
+    for part in parts:
+        part_rows = [rows[index] for index in part] or [lengths.index(min(lengths))]
+        yield make_micro_batch(batch, part_rows, starts, is_dummy=not part)
 
 
 def make_micro_batch(
-    batch: Tokens, rows: Sequence[int], *, responses_only: bool = False
+    batch: Tokens, rows: Sequence[int], starts: Tensor, *, is_dummy: bool = False
 ) -> MicroBatch:
-    """These rows of a batch as one padded MicroBatch.
-
-    responses_only: start each row at the last token of its prompt.
-    """
+    """These rows as one padded MicroBatch, each from token `starts` (R,) on."""
     lengths = response_lengths(batch)
-    first_token = lengths.cumsum(0) - lengths
     index = torch.tensor(rows)
-    prompt_ends = batch.prompt_lengths[index] - 1
-    starts = prompt_ends if responses_only else torch.zeros_like(prompt_ends)
-    inputs = [batch.sequences[r][start:-1] for r, start in zip(rows, starts.tolist(), strict=True)]
-    input_ids = torch.zeros(len(rows), max(map(len, inputs)), dtype=torch.long)
-    for b, ids in enumerate(inputs):
-        input_ids[b, : len(ids)] = torch.tensor(ids)
+    inputs = [torch.tensor(batch.sequences[row][int(starts[row]) : -1]) for row in rows]
     counts = lengths[index]
-    offset = torch.arange(int(counts.sum())) - torch.repeat_interleave(
-        counts.cumsum(0) - counts, counts
-    )
-    tokens = torch.repeat_interleave(first_token[index], counts) + offset
+    offset = torch.cat([torch.arange(count) for count in counts.tolist()])
+    first_token = (lengths.cumsum(0) - lengths)[index]
+    first_position = (batch.prompt_lengths - 1 - starts)[index]
+    tokens = torch.repeat_interleave(first_token, counts) + offset
     return MicroBatch(
-        rows=rows,
-        input_ids=input_ids,
+        rows=index,
+        input_ids=nn.utils.rnn.pad_sequence(inputs, batch_first=True),
         tokens=tokens,
         sequence=torch.repeat_interleave(torch.arange(len(rows)), counts),
-        position=torch.repeat_interleave(prompt_ends - starts, counts) + offset,
+        position=torch.repeat_interleave(first_position, counts) + offset,
         targets=batch.targets[tokens],
+        is_dummy=is_dummy,
     )
 
 
@@ -257,10 +275,9 @@ def to_flat(parts: Sequence[tuple[Tensor, Tensor]], length: int) -> Tensor:
     tokens are indices on the CPU, values may be on any device. Waits for the device once.
     """
     flat = torch.zeros(2, length)
-    if not parts:
-        return flat
-    tokens = torch.cat([tokens for tokens, _ in parts])
-    flat[:, tokens] = torch.cat([values for _, values in parts], dim=1).float().cpu()
+    if parts:
+        tokens = torch.cat([tokens for tokens, _ in parts])
+        flat[:, tokens] = torch.cat([values for _, values in parts], dim=1).float().cpu()
     return flat
 
 
@@ -287,31 +304,66 @@ def empty_loss_inputs(batch: Batch, device: Any) -> LossInputs:
     return loss_inputs(batch, torch.zeros(0, dtype=torch.long), empty, empty)
 
 
+def total(parts: Sequence[LossOutputs]) -> LossOutputs:
+    """The sums, counts and maxima of several micro-batches or ranks together, in fp64.
+
+    They have no graph and are on the CPU: waits for the device. All parts must have the same names.
+    """
+
+    def combine(operation: Callable[..., Tensor], tensors: Iterable[Tensor]) -> Tensor:
+        return reduce(operation, [tensor.detach().double() for tensor in tensors]).cpu()
+
+    first = parts[0]
+    pairs = {name: zip(*(p.metrics[name] for p in parts), strict=True) for name in first.metrics}
+    return LossOutputs(
+        loss=combine(torch.add, [p.loss for p in parts]),
+        metrics={
+            name: (combine(torch.add, sums), combine(torch.add, counts))
+            for name, (sums, counts) in pairs.items()
+        },
+        maxima={n: combine(torch.maximum, [p.maxima[n] for p in parts]) for n in first.maxima},
+        by_accuracy_bin={
+            name: combine(torch.add, [p.by_accuracy_bin[name] for p in parts])
+            for name in first.by_accuracy_bin
+        },
+    )
+
+
 def make_update_stats(
     minibatch: Batch,
-    totals: Totals,
+    totals: LossOutputs,
     *,
     grad_norm: float,
     lr: float,
     updates: int,
     non_finite: str | None,
 ) -> UpdateStats:
-    """The stats of an update from its totals, over trained and skipped rows."""
-    trained = minibatch.has_gradient
+    """The stats of an update from its totals over the trained rows.
+
+    The skipped rows have advantage 0, so they only add their tokens to the counts.
+    """
+    skipped = ~minibatch.has_gradient
+    skipped_tokens = minibatch.loss_mask[skipped[minibatch.row]].sum().item()
+    means = {
+        name: sums.item() / max(counts.item() + skipped_tokens, 1.0)
+        for name, (sums, counts) in totals.metrics.items()
+    }
+    maxima = {name: largest.item() for name, largest in totals.maxima.items()}
     return UpdateStats(
-        metrics=totals.metrics(minibatch.loss_mask[~trained[minibatch.row]].sum().item()),
-        by_accuracy_bin=totals.by_accuracy_bin,
+        metrics={"loss/total": totals.loss.item(), **means, **maxima},
+        by_accuracy_bin={name: sums.tolist() for name, sums in totals.by_accuracy_bin.items()},
         grad_norm=grad_norm,
         lr=lr,
         updates=updates,
-        skipped_rows=int((~trained).sum()),
+        skipped_rows=int(skipped.sum()),
         non_finite=non_finite,
     )
 
 
-def save_model(model: Any, weights: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> None:
-    """Write a Hugging Face folder: these weights in this dtype, and the model's configs."""
-    model.save_pretrained(folder, state_dict={n: t.to(dtype) for n, t in weights.items()})
+def set_learning_rate(optimizer: Any, optim: OptimConfig, update: int) -> None:
+    """Before optimizer step number `update`: in warmup, the rate rises linearly from 0 to lr."""
+    for group in optimizer.param_groups:
+        group["lr"] = optim.lr * min(1.0, update / max(1, optim.warmup_updates))
 
 
 def check_same_parameters(state: TrainerState, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -332,89 +384,13 @@ def check_same_parameters(state: TrainerState, shapes: Mapping[str, tuple[int, .
                 )
 
 
-class Totals:
-    """Sums, counts and maxima of the loss metrics over the micro-batches of one mini-batch.
-
-    They stay on the device, in fp64, so that `add` never waits for the device. All added outputs
-    must have the same metric names.
-    """
-
-    def __init__(self) -> None:
-        self._metrics: list[str] = []
-        self._maxima_names: list[str] = []
-        self._bins: dict[str, int] = {}
-        self._sums: Tensor | None = None
-        self._maxima: Tensor | None = None
-
-    def add(self, outputs: LossOutputs) -> None:
-        self._metrics, self._maxima_names = list(outputs.metrics), list(outputs.maxima)
-        self._bins = {name: len(sums) for name, sums in outputs.by_accuracy_bin.items()}
-        pairs = [number for pair in outputs.metrics.values() for number in pair]
-        sums = [outputs.loss.detach(), *pairs, *outputs.by_accuracy_bin.values()]
-        self._add_sums(torch.cat([part.double().reshape(-1) for part in sums]))
-        if outputs.maxima:
-            self._take_maxima(torch.stack([x.double() for x in outputs.maxima.values()]))
-
-    def _add_sums(self, sums: Tensor) -> None:
-        self._sums = sums if self._sums is None else self._sums + sums
-
-    def _take_maxima(self, maxima: Tensor) -> None:
-        self._maxima = maxima if self._maxima is None else torch.maximum(self._maxima, maxima)
-
-    def fetch(self) -> Totals:
-        """Move to the CPU, so that other ranks can receive it. Waits for the device."""
-        assert self._sums is not None, "call add first"
-        self._sums = self._sums.cpu()
-        self._maxima = None if self._maxima is None else self._maxima.cpu()
-        return self
-
-    @staticmethod
-    def merge(of_ranks: Sequence[Totals]) -> Totals:
-        """Totals over all ranks; the means are exact, because sums and counts add up."""
-        merged = Totals()
-        for part in of_ranks:
-            merged._metrics, merged._maxima_names = part._metrics, part._maxima_names
-            merged._bins = part._bins
-            assert part._sums is not None, "call add first"
-            merged._add_sums(part._sums)
-            if part._maxima is not None:
-                merged._take_maxima(part._maxima)
-        return merged
-
-    def metrics(self, skipped_tokens: float) -> dict[str, float]:
-        """Loss, means and maxima. Skipped rows have advantage 0, so they only add `skipped_tokens`
-        to the counts."""
-        loss, *numbers = self._numbers()
-        pairs = zip(numbers[::2], numbers[1::2], strict=False)  # the accuracy bins follow
-        means = {
-            name: total / max(count + skipped_tokens, 1.0)
-            for name, (total, count) in zip(self._metrics, pairs, strict=False)
-        }
-        maxima = [] if self._maxima is None else self._maxima.tolist()
-        return {"loss/total": loss, **means, **dict(zip(self._maxima_names, maxima, strict=True))}
-
-    @property
-    def loss(self) -> float:
-        return self._numbers()[0]
-
-    @property
-    def by_accuracy_bin(self) -> dict[str, list[float]]:
-        numbers = iter(self._numbers()[1 + 2 * len(self._metrics) :])
-        return {name: list(islice(numbers, length)) for name, length in self._bins.items()}
-
-    def _numbers(self) -> list[float]:
-        """The loss, then sum and count of each metric, then the bins of each binned metric."""
-        assert self._sums is not None, "call add first"
-        return self._sums.tolist()
-
-
-def non_finite(totals: Totals, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:
+def non_finite(loss: float, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:
     """Names the loss or the first gradient that contains infinities or NaN; None if all are finite.
 
     gradients: (parameter name, gradient), None where there is no gradient.
     """
-    if not math.isfinite(totals.loss):
-        return f"the loss ({totals.loss})"
+    if not math.isfinite(loss):
+        return f"the loss ({loss})"
     present = [(name, gradient) for name, gradient in gradients if gradient is not None]
     if not present:
         return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from asymrl.engines.policy import PolicyModule
+from asymrl.engines.policy import MicroBatch, PolicyModule
 from asymrl.types import Tokens, frozen
 
 MIN_TOKENS_SAVED = 128
@@ -83,11 +83,11 @@ def select_tokens(states: Tensor, source: Tensor) -> Tensor:
 
 
 def prefix_inputs(
-    prompts: SharedPrompts, prompt_lengths: Tensor, rows: Sequence[int], width: int
+    prompts: SharedPrompts, prompt_lengths: Tensor, micro: MicroBatch
 ) -> dict[str, Any]:
-    """Keyword arguments of the backbone for input ids (B, width) that continue the shared prompts
-    of `rows`, each from its prompt's last token on. prompt_lengths (R,): last tokens included."""
-    index = torch.tensor(rows, device=prompts.mask.device)
+    """Keyword arguments of the backbone for a micro-batch whose rows continue the shared prompts,
+    each from its prompt's last token on. prompt_lengths (R,): last tokens included."""
+    (rows, width), index = micro.input_ids.shape, micro.rows.to(prompts.mask.device)
     prompt, cache = prompts.prompt[index], DynamicCache()
     for layer, (keys, values) in enumerate(prompts.leaves):
         cache.update(keys[prompt], values[prompt], layer)
@@ -95,7 +95,7 @@ def prefix_inputs(
     starts = prompt_lengths.to(index.device)[index, None] - 1
     return {
         "past_key_values": cache,
-        "attention_mask": torch.cat([mask, mask.new_ones(len(rows), width)], dim=1),
+        "attention_mask": torch.cat([mask, mask.new_ones(rows, width)], dim=1),
         "position_ids": starts + torch.arange(width, device=index.device),
         "use_cache": True,
     }

@@ -141,9 +141,7 @@ def eval_engine(
     dtype = pretrained.default_dtype()
     if name == "hf":
         rows = min(MAX_ROWS, max(1, HF_TOKENS // max_model_len))
-        return build.build_engine(
-            name, model.model, model.tokenizer, world=world, dtype=dtype, max_rows=rows
-        )
+        return build.build_engine(name, model.model, model.tokenizer, dtype=dtype, max_rows=rows)
     engine = build.build_engine(
         name,
         model.model,

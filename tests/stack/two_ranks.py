@@ -18,7 +18,7 @@ import train
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.rollout import fingerprint
-from asymrl.engines.vllm import VLLMEngine
+from asymrl.engines.vllm import VLLMEngine, open_llm
 from asymrl.errors import UserError
 from asymrl.training.loop import sync_weights
 from asymrl.training.rollout import generate_and_verify
@@ -52,7 +52,7 @@ def engine(world, tmp_path_factory) -> VLLMEngine:
         tiny_model(VOCABULARY, STOP).save_pretrained(folder)
     folder = world.gather(folder)[0]
     settings: dict[str, Any] = {"max_model_len": 256, "max_rows": 64, "dtype": torch.float32}
-    return VLLMEngine(str(folder), decode, world=world, **settings)
+    return VLLMEngine(open_llm(str(folder), world=world, **settings), decode)
 
 
 @pytest.fixture(scope="module")
