@@ -124,9 +124,7 @@ def solved_fractions(groups: Groups) -> dict[str, float]:
 
 
 def entropy_by_channel(
-    entropy: Float[Tensor, "M"],
-    loss_mask: Float[Tensor, "M"],
-    token_rewards: Float[Tensor, "M"],
+    entropy: Float[Tensor, "M"], loss_mask: Float[Tensor, "M"], token_rewards: Float[Tensor, "M"]
 ) -> dict[str, float]:
     """Mean entropy per token, in nats, of all, of correct and of wrong responses.
 
@@ -145,9 +143,8 @@ def logprob_gain(
 ) -> float:
     """Mean of new - old log-probs, in nats, over the selected tokens.
 
-    Let `old` and `new` be from before and after a step's updates, and select the tokens of correct
-    rollouts. Then this is the paper's E[log pi_new(y) - log pi_old(y)], per token instead of per
-    response.
+    From before to after a step's updates, over the tokens of correct rollouts, it is the paper's
+    E[log pi_new(y) - log pi_old(y)], per token instead of per response.
     """
     return _mean(new - old, selected)
 

@@ -21,8 +21,7 @@ from transformers.cache_utils import (
 
 
 def capacity_for(length: int) -> int:
-    """Tokens to allocate for `length` tokens: only a few more, since a row's unused space lies
-    between the rows that attention reads."""
+    """Tokens to allocate for `length` tokens: few more, because attention reads past the rest."""
     return length + max(4, length // 16)
 
 
