@@ -89,11 +89,8 @@ def build_ops() -> None:
 
 
 def zero3_config(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -> dict[str, Any]:
-    """The complete DeepSpeed configuration.
-
-    Gradients are reduced and accumulated in fp32. This file, and not DeepSpeed, decides what the
-    loss is divided by and when the optimizer steps.
-    """
+    """The complete DeepSpeed configuration: gradients are reduced and accumulated in fp32, and
+    this file decides what the loss is divided by and when the optimizer steps."""
     offload = {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
     return {
         "train_micro_batch_size_per_gpu": 1,  # required, but DeepSpeed only uses it in its logs
@@ -161,14 +158,13 @@ class DeepSpeedPolicy:
 
     @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
-        parts = []
-        rows = range(len(batch.sequences))
+        parts, rows = [], range(len(batch.sequences))
         for micro in micro_batches(batch, rows, self.token_budget, self.world):
             values = torch.stack(forward_micro_batch(self.engine, micro, self.engine.device))
             if not micro.is_dummy:
                 parts.append((micro.tokens, values))
-        flat = to_flat(parts, len(batch.targets))
-        logprobs, entropy = self.world.sum(flat)  # a token has its value on one rank, 0 elsewhere
+        # a token has its value on one rank, and 0 elsewhere
+        logprobs, entropy = self.world.sum(to_flat(parts, len(batch.targets)))
         return logprobs, entropy
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
@@ -206,16 +202,14 @@ class DeepSpeedPolicy:
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Gathers one bucket of weights at a time. A tensor that the caller keeps outlives its
-        bucket."""
+        """Gathers one bucket at a time. A tensor that the caller keeps outlives its bucket."""
         for bucket in buckets(list(self.named_parameters.items()), GATHER_BUCKET):
             with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
                 for name, parameter in bucket:
                     yield name, parameter.detach()
 
     def sleep(self) -> None:
-        """Move AdamW's moments, the master weights and the gradients off the GPU until the next
-        update."""
+        """Move moments, master weights and gradients off the GPU until the next update."""
         if not self.asleep:
             states = [StateType.contiguous_grad_buffer]
             if not self.offload_optimizer:  # otherwise all else is on the CPU already

@@ -117,10 +117,8 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
     """Select this process's GPU, if any, and create the process group, unless one exists.
 
     gloo carries CPU tensors (rollouts, log-probs), NCCL carries GPU tensors. A single process gets
-    a group too, because ZeRO-3 requires one. The group lives as long as the process: vLLM destroys
-    its own groups at exit and needs this one then.
-
-    UserError names the missing ranks if not all arrive within `minutes`.
+    a group too, because ZeRO-3 requires one. The group lives as long as the process: vLLM needs it
+    at exit. UserError names the missing ranks if not all arrive within `minutes`.
     """
     gpus = torch.cuda.is_available()
     if gpus:
@@ -144,11 +142,8 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
 
 
 def store_of_attempt(store: Store) -> Store:
-    """A namespace in the launcher's store for this attempt only.
-
-    torchrun --max-restarts keeps its store, and gloo would look there for the processes of the
-    previous attempt.
-    """
+    """A namespace in the launcher's store for this attempt only: torchrun --max-restarts keeps its
+    store, and gloo would look there for the processes of the previous attempt."""
     return PrefixStore(f"asymrl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 

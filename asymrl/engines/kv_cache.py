@@ -31,6 +31,30 @@ def supports(model: Any) -> bool:
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
+class GrowingCache(Cache):
+    layers: list[GrowingLayer]
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=GrowingLayer)
+
+    def repeat_rows(self, index: Tensor) -> None:
+        """Make row n a copy of the former row index[n]; index (R,)."""
+        for layer in self.layers:
+            layer.repeat(index)
+
+    def drop_rows(self, finished: Tensor) -> Tensor:
+        """Remove the rows where `finished` (R,) is True -> order (R',): the former index of each
+        row. The last running rows move into the places of the finished ones: few are copied."""
+        rows = len(finished) - int(finished.sum())
+        target = torch.nonzero(finished[:rows])[:, 0]
+        source = torch.nonzero(~finished[rows:])[:, 0] + rows
+        for layer in self.layers:
+            layer.move(source, target, rows)
+        order = torch.arange(rows, device=finished.device)
+        order[target] = source
+        return order
+
+
 class GrowingLayer(CacheLayerMixin):
     """keys, values: (capacity in rows, heads, capacity in tokens, D). The first `rows` rows and
     `length` tokens are in use."""
@@ -91,30 +115,3 @@ class GrowingLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1  # no maximum
-
-
-def new_cache() -> Cache:
-    return Cache(layer_class_to_replicate=GrowingLayer)
-
-
-def repeat_rows(cache: Cache, index: Tensor) -> None:
-    """Make row n a copy of the former row index[n]; index (R,)."""
-    for layer in cache.layers:
-        assert isinstance(layer, GrowingLayer)
-        layer.repeat(index)
-
-
-def drop_rows(cache: Cache, finished: Tensor) -> Tensor:
-    """Remove the rows where `finished` (R,) is True -> order (R',): the former index of each row.
-
-    The last running rows move into the places of the finished ones, so that few are copied.
-    """
-    rows = len(finished) - int(finished.sum())
-    target = torch.nonzero(finished[:rows])[:, 0]
-    source = torch.nonzero(~finished[rows:])[:, 0] + rows
-    for layer in cache.layers:
-        assert isinstance(layer, GrowingLayer)
-        layer.move(source, target, rows)
-    order = torch.arange(rows, device=finished.device)
-    order[target] = source
-    return order

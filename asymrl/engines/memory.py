@@ -150,17 +150,14 @@ def estimate_one_process(config: Config) -> dict[str, int]:
     tokens, parameters = tokens_per_micro_batch(config), count_parameters(shape)
     rows = min(config.rollout.max_rows, config.rollout.prompts * config.rollout.group_size)
     kv_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * width
-    checkpointing = config.policy.gradient_checkpointing
-    head_gradient = FP32 * shape.vocab * shape.hidden
+    activations = activation_bytes(shape, width, tokens, config.policy.gradient_checkpointing)
+    head = logits_bytes(shape, width, tokens) + FP32 * shape.vocab * shape.hidden
     return {
         "policy: fp32 weights, gradients, AdamW's moments": 4 * FP32 * parameters,
         f"engine: its own {config.policy.dtype} weights": width * parameters,
         "KV cache, at most": rows * tokens_per_row(config) * kv_token,
-        "activations of a micro-batch, approximately": activation_bytes(
-            shape, width, tokens, checkpointing
-        ),
-        "head: logits of a chunk, gradient of its weight": logits_bytes(shape, width, tokens)
-        + head_gradient,
+        "activations of a micro-batch, approximately": activations,
+        "head: logits of a chunk, gradient of its weight": head,
     }
 
 
@@ -247,11 +244,8 @@ def cards() -> tuple[int, float]:
 
 
 def describe(config: Config, gpus: int, gib: float) -> str:
-    """The batch arithmetic and the memory estimate as text.
-
-    gpus: the number of GPUs on this machine, each with `gib` GiB. Without a GPU, the estimate
-    assumes cards of 80 GB.
-    """
+    """The batch arithmetic and the memory estimate as text. gpus: the number of GPUs on this
+    machine, each with `gib` GiB; without any, the estimate assumes cards of 80 GB."""
     one_process = is_one_process(config, gpus)
     memory = describe_one_process(config) if one_process else describe_gpus(config, gpus, gib)
     return "\n".join([*describe_batches(config), *memory])

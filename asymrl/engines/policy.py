@@ -144,9 +144,8 @@ def make_module(model: Any, temperature: float, gradient_checkpointing: bool) ->
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
-        rates = [name for name in vars(module) if name == "p" or "dropout" in name]
-        for name in rates:
-            if isinstance(getattr(module, name), float):
+        for name, rate in list(vars(module).items()):
+            if isinstance(rate, float) and (name == "p" or "dropout" in name):
                 setattr(module, name, 0.0)
     return PolicyModule(model.train(), temperature)
 
@@ -372,23 +371,19 @@ def check_same_parameters(state: TrainerState, shapes: Mapping[str, tuple[int, .
     shapes: name -> shape of the model's parameters.
     """
     for section in ("weights", "exp_avg", "exp_avg_sq"):
-        tensors = getattr(state, section)
-        for name in sorted(tensors.keys() | shapes.keys()):
-            expected = shapes.get(name)
-            actual = tuple(tensors[name].shape) if name in tensors else None
-            if actual != expected:
-                ours, theirs = ("absent" if x is None else f"{x}" for x in (expected, actual))
-                raise UserError(
-                    f"the checkpoint is from another model: the shape of {name} in {section} is "
-                    f"{theirs} in the checkpoint and {ours} in this model"
-                )
+        theirs = {name: tuple(x.shape) for name, x in getattr(state, section).items()}
+        if different := sorted(theirs.items() ^ shapes.items()):
+            name = different[0][0]
+            raise UserError(
+                f"the checkpoint is from another model: the shape of {name} in {section} is "
+                f"{theirs.get(name, 'absent')} in the checkpoint and {shapes.get(name, 'absent')} "
+                "in this model"
+            )
 
 
 def non_finite(loss: float, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:
     """Names the loss or the first gradient that contains infinities or NaN; None if all are finite.
-
-    gradients: (parameter name, gradient), None where there is no gradient.
-    """
+    gradients: by parameter name, None where there is no gradient."""
     if not math.isfinite(loss):
         return f"the loss ({loss})"
     present = [(name, gradient) for name, gradient in gradients if gradient is not None]

@@ -41,8 +41,7 @@ def set_threads(threads: int) -> None:
 
 
 def locate(path: str) -> str:
-    """The path to load: that of the pocket policy, trained on first use, for `pocket`; otherwise
-    the given path."""
+    """The path to load; for `pocket`, that of the pocket policy, which is trained on first use."""
     return str(pocket.ready() / "policy") if path == POCKET else path
 
 
@@ -178,8 +177,7 @@ def positions(model: ModelConfig) -> int | None:
 
 
 def check_positions(model: ModelConfig, tokens: int) -> None:
-    """UserError if `tokens`, prompt and response, exceed the model's positions: it was not trained
-    beyond them."""
+    """UserError if `tokens`, prompt and response, exceed the positions the model was trained on."""
     maximum = positions(model)
     if maximum is not None and tokens > maximum:
         raise UserError(

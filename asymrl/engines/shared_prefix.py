@@ -51,6 +51,7 @@ def encode(module: PolicyModule, batch: Tokens, rows: Sequence[int]) -> SharedPr
     """Run the prompts of the rows through the backbone. Rows of one group share a prompt."""
     first_rows = {int(batch.group[row]): row for row in reversed(rows)}
     prompts = [batch.sequences[r][: int(batch.prompt_lengths[r]) - 1] for r in first_rows.values()]
+    # padded on the right, so that no mask is needed; the results then move to the right
     ids = torch.zeros(len(prompts), max(1, *map(len, prompts)), dtype=torch.long)
     for n, prompt in enumerate(prompts):
         ids[n, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
@@ -59,7 +60,6 @@ def encode(module: PolicyModule, batch: Tokens, rows: Sequence[int]) -> SharedPr
     prompt_of_group = torch.zeros(int(batch.group.max()) + 1, dtype=torch.long)
     prompt_of_group[list(first_rows)] = torch.arange(len(first_rows))
     cache, device = DynamicCache(), module.model.device
-    # Padded on the right here, so that no mask is needed; the results then move to the right.
     module.model.get_decoder()(input_ids=ids.to(device), past_key_values=cache, use_cache=True)
     layers: Any = cache.layers
     index = source.clamp(min=0).to(device)
@@ -102,8 +102,8 @@ def prefix_inputs(
 
 
 def backward_prompts(prompts: SharedPrompts) -> None:
-    """Send the gradients of the leaves through the prompts. Call it after the backward passes of
-    all rows."""
+    """Send the gradients of the leaves through the prompts, after the backward passes of all
+    rows."""
     computed = [states for layer in prompts.computed for states in layer]
     leaves = [leaf for layer in prompts.leaves for leaf in layer]
     torch.autograd.backward(computed, [leaf.grad for leaf in leaves])

@@ -196,15 +196,15 @@ def open_llm(path: str, **settings: Any) -> Any:
 
 def drain_batches(llm: Any) -> None:
     """Wait for the batch that asynchronous scheduling started before it knew that the requests
-    had ended. Otherwise the batch would still run at the next load or sleep."""
+    had ended, so that it does not run at the next load or sleep."""
     client = llm.engine_core
     while client.engine_core.batch_queue:
         client.get_output()
 
 
 def check_head_size(size: int) -> None:
-    """ValueError for a head size that vLLM's CPU attention lacks, which would otherwise fail at
-    the first response. Its GPU attention checks by itself."""
+    """ValueError for a head size that vLLM's CPU attention lacks; it would fail at the first
+    response. The GPU attention checks by itself."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend  # pyright: ignore
 
     if not CPUAttentionBackend.supports_head_size(size):
@@ -213,12 +213,8 @@ def check_head_size(size: int) -> None:
 
 @contextmanager
 def restored_process() -> Iterator[None]:
-    """Undo what vLLM's CPU worker changes in its process.
-
-    It makes torch.set_num_threads do nothing, because it pins threads to cores (an engine in this
-    process does not), and sets LOCAL_WORLD_SIZE and LD_PRELOAD, which child processes and
-    DeepSpeed would read.
-    """
+    """Undo what vLLM's CPU worker changes in its process: it makes torch.set_num_threads do
+    nothing, and sets LOCAL_WORLD_SIZE and LD_PRELOAD, which child processes and DeepSpeed read."""
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     names = ("LD_PRELOAD", "LOCAL_WORLD_SIZE")
     original = {name: os.environ[name] for name in names if name in os.environ}
@@ -235,8 +231,7 @@ def restored_process() -> Iterator[None]:
 def sampling_params(sampling: Sampling, seed: int | None) -> Any:
     """vLLM's SamplingParams for one sample, with an explicit value for every field that affects
     sampling. seed: None samples from the global generators."""
-    from vllm import SamplingParams  # pyright: ignore
-    from vllm.sampling_params import RequestOutputKind  # pyright: ignore
+    from vllm.sampling_params import RequestOutputKind, SamplingParams  # pyright: ignore
 
     return SamplingParams(
         n=1,
@@ -276,16 +271,13 @@ def empty_cuda_cache() -> None:
 def checked_weights(
     named: Iterator[tuple[str, Tensor]], missing: set[str], dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """The policy's tensors in the engine's dtype; removes their names from `missing`.
-
-    RuntimeError for a name that is not (or no longer) in `missing`.
-    """
+    """The policy's tensors in the engine's dtype; removes their names from `missing`. RuntimeError
+    for a name that is not (or no longer) there."""
     for name, tensor in named:
         if name not in missing:
             raise RuntimeError(
                 f"the policy sent {name}, which vLLM's model does not have or already received"
             )
         missing.remove(name)
-        # Detached, because vLLM keeps the tensor until its layer is complete, and ZeRO-3 may have
-        # emptied the parameter by then.
+        # detached: vLLM keeps it until its layer is complete, when ZeRO-3 may have emptied it
         yield name, tensor.detach().to(dtype)

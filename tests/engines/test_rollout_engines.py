@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from asymrl.engines import kv_cache
 from asymrl.engines.hf import (
     CPU_LOGITS,
     HFEngine,
@@ -15,6 +14,7 @@ from asymrl.engines.hf import (
     sample_tokens,
 )
 from asymrl.engines.hf import VOCABULARY_BLOCK as BLOCK
+from asymrl.engines.kv_cache import GrowingCache
 from asymrl.engines.rollout import fingerprint, uniforms
 from asymrl.engines.scripted import ScriptedEngine
 from asymrl.errors import UserError
@@ -182,11 +182,11 @@ def test_a_row_is_sampled_the_same_alone_and_in_a_batch_that_is_processed_in_par
 
 def test_running_rows_keep_their_keys_and_values_while_finished_rows_leave() -> None:
     torch.manual_seed(0)
-    cache, rows = kv_cache.new_cache(), 7
+    cache, rows = GrowingCache(), 7
     first = torch.randn(3, 2, 5, 4)
     cache.update(first, -first, 0)
     index = torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    kv_cache.repeat_rows(cache, index)
+    cache.repeat_rows(index)
     expected = first[index]
     for step in range(30):
         new = torch.randn(rows, 2, 1, 4)
@@ -196,7 +196,7 @@ def test_running_rows_keep_their_keys_and_values_while_finished_rows_leave() -> 
         if step in (4, 17):
             finished = torch.zeros(rows, dtype=torch.bool)
             finished[[0, 3] if step == 4 else [1, rows - 1]] = True
-            order = kv_cache.drop_rows(cache, finished)
+            order = cache.drop_rows(finished)
             assert sorted(order.tolist()) == torch.nonzero(~finished)[:, 0].tolist()
             expected, rows = expected[order], len(order)
     assert rows == 3
