@@ -28,20 +28,22 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from asymrl.config.schema import OptimConfig, PolicyConfig
 from asymrl.engines.distributed import World
 from asymrl.engines.flops import work_per_token
+from asymrl.engines.micro_batches import (
+    empty_loss_inputs,
+    forward_micro_batch,
+    loss_inputs,
+    make_update_stats,
+    micro_batches,
+    to_flat,
+    total,
+)
 from asymrl.engines.policy import (
     check_linear_head,
     check_same_parameters,
-    empty_loss_inputs,
-    forward_micro_batch,
     init_adamw_state,
-    loss_inputs,
     make_module,
-    make_update_stats,
-    micro_batches,
     non_finite,
     set_learning_rate,
-    to_flat,
-    total,
 )
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 

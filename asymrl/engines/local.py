@@ -18,20 +18,22 @@ from torch import Tensor
 from asymrl.config.schema import OptimConfig, PolicyConfig
 from asymrl.engines import kv_cache, shared_prefix
 from asymrl.engines.flops import Work, work_per_token
+from asymrl.engines.micro_batches import (
+    empty_loss_inputs,
+    forward_micro_batch,
+    loss_inputs,
+    make_update_stats,
+    micro_batches,
+    to_flat,
+    total,
+)
 from asymrl.engines.policy import (
     check_linear_head,
     check_same_parameters,
-    empty_loss_inputs,
-    forward_micro_batch,
     init_adamw_state,
-    loss_inputs,
     make_module,
-    make_update_stats,
-    micro_batches,
     non_finite,
     set_learning_rate,
-    to_flat,
-    total,
 )
 from asymrl.types import Batch, LossFn, LossOutputs, Tokens, TrainerState, UpdateStats
 

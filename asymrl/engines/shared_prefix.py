@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from asymrl.engines.policy import MicroBatch, PolicyModule
+from asymrl.engines.micro_batches import MicroBatch
+from asymrl.engines.policy import PolicyModule
 from asymrl.types import Tokens, frozen
 
 MIN_TOKENS_SAVED = 128

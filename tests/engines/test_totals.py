@@ -9,8 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from asymrl.algo.loss import ppo_clip
-from asymrl.engines.policy import (
-    PolicyModule,
+from asymrl.engines.micro_batches import (
     empty_loss_inputs,
     loss_inputs,
     make_update_stats,
@@ -18,6 +17,7 @@ from asymrl.engines.policy import (
     to_flat,
     total,
 )
+from asymrl.engines.policy import PolicyModule
 from asymrl.types import LossOutputs, UpdateStats
 from tests.helpers.batches import batch_of
 from tests.helpers.models import tiny_model
