@@ -144,13 +144,9 @@ class _TiledHead(torch.autograd.Function):
                         _product(grad_head_rows, grad.T, hidden_rows, beta=1.0, alpha=alpha)
                 if grad_hidden is not None:
                     grad_hidden[rows] = grad_rows.to(hidden.dtype)
-        return (
-            grad_hidden,
-            None if grad_head is None else grad_head.to(head.dtype),
-            None,
-            None,
-            None,
-        )
+        if grad_head is not None:
+            grad_head = grad_head.to(head.dtype)
+        return grad_hidden, grad_head, None, None, None
 
 
 Tile = tuple[int, Tensor, Tensor, Tensor]

@@ -90,7 +90,7 @@ def build_ops() -> None:
             building.unlink()
 
 
-def zero3_config(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -> dict[str, Any]:
+def zero3_config(optim: OptimConfig, settings: PolicyConfig) -> dict[str, Any]:
     """The complete DeepSpeed configuration: gradients are reduced and accumulated in fp32, and
     this file decides what the loss is divided by and when the optimizer steps."""
     offload = {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
@@ -98,12 +98,12 @@ def zero3_config(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -
         "train_micro_batch_size_per_gpu": 1,  # required, but DeepSpeed only uses it in its logs
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,  # the optimizer steps when step() is called
-        "zero_optimization": {"stage": 3, **(offload if offload_optimizer else {})},
+        "zero_optimization": {"stage": 3, **(offload if settings.offload_optimizer else {})},
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW, with and without offloading
-        "bf16": {"enabled": bf16},
+        "bf16": {"enabled": settings.dtype == "bfloat16"},
         "communication_data_type": "fp32",
         "data_types": {"grad_accum_dtype": "fp32"},
-        "gradient_clipping": max_grad_norm,
+        "gradient_clipping": optim.max_grad_norm,
         "steps_per_print": None,
     }
 
@@ -127,11 +127,7 @@ class DeepSpeedPolicy:
     ) -> None:
         build_ops()
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
-        config = zero3_config(
-            bf16=self.dtype == torch.bfloat16,
-            max_grad_norm=optim.max_grad_norm,
-            offload_optimizer=settings.offload_optimizer,
-        )
+        config = zero3_config(optim, settings)
         hf_config = HfDeepSpeedConfig(config)  # from_pretrained shards while this object exists
         model = load(self.dtype)
         del hf_config

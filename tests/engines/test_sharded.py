@@ -29,7 +29,7 @@ def test_three_sgd_steps_end_in_the_same_weights(sharding, monkeypatch) -> None:
 
     config = deepspeed.zero3_config
     untested = {"zero_allow_untested_optimizer": True}
-    monkeypatch.setattr(deepspeed, "zero3_config", lambda **settings: config(**settings) | untested)
+    monkeypatch.setattr(deepspeed, "zero3_config", lambda *sections: config(*sections) | untested)
     # AdamW would turn rounding errors in small gradients into steps of size lr
     monkeypatch.setattr(torch.optim, "AdamW", sgd)
     here, there = policy(lr=0.1), sharding(lr=0.1)

@@ -53,8 +53,8 @@ def sharded(model: Any = None, **settings):
 
     config = deepspeed.zero3_config
 
-    def without_persistence(**settings: Any) -> dict[str, Any]:
-        changed = config(**settings)
+    def without_persistence(*sections: Any) -> dict[str, Any]:
+        changed = config(*sections)
         changed["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         return changed
 
