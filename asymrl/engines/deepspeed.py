@@ -146,7 +146,10 @@ class DeepSpeedPolicy:
         self.named_parameters: dict[str, Any] = dict(model.named_parameters())
         self.work = work_per_token(model, world.size)
         check_linear_head(self.module)
-        init_adamw_state(self._adamw, self._master_weights)
+        self.adamw: torch.optim.Optimizer = engine.optimizer.optimizer
+        # this rank's slices of all parameters in fp32, concatenated: one tensor a sub-group
+        self.master_weights: list[Tensor] = engine.optimizer.fp32_partitioned_groups_flat
+        init_adamw_state(self.adamw, self.master_weights)
         self.world = world
         self.optim = optim
         self.token_budget = settings.token_budget
@@ -161,8 +164,9 @@ class DeepSpeedPolicy:
             values = torch.stack(forward_micro_batch(self.engine, micro, self.engine.device))
             if not micro.is_dummy:
                 parts.append((micro.tokens, values))
-        # a token has its value on one rank, and 0 elsewhere
-        logprobs, entropy = self.world.sum(to_flat(parts, len(batch.targets)))
+        flat = to_flat(parts, len(batch.targets))
+        dist.all_reduce(flat)  # a token has its value on one rank, and 0 elsewhere
+        logprobs, entropy = flat
         return logprobs, entropy
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
@@ -237,21 +241,12 @@ class DeepSpeedPolicy:
             for moment in MOMENTS:
                 local = self._slice(parameter, getattr(state, moment)[name])
                 deepspeed.utils.safe_set_local_optimizer_state(parameter, local, moment)
-        for flat in self._master_weights:
-            self._adamw.state[flat]["step"].fill_(state.updates)
+        for flat in self.master_weights:
+            self.adamw.state[flat]["step"].fill_(state.updates)
 
     def save_pretrained(self, folder: Path, state: TrainerState) -> None:
         weights = {name: tensor.to(self.dtype) for name, tensor in state.weights.items()}
         self.module.model.save_pretrained(folder, state_dict=weights)
-
-    @property
-    def _adamw(self) -> torch.optim.Optimizer:
-        return self.engine.optimizer.optimizer
-
-    @property
-    def _master_weights(self) -> list[Tensor]:
-        """This rank's slices of all parameters in fp32, concatenated: one tensor a sub-group."""
-        return self.engine.optimizer.fp32_partitioned_groups_flat
 
     def _gradients(self) -> Iterator[tuple[str, Tensor | None]]:
         """This rank's slices, summed over ranks and micro-batches. With offload_optimizer they are
@@ -289,10 +284,10 @@ class DeepSpeedPolicy:
     def _move_optimizer(self, device: Any) -> None:
         """Move master weights and moments. DeepSpeed can only move those of its own FusedAdam,
         which has to be compiled."""
-        for flat in self._master_weights:
+        for flat in self.master_weights:
             flat.data = flat.data.to(device)
             for moment in MOMENTS:
-                self._adamw.state[flat][moment] = self._adamw.state[flat][moment].to(device)
+                self.adamw.state[flat][moment] = self.adamw.state[flat][moment].to(device)
 
 
 def buckets(named: Sequence[tuple[str, Any]], max_size: int) -> Iterator[list[tuple[str, Any]]]:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -72,12 +71,6 @@ class World:
             raise error if self.first else ReportedByRankZero(str(error))
         if not self.first:
             yield
-
-    def sum(self, mine: Tensor) -> Tensor:
-        """The sum of every rank's CPU tensor, on every rank. Collective."""
-        if self.size > 1:
-            dist.all_reduce(mine)
-        return mine
 
 
 def from_environment(tensor_parallel: int = 1) -> World:

@@ -52,6 +52,7 @@ class LocalPolicy:
         assert model.dtype == torch.float32, "master weights are fp32"
         self.module = make_module(model, temperature, settings.gradient_checkpointing)
         check_linear_head(self.module)
+        self.device: torch.device = model.device
         self.named_parameters = dict(model.named_parameters())
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -67,9 +68,8 @@ class LocalPolicy:
         self.updates = 0
         # Sharing prompts needs an attention mask, which a GPU's fastest attention does not accept,
         # and the KV cache, which transformers turns off under gradient checkpointing.
-        self.on_cpu = model.device.type == "cpu"
         can_cache = not settings.gradient_checkpointing and kv_cache.supports(model)
-        self.shares_prompts = self.on_cpu and can_cache
+        self.shares_prompts = self.device.type == "cpu" and can_cache
 
     @property
     def work(self) -> Work:
@@ -80,7 +80,7 @@ class LocalPolicy:
         parts = []
         for micro in micro_batches(batch, range(len(batch.sequences)), self._micro_batch_tokens):
             with self._autocast():
-                values = torch.stack(forward_micro_batch(self.module, micro, self._device))
+                values = torch.stack(forward_micro_batch(self.module, micro, self.device))
             parts.append((micro.tokens, values))
         logprobs, entropy = to_flat(parts, len(batch.targets))
         return logprobs, entropy
@@ -89,7 +89,7 @@ class LocalPolicy:
         """Write the gradient of the mini-batch's loss to the parameters' `grad`, without a step."""
         self.module.train()  # an engine that shares the model may have left it in eval mode
         self.optimizer.zero_grad()
-        parts = [loss(empty_loss_inputs(minibatch, self._device))]
+        parts = [loss(empty_loss_inputs(minibatch, self.device))]
         rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
         prompts, prefix = None, None
         if self.shares_prompts and shared_prefix.saves_time(minibatch, rows, self.token_budget):
@@ -100,7 +100,7 @@ class LocalPolicy:
             if prompts:
                 prefix = shared_prefix.prefix_inputs(prompts, minibatch.prompt_lengths, micro)
             with self._autocast():
-                logprobs, entropy = forward_micro_batch(self.module, micro, self._device, prefix)
+                logprobs, entropy = forward_micro_batch(self.module, micro, self.device, prefix)
             outputs = loss(loss_inputs(minibatch, micro.tokens, logprobs, entropy))
             outputs.loss.backward()
             parts.append(replace(outputs, loss=outputs.loss.detach()))  # frees the graph
@@ -165,12 +165,9 @@ class LocalPolicy:
         self.module.model.save_pretrained(folder, state_dict=dict(state.weights))
 
     @property
-    def _device(self) -> torch.device:
-        return self.module.model.device
-
-    @property
     def _micro_batch_tokens(self) -> int:
-        return min(self.token_budget, CPU_TOKENS) if self.on_cpu else self.token_budget
+        on_cpu = self.device.type == "cpu"
+        return min(self.token_budget, CPU_TOKENS) if on_cpu else self.token_budget
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

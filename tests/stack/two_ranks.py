@@ -24,17 +24,12 @@ from asymrl.training.loop import sync_weights
 from asymrl.training.rollout import generate_and_verify
 from asymrl.types import Sampling
 from asymrl.verifiers import make as make_verifier
-from tests.helpers.engines import by_key, dense_values, requests
+from tests.helpers.engines import STOP, VOCABULARY, by_key, decode, dense_values, requests
 from tests.helpers.models import tiny_model
 from tests.helpers.policies import LOSS, MIXED, rollout_batch, sharded
 
-VOCABULARY, STOP = 20, 7  # as in helpers/policies.py
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
 pytestmark = pytest.mark.filterwarnings("ignore:.*reduce_op.*:FutureWarning")
-
-
-def decode(ids) -> str:
-    return " ".join(map(str, ids))
 
 
 @pytest.fixture(scope="session")
