@@ -117,9 +117,10 @@ def test_states_that_move_to_other_memory_while_asleep_return_bit_by_bit(shardin
     """As on a GPU, where the copies on the CPU are in other memory."""
     mover, other = sharding(), sharding()
     zero, batch = mover.engine.optimizer, rollout_batch(MIXED)
+    flats = [] if mover.offload_optimizer else zero.fp32_partitioned_groups_flat
     for _ in range(3):
         mover.sleep()
-        for flat in zero.fp32_partitioned_groups_flat:
+        for flat in flats:
             flat.data = flat.data.clone()
             state = zero.optimizer.state[flat]
             state |= {name: state[name].clone() for name in ("exp_avg", "exp_avg_sq")}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Qwen3Config
 
 from asymrl.algo.batch import make_groups
+from asymrl.engines.local import LocalPolicy
 from studies import probe, probe_report
 from studies.probe import estimator, mixed_only, trial
 from studies.probe_report import (
