@@ -12,21 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, dataclass_transform
+from typing import TYPE_CHECKING, Any, Literal, dataclass_transform, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 Reason = Literal["correct", "wrong", "no_answer", "unparseable", "timeout", "crashed"]
-REASONS: tuple[Reason, ...] = (
-    "correct",
-    "wrong",
-    "no_answer",
-    "unparseable",
-    "timeout",
-    "crashed",
-)
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -76,8 +68,7 @@ class Rollout:
     """One sampled response. `token_ids` ends with its stop token unless `truncated`.
 
     engine_logprobs, engine_entropy: one float per token, in nats, of the distribution at the
-    sampling temperature before top-p and top-k. engine_entropy is None if the engine does not
-    compute it.
+    sampling temperature before top-p and top-k; engine_entropy may be None.
     """
 
     draw: int
@@ -247,9 +238,8 @@ class UpdateStats:
 class TrainerState:
     """Full fp32 tensors on the CPU by Hugging Face name, independent of world size and backend.
 
-    weights, exp_avg, exp_avg_sq: parameter name -> tensor (AdamW moments). updates: optimizer
-    steps. The mappings may load a tensor only when it is accessed, because host memory cannot hold
-    a copy of a large model for every rank.
+    updates: optimizer steps. The mappings may load a tensor only when it is accessed, because host
+    memory cannot hold a copy of a large model for every rank.
     """
 
     weights: Mapping[str, Tensor]

@@ -35,6 +35,7 @@ from typing import Any
 import torch
 
 from asymrl.algo.loss import ppo_clip
+from asymrl.config.schema import OptimConfig, PolicyConfig
 from asymrl.engines import flops, pretrained
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Sampling
@@ -170,22 +171,22 @@ def engine_with_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from asymrl.engines.distributed import World
-    from asymrl.engines.vllm import VLLMEngine
+    from asymrl.engines.vllm import VLLMEngine, open_llm
 
     dtype, device = (torch.float32, "cpu") if arguments.cpu else (torch.bfloat16, "cuda")
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(arguments.model)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    engine = VLLMEngine(
+    llm = open_llm(
         arguments.model,
-        lambda ids: "",
         world=World(),
         dtype=dtype,
         max_model_len=PROMPT_TOKENS + arguments.max_tokens,
         max_rows=arguments.prompts * arguments.samples,
         gpu_memory_utilization=0.35,
     )
+    engine = VLLMEngine(llm, lambda ids: "")
     engine.load_weights(model.named_parameters())
     return engine, model
 
@@ -284,17 +285,12 @@ def make_policy(arguments: argparse.Namespace) -> Any:
 
     config = AutoConfig.from_pretrained(arguments.model)
     device = "cpu" if arguments.cpu else "cuda"
-    settings: dict[str, Any] = {
-        "temperature": 1.0,
-        "lr": 1e-6,
-        "betas": (0.9, 0.999),
-        "weight_decay": 0.01,
-        "max_grad_norm": 1.0,
-        "warmup_updates": 0,
-        "token_budget": arguments.token_budget,
-        "bf16": not arguments.cpu,
-        "gradient_checkpointing": not arguments.cpu,
-    }
+    optim = OptimConfig(lr=1e-6, betas=[0.9, 0.999], minibatch_prompts=1)
+    settings = PolicyConfig(
+        dtype="float32" if arguments.cpu else "bfloat16",
+        token_budget=arguments.token_budget,
+        gradient_checkpointing=not arguments.cpu,
+    )
     if arguments.backend == "deepspeed":
         from asymrl.engines import distributed as worlds
         from asymrl.engines.deepspeed import DeepSpeedPolicy
@@ -304,12 +300,13 @@ def make_policy(arguments: argparse.Namespace) -> Any:
         return DeepSpeedPolicy(
             lambda dtype: load(dtype=dtype),
             world=worlds.World(),
-            offload_optimizer=False,
-            **settings,
+            temperature=1.0,
+            optim=optim,
+            settings=settings,
         )
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return LocalPolicy(model, **settings)
+    return LocalPolicy(model, temperature=1.0, optim=optim, settings=settings)
 
 
 def make_batch(arguments: argparse.Namespace) -> Batch:

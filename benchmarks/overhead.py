@@ -23,8 +23,8 @@ from transformers import AutoTokenizer
 from turns import ratio_of_medians, save_results, spread, table
 
 from asymrl.engines.hf import HFEngine
-from asymrl.engines.local import LocalPolicy
-from asymrl.engines.policy import forward_micro_batch, loss_inputs
+from asymrl.engines.local import CPU_TOKENS, LocalPolicy
+from asymrl.engines.micro_batches import forward_micro_batch, loss_inputs, micro_batches
 from asymrl.run.tracking import NullTracker
 from asymrl.types import LossInputs, Request, Rollout
 
@@ -56,7 +56,7 @@ class Turns(NullTracker):
         parts, module = [], self.policy.module
         for batch in subject.cut(self.cfg, requests, rollouts, 1.0)[0]:
             rows = range(len(batch.sequences))
-            parts += [(batch, micro) for micro in self.policy._micro_batches(batch, rows)]
+            parts += [(batch, micro) for micro in micro_batches(batch, rows, CPU_TOKENS)]
         parts = [(m, loss_inputs(b, m.tokens, torch.empty(0), torch.empty(0))) for b, m in parts]
         began = time.process_time()
         for micro, inputs in parts:

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer
 from turns import save_results, table
 
 from asymrl import verifiers
-from asymrl.config.schema import ModelConfig
+from asymrl.config.schema import ModelConfig, PolicyConfig
 from asymrl.data import problems as data
 from asymrl.engines import pretrained
 from asymrl.engines.hf import HFEngine
@@ -151,7 +151,7 @@ def pocket_step() -> Callable[[], None]:
     requests = subject.requests(cfg, problems)
     load = pretrained.load_model
     engine = HFEngine(load(model, torch.float32), tokenizer.decode, 512)
-    policy = LocalPolicy(load(model, torch.float32), token_budget=16384, **subject.OPTIMIZER)
+    policy = LocalPolicy(load(model, torch.float32), settings=PolicyConfig(), **subject.OPTIMIZER)
     sampling = replace(subject.sampling(32), stop_ids=pretrained.stop_ids(model, tokenizer, ()))
     return lambda: step(engine, policy, cfg, requests, sampling)
 

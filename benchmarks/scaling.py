@@ -27,6 +27,7 @@ import torch
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 from turns import save_results, table
 
+from asymrl.config.schema import PolicyConfig
 from asymrl.types import Sampling
 
 SIZES = {
@@ -108,8 +109,7 @@ def as_rank(rounds: int, threads: int) -> None:
     policy = DeepSpeedPolicy(
         lambda dtype: Qwen3ForCausalLM.from_pretrained(path, dtype=dtype),
         world=world,
-        offload_optimizer=False,
-        token_budget=1024,
+        settings=PolicyConfig(token_budget=1024),
         **subject.OPTIMIZER,
     )
     batches, loss = subject.cut(cfg, requests, subject.generated(engine, requests, sampling), 1.0)

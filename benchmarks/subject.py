@@ -21,7 +21,7 @@ from turns import RESULTS
 
 from asymrl import verifiers
 from asymrl.algo.batch import engine_values, tokenise
-from asymrl.config.schema import Config
+from asymrl.config.schema import Config, OptimConfig, PolicyConfig
 from asymrl.data.problems import sample_prompts
 from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
@@ -50,13 +50,7 @@ STOP, PAD = 0, 1
 LR = 1e-7
 OPTIMIZER: dict[str, Any] = {
     "temperature": 1.0,
-    "lr": LR,
-    "betas": (0.9, 0.999),
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "warmup_updates": 0,
-    "bf16": False,
-    "gradient_checkpointing": False,
+    "optim": OptimConfig(lr=LR, betas=[0.9, 0.999], weight_decay=0.0, minibatch_prompts=1),
 }
 
 
@@ -186,7 +180,7 @@ def engine(path: Path, tokenizer: Any, rows: int = 512) -> HFEngine:
 def policy(path: Path, token_budget: int = 16384) -> LocalPolicy:
     """The local policy as train.py builds it."""
     model = Qwen3ForCausalLM.from_pretrained(path)
-    return LocalPolicy(model, token_budget=token_budget, **OPTIMIZER)
+    return LocalPolicy(model, settings=PolicyConfig(token_budget=token_budget), **OPTIMIZER)
 
 
 def requests(cfg: Config, asked: Sequence[Problem], step: int = 1) -> list[Request]:

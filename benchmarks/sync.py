@@ -33,16 +33,10 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def vllm_engine(path: Path, tokenizer: Any) -> Any:
-    from asymrl.engines.vllm import VLLMEngine
+    from asymrl.engines.vllm import VLLMEngine, open_llm
 
-    return VLLMEngine(
-        str(path),
-        tokenizer.decode,
-        world=World(rank=0, size=1, tensor_parallel=1),
-        dtype=torch.float32,
-        max_model_len=64,
-        max_rows=64,
-    )
+    settings: dict[str, Any] = {"dtype": torch.float32, "max_model_len": 64, "max_rows": 64}
+    return VLLMEngine(open_llm(str(path), world=World(), **settings), tokenizer.decode)
 
 
 def measure(vocabulary: int, kind: str, rounds: int) -> tuple[int, list[float], list[float]]:

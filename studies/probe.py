@@ -194,7 +194,7 @@ def step(policy: LocalPolicy, start: Mapping[str, Tensor], lr: float) -> None:
 
 
 def gradients(policy: LocalPolicy) -> dict[str, Tensor]:
-    grads = ((name, p.grad) for name, p in policy.module.named_hf_parameters())
+    grads = ((name, p.grad) for name, p in policy.named_parameters.items())
     return {name: grad for name, grad in grads if grad is not None}
 
 
@@ -395,15 +395,9 @@ def load_problems(
 
 def make_policy(model: Any, config: Config) -> LocalPolicy:
     """For scores and gradients in fp32. Its optimizer is not used."""
-    adamw: dict[str, Any] = {"lr": 0.0, "betas": (0.0, 0.0), "weight_decay": 0.0}
-    unused = adamw | {"max_grad_norm": 1.0, "warmup_updates": 0}
+    settings = config.policy.model_copy(update={"dtype": "float32"})
     return LocalPolicy(
-        model,
-        **unused,
-        temperature=config.rollout.temperature,
-        token_budget=config.policy.token_budget,
-        bf16=False,
-        gradient_checkpointing=config.policy.gradient_checkpointing,
+        model, temperature=config.rollout.temperature, optim=config.optim, settings=settings
     )
 
 

@@ -1,6 +1,5 @@
 """What can go wrong in a run: signals, non-finite numbers, a full disk, damaged or changed data."""
 
-import fcntl
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 import train
 from asymrl.config.schema import WarnConfig
@@ -348,17 +348,16 @@ def test_a_lock_left_by_a_killed_build_is_removed(by: str) -> None:
     from asymrl.engines.deepspeed import build_ops
 
     build_ops()
-    lock = Path(_get_build_directory("deepspeed_shm_comm", False)) / "lock"
-    with (lock.parent / ".ours").open("a") as ours:  # nobody builds here meanwhile
-        fcntl.flock(ours, fcntl.LOCK_EX)
+    folder = Path(_get_build_directory("deepspeed_shm_comm", False))
+    lock, building = folder / "lock", folder / ".building"
+    with FileLock(folder / ".ours"):  # nobody builds here meanwhile
         lock.touch()
         if by == "us":
-            print("building", file=ours)
+            building.touch()
         else:
             os.utime(lock, (0, 0))
     build_ops()
-    assert not lock.exists()
-    assert not (lock.parent / ".ours").read_text()
+    assert not lock.exists() and not building.exists()
 
 
 def test_an_incomplete_batch_is_never_trained_on(

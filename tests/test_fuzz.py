@@ -21,10 +21,10 @@ from asymrl.config.load import CONFIG_DIR, dump_config, flatten, load_config
 from asymrl.config.schema import ModelConfig
 from asymrl.data import problems
 from asymrl.engines import memory, pretrained
-from asymrl.engines.local import LocalPolicy
 from asymrl.run import checkpoint, environment
 from asymrl.run import folder as run_folder
 from tests.helpers.fuzzing import KEYS, NUMBERS, TEXTS, fuzz, spoil, spoil_bytes, spoil_json, vary
+from tests.helpers.policies import policy
 
 SHORT = {"configs": 300, "rows": 300, "tables": 30, "trainer": 300, "state": 100, "tokenizer": 40}
 SHORT |= {"model": 40, "run": 150}
@@ -290,19 +290,14 @@ def test_any_trainer_state_is_taken_or_refused(count: int, run: Path) -> None:
     file = folder / checkpoint.STATE
     whole = file.read_bytes()
     model = pretrained.load_model(ModelConfig(path=str(folder)), torch.float32)
-    policy = LocalPolicy(model, **SETTINGS)
+    trained = policy(model)
 
     def case(rng: random.Random) -> str:
         file.write_bytes(spoil_safetensors(rng, whole) if rng.random() < 0.98 else whole)
-        policy.load_state(checkpoint.load_checkpoint(folder)[1])
+        trained.load_state(checkpoint.load_checkpoint(folder)[1])
         return "state"
 
     assert fuzz("state", count, case, [str(folder), "from another model: "])["refused"] > count / 2
-
-
-SETTINGS: dict[str, Any] = {"temperature": 1.0, "lr": 1e-3, "betas": [0.9, 0.95]}
-SETTINGS |= {"weight_decay": 0.0, "max_grad_norm": 1.0, "warmup_updates": 0, "token_budget": 64}
-SETTINGS |= {"bf16": False, "gradient_checkpointing": False}
 
 
 @cases("tokenizer")

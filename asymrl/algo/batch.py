@@ -97,9 +97,9 @@ def minibatches(
     """Split a rollout batch into mini-batches of `prompts` prompts each, in the order of the draws.
 
     advantages (M,). loss_denominators: `asymrl.algo.loss.loss_denominators` with its keywords
-    bound; it is called on one whole mini-batch at a time. A row has a gradient if it is valid and
-    either has a nonzero advantage or gets an entropy bonus. The last mini-batch is smaller if
-    `prompts` does not divide the number of prompts.
+    bound, for a whole mini-batch. A row has a gradient if it is valid and either has a nonzero
+    advantage or gets an entropy bonus. The last mini-batch is smaller if `prompts` does not divide
+    the number of prompts.
     """
     logprobs, entropy = scored
     valid, accuracy_bin = groups.valid.flatten(), accuracy_bins(groups).flatten()
@@ -136,29 +136,18 @@ def plan(lengths: Sequence[int], world_size: int, token_budget: int) -> list[lis
 
     lengths: tokens of each row, prompt included. The padded size of a micro-batch (its number of
     rows x its longest row) is at most `token_budget`, except for a single row that is longer than
-    the budget. Rows are dealt to the ranks in order of length, so that a micro-batch holds rows of
-    similar length and ranks get similar work. Every rank gets the same number of micro-batches.
-    Some may be empty: a distributed policy runs those with weight 0, so that all ranks call the
-    same collectives. Pure: the same arguments give the same plan.
+    the budget. Rows are dealt to the ranks in order of length, from the longest, so that a
+    micro-batch holds rows of similar length and ranks get similar work. Every rank gets the same
+    number of micro-batches, of which some may be empty, so that all call the same collectives.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    ranks = [
-        fill_micro_batches(order[rank::world_size], lengths, token_budget)
-        for rank in range(world_size)
-    ]
-    most = max(len(micro_batches) for micro_batches in ranks)
-    return [micro_batches + [[]] * (most - len(micro_batches)) for micro_batches in ranks]
-
-
-def fill_micro_batches(
-    rows: Sequence[int], lengths: Sequence[int], token_budget: int
-) -> list[list[int]]:
-    """Split `rows`, sorted from the longest, into micro-batches of padded size <= token_budget."""
-    micro_batches: list[list[int]] = []
-    for row in rows:
+    ranks: list[list[list[int]]] = [[] for _ in range(world_size)]
+    for index, row in enumerate(order):
+        micro_batches = ranks[index % world_size]
         last = micro_batches[-1] if micro_batches else []
         if last and lengths[last[0]] * (len(last) + 1) <= token_budget:
             last.append(row)
         else:
             micro_batches.append([row])
-    return micro_batches
+    most = max(len(micro_batches) for micro_batches in ranks)
+    return [micro_batches + [[]] * (most - len(micro_batches)) for micro_batches in ranks]

@@ -48,8 +48,10 @@ def channel_mass(groups: Groups, advantages: Float[Tensor, "N G"]) -> dict[str, 
 
     diag/mass_positive is the mean over groups of (1/n) sum |A|, where the sum runs over rollouts
     with reward 1 and n is the number of valid rollouts; diag/mass_negative is the same for
-    reward 0. For AsymGRPO on mixed groups they are the means of W+(p) and W-(p), see
-    `pressure_positive`.
+    reward 0. For AsymGRPO on mixed groups they are the means of
+
+        W+(p) = p A_pos(p) = p^(1 - b) (1 - p)^b,   largest at p = 1 - b,   b = beta_pos   (Eq. 9)
+        W-(p) = (1 - p) |A_neg(p)| = p^b (1 - p)^(1 - b),   at p = b,       b = beta_neg   (Eq. 10)
     """
     correct, wrong = _channels(groups)
     size = groups.valid.sum(1)
@@ -124,9 +126,7 @@ def solved_fractions(groups: Groups) -> dict[str, float]:
 
 
 def entropy_by_channel(
-    entropy: Float[Tensor, "M"],
-    loss_mask: Float[Tensor, "M"],
-    token_rewards: Float[Tensor, "M"],
+    entropy: Float[Tensor, "M"], loss_mask: Float[Tensor, "M"], token_rewards: Float[Tensor, "M"]
 ) -> dict[str, float]:
     """Mean entropy per token, in nats, of all, of correct and of wrong responses.
 
@@ -145,21 +145,10 @@ def logprob_gain(
 ) -> float:
     """Mean of new - old log-probs, in nats, over the selected tokens.
 
-    Let `old` and `new` be from before and after a step's updates, and select the tokens of correct
-    rollouts. Then this is the paper's E[log pi_new(y) - log pi_old(y)], per token instead of per
-    response.
+    From before to after a step's updates, over the tokens of correct rollouts, it is the paper's
+    E[log pi_new(y) - log pi_old(y)], per token instead of per response.
     """
     return _mean(new - old, selected)
-
-
-def pressure_positive(p: Float[Tensor, "*shape"], beta_pos: float) -> Float[Tensor, "*shape"]:
-    """W+(p) = p A_pos(p) = p^(1 - b) (1 - p)^b, largest at p = 1 - b (Eq. 9, Proposition 2)."""
-    return p ** (1 - beta_pos) * (1 - p) ** beta_pos
-
-
-def pressure_negative(p: Float[Tensor, "*shape"], beta_neg: float) -> Float[Tensor, "*shape"]:
-    """W-(p) = (1 - p) |A_neg(p)| = p^b (1 - p)^(1 - b), largest at p = b (Eq. 10, Prop. 2)."""
-    return pressure_positive(1 - p, beta_neg)
 
 
 def _channels(groups: Groups) -> tuple[Bool[Tensor, "N G"], Bool[Tensor, "N G"]]:

@@ -3,20 +3,16 @@
 One autograd function loops over tiles (some tokens x some of the vocabulary) in forward and in
 backward; backward recomputes the logits of each tile. Beyond inputs and gradients, two tiles are in
 memory at a time, and a third in half precision if the head is in half precision. On a CPU a tile
-fits into the cache, so most of the time is spent in matrix products.
+fits into the cache. The function never synchronises with the device, and `head` must be complete
+only while it runs, inside the forward and backward of one module, which is when ZeRO-3 gathers it.
 
-`head` must be complete only while the function runs, inside the forward and backward of one module,
-which is when ZeRO-3 gathers it. The function never synchronises with the device.
+Precision: the matrix products run in the wider of the two input dtypes, without autocast. Logits,
+sums and accumulators over tiles are fp32 (fp64 for fp64 inputs). On CUDA, half-precision products
+give fp32 results, so logits are never rounded to bf16; on a CPU, which has no such product,
+half-precision inputs are converted to fp32, the head one tile at a time. Gradients of logits are
+rounded to the dtype of the products, and each returned gradient to the dtype of its input.
 
-Precision: the matrix products run in the wider of the two input dtypes; autocast is switched off
-inside. Logits, sums and accumulators over tiles are fp32 (fp64 for fp64 inputs). On CUDA,
-half-precision products give fp32 results, so logits are never rounded to bf16. On a CPU, which has
-no such product, half-precision inputs are converted to fp32, the head one tile at a time. Gradients
-with respect to logits are rounded to the dtype of the products, and each returned gradient is cast
-to the dtype of its input at the end.
-
-This module does not know which model computed the hidden states. It does not support a head with a
-bias.
+This module does not know the model. It does not support a head with a bias.
 """
 
 import math
@@ -65,11 +61,8 @@ def logprobs_and_entropy(
 
 
 def tile_elements(device: torch.device) -> int:
-    """The number of logits in a tile on this device.
-
-    On CUDA it is a power of 2, so that it rarely changes between calls. Ranks may have different
-    numbers, since no collective runs between tiles.
-    """
+    """The number of logits in a tile on this device. Ranks may have different numbers, since no
+    collective runs between tiles."""
     if device.type != "cuda":
         return CPU_TILE
     free = torch.cuda.mem_get_info(device)[0]
@@ -78,7 +71,8 @@ def tile_elements(device: torch.device) -> int:
 
 
 def bounded_tile(free_bytes: int) -> int:
-    """The largest power of 2 such that TILE_SHARE tiles of fp32 logits fit, within the bounds."""
+    """The largest power of 2 such that TILE_SHARE tiles of fp32 logits fit, within the bounds. A
+    power of 2 rarely changes between calls."""
     fits = 2 ** int(math.log2(max(1, free_bytes // (4 * TILE_SHARE))))
     return min(max(fits, SMALLEST_TILE), LARGEST_TILE)
 
@@ -103,7 +97,8 @@ class _TiledHead(torch.autograd.Function):
         temperature: float,
         tile: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
-        logprobs = hidden.new_empty(len(targets), dtype=_result_dtype(hidden, head))
+        dtype = torch.promote_types(torch.promote_types(hidden.dtype, head.dtype), torch.float32)
+        logprobs = hidden.new_empty(len(targets), dtype=dtype)
         entropy, peak, total = (torch.empty_like(logprobs) for _ in range(3))
         memory = _memory(logprobs, tile)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -139,7 +134,8 @@ class _TiledHead(torch.autograd.Function):
                     shifted = logits.sub_(peak[rows, None])
                     b_rows = None if b is None else b[rows, None]
                     grad = _logits_gradient(shifted, a[rows, None], b_rows, spare)
-                    _add_at(grad, targets[rows] - start, g[rows])
+                    inside, column = _columns(targets[rows] - start, grad)
+                    grad.scatter_add_(1, column, torch.where(inside, g[rows], 0.0)[:, None])
                     grad = grad.to(head_rows.dtype)
                     if grad_hidden is not None:
                         _product(grad_rows, grad, head_rows, beta=1.0, alpha=alpha)
@@ -190,9 +186,8 @@ def _statistics(
     target_logits = torch.zeros_like(targets, dtype=dtype)
     tile_sums = []
     for start, _, logits, spare in tiles:
-        column = targets - start
-        candidates = logits.gather(1, column.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
-        target_logits = torch.where(_inside(column, logits), candidates, target_logits)
+        inside, column = _columns(targets - start, logits)
+        target_logits = torch.where(inside, logits.gather(1, column)[:, 0], target_logits)
         peak = logits.amax(1)
         weight = torch.exp(logits.sub_(peak[:, None]), out=spare)
         tile_sums.append((peak, weight.sum(1), weight.mul_(logits).sum(1)))
@@ -233,14 +228,10 @@ def _logits_gradient(
     return torch.addcmul(a, shifted, b, out=shifted).mul_(weight)
 
 
-def _add_at(tile: Float[Tensor, "N C"], column: Int[Tensor, "N"], g: Float[Tensor, "N"]) -> None:
-    """tile[n, column[n]] += g[n] where that column is inside the tile."""
-    increment = torch.where(_inside(column, tile), g, 0.0)
-    tile.scatter_add_(1, column.clamp(0, tile.shape[1] - 1)[:, None], increment[:, None])
-
-
-def _inside(column: Int[Tensor, "N"], tile: Float[Tensor, "N C"]) -> Tensor:
-    return (column >= 0) & (column < tile.shape[1])
+def _columns(column: Int[Tensor, "N"], tile: Float[Tensor, "N C"]) -> tuple[Tensor, Tensor]:
+    """Which columns are inside the tile (N,), and the nearest ones that are (N, 1)."""
+    width = tile.shape[1]
+    return (column >= 0) & (column < width), column.clamp(0, width - 1)[:, None]
 
 
 def _memory(like: Tensor, tile: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -250,10 +241,6 @@ def _memory(like: Tensor, tile: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 def _parts(length: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, length, size)]
-
-
-def _result_dtype(hidden: Tensor, head: Tensor) -> torch.dtype:
-    return torch.promote_types(torch.promote_types(hidden.dtype, head.dtype), torch.float32)
 
 
 def _operand_dtype(hidden: Tensor, head: Tensor) -> torch.dtype:

@@ -47,20 +47,19 @@ def choose(config: Config, machine: Machine) -> tuple[Config, str]:
     UserError if this machine, or this number of processes, cannot run what the config asks for.
     """
     engine, engine_why = choose_engine(config.rollout.engine, machine)
-    backend, backend_why = choose_backend(config, machine)
+    backend, backend_why = choose_backend(config.policy.backend, machine)
     if engine == "hf" and config.rollout.tensor_parallel > 1:
         raise UserError("rollout.tensor_parallel > 1 requires rollout.engine=vllm (got hf)")
     if backend == "local" and config.policy.offload_optimizer:
         raise UserError(
             "policy.offload_optimizer=true requires policy.backend=deepspeed (got local)"
         )
-    chosen = config.model_copy(
-        update={
-            "rollout": config.rollout.model_copy(update={"engine": engine}),
-            "policy": config.policy.model_copy(update={"backend": backend}),
-        }
+    rollout = config.rollout.model_copy(update={"engine": engine})
+    policy = config.policy.model_copy(update={"backend": backend})
+    return (
+        config.model_copy(update={"rollout": rollout, "policy": policy}),
+        f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})",
     )
-    return chosen, f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})"
 
 
 def choose_engine(
@@ -88,22 +87,17 @@ def choose_engine(
             return engine, "as configured"
 
 
-def choose_backend(config: Config, machine: Machine) -> tuple[str, str]:
-    backend = config.policy.backend
+def choose_backend(backend: str, machine: Machine) -> tuple[str, str]:
+    """local or deepspeed, and why."""
     if backend == "local" and machine.processes > 1:
         raise UserError(
             f"policy.backend = local trains in one process, but {machine.processes} processes were "
             "launched: launch with --num_processes 1, or set policy.backend=deepspeed"
         )
     if (backend == "deepspeed" or machine.processes > 1) and not machine.deepspeed:
-        cause = (
-            "policy.backend = deepspeed needs"
-            if backend == "deepspeed"
-            else (f"training on {machine.processes} processes needs")
-        )
         raise UserError(
-            f"{cause} DeepSpeed, which is not installed: `make setup` installs it on a GPU "
-            "machine, `make stack` elsewhere"
+            f"policy.backend = {backend} on {machine.processes} processes needs DeepSpeed, which "
+            "is not installed: `make setup` installs it on a GPU machine, `make stack` elsewhere"
         )
     match backend:
         case "auto" if machine.processes > 1:
@@ -123,34 +117,30 @@ def build_engine(
     model: ModelConfig,
     tokenizer: Any,
     *,
-    world: World,
     dtype: torch.dtype,
     max_rows: int,
+    per_sample_seeds: bool = False,
     **vllm_settings: Any,
 ) -> RolloutEngine:
     """The rollout engine `hf` or `vllm`. hf starts with the model's weights, vLLM without any.
 
-    max_rows: sequences sampled at a time. vllm_settings: keyword parameters of VLLMEngine, also
-    max_model_len (tokens of a prompt plus its response).
+    max_rows: sequences sampled at a time. vllm_settings: other keyword arguments of vllm.open_llm.
     """
-    match name:
-        case "vllm":
-            from asymrl.engines.vllm import VLLMEngine
+    if name == "hf":
+        from asymrl.engines.hf import HFEngine
 
-            return VLLMEngine(
-                pretrained.locate(model.path),
-                tokenizer.decode,
-                world=world,
-                dtype=dtype,
-                max_rows=max_rows,
-                revision=model.revision,
-                trust_remote_code=model.trust_remote_code,
-                **vllm_settings,
-            )
-        case _:
-            from asymrl.engines.hf import HFEngine
+        return HFEngine(pretrained.load_model(model, dtype), tokenizer.decode, max_rows)
+    from asymrl.engines.vllm import VLLMEngine, open_llm
 
-            return HFEngine(pretrained.load_model(model, dtype), tokenizer.decode, max_rows)
+    llm = open_llm(
+        pretrained.locate(model.path),
+        dtype=dtype,
+        max_rows=max_rows,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        **vllm_settings,
+    )
+    return VLLMEngine(llm, tokenizer.decode, per_sample_seeds=per_sample_seeds)
 
 
 def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
@@ -160,30 +150,18 @@ def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
     check_weights_arrived(engine, weights.named_parameters())
 
 
-def build_policy(config: Config, world: World, model: Any = None) -> Policy:
-    """The policy `local` or `deepspeed` with its optimizer.
-
-    model: a loaded causal LM that `local` trains instead of the config's.
-    """
+def build_policy(config: Config, world: World) -> Policy:
+    """The policy `local` or `deepspeed` with its optimizer."""
     load = partial(pretrained.load_model, config.model)
-    settings = {
-        "temperature": config.rollout.temperature,
-        "lr": config.optim.lr,
-        "betas": config.optim.betas,
-        "weight_decay": config.optim.weight_decay,
-        "max_grad_norm": config.optim.max_grad_norm,
-        "warmup_updates": config.optim.warmup_updates,
-        "token_budget": config.policy.token_budget,
-        "bf16": config.policy.dtype == "bfloat16",
-        "gradient_checkpointing": config.policy.gradient_checkpointing,
-    }
-    match config.policy.backend:
-        case "deepspeed":
-            from asymrl.engines.deepspeed import DeepSpeedPolicy
+    temperature, optim, settings = config.rollout.temperature, config.optim, config.policy
+    if settings.backend == "local":
+        from asymrl.engines.local import LocalPolicy
 
-            offload = config.policy.offload_optimizer
-            return DeepSpeedPolicy(load, world=world, offload_optimizer=offload, **settings)
-        case _:
-            from asymrl.engines.local import LocalPolicy
+        return LocalPolicy(
+            load(torch.float32), temperature=temperature, optim=optim, settings=settings
+        )
+    from asymrl.engines.deepspeed import DeepSpeedPolicy
 
-            return LocalPolicy(load(torch.float32) if model is None else model, **settings)
+    return DeepSpeedPolicy(
+        load, world=world, temperature=temperature, optim=optim, settings=settings
+    )

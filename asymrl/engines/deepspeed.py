@@ -7,42 +7,43 @@ rollouts, rewards or estimators. Only this file imports deepspeed.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import math
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock
 from torch import Tensor
 from torch.utils.cpp_extension import _get_build_directory
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from asymrl.algo.batch import plan
+from asymrl.config.schema import OptimConfig, PolicyConfig
 from asymrl.engines.distributed import World
 from asymrl.engines.flops import work_per_token
-from asymrl.engines.policy import (
-    MicroBatch,
-    Totals,
-    check_linear_head,
-    check_same_parameters,
+from asymrl.engines.micro_batches import (
     empty_loss_inputs,
     forward_micro_batch,
-    init_adamw_state,
     loss_inputs,
-    make_micro_batch,
-    make_module,
     make_update_stats,
-    non_finite,
-    save_model,
+    micro_batches,
     to_flat,
+    total,
+)
+from asymrl.engines.policy import (
+    check_linear_head,
+    check_same_parameters,
+    init_adamw_state,
+    make_module,
+    non_finite,
+    set_learning_rate,
 )
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
@@ -65,48 +66,44 @@ def build_ops() -> None:
     """Compile the op that DeepSpeed needs on a CPU: a minute the first time, then it is cached.
 
     torch guards a build with a lock file, which a killed process leaves behind, and the next
-    process would wait for it forever. This function removes a lock that is older than any build
-    takes, or that a killed call of this function left: while it builds, it holds a file lock of its
-    own, which the system releases when the process dies, and writes a mark into that file.
+    process would wait for it forever. This function removes such a lock if it is older than any
+    build takes, or if a killed call of this function left it: a call marks the folder while it
+    builds, and holds a lock of its own that the system releases when the process dies.
     """
     builder = deepspeed.accelerator.get_accelerator().create_op_builder("ShareMemCommBuilder")
     if builder is None or torch.cuda.is_available():
         return
     folder = Path(_get_build_directory(builder.name, False))
-    mark, torch_lock = folder / ".ours", folder / "lock"
-    with mark.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):  # the lock is gone: nobody builds
-            while True:
-                killed = mark.stat().st_size > 0
-                mark.touch()  # its time is now, by the clock of the file system
-                if killed or mark.stat().st_mtime - torch_lock.stat().st_mtime > BUILD_SECONDS:
-                    torch_lock.unlink()
+    ours, building, theirs = folder / ".ours", folder / ".building", folder / "lock"
+    with FileLock(ours, fallback_to_soft=False):
+        with suppress(FileNotFoundError):  # torch's lock is gone: nobody builds
+            while not building.exists():
+                ours.touch()  # its time is now, by the clock of the file system
+                if ours.stat().st_mtime - theirs.stat().st_mtime > BUILD_SECONDS:
+                    break
                 time.sleep(0.1)
-        print("building", file=file, flush=True)
+            theirs.unlink()
+        building.touch()
         try:
             builder.load(verbose=False)
         finally:
-            file.truncate(0)
+            building.unlink()
 
 
-def zero3_config(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -> dict[str, Any]:
-    """The complete DeepSpeed configuration.
-
-    Gradients are reduced and accumulated in fp32. This file, and not DeepSpeed, decides what the
-    loss is divided by and when the optimizer steps.
-    """
+def zero3_config(optim: OptimConfig, settings: PolicyConfig) -> dict[str, Any]:
+    """The complete DeepSpeed configuration: gradients are reduced and accumulated in fp32, and
+    this file decides what the loss is divided by and when the optimizer steps."""
     offload = {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
     return {
         "train_micro_batch_size_per_gpu": 1,  # required, but DeepSpeed only uses it in its logs
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,  # the optimizer steps when step() is called
-        "zero_optimization": {"stage": 3, **(offload if offload_optimizer else {})},
+        "zero_optimization": {"stage": 3, **(offload if settings.offload_optimizer else {})},
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW, with and without offloading
-        "bf16": {"enabled": bf16},
+        "bf16": {"enabled": settings.dtype == "bfloat16"},
         "communication_data_type": "fp32",
         "data_types": {"grad_accum_dtype": "fp32"},
-        "gradient_clipping": max_grad_norm,
+        "gradient_clipping": optim.max_grad_norm,
         "steps_per_print": None,
     }
 
@@ -114,10 +111,9 @@ def zero3_config(*, bf16: bool, max_grad_norm: float, offload_optimizer: bool) -
 class DeepSpeedPolicy:
     """`load(dtype)` returns the causal LM; from_pretrained inside it loads the weights sharded.
 
-    Needs the process group of `world`. temperature, lr, betas, weight_decay, max_grad_norm and
-    warmup_updates are as in LocalPolicy. token_budget: padded tokens in one rank's micro-batch.
-    bf16: parameters and forward passes in bf16, beside fp32 master weights. offload_optimizer:
-    master weights, moments and fp32 gradients stay on the CPU, and AdamW runs there.
+    Needs the process group of `world`. temperature: of the rollouts. settings: with dtype bfloat16
+    the parameters are in bf16, beside fp32 master weights; with offload_optimizer, master weights,
+    moments and fp32 gradients stay on the CPU, and AdamW runs there.
     """
 
     def __init__(
@@ -126,102 +122,96 @@ class DeepSpeedPolicy:
         *,
         world: World,
         temperature: float,
-        lr: float,
-        betas: Sequence[float],
-        weight_decay: float,
-        max_grad_norm: float,
-        warmup_updates: int,
-        token_budget: int,
-        bf16: bool,
-        gradient_checkpointing: bool,
-        offload_optimizer: bool,
+        optim: OptimConfig,
+        settings: PolicyConfig,
     ) -> None:
         build_ops()
-        config = zero3_config(
-            bf16=bf16, max_grad_norm=max_grad_norm, offload_optimizer=offload_optimizer
-        )
-        self.dtype = torch.bfloat16 if bf16 else torch.float32
+        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        config = zero3_config(optim, settings)
         hf_config = HfDeepSpeedConfig(config)  # from_pretrained shards while this object exists
         model = load(self.dtype)
         del hf_config
-        self.module = make_module(model, temperature, gradient_checkpointing)
+        self.module = make_module(model, temperature, settings.gradient_checkpointing)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
+            model.parameters(),
+            lr=optim.lr,
+            betas=(optim.betas[0], optim.betas[1]),
+            weight_decay=optim.weight_decay,
         )
         engine, *_ = deepspeed.initialize(
             model=self.module, optimizer=optimizer, config=config, dist_init_required=False
         )
         self.engine: Any = engine
-        self.work = work_per_token(self.module.model, world.size)
+        # ds_shape: full shape; ds_numel: full size; ds_tensor: the slice that this rank holds
+        self.named_parameters: dict[str, Any] = dict(model.named_parameters())
+        self.work = work_per_token(model, world.size)
         check_linear_head(self.module)
-        init_adamw_state(self._adamw, self._master_weights)
+        self.adamw: torch.optim.Optimizer = engine.optimizer.optimizer
+        # this rank's slices of all parameters in fp32, concatenated: one tensor a sub-group
+        self.master_weights: list[Tensor] = engine.optimizer.fp32_partitioned_groups_flat
+        init_adamw_state(self.adamw, self.master_weights)
         self.world = world
-        self.lr = lr
-        self.warmup_updates = warmup_updates
-        self.token_budget = token_budget
-        self.offload_optimizer = offload_optimizer
+        self.optim = optim
+        self.token_budget = settings.token_budget
+        self.offload_optimizer = settings.offload_optimizer
         self.asleep = False
         self.updates = 0
 
     @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
-        parts = []
-        for micro, is_real in self._micro_batches(batch, range(len(batch.sequences))):
-            values = torch.stack(forward_micro_batch(self.engine, micro, self._device))
-            if is_real:
+        parts, rows = [], range(len(batch.sequences))
+        for micro in micro_batches(batch, rows, self.token_budget, self.world):
+            values = torch.stack(forward_micro_batch(self.engine, micro, self.engine.device))
+            if not micro.is_dummy:
                 parts.append((micro.tokens, values))
         flat = to_flat(parts, len(batch.targets))
-        logprobs, entropy = self.world.sum(flat)  # a token has its value on one rank, 0 elsewhere
+        dist.all_reduce(flat)  # a token has its value on one rank, and 0 elsewhere
+        logprobs, entropy = flat
         return logprobs, entropy
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
         self._wake()
-        totals = Totals()
-        totals.add(loss(empty_loss_inputs(minibatch, self._device)))
+        device, optimizer = self.engine.device, self.engine.optimizer
+        parts = [loss(empty_loss_inputs(minibatch, device))]
         rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
-        for micro, is_real in self._micro_batches(minibatch, rows):
-            logprobs, entropy = forward_micro_batch(self.engine, micro, self._device)
+        for micro in micro_batches(minibatch, rows, self.token_budget, self.world):
+            logprobs, entropy = forward_micro_batch(self.engine, micro, device)
             inputs = loss_inputs(minibatch, micro.tokens, logprobs, entropy)
-            if not is_real:
+            if micro.is_dummy:
                 inputs = replace(inputs, loss_mask=torch.zeros_like(inputs.loss_mask))
             outputs = loss(inputs)
             # DeepSpeed averages gradients over ranks; the mini-batch's loss is a sum over ranks.
             self.engine.backward(outputs.loss * self.world.size, scale_wrt_gas=False)
-            totals.add(outputs)
-        bad_here = non_finite(totals.fetch(), self._gradients())
-        ranks = self.world.gather((totals, bad_here))
-        totals = Totals.merge([totals for totals, _ in ranks])
+            parts.append(replace(outputs, loss=outputs.loss.detach()))  # frees the graph
+        part = total(parts)
+        ranks = self.world.gather((part, non_finite(part.loss.item(), self._gradients())))
         bad = next((name for _, name in ranks if name), None)
-        lr = self.lr * min(1.0, (self.updates + 1) / max(1, self.warmup_updates))
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(optimizer, self.optim, self.updates + 1)
         if bad:
-            self.engine.optimizer._overflow_clean_up(None)  # as DeepSpeed skips an fp16 step
+            optimizer._overflow_clean_up(None)  # as DeepSpeed skips an fp16 step
         else:
             self.engine.step()
-            if self.engine.optimizer.overflow:
+            if optimizer.overflow:
                 bad = "the gradient's norm"
         self.updates += not bad
         return make_update_stats(
             minibatch,
-            totals,
+            total([part for part, _ in ranks]),
             grad_norm=math.nan if bad else float(self.engine.get_global_grad_norm()),
-            lr=lr,
+            lr=optimizer.param_groups[0]["lr"],
             updates=self.updates,
             non_finite=bad,
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Gathers one bucket of weights at a time. A tensor that the caller keeps outlives its
-        bucket."""
-        for bucket in buckets(list(self.module.named_hf_parameters()), GATHER_BUCKET):
+        """Gathers one bucket at a time. A tensor that the caller keeps outlives its bucket."""
+        for bucket in buckets(list(self.named_parameters.items()), GATHER_BUCKET):
             with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
                 for name, parameter in bucket:
                     yield name, parameter.detach()
 
     def sleep(self) -> None:
-        """Move AdamW's moments, the master weights and the gradients off the GPU until the next
-        update."""
+        """Move moments, master weights and gradients off the GPU until the next update."""
         if not self.asleep:
             states = [StateType.contiguous_grad_buffer]
             if not self.offload_optimizer:  # otherwise all else is on the CPU already
@@ -232,16 +222,17 @@ class DeepSpeedPolicy:
 
     def state(self) -> TrainerState | None:
         sections: dict[str, dict[str, Any]] = {
-            section: {name: self._gather(p, section) for name, p in self._named_parameters()}
+            section: {name: self._gather(p, section) for name, p in self.named_parameters.items()}
             for section in ("weights", *MOMENTS)
         }
         return TrainerState(**sections, updates=self.updates) if self.world.first else None
 
     @torch.no_grad()
     def load_state(self, state: TrainerState) -> None:
-        check_same_parameters(state, {n: tuple(p.ds_shape) for n, p in self._named_parameters()})
+        shapes = {name: tuple(p.ds_shape) for name, p in self.named_parameters.items()}
+        check_same_parameters(state, shapes)
         self.updates = state.updates
-        for name, parameter in self._named_parameters():
+        for name, parameter in self.named_parameters.items():
             weights = state.weights[name]
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 if self.world.first:
@@ -250,54 +241,19 @@ class DeepSpeedPolicy:
             for moment in MOMENTS:
                 local = self._slice(parameter, getattr(state, moment)[name])
                 deepspeed.utils.safe_set_local_optimizer_state(parameter, local, moment)
-        for flat in self._master_weights:
-            self._adamw.state[flat]["step"].fill_(state.updates)
+        for flat in self.master_weights:
+            self.adamw.state[flat]["step"].fill_(state.updates)
 
     def save_pretrained(self, folder: Path, state: TrainerState) -> None:
-        save_model(self.module.model, state.weights, self.dtype, folder)
-
-    @property
-    def _device(self) -> torch.device:
-        return (
-            torch.device("cuda", torch.cuda.current_device())
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
-
-    @property
-    def _adamw(self) -> torch.optim.Optimizer:
-        return self.engine.optimizer.optimizer
-
-    @property
-    def _master_weights(self) -> list[Tensor]:
-        """This rank's slices of all parameters in fp32, concatenated: one tensor a sub-group."""
-        return self.engine.optimizer.fp32_partitioned_groups_flat
-
-    def _named_parameters(self) -> Iterator[tuple[str, Any]]:
-        """ds_shape: full shape; ds_numel: full size; ds_tensor: the slice that this rank holds."""
-        return self.module.named_hf_parameters()
+        weights = {name: tensor.to(self.dtype) for name, tensor in state.weights.items()}
+        self.module.model.save_pretrained(folder, state_dict=weights)
 
     def _gradients(self) -> Iterator[tuple[str, Tensor | None]]:
         """This rank's slices, summed over ranks and micro-batches. With offload_optimizer they are
         not accessible; then the optimizer's step checks that their norm is finite."""
-        for name, parameter in self._named_parameters():
-            if not self.offload_optimizer:
+        if not self.offload_optimizer:
+            for name, parameter in self.named_parameters.items():
                 yield name, deepspeed.utils.safe_get_local_grad(parameter)
-
-    def _micro_batches(
-        self, batch: Tokens, rows: Sequence[int]
-    ) -> Iterator[tuple[MicroBatch, bool]]:
-        """This rank's share of the rows in micro-batches: the same number of them, and at least
-        one, on every rank, because each forward pass is collective.
-
-        (micro-batch, False) marks a dummy without a row of its own: its values must be ignored.
-        """
-        lengths = [len(batch.sequences[row]) for row in rows]
-        parts = plan(lengths, self.world.size, self.token_budget)[self.world.rank]
-        shortest = min(range(len(batch.sequences)), key=lambda row: len(batch.sequences[row]))
-        for part in parts or [[]]:
-            micro_rows = [rows[index] for index in part]
-            yield make_micro_batch(batch, micro_rows or [shortest]), bool(micro_rows)
 
     def _gather(self, parameter: Any, section: str) -> Tensor | None:
         """The full fp32 tensor on the CPU of rank 0; None on the other ranks."""
@@ -321,17 +277,17 @@ class DeepSpeedPolicy:
     def _wake(self) -> None:
         if self.asleep:
             if not self.offload_optimizer:
-                self._move_optimizer(self._device)
+                self._move_optimizer(self.engine.device)
             self.engine.optimizer.reload_states()
         self.asleep = False
 
     def _move_optimizer(self, device: Any) -> None:
         """Move master weights and moments. DeepSpeed can only move those of its own FusedAdam,
         which has to be compiled."""
-        for flat in self._master_weights:
+        for flat in self.master_weights:
             flat.data = flat.data.to(device)
             for moment in MOMENTS:
-                self._adamw.state[flat][moment] = self._adamw.state[flat][moment].to(device)
+                self.adamw.state[flat][moment] = self.adamw.state[flat][moment].to(device)
 
 
 def buckets(named: Sequence[tuple[str, Any]], max_size: int) -> Iterator[list[tuple[str, Any]]]:

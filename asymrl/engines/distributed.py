@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -61,27 +60,17 @@ class World:
 
         A UserError on rank 0 ends every rank, so that no rank waits for it. Collective.
         """
-        if not self.first:
-            self._raise_error_of_rank_zero(None)
-            yield
-            return
-        rank_zero_error = None
-        try:
-            yield
-        except UserError as error:
-            rank_zero_error = error
-        self._raise_error_of_rank_zero(rank_zero_error)
-
-    def _raise_error_of_rank_zero(self, mine: UserError | None) -> None:
-        (error, *_) = self.gather(mine)
+        error: UserError | None = None
+        if self.first:
+            try:
+                yield
+            except UserError as caught:
+                error = caught
+        (error, *_) = self.gather(error)
         if error is not None:
             raise error if self.first else ReportedByRankZero(str(error))
-
-    def sum(self, mine: Tensor) -> Tensor:
-        """The sum of every rank's CPU tensor, on every rank. Collective."""
-        if self.size > 1:
-            dist.all_reduce(mine)
-        return mine
+        if not self.first:
+            yield
 
 
 def from_environment(tensor_parallel: int = 1) -> World:
@@ -107,7 +96,7 @@ def from_environment(tensor_parallel: int = 1) -> World:
 
 
 def env_int(name: str, default: int) -> int:
-    """The non-negative integer in an environment variable, `default` if it is unset or empty."""
+    """A non-negative integer from the environment, `default` if it is unset or empty."""
     text = os.environ.get(name) or str(default)
     if not (text.isdecimal() and text.isascii()):
         raise UserError(
@@ -121,10 +110,8 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
     """Select this process's GPU, if any, and create the process group, unless one exists.
 
     gloo carries CPU tensors (rollouts, log-probs), NCCL carries GPU tensors. A single process gets
-    a group too, because ZeRO-3 requires one. The group lives as long as the process: vLLM destroys
-    its own groups at exit and needs this one then.
-
-    UserError names the missing ranks if not all arrive within `minutes`.
+    a group too, because ZeRO-3 requires one. The group lives as long as the process: vLLM needs it
+    at exit. UserError names the missing ranks if not all arrive within `minutes`.
     """
     gpus = torch.cuda.is_available()
     if gpus:
@@ -133,13 +120,8 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
         return
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it even in a single process
-    if world.size == 1:
-        dist.init_process_group(
-            backend, store=HashStore(), rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT
-        )
-        return
     timeout = timedelta(minutes=minutes)
-    store = wait_for_ranks(world, timeout)
+    store = HashStore() if world.size == 1 else wait_for_ranks(world, timeout)
     try:
         dist.init_process_group(
             backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout
@@ -153,11 +135,8 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
 
 
 def store_of_attempt(store: Store) -> Store:
-    """A namespace in the launcher's store for this attempt only.
-
-    torchrun --max-restarts keeps its store, and gloo would look there for the processes of the
-    previous attempt.
-    """
+    """A namespace in the launcher's store for this attempt only: torchrun --max-restarts keeps its
+    store, and gloo would look there for the processes of the previous attempt."""
     return PrefixStore(f"asymrl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 

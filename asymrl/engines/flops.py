@@ -21,6 +21,7 @@ not use every weight.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,25 +75,18 @@ def work_per_token(model: Any, devices: int = 1) -> Work:
     The peak is None if a weight has 3 or more dimensions (stacked experts, convolutions), because
     the formula does not hold then.
     """
-    config = model.config.get_text_config()
-    backbone = model.get_decoder()
-    in_backbone = {id(p) for p in backbone.parameters()}
+    config, backbone = model.config.get_text_config(), model.get_decoder()
     embeddings = {id(m.weight) for m in backbone.modules() if isinstance(m, torch.nn.Embedding)}
-    shapes = {
-        id(p): tuple(getattr(p, "ds_shape", p.shape))
-        for p in model.parameters()
-        if id(p) in in_backbone and id(p) not in embeddings
-    }
-    vocabulary, width = getattr(
-        model.get_output_embeddings().weight, "ds_shape", model.get_output_embeddings().weight.shape
-    )
+    weights = [p for p in backbone.parameters() if id(p) not in embeddings]
+    shapes = [getattr(p, "ds_shape", p.shape) for p in weights]
+    head = model.get_output_embeddings().weight
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Work(
-        matrices=sum(shape[0] * shape[1] for shape in shapes.values() if len(shape) == 2),
+        matrices=sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2),
         attention=config.num_hidden_layers * heads * head_dim,
-        head=vocabulary * width,
-        peak=peak_flops(devices) if all(len(shape) < 3 for shape in shapes.values()) else None,
+        head=math.prod(getattr(head, "ds_shape", head.shape)),
+        peak=peak_flops(devices) if all(len(shape) < 3 for shape in shapes) else None,
     )
 
 
@@ -114,10 +108,7 @@ def rows_flops(work: Work, tokens: Tokens, rows: Tensor | None = None) -> float:
 
 
 def utilisation(
-    work: Work,
-    scored: Tokens | None,
-    updated: Sequence[Batch],
-    seconds: Mapping[str, float],
+    work: Work, scored: Tokens | None, updated: Sequence[Batch], seconds: Mapping[str, float]
 ) -> dict[str, float]:
     """perf/update_mfu and perf/score_mfu: operations / (devices' peak x seconds of the phase).
 
@@ -142,6 +133,6 @@ def device_peak(name: str) -> float | None:
 
 def peak_flops(devices: int) -> float | None:
     """Operations a second of so many GPUs like this one. None on a CPU, and on a GPU that is not in
-    BF16_PEAKS, where a line can be added."""
+    BF16_PEAKS."""
     one = device_peak(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return None if one is None else one * devices

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from asymrl.engines import kv_cache
+from asymrl.engines.kv_cache import GrowingCache
 from asymrl.engines.rollout import fingerprint, make_rollout, uniforms
 from asymrl.errors import UserError
 from asymrl.types import Request, Rollout, Sampling
@@ -62,12 +62,9 @@ class HFEngine:
         owners = [(r, i) for r in requests for i in range(r.samples)]  # of all rows
         index = torch.repeat_interleave(torch.tensor([r.samples for r in requests])).to(device)
         mask, positions, cache, logits = self._prefill(requests, sampling.max_tokens)
-        kv_cache.repeat_rows(cache, index)
-        mask, positions, logits = (
-            None if mask is None else mask[index],
-            positions[index],
-            logits[index],
-        )
+        cache.repeat_rows(index)
+        mask = None if mask is None else mask[index]
+        positions, logits = positions[index], logits[index]
         streams = torch.stack([uniforms(r.seed, i, sampling.max_tokens) for r, i in owners])
         streams = streams.to(device)
         running = torch.arange(len(owners), device=device)
@@ -93,7 +90,7 @@ class HFEngine:
                         logprobs=logprobs,
                         entropy=entropy,
                     )
-                order = kv_cache.drop_rows(cache, finished)
+                order = cache.drop_rows(finished)
                 if not len(order):
                     return
                 running, token, positions = running[order], token[order], positions[order]
@@ -104,7 +101,7 @@ class HFEngine:
 
     def _prefill(
         self, requests: Sequence[Request], max_tokens: int
-    ) -> tuple[Tensor | None, Tensor, Cache, Tensor]:
+    ) -> tuple[Tensor | None, Tensor, GrowingCache, Tensor]:
         """Run each prompt once, padded on the left to P tokens.
 
         Returns the mask (N, P + max_tokens), None without padding; the position (N, 1) of the
@@ -119,12 +116,12 @@ class HFEngine:
         if int(lengths.min()) < width:
             mask = torch.ones(len(prompts), width + max_tokens, dtype=torch.bool, device=device)
             mask[:, :width] = positions >= 0
-        cache = kv_cache.new_cache()
+        cache = GrowingCache()
         prompt_mask = None if mask is None else mask[:, :width]
         logits = self._forward(ids, prompt_mask, positions.clamp(min=0), cache)
         return mask, lengths, cache, logits
 
-    def _forward(self, ids: Tensor, mask: Any, positions: Tensor, cache: Cache) -> Tensor:
+    def _forward(self, ids: Tensor, mask: Any, positions: Tensor, cache: GrowingCache) -> Tensor:
         """fp32 logits (rows, V) of the next token."""
         output = self.model(
             input_ids=ids,

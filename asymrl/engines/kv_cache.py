@@ -21,8 +21,7 @@ from transformers.cache_utils import (
 
 
 def capacity_for(length: int) -> int:
-    """Tokens to allocate for `length` tokens: only a few more, since a row's unused space lies
-    between the rows that attention reads."""
+    """Tokens to allocate for `length` tokens: few more, because attention reads past the rest."""
     return length + max(4, length // 16)
 
 
@@ -30,6 +29,30 @@ def supports(model: Any) -> bool:
     """Whether all layers cache keys and values only: no convolution, no recurrent state."""
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
+
+
+class GrowingCache(Cache):
+    layers: list[GrowingLayer]
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=GrowingLayer)
+
+    def repeat_rows(self, index: Tensor) -> None:
+        """Make row n a copy of the former row index[n]; index (R,)."""
+        for layer in self.layers:
+            layer.repeat(index)
+
+    def drop_rows(self, finished: Tensor) -> Tensor:
+        """Remove the rows where `finished` (R,) is True -> order (R',): the former index of each
+        row. The last running rows move into the places of the finished ones: few are copied."""
+        rows = len(finished) - int(finished.sum())
+        target = torch.nonzero(finished[:rows])[:, 0]
+        source = torch.nonzero(~finished[rows:])[:, 0] + rows
+        for layer in self.layers:
+            layer.move(source, target, rows)
+        order = torch.arange(rows, device=finished.device)
+        order[target] = source
+        return order
 
 
 class GrowingLayer(CacheLayerMixin):
@@ -92,30 +115,3 @@ class GrowingLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1  # no maximum
-
-
-def new_cache() -> Cache:
-    return Cache(layer_class_to_replicate=GrowingLayer)
-
-
-def repeat_rows(cache: Cache, index: Tensor) -> None:
-    """Make row n a copy of the former row index[n]; index (R,)."""
-    for layer in cache.layers:
-        assert isinstance(layer, GrowingLayer)
-        layer.repeat(index)
-
-
-def drop_rows(cache: Cache, finished: Tensor) -> Tensor:
-    """Remove the rows where `finished` (R,) is True -> order (R',): the former index of each row.
-
-    The last running rows move into the places of the finished ones, so that few are copied.
-    """
-    rows = len(finished) - int(finished.sum())
-    target = torch.nonzero(finished[:rows])[:, 0]
-    source = torch.nonzero(~finished[rows:])[:, 0] + rows
-    for layer in cache.layers:
-        assert isinstance(layer, GrowingLayer)
-        layer.move(source, target, rows)
-    order = torch.arange(rows, device=finished.device)
-    order[target] = source
-    return order

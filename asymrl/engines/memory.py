@@ -17,7 +17,7 @@ from asymrl.errors import UserError
 from asymrl.types import frozen
 
 GIB = 2**30
-FP32, BF16 = 4, 2  # bytes
+FP32 = 4  # bytes
 SMALL_MODEL = 100_000_000  # parameters; without a GPU, a run of a smaller model is one process
 
 # DeepSpeed's defaults, in elements; engines/deepspeed.py does not change them
@@ -32,22 +32,6 @@ CONTEXT = 1.5  # GiB of CUDA context, libraries and NCCL buffers, once a process
 WORKSPACE = 4.0  # GiB of activations and CUDA graphs in vLLM's share of the card
 ASLEEP = 2.0  # GiB that vLLM keeps at sleep level 2: CUDA graphs, buffers outside its pool
 SLACK = 0.1  # fragmentation of torch's caching allocator, as a share of an update's temporaries
-
-
-@frozen
-class MemoryEstimate:
-    """Bytes of a run in one process. kv_cache and activations are upper bounds."""
-
-    parameters: int
-    policy: int
-    engine: int
-    kv_cache: int
-    activations: int
-    head: int
-
-    @property
-    def total(self) -> int:
-        return self.policy + self.engine + self.kv_cache + self.activations + self.head
 
 
 @frozen
@@ -137,11 +121,6 @@ def logits_bytes(shape: ShapeConfig, width: int, tokens: int) -> int:
     return bytes_per_logit * min(LARGEST_TILE, tokens * shape.vocab)
 
 
-def head_gradient_bytes(shape: ShapeConfig) -> int:
-    """In fp32, in which the tiles' gradients are summed."""
-    return FP32 * shape.vocab * shape.hidden
-
-
 def require_shape(config: Config) -> ShapeConfig:
     if config.model.shape is None:
         raise UserError("a dry run requires model.shape, which is missing in the config")
@@ -150,7 +129,7 @@ def require_shape(config: Config) -> ShapeConfig:
 
 def parameter_width(config: Config) -> int:
     """Bytes of a parameter or activation."""
-    return BF16 if config.policy.dtype == "bfloat16" else FP32
+    return getattr(torch, config.policy.dtype).itemsize
 
 
 def tokens_per_row(config: Config) -> int:
@@ -162,26 +141,24 @@ def tokens_per_micro_batch(config: Config) -> int:
     return max(config.policy.token_budget, tokens_per_row(config))
 
 
-def estimate_one_process(config: Config) -> MemoryEstimate:
-    """hf rollouts and a local policy on one device.
+def estimate_one_process(config: Config) -> dict[str, int]:
+    """Bytes by item, for hf rollouts and a local policy on one device.
 
-    The policy holds fp32 weights, gradients and two AdamW moments; activations are those of one
-    micro-batch.
+    Activations and head are those of one micro-batch; KV cache and activations are upper bounds.
     """
     shape, width = require_shape(config), parameter_width(config)
-    tokens = tokens_per_micro_batch(config)
-    parameters = count_parameters(shape)
+    tokens, parameters = tokens_per_micro_batch(config), count_parameters(shape)
     rows = min(config.rollout.max_rows, config.rollout.prompts * config.rollout.group_size)
     kv_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * width
-    checkpointing = config.policy.gradient_checkpointing
-    return MemoryEstimate(
-        parameters=parameters,
-        policy=4 * FP32 * parameters,
-        engine=width * parameters,
-        kv_cache=rows * tokens_per_row(config) * kv_token,
-        activations=activation_bytes(shape, width, tokens, checkpointing),
-        head=logits_bytes(shape, width, tokens) + head_gradient_bytes(shape),
-    )
+    activations = activation_bytes(shape, width, tokens, config.policy.gradient_checkpointing)
+    head = logits_bytes(shape, width, tokens) + FP32 * shape.vocab * shape.hidden
+    return {
+        "policy: fp32 weights, gradients, AdamW's moments": 4 * FP32 * parameters,
+        f"engine: its own {config.policy.dtype} weights": width * parameters,
+        "KV cache, at most": rows * tokens_per_row(config) * kv_token,
+        "activations of a micro-batch, approximately": activations,
+        "head: logits of a chunk, gradient of its weight": head,
+    }
 
 
 def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate:
@@ -189,21 +166,57 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate
 
     The items of a phase need not peak at the same moment, so their sum is an upper bound.
     """
+    shape, width, policy = require_shape(config), parameter_width(config), config.policy
+    parameters, embedding = count_parameters(shape), shape.vocab * shape.hidden
+    tokens, shard = tokens_per_micro_batch(config), ceil(parameters / gpus)
     kv_cache, sequence = kv_cache_bytes(config, gib)
-    parameters = count_parameters(require_shape(config))
-    width, offloaded = parameter_width(config), config.policy.offload_optimizer
+    context = {"CUDA and NCCL (assumed)": int(CONTEXT * GIB)}
+    generating = {
+        "vLLM: weights": width * ceil(parameters / config.rollout.tensor_parallel),
+        "vLLM: KV cache": kv_cache,
+        "vLLM: activations, graphs (assumed)": int(WORKSPACE * GIB),
+        "policy: weights, 1/N": width * shard,
+        "policy: gathered for the engine": width * min(parameters, max(SYNC_BUCKET, embedding)),
+    }
+    # what a GPU holds during a whole update; fp32 parameters have fp32 master weights too
+    on_gpu = 0 if policy.offload_optimizer else FP32 * shard
+    updating = {
+        "weights, 1/N": width * shard,
+        "master weights, fp32, 1/N": on_gpu,
+        "AdamW's moments, fp32, 1/N": 2 * on_gpu,
+        "gradients, fp32, 1/N": on_gpu,
+        "reduce bucket, fp32": FP32 * REDUCE_BUCKET,
+        "vLLM asleep (assumed)": int(ASLEEP * GIB),
+    }
+    # Gathered: parameters that are used again within REUSE_DISTANCE, and one more module, at most
+    # the embedding. Not yet reduced: the gradients of embedding and head (with tied embeddings, one
+    # tensor that exists twice) and of a layer. A reduce-scatter copies its bucket; a gradient
+    # larger than the bucket is reduced alone, cast to fp32.
+    backward = {
+        "gathered parameters": width * min(parameters, REUSE_DISTANCE + embedding),
+        "gradients before they are reduced": width * (2 * embedding + count_layer(shape)),
+        "copy of the reduce bucket, fp32": FP32 * max(embedding, min(REDUCE_BUCKET, parameters)),
+        "activations": activation_bytes(shape, width, tokens, policy.gradient_checkpointing),
+        "tiles of logits": logits_bytes(shape, width, tokens),
+        "gradient of the head, fp32": FP32 * embedding,
+    }
+    slack = {"allocator slack (assumed)": int(SLACK * sum(backward.values()))}
+    # DeepSpeed copies the gradients of a sub-group into one flat tensor, and AdamW needs a square
+    # root of the second moment: two tensors of the sub-group's size, on the host if offloaded.
+    sub_group = min(shard, SUB_GROUP + ceil(embedding / gpus))
+    stepping = {"AdamW's temporaries, fp32": 0 if policy.offload_optimizer else 8 * sub_group}
     # master weights, two moments, gradients; when offloaded, DeepSpeed holds the gradients twice
-    copies = 5 if offloaded else 4
+    copies = 5 if policy.offload_optimizer else 4
     return GPUMemoryEstimate(
         phases={
-            "generating": generation_items(config, gpus, kv_cache),
-            "updating: forward and backward": forward_backward_items(config, gpus),
-            "updating: optimizer step": optimizer_step_items(config, gpus),
+            "generating": generating | context,
+            "updating: forward and backward": updating | context | backward | slack,
+            "updating: optimizer step": updating | context | stepping,
         },
         host={
             "optimizer and gradients of all ranks": copies * FP32 * parameters,
             "trainer state, gathered by rank 0 to save": 3 * FP32 * parameters,
-            f"its weights in {config.policy.dtype}": width * parameters,
+            f"its weights in {policy.dtype}": width * parameters,
         },
         kv_cache=kv_cache,
         sequence=sequence,
@@ -220,75 +233,8 @@ def kv_cache_bytes(config: Config, gib: float) -> tuple[int, int]:
     width = parameter_width(config)
     share = int(config.rollout.gpu_memory_utilization * gib * GIB)
     kv_cache = share - width * ceil(count_parameters(shape) / split) - int(WORKSPACE * GIB)
-    heads = ceil(shape.kv_heads / split)
-    kv_token = 2 * shape.layers * heads * shape.head_dim * width
+    kv_token = 2 * shape.layers * ceil(shape.kv_heads / split) * shape.head_dim * width
     return kv_cache, tokens_per_row(config) * kv_token
-
-
-def generation_items(config: Config, gpus: int, kv_cache: int) -> dict[str, int]:
-    shape, width = require_shape(config), parameter_width(config)
-    parameters = count_parameters(shape)
-    gathered = min(parameters, max(SYNC_BUCKET, shape.vocab * shape.hidden))
-    return {
-        "vLLM: weights": width * ceil(parameters / config.rollout.tensor_parallel),
-        "vLLM: KV cache": kv_cache,
-        "vLLM: activations, graphs (assumed)": int(WORKSPACE * GIB),
-        "policy: weights, 1/N": width * ceil(parameters / gpus),
-        "policy: gathered for the engine": width * gathered,
-        "CUDA and NCCL (assumed)": int(CONTEXT * GIB),
-    }
-
-
-def permanent_items(config: Config, gpus: int) -> dict[str, int]:
-    """What a GPU holds during a whole update. fp32 parameters have fp32 master weights too."""
-    shard, width = ceil(count_parameters(require_shape(config)) / gpus), parameter_width(config)
-    on_gpu = 0 if config.policy.offload_optimizer else FP32 * shard
-    return {
-        "weights, 1/N": width * shard,
-        "master weights, fp32, 1/N": on_gpu,
-        "AdamW's moments, fp32, 1/N": 2 * on_gpu,
-        "gradients, fp32, 1/N": on_gpu,
-        "reduce bucket, fp32": FP32 * REDUCE_BUCKET,
-        "vLLM asleep (assumed)": int(ASLEEP * GIB),
-        "CUDA and NCCL (assumed)": int(CONTEXT * GIB),
-    }
-
-
-def forward_backward_items(config: Config, gpus: int) -> dict[str, int]:
-    """The permanent items and the temporaries of a micro-batch.
-
-    Gathered: parameters that are used again within REUSE_DISTANCE, and one more module, at most the
-    embedding. Not yet reduced: the gradients of embedding and head (with tied embeddings, one
-    tensor that exists twice) and of a layer. A reduce-scatter copies its bucket; a gradient larger
-    than the bucket is reduced alone, cast to fp32.
-    """
-    shape, width = require_shape(config), parameter_width(config)
-    tokens = tokens_per_micro_batch(config)
-    parameters, embedding = count_parameters(shape), shape.vocab * shape.hidden
-    temporary = {
-        "gathered parameters": width * min(parameters, REUSE_DISTANCE + embedding),
-        "gradients before they are reduced": width * (2 * embedding + count_layer(shape)),
-        "copy of the reduce bucket, fp32": FP32 * max(embedding, min(REDUCE_BUCKET, parameters)),
-        "activations": activation_bytes(shape, width, tokens, config.policy.gradient_checkpointing),
-        "tiles of logits": logits_bytes(shape, width, tokens),
-        "gradient of the head, fp32": head_gradient_bytes(shape),
-    }
-    slack = {"allocator slack (assumed)": int(SLACK * sum(temporary.values()))}
-    return permanent_items(config, gpus) | temporary | slack
-
-
-def optimizer_step_items(config: Config, gpus: int) -> dict[str, int]:
-    """The permanent items and AdamW's temporaries.
-
-    DeepSpeed copies the gradients of a sub-group into one flat tensor, and AdamW needs a square
-    root of the second moment: two fp32 tensors of the sub-group's size, on the host if offloaded.
-    """
-    shape = require_shape(config)
-    shard = ceil(count_parameters(shape) / gpus)
-    sub_group = min(shard, SUB_GROUP + ceil(shape.vocab * shape.hidden / gpus))
-    return permanent_items(config, gpus) | {
-        "AdamW's temporaries, fp32": 0 if config.policy.offload_optimizer else 2 * FP32 * sub_group
-    }
 
 
 def cards() -> tuple[int, float]:
@@ -298,15 +244,10 @@ def cards() -> tuple[int, float]:
 
 
 def describe(config: Config, gpus: int, gib: float) -> str:
-    """The batch arithmetic and the memory estimate as text.
-
-    gpus: the number of GPUs on this machine, each with `gib` GiB. Without a GPU, the estimate
-    assumes cards of 80 GB.
-    """
-    if is_one_process(config, gpus):
-        memory = describe_one_process(config)
-    else:
-        memory = describe_gpus(config, gpus, gib)
+    """The batch arithmetic and the memory estimate as text. gpus: the number of GPUs on this
+    machine, each with `gib` GiB; without any, the estimate assumes cards of 80 GB."""
+    one_process = is_one_process(config, gpus)
+    memory = describe_one_process(config) if one_process else describe_gpus(config, gpus, gib)
     return "\n".join([*describe_batches(config), *memory])
 
 
@@ -333,17 +274,11 @@ def describe_batches(config: Config) -> list[str]:
 
 
 def describe_one_process(config: Config) -> list[str]:
-    estimate = estimate_one_process(config)
-    sizes = {
-        "policy: fp32 weights, gradients, AdamW's moments": estimate.policy,
-        f"engine: its own {config.policy.dtype} weights": estimate.engine,
-        "KV cache, at most": estimate.kv_cache,
-        "activations of a micro-batch, approximately": estimate.activations,
-        "head: logits of a chunk, gradient of its weight": estimate.head,
-        "total": estimate.total,
-    }
+    sizes = estimate_one_process(config)
+    sizes |= {"total": sum(sizes.values())}
+    parameters = count_parameters(require_shape(config))
     return [
-        f"memory (hf rollouts, local policy, one device, {estimate.parameters:,} parameters):",
+        f"memory (hf rollouts, local policy, one device, {parameters:,} parameters):",
         *(f"  {item:<48} {size / GIB:9.3f} GiB" for item, size in sizes.items()),
     ]
 

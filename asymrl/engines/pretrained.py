@@ -27,18 +27,9 @@ from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_
 POCKET = "pocket"
 # What transformers raises for a folder that it cannot read.
 LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    ImportError,
-    RuntimeError,
-    SafetensorError,
-    UnpicklingError,
-    StrictDataclassError,
+    *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
+    *(AssertionError, ImportError, RuntimeError),
+    *(SafetensorError, UnpicklingError, StrictDataclassError),
 )
 transformers_logging.disable_progress_bar()  # its bars would garble the live progress line
 
@@ -50,8 +41,7 @@ def set_threads(threads: int) -> None:
 
 
 def locate(path: str) -> str:
-    """The path to load: that of the pocket policy, trained on first use, for `pocket`; otherwise
-    the given path."""
+    """The path to load; for `pocket`, that of the pocket policy, which is trained on first use."""
     return str(pocket.ready() / "policy") if path == POCKET else path
 
 
@@ -73,12 +63,16 @@ def load_tokenizer(model: ModelConfig) -> Any:
 
 def vocabulary_size(model: ModelConfig) -> int | None:
     """Rows of the model's embedding by its config; None if the config does not say."""
-    return positive_int(from_hub(AutoConfig.from_pretrained, model), "vocab_size", model)
+    return positive_int(model, "vocab_size")
 
 
-def positive_int(config: Any, key: str, model: ModelConfig) -> int | None:
-    """config.key, None if absent. UserError unless it is a positive integer."""
-    value = getattr(config.get_text_config(), key, None)
+def load_config(model: ModelConfig) -> Any:
+    return from_hub(AutoConfig.from_pretrained, model)
+
+
+def positive_int(model: ModelConfig, key: str) -> int | None:
+    """A key of the model's config, None if absent. UserError unless it is a positive integer."""
+    value = getattr(load_config(model).get_text_config(), key, None)
     if value is not None and (type(value) is not int or value < 1):
         raise UserError(
             f"{model.path}: {key} in config.json must be a positive integer (got "
@@ -93,12 +87,11 @@ def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None
     UserError for a model without one of its weights, which transformers would initialise randomly.
     """
     if model.shape:
-        check_shape(model.shape, from_hub(AutoConfig.from_pretrained, model), model.path)
+        check_shape(model.shape, load_config(model), model.path)
     print(f"loading {model.path}", flush=True)
     folder = Path(locate(model.path))
     if folder.is_dir():
-        config = from_hub(AutoConfig.from_pretrained, model)
-        embedding = (vocabulary_size(model), positive_int(config, "hidden_size", model))
+        embedding = (vocabulary_size(model), positive_int(model, "hidden_size"))
         model_folder.check_weights(folder, model.allow_pickle, embedding)
     loaded, report = from_hub(
         AutoModelForCausalLM.from_pretrained,
@@ -141,9 +134,7 @@ def from_hub(load: Any, model: ModelConfig, **kwargs: Any) -> Any:
             stack.push(rust_error_to_value_error)
             return load(located, **kwargs)
     except LOAD_ERRORS as error:
-        cause = (
-            " ".join(str(error).split()) or type(error).__name__
-        )  # on one line, to find the hints
+        cause = " ".join(str(error).split()) or type(error).__name__
     hint = next((hint for part, hint in HINTS.items() if part in cause), "")
     if local:
         raise UserError(f"model folder {located} cannot be loaded: {one_line(cause)}{hint}")
@@ -182,13 +173,11 @@ def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
 
 def positions(model: ModelConfig) -> int | None:
     """The maximum length of prompt and response together; None if the config does not say."""
-    config = from_hub(AutoConfig.from_pretrained, model)
-    return positive_int(config, "max_position_embeddings", model)
+    return positive_int(model, "max_position_embeddings")
 
 
 def check_positions(model: ModelConfig, tokens: int) -> None:
-    """UserError if `tokens`, prompt and response, exceed the model's positions: it was not trained
-    beyond them."""
+    """UserError if `tokens`, prompt and response, exceed the positions the model was trained on."""
     maximum = positions(model)
     if maximum is not None and tokens > maximum:
         raise UserError(
@@ -209,8 +198,7 @@ def stop_ids(model: ModelConfig, tokenizer: Any, stop: Sequence[str]) -> tuple[i
     stop: tokens as text. UserError for an unknown token, an invalid id, or no id at all.
     """
     eos = load_generation_config(model).eos_token_id
-    ids = [*eos] if isinstance(eos, list) else [eos]
-    ids.append(tokenizer.eos_token_id)
+    ids = [*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id]
     vocabulary = tokenizer.get_vocab()
     for token in stop:
         if token not in vocabulary:
@@ -236,7 +224,7 @@ def load_generation_config(model: ModelConfig) -> GenerationConfig:
 
     UserError for a damaged file: ignoring it would silently lose stop tokens.
     """
-    config, folder = from_hub(AutoConfig.from_pretrained, model), Path(locate(model.path))
+    config, folder = load_config(model), Path(locate(model.path))
     if folder.is_dir():
         if (folder / "generation_config.json").exists():
             # GenerationConfig knows no trust_remote_code

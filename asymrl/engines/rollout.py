@@ -54,8 +54,7 @@ class RolloutEngine(Protocol):
         ...
 
     def sleep(self) -> None:
-        """Free memory while the policy updates. The engine may drop its weights, so the next call
-        is `load_weights`."""
+        """Free memory while the policy updates. The next call is `load_weights`."""
         ...
 
 
@@ -69,8 +68,8 @@ def make_rollout(
     logprobs: Sequence[float],
     entropy: Sequence[float] | None = None,
 ) -> Rollout:
-    """The Rollout of sampled tokens: truncated unless the last one is a stop token, which is
-    left out of the text. logprobs, entropy: one float per token, as in Rollout."""
+    """The Rollout of sampled tokens: truncated unless the last one is a stop token, which is left
+    out of the text."""
     truncated = token_ids[-1] not in sampling.stop_ids
     return Rollout(
         draw=request.draw,

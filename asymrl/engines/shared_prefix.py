@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from asymrl.engines.micro_batches import MicroBatch
 from asymrl.engines.policy import PolicyModule
 from asymrl.types import Tokens, frozen
 
@@ -51,6 +52,7 @@ def encode(module: PolicyModule, batch: Tokens, rows: Sequence[int]) -> SharedPr
     """Run the prompts of the rows through the backbone. Rows of one group share a prompt."""
     first_rows = {int(batch.group[row]): row for row in reversed(rows)}
     prompts = [batch.sequences[r][: int(batch.prompt_lengths[r]) - 1] for r in first_rows.values()]
+    # padded on the right, so that no mask is needed; the results then move to the right
     ids = torch.zeros(len(prompts), max(1, *map(len, prompts)), dtype=torch.long)
     for n, prompt in enumerate(prompts):
         ids[n, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
@@ -59,7 +61,6 @@ def encode(module: PolicyModule, batch: Tokens, rows: Sequence[int]) -> SharedPr
     prompt_of_group = torch.zeros(int(batch.group.max()) + 1, dtype=torch.long)
     prompt_of_group[list(first_rows)] = torch.arange(len(first_rows))
     cache, device = DynamicCache(), module.model.device
-    # Padded on the right here, so that no mask is needed; the results then move to the right.
     module.model.get_decoder()(input_ids=ids.to(device), past_key_values=cache, use_cache=True)
     layers: Any = cache.layers
     index = source.clamp(min=0).to(device)
@@ -83,11 +84,11 @@ def select_tokens(states: Tensor, source: Tensor) -> Tensor:
 
 
 def prefix_inputs(
-    prompts: SharedPrompts, prompt_lengths: Tensor, rows: Sequence[int], width: int
+    prompts: SharedPrompts, prompt_lengths: Tensor, micro: MicroBatch
 ) -> dict[str, Any]:
-    """Keyword arguments of the backbone for input ids (B, width) that continue the shared prompts
-    of `rows`, each from its prompt's last token on. prompt_lengths (R,): last tokens included."""
-    index = torch.tensor(rows, device=prompts.mask.device)
+    """Keyword arguments of the backbone for a micro-batch whose rows continue the shared prompts,
+    each from its prompt's last token on. prompt_lengths (R,): last tokens included."""
+    (rows, width), index = micro.input_ids.shape, micro.rows.to(prompts.mask.device)
     prompt, cache = prompts.prompt[index], DynamicCache()
     for layer, (keys, values) in enumerate(prompts.leaves):
         cache.update(keys[prompt], values[prompt], layer)
@@ -95,15 +96,15 @@ def prefix_inputs(
     starts = prompt_lengths.to(index.device)[index, None] - 1
     return {
         "past_key_values": cache,
-        "attention_mask": torch.cat([mask, mask.new_ones(len(rows), width)], dim=1),
+        "attention_mask": torch.cat([mask, mask.new_ones(rows, width)], dim=1),
         "position_ids": starts + torch.arange(width, device=index.device),
         "use_cache": True,
     }
 
 
 def backward_prompts(prompts: SharedPrompts) -> None:
-    """Send the gradients of the leaves through the prompts. Call it after the backward passes of
-    all rows."""
+    """Send the gradients of the leaves through the prompts, after the backward passes of all
+    rows."""
     computed = [states for layer in prompts.computed for states in layer]
     leaves = [leaf for layer in prompts.leaves for leaf in layer]
     torch.autograd.backward(computed, [leaf.grad for leaf in leaves])

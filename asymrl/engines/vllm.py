@@ -39,55 +39,29 @@ CPU_CACHE_BYTES = 2**30  # VLLM_CPU_KVCACHE_SPACE (GiB) overrides it
 
 
 class VLLMEngine:
-    """The vLLM engine of this rank, or of its tensor-parallel group.
+    """`llm` is the engine from `open_llm`, `decode` turns token ids into text.
 
-    The ranks of a group call every method in the same order with equal requests. path: a model
-    folder or a Hugging Face id, of which only the architecture is read, not the weights. max_rows:
-    samples that are generated at a time. per_sample_seeds: seed each sample by itself. UserError
-    for a model that vLLM cannot open.
+    The ranks of a tensor-parallel group call every method in the same order with equal requests.
+    per_sample_seeds: seed each sample by itself.
     """
 
     exact_logprobs = False
 
     def __init__(
-        self,
-        path: str,
-        decode: Callable[[Sequence[int]], str],
-        *,
-        world: World,
-        dtype: torch.dtype,
-        max_model_len: int,
-        max_rows: int,
-        per_sample_seeds: bool = False,
-        gpu_memory_utilization: float = 0.7,
-        enforce_eager: bool = False,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
+        self, llm: Any, decode: Callable[[Sequence[int]], str], *, per_sample_seeds: bool = False
     ) -> None:
+        self.llm = llm
         self.decode = decode
-        self.weight_dtype = dtype
         self.per_sample_seeds = per_sample_seeds
-        self.sleeps = torch.cuda.is_available()  # vLLM's CPU worker has no sleep
-        arguments = engine_arguments(
-            path,
-            world=world,
-            gpu=self.sleeps,
-            dtype=dtype,
-            max_model_len=max_model_len,
-            max_rows=max_rows,
-            gpu_memory_utilization=gpu_memory_utilization,
-            enforce_eager=enforce_eager,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-        )
-        self.llm = open_engine(arguments)
+        self.weight_dtype: torch.dtype = llm.model_config.dtype
+        self.sleeps: bool = llm.model_config.enable_sleep_mode
         self.ready = True
         self.load_failed = False  # if True, vLLM still buffers tensors of the failed load
         self.sleep()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         """engine_logprobs are those of the sampling distribution, after top-p and top-k."""
-        self._check_ready()
+        self._require_weights()
         assert not self.llm.has_unfinished_requests(), "another call of generate is still running"
         seed_global_generators(derive_seed(*(request.seed for request in requests)))
         self.llm.reset_prefix_cache()  # a prefix cached by an earlier call would round differently
@@ -144,7 +118,7 @@ class VLLMEngine:
     @torch.no_grad()
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
         """RuntimeError, with its name, for a tensor whose copies differ or that cannot be read."""
-        self._check_ready()
+        self._require_weights()
         (fingerprints,) = self.llm.apply_model(
             lambda model: {name: fingerprint(named_weight(model, name)) for name in names}
         )
@@ -156,7 +130,7 @@ class VLLMEngine:
             empty_cuda_cache()
         self.ready = False
 
-    def _check_ready(self) -> None:
+    def _require_weights(self) -> None:
         if not self.ready:
             raise RuntimeError(
                 "vLLM has no weights: the engine is asleep, or the last weight sync failed"
@@ -164,17 +138,9 @@ class VLLMEngine:
 
 
 def engine_arguments(
-    path: str,
-    *,
-    world: World,
-    gpu: bool,
-    dtype: torch.dtype,
-    max_rows: int,
-    gpu_memory_utilization: float,
-    enforce_eager: bool,
-    **others: Any,
+    path: str, *, world: World, gpu: bool, dtype: torch.dtype, max_rows: int, **others: Any
 ) -> dict[str, Any]:
-    """Keyword arguments of vLLM's EngineArgs for this rank; `others` go there unchanged."""
+    """Keyword arguments of vLLM's EngineArgs for this rank; `others` replace the defaults here."""
     arguments = {
         "model": path,
         "dtype": str(dtype).removeprefix("torch."),
@@ -189,19 +155,23 @@ def engine_arguments(
         "skip_tokenizer_init": True,
         "seed": 0,  # equal on the ranks of an engine; `generate` seeds again
         "async_scheduling": gpu,  # schedules a batch while one runs; the CPU build cannot
+        "gpu_memory_utilization": 0.7,
         **others,
     }
-    if not gpu:
-        return arguments | {"enforce_eager": True, "kv_cache_memory_bytes": CPU_CACHE_BYTES}
-    return arguments | {
-        "enforce_eager": enforce_eager,
-        "gpu_memory_utilization": gpu_memory_utilization,
-        "enable_sleep_mode": True,
-    }
+    if gpu:
+        return arguments | {"enable_sleep_mode": True}
+    del arguments["gpu_memory_utilization"]
+    return arguments | {"enforce_eager": True, "kv_cache_memory_bytes": CPU_CACHE_BYTES}
 
 
-def open_engine(arguments: dict[str, Any]) -> Any:
-    """vLLM's LLMEngine. UserError for a model that vLLM cannot open."""
+def open_llm(path: str, **settings: Any) -> Any:
+    """vLLM's LLMEngine for this rank or its tensor-parallel group, without weights.
+
+    path: a model folder or a Hugging Face id, of which only the architecture is read. settings: as
+    in engine_arguments; max_rows samples are generated at a time. UserError for a model that vLLM
+    cannot open.
+    """
+    arguments = engine_arguments(path, gpu=torch.cuda.is_available(), **settings)
     for name, setting in ENVIRONMENT.items():
         os.environ.setdefault(name, setting)
     with restored_process(), warnings.catch_warnings():
@@ -218,7 +188,7 @@ def open_engine(arguments: dict[str, Any]) -> Any:
         except (ValueError, OSError, NotImplementedError) as error:
             cause = str(error).rpartition("Value error, ")[2]
             cause = one_line(cause.partition(" [type=")[0])  # cut what pydantic appends
-            raise UserError(f"vLLM cannot open model {arguments['model']}: {cause}") from error
+            raise UserError(f"vLLM cannot open model {path}: {cause}") from error
     # It reports the tied head and the rotary embedding as failures; they have nothing to load.
     getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(ERROR)
     return llm
@@ -226,15 +196,15 @@ def open_engine(arguments: dict[str, Any]) -> Any:
 
 def drain_batches(llm: Any) -> None:
     """Wait for the batch that asynchronous scheduling started before it knew that the requests
-    had ended. Otherwise the batch would still run at the next load or sleep."""
+    had ended, so that it does not run at the next load or sleep."""
     client = llm.engine_core
     while client.engine_core.batch_queue:
         client.get_output()
 
 
 def check_head_size(size: int) -> None:
-    """ValueError for a head size that vLLM's CPU attention lacks, which would otherwise fail at
-    the first response. Its GPU attention checks by itself."""
+    """ValueError for a head size that vLLM's CPU attention lacks; it would fail at the first
+    response. The GPU attention checks by itself."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend  # pyright: ignore
 
     if not CPUAttentionBackend.supports_head_size(size):
@@ -243,12 +213,8 @@ def check_head_size(size: int) -> None:
 
 @contextmanager
 def restored_process() -> Iterator[None]:
-    """Undo what vLLM's CPU worker changes in its process.
-
-    It makes torch.set_num_threads do nothing, because it pins threads to cores (an engine in this
-    process does not), and sets LOCAL_WORLD_SIZE and LD_PRELOAD, which child processes and
-    DeepSpeed would read.
-    """
+    """Undo what vLLM's CPU worker changes in its process: it makes torch.set_num_threads do
+    nothing, and sets LOCAL_WORLD_SIZE and LD_PRELOAD, which child processes and DeepSpeed read."""
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     names = ("LD_PRELOAD", "LOCAL_WORLD_SIZE")
     original = {name: os.environ[name] for name in names if name in os.environ}
@@ -265,8 +231,7 @@ def restored_process() -> Iterator[None]:
 def sampling_params(sampling: Sampling, seed: int | None) -> Any:
     """vLLM's SamplingParams for one sample, with an explicit value for every field that affects
     sampling. seed: None samples from the global generators."""
-    from vllm import SamplingParams  # pyright: ignore
-    from vllm.sampling_params import RequestOutputKind  # pyright: ignore
+    from vllm.sampling_params import RequestOutputKind, SamplingParams  # pyright: ignore
 
     return SamplingParams(
         n=1,
@@ -306,16 +271,13 @@ def empty_cuda_cache() -> None:
 def checked_weights(
     named: Iterator[tuple[str, Tensor]], missing: set[str], dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """The policy's tensors in the engine's dtype; removes their names from `missing`.
-
-    RuntimeError for a name that is not (or no longer) in `missing`.
-    """
+    """The policy's tensors in the engine's dtype; removes their names from `missing`. RuntimeError
+    for a name that is not (or no longer) there."""
     for name, tensor in named:
         if name not in missing:
             raise RuntimeError(
                 f"the policy sent {name}, which vLLM's model does not have or already received"
             )
         missing.remove(name)
-        # Detached, because vLLM keeps the tensor until its layer is complete, and ZeRO-3 may have
-        # emptied the parameter by then.
+        # detached: vLLM keeps it until its layer is complete, when ZeRO-3 may have emptied it
         yield name, tensor.detach().to(dtype)

@@ -194,17 +194,16 @@ def max_tokens(config: Config, data: RunData) -> int:
 def training_engine(
     config: Config, tokenizer: Any, world: World, max_model_len: int
 ) -> RolloutEngine:
-    bf16 = config.policy.dtype == "bfloat16"
-    settings = {"world": world, "dtype": torch.bfloat16 if bf16 else torch.float32}
     rollout = config.rollout
     return build.build_engine(
         rollout.engine,
         config.model,
         tokenizer,
+        world=world,
+        dtype=getattr(torch, config.policy.dtype),
         max_rows=rollout.max_rows,
         max_model_len=max_model_len,
         per_sample_seeds=rollout.per_sample_seeds,
         gpu_memory_utilization=rollout.gpu_memory_utilization,
         enforce_eager=rollout.enforce_eager,
-        **settings,
     )

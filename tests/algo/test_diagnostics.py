@@ -6,16 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from asymrl.algo.advantages import asym
 from asymrl.algo.diagnostics import (
+    BIN_CHANNELS,
     channel_mass,
     entropy_by_channel,
     kappa,
     logprob_gain,
-    pressure_negative,
-    pressure_positive,
     solved_fractions,
 )
 from tests.helpers.groups import build_groups, with_correct
@@ -88,38 +86,29 @@ def test_channel_mass_includes_uniform_groups_but_not_invalid_rollouts():
     beta_pos=st.floats(0, 2),
     beta_neg=st.floats(0, 2),
 )
-def test_channel_mass_of_asym_is_the_mean_of_the_pressure_curves(size, counts, beta_pos, beta_neg):
+def test_channel_mass_of_asym_is_the_mean_of_w_plus_and_w_minus(size, counts, beta_pos, beta_neg):
     num = torch.tensor(counts.draw(st.lists(st.integers(1, size - 1), min_size=1, max_size=4)))
     groups = with_correct(*num.tolist(), size=size)
     p = num.double() / size
     got = channel_mass(groups, asym(groups, beta_pos=beta_pos, beta_neg=beta_neg))
     assert got == pytest.approx(
         {
-            "diag/mass_positive": pressure_positive(p, beta_pos).mean().item(),
-            "diag/mass_negative": pressure_negative(p, beta_neg).mean().item(),
+            "diag/mass_positive": (p ** (1 - beta_pos) * (1 - p) ** beta_pos).mean().item(),
+            "diag/mass_negative": (p**beta_neg * (1 - p) ** (1 - beta_neg)).mean().item(),
         },
         rel=1e-10,
     )
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.25, 0.4, 0.5, 0.75, 0.9])
-def test_pressure_peaks_at_one_minus_beta_pos_and_at_beta_neg(beta):
-    p = torch.linspace(0.001, 0.999, 999).double()
-    assert p[pressure_positive(p, beta).argmax()].item() == pytest.approx(1 - beta, abs=1e-6)
-    assert p[pressure_negative(p, beta).argmax()].item() == pytest.approx(beta, abs=1e-6)
-
-
-def test_pressure_at_the_members_of_the_family():
-    p = torch.tensor([0.125, 0.5, 0.75]).double()
-
-    def close(got: Tensor, expected: Tensor) -> None:
-        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
-
-    close(pressure_positive(p, 0.0), p)
-    close(pressure_negative(p, 0.0), 1 - p)
-    close(pressure_positive(p, 1.0), 1 - p)
-    close(pressure_positive(p, 0.5), (p * (1 - p)).sqrt())
-    close(pressure_negative(p, 0.5), (p * (1 - p)).sqrt())
+def test_channel_mass_of_asym_peaks_at_one_minus_beta_pos_and_at_beta_neg(beta):
+    masses = []
+    for correct in range(1, 20):
+        groups = with_correct(correct, size=20)
+        masses.append(channel_mass(groups, asym(groups, beta_pos=beta, beta_neg=beta)))
+    positive, negative = ([m[f"diag/mass_{name}"] for m in masses] for name in BIN_CHANNELS[::-1])
+    assert (1 + positive.index(max(positive))) / 20 == pytest.approx(1 - beta)
+    assert (1 + negative.index(max(negative))) / 20 == pytest.approx(beta)
 
 
 def test_solved_fractions_by_hand():

@@ -19,7 +19,6 @@ from asymrl.engines.memory import (
     describe,
     estimate_one_process,
     estimate_per_gpu,
-    head_gradient_bytes,
     logits_bytes,
     saved_by_layer,
 )
@@ -139,7 +138,6 @@ def test_the_activations_of_a_tiny_model_equal_the_sum_by_hand() -> None:
     assert logits_bytes(TINY, 4, 3) == 2 * 4 * 3 * 10
     assert logits_bytes(TINY, 2, 3) == (2 * 4 + 2) * 3 * 10
     assert logits_bytes(TINY, 4, 10**9) == 2 * 4 * 2**26
-    assert head_gradient_bytes(TINY) == 4 * 40
 
 
 def test_the_items_of_a_tiny_model_equal_the_sums_by_hand() -> None:
@@ -155,6 +153,7 @@ def test_the_items_of_a_tiny_model_equal_the_sums_by_hand() -> None:
     assert backward["gradients before they are reduced"] == 2 * (2 * 40 + 152)
     assert backward["copy of the reduce bucket, fp32"] == 4 * TINY_PARAMETERS
     assert backward["activations"] == activation_bytes(TINY, 2, 32, True)
+    assert backward["gradient of the head, fp32"] == 4 * 40
     assert stepping["AdamW's temporaries, fp32"] == 8 * shard
     generating = estimate.phases[GENERATING]
     assert generating["vLLM: weights"] == 2 * TINY_PARAMETERS
@@ -271,6 +270,7 @@ def test_longer_responses_need_more_kv_cache_and_larger_budgets_more_activations
     base = estimate_one_process(load_config("qwen3_4b"))
     longer = estimate_one_process(load_config("qwen3_4b", ["rollout.max_tokens=9216"]))
     wider = estimate_one_process(load_config("qwen3_4b", ["policy.token_budget=32768"]))
-    assert longer.kv_cache == 2 * base.kv_cache
-    assert wider.activations == 2 * base.activations
-    assert base.policy == 16 * base.parameters
+    cache, activations = "KV cache, at most", "activations of a micro-batch, approximately"
+    assert longer[cache] == 2 * base[cache]
+    assert wider[activations] == 2 * base[activations]
+    assert base["policy: fp32 weights, gradients, AdamW's moments"] == 16 * 4_022_458_880

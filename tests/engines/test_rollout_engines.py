@@ -1,13 +1,10 @@
 """The contract of every rollout engine, and what the hf engine promises beyond it."""
 
-from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
-from asymrl.engines import kv_cache
 from asymrl.engines.hf import (
     CPU_LOGITS,
     HFEngine,
@@ -17,11 +14,12 @@ from asymrl.engines.hf import (
     sample_tokens,
 )
 from asymrl.engines.hf import VOCABULARY_BLOCK as BLOCK
-from asymrl.engines.local import LocalPolicy
-from asymrl.engines.rollout import RolloutEngine, fingerprint, uniforms
+from asymrl.engines.kv_cache import GrowingCache
+from asymrl.engines.rollout import fingerprint, uniforms
 from asymrl.engines.scripted import ScriptedEngine
 from asymrl.errors import UserError
 from asymrl.types import Request, derive_seed
+from tests.helpers.engine_contract import EngineContract
 from tests.helpers.engines import (
     SAMPLING,
     STOP,
@@ -33,6 +31,7 @@ from tests.helpers.engines import (
     requests,
 )
 from tests.helpers.models import convolving_model, tiny_model
+from tests.helpers.policies import policy
 
 
 def scripted() -> ScriptedEngine:
@@ -45,40 +44,8 @@ def scripted() -> ScriptedEngine:
 @pytest.mark.parametrize(
     "engine", [hf(), hf(max_rows=7), scripted()], ids=["hf", "hf7", "scripted"]
 )
-class TestContract:
-    def test_every_sample_is_generated_exactly_once(self, engine: RolloutEngine) -> None:
-        keys = Counter((r.draw, r.sample) for r in engine.generate(requests(), SAMPLING))
-        assert keys == Counter((40 + n, i) for n in range(5) for i in range(6))
-
-    def test_a_response_ends_with_its_stop_token_or_is_truncated(self, engine) -> None:
-        truncated = 0
-        for rollout in engine.generate(requests(), SAMPLING):
-            *before, last = rollout.token_ids
-            assert not set(before) & set(SAMPLING.stop_ids)
-            assert rollout.truncated == (last not in SAMPLING.stop_ids)
-            if rollout.truncated:
-                assert len(rollout.token_ids) == SAMPLING.max_tokens
-            text_ids = rollout.token_ids if rollout.truncated else before
-            assert rollout.text == decode(text_ids)
-            truncated += rollout.truncated
-        assert 0 < truncated < 30
-
-    def test_every_token_has_a_logprob(self, engine) -> None:
-        for rollout in engine.generate(requests(), SAMPLING):
-            assert len(rollout.engine_logprobs) == len(rollout.token_ids)
-            if engine.exact_logprobs:
-                assert rollout.engine_entropy and all(h >= 0 for h in rollout.engine_entropy)
-
-    def test_the_same_request_gives_the_same_tokens(self, engine) -> None:
-        once, again = engine.generate(requests(), SAMPLING), engine.generate(requests(), SAMPLING)
-        assert by_key(once) == by_key(again)
-
-    def test_the_engine_has_the_weights_that_were_loaded(self, engine) -> None:
-        model = tiny_model(VOCABULARY, STOP, seed=5)
-        named = {name: p.detach() for name, p in model.named_parameters()}
-        engine.sleep()
-        engine.load_weights(iter(named.items()))
-        assert engine.fingerprint(list(named)) == {n: fingerprint(t) for n, t in named.items()}
+class TestContract(EngineContract):
+    """The hf and the scripted engine keep it."""
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -93,9 +60,7 @@ def test_hf_values_equal_a_full_forward_pass(temperature: float) -> None:
 
 def test_hf_samples_from_a_model_that_a_policy_trains_with_layer_checkpointing() -> None:
     engine, batch = hf(), requests()
-    unused: dict[str, Any] = {"lr": 0.0, "betas": (0.0, 0.0), "weight_decay": 0.0}
-    unused |= {"max_grad_norm": 1.0, "warmup_updates": 0, "token_budget": 64, "bf16": False}
-    LocalPolicy(engine.model, temperature=1.0, gradient_checkpointing=True, **unused)
+    policy(engine.model, gradient_checkpointing=True)
     for rollout in engine.generate(batch, SAMPLING):
         dense, _ = dense_values(engine.model, rollout, batch[rollout.draw - 40], 1.0)
         logprobs = torch.tensor(rollout.engine_logprobs)
@@ -217,11 +182,11 @@ def test_a_row_is_sampled_the_same_alone_and_in_a_batch_that_is_processed_in_par
 
 def test_running_rows_keep_their_keys_and_values_while_finished_rows_leave() -> None:
     torch.manual_seed(0)
-    cache, rows = kv_cache.new_cache(), 7
+    cache, rows = GrowingCache(), 7
     first = torch.randn(3, 2, 5, 4)
     cache.update(first, -first, 0)
     index = torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    kv_cache.repeat_rows(cache, index)
+    cache.repeat_rows(index)
     expected = first[index]
     for step in range(30):
         new = torch.randn(rows, 2, 1, 4)
@@ -231,7 +196,7 @@ def test_running_rows_keep_their_keys_and_values_while_finished_rows_leave() -> 
         if step in (4, 17):
             finished = torch.zeros(rows, dtype=torch.bool)
             finished[[0, 3] if step == 4 else [1, rows - 1]] = True
-            order = kv_cache.drop_rows(cache, finished)
+            order = cache.drop_rows(finished)
             assert sorted(order.tolist()) == torch.nonzero(~finished)[:, 0].tolist()
             expected, rows = expected[order], len(order)
     assert rows == 3

@@ -12,9 +12,10 @@ from asymrl.algo.loss import loss_denominators, ppo_clip
 from asymrl.engines import local, shared_prefix
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Rollout
-from tests.helpers.models import TINY, convolving_model, tiny_model
+from tests.helpers import policies
+from tests.helpers.models import TINY, convolving_model
 
-VOCABULARY, STOP = 20, 7
+VOCABULARY = policies.VOCABULARY
 LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.05)
 
 
@@ -85,18 +86,7 @@ def windowed_model() -> MistralForCausalLM:
 
 
 def policy(*, shares: bool, model: Any = None) -> LocalPolicy:
-    made = LocalPolicy(
-        model or tiny_model(VOCABULARY, STOP),
-        temperature=0.8,
-        lr=1e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        warmup_updates=0,
-        token_budget=128,
-        bf16=False,
-        gradient_checkpointing=False,
-    )
+    made = policies.policy(model, token_budget=128)
     assert made.shares_prompts == (model is None or isinstance(model, MistralForCausalLM))
     made.shares_prompts &= shares
     return made

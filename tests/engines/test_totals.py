@@ -1,21 +1,24 @@
 """Totals of the loss metrics over micro-batches, computed without waiting for the device."""
 
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from asymrl.algo.loss import ppo_clip
-from asymrl.engines.policy import (
-    PolicyModule,
-    Totals,
+from asymrl.engines.micro_batches import (
     empty_loss_inputs,
     loss_inputs,
-    make_micro_batch,
+    make_update_stats,
+    micro_batches,
     to_flat,
+    total,
 )
-from asymrl.types import LossOutputs
+from asymrl.engines.policy import PolicyModule
+from asymrl.types import LossOutputs, UpdateStats
 from tests.helpers.batches import batch_of
 from tests.helpers.models import tiny_model
 
@@ -41,41 +44,35 @@ PARTS = [
 ]
 
 
-def sum_up(parts: list[LossOutputs]) -> Totals:
-    totals = Totals()
-    for part in parts:
-        totals.add(part)
-    return totals
+def stats(parts: list[LossOutputs], skipped_tokens: int = 0) -> UpdateStats:
+    """The stats of a mini-batch with one row to train, and one to skip if `skipped_tokens`."""
+    rows = 2 if skipped_tokens else 1
+    batch = batch_of([1] * rows, [4, skipped_tokens][:rows], [True, False][:rows])
+    batch = replace(batch, loss_mask=torch.ones_like(batch.loss_mask))
+    rest: dict[str, Any] = {"grad_norm": 0.0, "lr": 0.0, "updates": 1, "non_finite": None}
+    return make_update_stats(batch, total(parts), **rest)
 
 
 def test_totals_equal_the_numbers_by_hand():
-    totals = sum_up(PARTS)
-    assert totals.metrics(skipped_tokens=0.0) == {
-        "loss/total": -0.25,
-        "a": 3.0 / 6.0,
-        "b": 1.0,
-        "peak": 4.0,
-    }
-    assert totals.metrics(skipped_tokens=6.0)["a"] == 3.0 / 12.0
-    assert totals.by_accuracy_bin == {"pressure": [1.5, 5.0], "other": [3.0]}
+    result = stats(PARTS)
+    assert result.metrics == {"loss/total": -0.25, "a": 3.0 / 6.0, "b": 1.0, "peak": 4.0}
+    assert stats(PARTS, skipped_tokens=6).metrics["a"] == 3.0 / 12.0
+    assert result.by_accuracy_bin == {"pressure": [1.5, 5.0], "other": [3.0]}
 
 
 @pytest.mark.parametrize("cut", [1, 2])
 def test_merged_totals_of_ranks_equal_those_of_one_process(cut: int):
-    whole, merged = sum_up(PARTS), Totals.merge([sum_up(PARTS[:cut]), sum_up(PARTS[cut:])])
-    assert merged.metrics(2.0) == whole.metrics(2.0)
-    assert merged.by_accuracy_bin == whole.by_accuracy_bin
+    assert stats([total(PARTS[:cut]), total(PARTS[cut:])], 2) == stats(PARTS, 2)
 
 
 def test_many_small_terms_are_not_lost_beside_a_large_one():
     """2^24 + 1 + ... + 1: fp32 would lose every 1."""
     large, ones = outputs(2.0**24, 0, 1, 0, [0.0]), outputs(1.0, 0, 1, 0, [0.0])
-    assert sum_up([large, *[ones] * 9]).metrics(0.0)["loss/total"] == 2**24 + 9
+    assert total([large, *[ones] * 9]).loss.item() == 2**24 + 9
 
 
 def test_totals_keep_no_graph():
-    totals = sum_up(PARTS).fetch()
-    assert totals._sums is not None and not totals._sums.requires_grad
+    assert not total(PARTS).loss.requires_grad
 
 
 class HostReads(TorchDispatchMode):
@@ -104,21 +101,20 @@ def has_mask(args) -> bool:
 @pytest.mark.parametrize("entropy_bonus", [0.0, 0.1])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_micro_batch_never_waits_for_the_device(entropy_bonus: float, checkpointing: bool):
-    """Head, loss, backward and totals read no value from the device; `item` does. The forward pass
-    of transformers reads one (to detect packed sequences), so it runs outside of the check."""
+    """Head, loss and backward read no value from the device; `item` does. The forward pass of
+    transformers reads one (to detect packed sequences), so it runs outside of the check."""
     model = tiny_model(101, 1).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     module, batch = PolicyModule(model, 1.0), batch_of([3, 5, 4], [6, 2, 7], [True] * 3)
-    micro, totals = make_micro_batch(batch, [0, 2]), Totals()
+    (micro,) = micro_batches(batch, [0, 2], token_budget=100)
     loss = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=entropy_bonus)
     hidden = model.get_decoder()(input_ids=micro.input_ids, use_cache=False).last_hidden_state
     with HostReads() as reads:
-        totals.add(loss(empty_loss_inputs(batch, "cpu")))
+        loss(empty_loss_inputs(batch, "cpu"))
         values = module.head(hidden[micro.sequence, micro.position], micro.targets)
         result = loss(loss_inputs(batch, micro.tokens, *values))
         result.loss.backward()
-        totals.add(result)
     assert reads.seen == []
     with HostReads() as reads:
         result.loss.item()

@@ -9,6 +9,7 @@ import torch
 
 from asymrl.algo.batch import make_groups, minibatches, tokenise
 from asymrl.algo.loss import loss_denominators, ppo_clip
+from asymrl.config.schema import OptimConfig, PolicyConfig
 from asymrl.engines.distributed import from_environment, join
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Rollout, TrainerState
@@ -19,34 +20,30 @@ LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
 BONUS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.1)
 
 
-DEFAULTS: dict[str, Any] = {
-    "temperature": 0.8,
-    "lr": 1e-3,
-    "betas": (0.9, 0.95),
-    "weight_decay": 0.01,
-    "max_grad_norm": 1e9,
-    "warmup_updates": 0,
-    "token_budget": 64,
-    "bf16": False,
-    "gradient_checkpointing": False,
-}
+OPTIM = OptimConfig(lr=1e-3, betas=[0.9, 0.95], max_grad_norm=1e9, minibatch_prompts=3)
 
 
-def policy(model: Any = None, **settings) -> LocalPolicy:
-    return LocalPolicy(model or tiny_model(VOCABULARY, STOP), **(DEFAULTS | settings))
+def arguments(temperature: float = 0.8, bf16: bool = False, **changed: Any) -> dict[str, Any]:
+    """Arguments of every policy. changed: keys of the config's `optim` and `policy` sections."""
+    optim = {key: changed.pop(key) for key in list(changed) if key in OptimConfig.model_fields}
+    settings = {"token_budget": 64, "dtype": "bfloat16" if bf16 else "float32"} | changed
+    return {
+        "temperature": temperature,
+        "optim": OPTIM.model_copy(update=optim),
+        "settings": PolicyConfig(**settings),
+    }
 
 
-def zero3_policy(model: Any, offload_optimizer: bool = False, **settings):
+def policy(model: Any = None, **changed) -> LocalPolicy:
+    return LocalPolicy(model or tiny_model(VOCABULARY, STOP), **arguments(**changed))
+
+
+def zero3_policy(model: Any, **changed):
     from asymrl.engines.deepspeed import DeepSpeedPolicy
 
     world = from_environment()
     join(world)
-    return DeepSpeedPolicy(
-        lambda dtype: model.to(dtype),
-        world=world,
-        offload_optimizer=offload_optimizer,
-        **(DEFAULTS | settings),
-    )
+    return DeepSpeedPolicy(lambda dtype: model.to(dtype), world=world, **arguments(**changed))
 
 
 def sharded(model: Any = None, **settings):
@@ -56,8 +53,8 @@ def sharded(model: Any = None, **settings):
 
     config = deepspeed.zero3_config
 
-    def without_persistence(**settings: Any) -> dict[str, Any]:
-        changed = config(**settings)
+    def without_persistence(*sections: Any) -> dict[str, Any]:
+        changed = config(*sections)
         changed["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         return changed
 

@@ -11,8 +11,7 @@ from asymrl.types import Problem, Request, Rollout, Tokens
 from studies import probe
 from studies.probe import RolloutBatch, estimator, trial
 from studies.probe_report import Trial
-from tests.helpers.models import tiny_model
-from tests.helpers.policies import DEFAULTS
+from tests.helpers import policies
 
 VOCABULARY, STOP = 20, 7
 DEFAULT_ESTIMATORS = [estimator(text) for text in probe.ESTIMATORS]
@@ -62,7 +61,7 @@ def random_tokens(seed: int) -> Tokens:
 
 @pytest.fixture(scope="module")
 def policy() -> LocalPolicy:
-    return LocalPolicy(tiny_model(VOCABULARY, STOP), **DEFAULTS)
+    return policies.policy()
 
 
 REWARDS = [1.0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1]  # the last group is all correct

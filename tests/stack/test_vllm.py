@@ -8,8 +8,8 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,20 +22,20 @@ from asymrl.engines.distributed import World
 from asymrl.engines.rollout import fingerprint
 from asymrl.engines.vllm import VLLMEngine, engine_arguments, restored_process
 from asymrl.errors import UserError
-from tests.engines import test_rollout_engines as contract
-from tests.helpers.engines import SAMPLING, STOP, VOCABULARY, by_key, decode, dense_values, requests
+from tests.helpers.engine_contract import EngineContract
+from tests.helpers.engines import SAMPLING, STOP, VOCABULARY, by_key, decode, requests
 from tests.helpers.models import tiny_model
+from tests.helpers.vllm import (
+    MODEL,
+    NEEDS_VLLM,
+    assert_logprobs_are_of,
+    assert_not_ready,
+    make,
+    named,
+    opened,
+)
 
-pytestmark = [
-    pytest.mark.skipif(
-        find_spec("vllm") is None,
-        reason="vLLM is not installed: make test installs its CPU build on Linux x86-64",
-    ),
-    pytest.mark.filterwarnings("ignore:.*reduce_op.*:FutureWarning"),
-]
-
-MODEL = tiny_model(VOCABULARY, STOP)
-MAX_MODEL_LEN = 256
+pytestmark = NEEDS_VLLM
 OTHER = "model.layers.0.self_attn.k_proj.weight"
 
 
@@ -60,27 +60,8 @@ UNTIED = scrambled(Qwen3(Qwen3Config(**SMALL, head_dim=32, tie_word_embeddings=F
 BIASED = scrambled(Qwen2(Qwen2Config(**SMALL, tie_word_embeddings=True)))
 
 
-def named(model) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-
 def fingerprints(model, dtype: torch.dtype = torch.float32) -> dict[str, float]:
     return {name: fingerprint(tensor.to(dtype)) for name, tensor in named(model).items()}
-
-
-def make(folder: Path, dtype: torch.dtype, world: World) -> VLLMEngine:
-    return VLLMEngine(
-        str(folder), decode, world=world, dtype=dtype, max_model_len=MAX_MODEL_LEN, max_rows=64
-    )
-
-
-def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Iterator[VLLMEngine]:
-    """An engine without weights. Shut down explicitly, because its finalizer could otherwise
-    destroy the process group of a later test."""
-    engine = make(folder, dtype, World())
-    assert_not_ready(engine)
-    yield engine
-    engine.llm.engine_core.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +96,8 @@ def engine(main) -> VLLMEngine:
     return main
 
 
-@pytest.mark.parametrize("promise", [n for n in vars(contract.TestContract) if n[:5] == "test_"])
-def test_contract(engine, promise: str) -> None:
-    getattr(contract.TestContract(), promise)(engine)
-
-
-def assert_logprobs_are_of(model, rollouts, batch, temperature: float = 1.0) -> None:
-    for rollout in rollouts:
-        dense, _ = dense_values(model, rollout, batch[rollout.draw - 40], temperature)
-        torch.testing.assert_close(torch.tensor(rollout.engine_logprobs), dense, atol=1e-4, rtol=0)
+class TestContract(EngineContract):
+    """vLLM keeps it."""
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.8])
@@ -165,8 +139,9 @@ def test_tokens_depend_on_the_seed_of_the_request(engine) -> None:
     assert {r.token_ids for r in engine.generate([other], SAMPLING)} != responses
 
 
-def test_with_per_sample_seeds_a_sample_does_not_depend_on_the_batch(engine, monkeypatch) -> None:
-    monkeypatch.setattr(engine, "per_sample_seeds", True)
+def test_with_per_sample_seeds_a_sample_does_not_depend_on_the_batch(main) -> None:
+    engine = VLLMEngine(main.llm, decode, per_sample_seeds=True)
+    engine.load_weights(iter(named(MODEL).items()))
     together = by_key(engine.generate(requests(), SAMPLING))
     assert len({rollout.token_ids for rollout in together.values()}) > 20
     for request in requests(samples=2):
@@ -222,15 +197,6 @@ def test_generation_that_stops_early_leaves_no_requests(engine) -> None:
     rollouts.close()
     assert not engine.llm.has_unfinished_requests()
     assert by_key(engine.generate(requests(), SAMPLING)) == whole
-
-
-def assert_not_ready(engine: VLLMEngine) -> None:
-    for call in (
-        lambda: next(engine.generate(requests(), SAMPLING)),
-        lambda: engine.fingerprint([]),
-    ):
-        with pytest.raises(RuntimeError, match="no weights"):
-            call()
 
 
 def test_a_sleeping_engine_needs_weights_before_it_generates(engine) -> None:
@@ -316,6 +282,8 @@ def test_a_tensor_that_cannot_be_read_back_is_named(engine) -> None:
 class Recorder:
     """Records the calls of vLLM's engine."""
 
+    model_config = SimpleNamespace(dtype=torch.float32, enable_sleep_mode=True)
+
     def __init__(self) -> None:
         self.calls: list[object] = []
 
@@ -336,12 +304,10 @@ class Recorder:
         return True
 
 
-def test_on_a_gpu_sleep_frees_memory_and_a_load_allocates_it_in_stages(engine, monkeypatch) -> None:
+def test_on_a_gpu_sleep_frees_memory_and_a_load_allocates_it_in_stages(monkeypatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(engine, "llm", recorder)
-    monkeypatch.setattr(engine, "sleeps", True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: recorder.calls.append("empty_cache"))
-    engine.sleep()
+    engine = VLLMEngine(recorder, decode)  # asleep
     engine.sleep()  # has no effect
     assert recorder.calls == [("sleep", 2), "empty_cache"]
     recorder.calls.clear()

@@ -8,17 +8,16 @@ import pytest
 
 from asymrl.engines.vllm import VLLMEngine
 from tests.helpers.engines import SAMPLING, requests
-from tests.stack import test_vllm as vllm
-from tests.stack.test_vllm import MODEL, assert_logprobs_are_of, named
+from tests.helpers.vllm import MODEL, NEEDS_VLLM, assert_logprobs_are_of, named, opened
 
-pytestmark = vllm.pytestmark
+pytestmark = NEEDS_VLLM
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory) -> Iterator[VLLMEngine]:
     folder = tmp_path_factory.mktemp("ahead")
     MODEL.save_pretrained(folder)
-    for engine in vllm.opened(folder):
+    for engine in opened(folder):
         engine.load_weights(iter(named(MODEL).items()))
         yield engine
 

@@ -18,23 +18,18 @@ import train
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.rollout import fingerprint
-from asymrl.engines.vllm import VLLMEngine
+from asymrl.engines.vllm import VLLMEngine, open_llm
 from asymrl.errors import UserError
 from asymrl.training.loop import sync_weights
 from asymrl.training.rollout import generate_and_verify
 from asymrl.types import Sampling
 from asymrl.verifiers import make as make_verifier
-from tests.helpers.engines import by_key, dense_values, requests
+from tests.helpers.engines import STOP, VOCABULARY, by_key, decode, dense_values, requests
 from tests.helpers.models import tiny_model
 from tests.helpers.policies import LOSS, MIXED, rollout_batch, sharded
 
-VOCABULARY, STOP = 20, 7  # as in helpers/policies.py
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
 pytestmark = pytest.mark.filterwarnings("ignore:.*reduce_op.*:FutureWarning")
-
-
-def decode(ids) -> str:
-    return " ".join(map(str, ids))
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +47,7 @@ def engine(world, tmp_path_factory) -> VLLMEngine:
         tiny_model(VOCABULARY, STOP).save_pretrained(folder)
     folder = world.gather(folder)[0]
     settings: dict[str, Any] = {"max_model_len": 256, "max_rows": 64, "dtype": torch.float32}
-    return VLLMEngine(str(folder), decode, world=world, **settings)
+    return VLLMEngine(open_llm(str(folder), world=world, **settings), decode)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from studies.probe_report import (
     summarise,
     word,
 )
-from tests.helpers.policies import DEFAULTS
+from tests.helpers import policies
 from tests.helpers.probe import (
     DEFAULT_ESTIMATORS,
     REWARDS,
@@ -145,7 +145,7 @@ def table_trial(probabilities: list[float], right: set[int]) -> tuple[Trial, flo
     pi = torch.tensor(probabilities).double()
     logits = torch.zeros(10, 10)
     logits[9] = torch.cat([pi, torch.full((10 - len(pi),), 1e-12).double()]).log().float()
-    policy = LocalPolicy(Table(logits), **{**DEFAULTS, "temperature": 1.0})
+    policy = policies.policy(Table(logits), temperature=1.0)
     answers = [a for a, share in enumerate(probabilities) for _ in range(round(10 * share))]
     tokens = make_tokens([(9,)], [[(a,) for a in answers]])
     batch = rollout_batch(policy, tokens, [float(a in right) for a in answers])
