@@ -320,7 +320,7 @@ def _read_settings(file: Path) -> Mapping[str, Any]:
     """config.yaml as train.py reads it, but not validated: another version may have written it."""
     from omegaconf import OmegaConf
 
-    from asymrl.config.load import read_config  # loads torch
+    from asymrl.config.read import read_config
 
     settings = OmegaConf.to_container(read_config(file))
     if not settings:
