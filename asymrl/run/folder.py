@@ -111,8 +111,9 @@ def open_for_training(
         with world.rank_zero_first():
             if world.first:
                 if first_save:
-                    write_origin(run_dir, resume)
-                write_config(run_dir, config)
+                    write_atomically(run_dir / ORIGIN, os.path.abspath(resume))
+                # this file marks a folder as a run
+                write_atomically(run_dir / "config.yaml", dump_config(config))
                 write_environment(run_dir, world.size, engines)
         yield
 
@@ -131,16 +132,6 @@ def open_run_folder(run: Path, checkpoint_dir: Path | None, start: Position) -> 
             )
         cut_back(run, start.step if checkpoint_dir else -1)
         yield
-
-
-def write_config(run: Path, config: Config) -> None:
-    """Write config.yaml, the file that marks a folder as a run."""
-    write_atomically(run / "config.yaml", dump_config(config))
-
-
-def write_origin(run: Path, resume: str) -> None:
-    """Record the --resume DIR of a run that begins from another run's checkpoint."""
-    write_atomically(run / ORIGIN, os.path.abspath(resume))
 
 
 def describe_saved(run_dir: Path, checkpoint_dir: Path | None) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -36,39 +36,23 @@ if TYPE_CHECKING:  # a program that only needs the progress bar loads no torch
     from asymrl.engines.distributed import World
 
 
-class Tracker(Protocol):
-    """Receives what a run reports."""
+class Tracker:
+    """Receives what a run reports. This base class ignores it."""
 
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:
         """A phase begins, or makes progress: `done` of `total` items."""
-        ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """The metrics of a finished step."""
-        ...
 
     def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """The rollouts of a step, one row each."""
-        ...
 
     def close(self) -> None:
         """The run ends."""
-        ...
 
 
-class NullTracker:
-    """A Tracker that ignores everything."""
-
-    def phase(self, name: str, done: int = 0, total: int = 0) -> None: ...
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class JsonlTracker(NullTracker):
+class JsonlTracker(Tracker):
     """Writes metrics.jsonl, one object per step, and rollouts/step-000010.jsonl."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +72,7 @@ class JsonlTracker(NullTracker):
         self.metrics.close()
 
 
-class WandbTracker(NullTracker):
+class WandbTracker(Tracker):
     """Logs to wandb. mode: online or offline; offline needs no account.
 
     A resumed run continues the same wandb run, whose id is in the run folder. The x-axis is our own
@@ -137,7 +121,7 @@ def wandb_id(folder: Path) -> str:
     return file.read_text()
 
 
-class ConsoleTracker(NullTracker):
+class ConsoleTracker(Tracker):
     """One live line on a terminal; elsewhere one plain line per step."""
 
     def __init__(self, name: str, first_step: int, steps: int) -> None:
@@ -200,7 +184,7 @@ def summary_line(metrics: Mapping[str, float]) -> str:
     return "".join(f"  {part}" for part in parts)
 
 
-class Alerts(NullTracker):
+class Alerts(Tracker):
     """Prints a warning when a bound becomes violated, and not again until it has been met.
 
     say: prints one line.
@@ -219,7 +203,7 @@ class Alerts(NullTracker):
         self.active = violated
 
 
-class Trackers(NullTracker):
+class Trackers(Tracker):
     """Passes everything on to several trackers."""
 
     def __init__(self, *trackers: Tracker) -> None:
