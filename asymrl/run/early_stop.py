@@ -32,9 +32,8 @@ class StopSignals:
     this process ignores (as nohup and background jobs of a shell do) stays ignored.
 
     A context manager, which restores the previous handlers at exit. Enter it before the watchdog,
-    so that it exits later: when a rank dies, the next collective of the other ranks fails, and at
-    about the same time the launcher sends them SIGTERM. Without our handlers, that signal would end
-    the process before the watchdog has reported which rank died.
+    so that it exits later: when a rank dies, the launcher sends SIGTERM to the others, and without
+    our handlers that would end them before the watchdog has reported which rank died.
     """
 
     def __init__(self) -> None:

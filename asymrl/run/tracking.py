@@ -75,9 +75,8 @@ class JsonlTracker(Tracker):
 class WandbTracker(Tracker):
     """Logs to wandb. mode: online or offline; offline needs no account.
 
-    A resumed run continues the same wandb run, whose id is in the run folder. The x-axis is our own
-    metric `step`, so that steps repeated after a kill cover the old ones. If wandb fails in the
-    middle of a run, training continues without it: metrics.jsonl has everything.
+    A resumed run continues the same wandb run. The x-axis is our own metric `step`, so that steps
+    repeated after a kill cover the old ones. If wandb fails later, training continues without it.
     """
 
     def __init__(self, folder: Path, project: str, mode: Any, config: Mapping[str, Any]) -> None:
@@ -185,10 +184,7 @@ def summary_line(metrics: Mapping[str, float]) -> str:
 
 
 class Alerts(Tracker):
-    """Prints a warning when a bound becomes violated, and not again until it has been met.
-
-    say: prints one line.
-    """
+    """Prints a warning when a bound becomes violated, and not again until it has been met."""
 
     def __init__(self, bounds: WarnConfig, say: Callable[[str], None]) -> None:
         self.bounds, self.say = bounds, say
@@ -243,10 +239,7 @@ def build_tracker(
 
 
 class Clock:
-    """Measures seconds per phase and announces each phase to a tracker:
-
-    with clock("update"): ...
-    """
+    """Announces phases to a tracker and measures their seconds: `with clock("update"): ...`"""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -278,14 +271,11 @@ def progress_bar(
 ) -> Iterator[Callable[[int, int], None]]:
     """A callback that takes (items done, items in total) and shows the progress.
 
-    On a terminal: a live bar with the time left. Elsewhere: about ten plain lines with the time
-    left. The first call says how many items existed before; they do not count in the time left.
-    unit: what an item is called, in the plural.
+    On a terminal: a live bar; elsewhere: about ten plain lines. Both show the time left, for which
+    the items of the first call, which existed before, do not count. unit: the plural of an item.
     """
-    columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        *(TextColumn(f"{unit}, left"), TimeRemainingColumn()),
-    )
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn(f"{unit}, left"), TimeRemainingColumn()]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         yield partial(_show_progress, bar, bar.add_task(description, total=None), unit)
 
