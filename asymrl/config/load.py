@@ -177,9 +177,8 @@ def find_base(base: str, path: Path) -> Path:
 
 def split_name(name: str, models: Sequence[str], rows: Sequence[str]) -> tuple[str, str] | None:
     """`<model>_<row>` as its two parts, the longest model first; None if `name` is not composed."""
-    cuts = (cut for cut in range(len(name) - 1, 0, -1) if name[cut] == "_")
-    parts = ((name[:cut], name[cut + 1 :]) for cut in cuts)
-    return next(((m, r) for m, r in parts if m in models and r in rows), None)
+    pairs = ((m, r) for m in sorted(models, key=len, reverse=True) for r in rows)
+    return next((pair for pair in pairs if "_".join(pair) == name), None)
 
 
 def raise_unknown(
