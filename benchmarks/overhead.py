@@ -25,11 +25,11 @@ from turns import ratio_of_medians, save_results, spread, table
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import CPU_TOKENS, LocalPolicy
 from asymrl.engines.micro_batches import forward_micro_batch, loss_inputs, micro_batches
-from asymrl.run.tracking import NullTracker
+from asymrl.run.tracking import Tracker
 from asymrl.types import LossInputs, Request, Rollout
 
 
-class Turns(NullTracker):
+class Turns(Tracker):
     """Times each step of the loop and, after it, the bare work of the same step."""
 
     def __init__(self, cfg: Any, engine: HFEngine, policy: LocalPolicy) -> None:

@@ -141,13 +141,10 @@ def pocket_step() -> Callable[[], None]:
     tokenizer = pretrained.load_tokenizer(model)
     cfg = subject.config(1, Path("pocket"), max_tokens=32)
     with verifiers.make("exact") as verifier:
-        problems = data.load_problems(
-            "pocket_easy",
-            tokenizer=tokenizer,
-            prompt=cfg.data.prompt,
-            max_prompt_tokens=64,
-            verifier=verifier,
-        ).problems
+        loader = data.ProblemLoader(
+            tokenizer=tokenizer, prompt=cfg.data.prompt, max_prompt_tokens=64, verifier=verifier
+        )
+        problems = loader.load("pocket_easy").problems
     requests = subject.requests(cfg, problems)
     load = pretrained.load_model
     engine = HFEngine(load(model, torch.float32), tokenizer.decode, 512)

@@ -36,14 +36,13 @@ def main() -> None:
     tokenizer = pretrained.load_tokenizer(pocket)
     model = pretrained.load_model(pocket, torch.float32)
     with verifiers.make("exact") as verifier:
-        problems = data.load_problems(
-            "pocket_easy",
+        loader = data.ProblemLoader(
             tokenizer=tokenizer,
             prompt={"system": None, "user": "{problem}", "template_kwargs": {}},
             max_prompt_tokens=64,
-            limit=PROMPTS,
             verifier=verifier,
-        ).problems
+        )
+        problems = loader.load("pocket_easy", limit=PROMPTS).problems
     sampling = Sampling(
         temperature=1.0,
         top_p=1.0,

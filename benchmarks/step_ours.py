@@ -14,10 +14,10 @@ import torch
 from transformers import AutoTokenizer
 from turns import Gate
 
-from asymrl.run.tracking import NullTracker
+from asymrl.run.tracking import Tracker
 
 
-class GateTracker(NullTracker):
+class GateTracker(Tracker):
     """Ends a turn at each logged step; the command is the next step's share of mixed groups."""
 
     def __init__(self) -> None:

@@ -374,8 +374,7 @@ def load_problems(
     from asymrl.data import problems as data
 
     fields, source = config.data, arguments.data or config.data.train
-    loaded = data.load_problems(
-        source,
+    loader = data.ProblemLoader(
         tokenizer=tokenizer,
         prompt=definitions.prompt.model_dump() if definitions else fields.prompt,
         max_prompt_tokens=fields.max_prompt_tokens,
@@ -383,6 +382,7 @@ def load_problems(
         answer_field=fields.answer_field,
         verifier=verifier,
     )
+    loaded = loader.load(source)
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     if len(loaded.problems) < 2 * arguments.prompts:

@@ -104,7 +104,9 @@ def test_no_module_imports_itself_over_others() -> None:
         ("asymrl.types", (*HEAVY, "torch")),
         ("asymrl.errors", (*HEAVY, "torch")),
         ("asymrl.config.load", HEAVY),
-        ("asymrl.data.readers", (*HEAVY, "torch")),
+        ("asymrl.config.read", (*HEAVY, "torch")),
+        ("asymrl.data.problems", (*HEAVY, "torch")),
+        ("asymrl.run.tracking", (*HEAVY, "torch")),
         ("asymrl.report.__main__", (*HEAVY, "torch")),
     ],
 )

@@ -140,22 +140,24 @@ def encoded(rng: random.Random, found: Any) -> bytes:
 
 @pytest.fixture
 def load(tokenizer) -> Iterator[Any]:
-    """load_problems with the pocket tokenizer and a real verifier, now and then the math one."""
+    """Loads problems with the pocket tokenizer and a real verifier, now and then the math one."""
     with verifiers.make("exact") as exact, verifiers.make("math", 1, 1.0) as pooled:
 
         def read(rng: random.Random, file: Path) -> str:
-            found = problems.load_problems(
-                str(file),
+            loader = problems.ProblemLoader(
                 tokenizer=tokenizer,
                 prompt=PROMPT,
                 max_prompt_tokens=rng.choice([64, 64, 10**9]),
-                limit=rng.choice([None, None, 1]),
                 verifier=pooled if rng.random() < 0.02 else exact,
                 reject_unparseable=rng.random() < 0.2,
+            )
+            loaded = loader.load(
+                str(file),
+                limit=rng.choice([None, None, 1]),
                 known=rng.choice([None] * 9 + ["aime24", "olympiadbench"]),
                 any_count=True,
             )
-            for problem in found.problems:
+            for problem in loaded.problems:
                 assert problem.gold.strip() and problem.prompt_ids
                 json.dumps([problem.id, problem.gold, problem.prompt_text]).encode()
                 assert tokenizer.decode(problem.prompt_ids) == problem.prompt_text

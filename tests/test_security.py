@@ -264,8 +264,10 @@ def test_a_tokenizer_without_a_chat_template_is_an_error(folder: Path, tmp_path:
     file.write_text('{"problem": "a", "answer": "1"}\n')
     tokenizer: Any = pretrained.load_tokenizer(ModelConfig(path=str(folder)))
     with verifiers.make("exact") as verifier:
-        loading: dict[str, Any] = {"prompt": PROMPT, "max_prompt_tokens": 64, "verifier": verifier}
-        text = error_of(problems.load_problems, str(file), tokenizer=tokenizer, **loading)
+        loader = problems.ProblemLoader(
+            tokenizer=tokenizer, verifier=verifier, prompt=PROMPT, max_prompt_tokens=64
+        )
+        text = error_of(loader.load, str(file))
     assert "no chat template" in text and "chat_template.jinja" in text
 
 

@@ -9,53 +9,29 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from asymrl.config.read import YAML_ERRORS, check_yaml, read_config
 from asymrl.config.schema import METHOD_SECTIONS, Config
 from asymrl.errors import UserError, one_line, short_repr
+from asymrl.types import frozen
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MAX_CONFIG_BYTES = 1_000_000
-# Of a config with its aliases expanded; the largest config in configs/ has 80 values.
-MAX_CONFIG_VALUES, MAX_CONFIG_DEPTH = 10_000, 30
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 ROW_DIR = CONFIG_DIR / "rows"
-COMPOSITION_KEYS = ("base", "row", "rows")  # of a config file; they are not part of the schema
-# What YAML and OmegaConf raise for input that they cannot parse or merge.
-YAML_ERRORS = (
-    OmegaConfBaseException,
-    yaml.YAMLError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    LookupError,
-    RecursionError,
-)
-# Keys that say where a run executes: it may resume on another machine.
-PLACEMENT_KEYS = (
-    "policy.backend",
-    "policy.offload_optimizer",
-    "policy.threads",
-    "rollout.engine",
-    "rollout.tensor_parallel",
-    "rollout.gpu_memory_utilization",
-    "rollout.enforce_eager",
-)
-# Keys that may change when a run resumes: they affect later steps, not the steps already done.
-FREE_ON_RESUME = (
-    *("steps", "tracking", "checkpoint", "deadlines", "warn"),
-    *("eval.patience", "optim.max_skipped", *PLACEMENT_KEYS),
-)
+# Keys that may change when a run resumes: those that affect only later steps, and those that say
+# where the run executes, because it may resume on another machine.
+FREE_ON_RESUME = {
+    *("steps", "tracking", "checkpoint", "deadlines", "warn", "eval.patience", "optim.max_skipped"),
+    *("policy.backend", "policy.offload_optimizer", "policy.threads", "rollout.engine"),
+    *("rollout.tensor_parallel", "rollout.gpu_memory_utilization", "rollout.enforce_eager"),
+}
 
 
 def load_config(config: str, overrides: Sequence[str] = (), row: str | None = None) -> Config:
@@ -74,12 +50,32 @@ def load_config(config: str, overrides: Sequence[str] = (), row: str | None = No
         plain = OmegaConf.to_container(merged)
     except YAML_ERRORS as error:
         raise UserError(f"{where}: {one_line(error)}") from None
-    return validate_config(plain, where)
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        raise UserError(f"{where}: {describe_error(error)}") from None
 
 
 def composition(config: str, row: str | None = None) -> str:
     """The files that `load_config` merges, lowest first: "configs/x.yaml + configs/rows/y.yaml"."""
     return " + ".join(name for name, _ in compose(config, row))
+
+
+@frozen
+class ConfigFile:
+    """A file in YAML: its settings, and apart from them the keys `base:`, `row:` and `rows:`."""
+
+    path: Path
+    settings: Any
+    base: str | None = None
+    row: str | None = None
+    rows: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Relative to the repository if the file is in configs/, otherwise the path as it is."""
+        inside = self.path.is_relative_to(CONFIG_DIR)
+        return str(self.path.relative_to(CONFIG_DIR.parent) if inside else self.path)
 
 
 def compose(config: str, row: str | None = None) -> list[tuple[str, Any]]:
@@ -90,45 +86,36 @@ def compose(config: str, row: str | None = None) -> list[tuple[str, Any]]:
     `rows:` block of the base has for it.
     """
     path, row_in_name = find_config(config)
-    settings, keys = read_config_file(path)
-    if "base" in keys:
-        if "rows" in keys:
+    file = model = read_config_file(path)
+    if file.base is not None:
+        if file.rows is not None:
             raise UserError(f"{path}: rows: is valid only in a model file, which has no base:")
-        base = find_base(str(keys["base"]), path)
-        base_settings, base_keys = read_config_file(base)
-        if "base" in base_keys or "row" in base_keys:
+        model = read_config_file(find_base(file.base, path))
+        if model.base is not None or model.row is not None:
             raise UserError(
-                f"{path}: base: {base} has a base: or row: itself; only one level is supported"
+                f"{path}: base: {model.path} has a base: or row: itself; only one level is "
+                "supported"
             )
-        layers = [(display_path(base), base_settings)]
-        if "row" in keys:
-            layers += row_layers(str(keys["row"]), base, base_keys)
-        layers.append((display_path(path), settings))
-    elif "row" in keys:
+    elif file.row is not None:
         raise UserError(f"{path}: row: requires base:, the model that the row is applied to")
-    else:
-        base, base_keys = path, keys
-        layers = [(display_path(path), settings)]
-    for name in (row_in_name, row):
-        if name is not None:
-            layers += row_layers(name, base, base_keys)
-    return layers
+    layers = [(model.name, model.settings)]
+    if file is not model:
+        layers += [*row_layers(file.row, model), (file.name, file.settings)]
+    return [*layers, *row_layers(row_in_name, model), *row_layers(row, model)]
 
 
-def row_layers(row: str, base: Path, base_keys: dict[str, Any]) -> list[tuple[str, Any]]:
-    """A row's file, and what the base's `rows:` block states for that row."""
-    path = find_row(row)
-    layers = [(display_path(path), read_config(path))]
-    values_by_row = base_keys.get("rows", {})
-    if not isinstance(values_by_row, dict):
-        raise UserError(f"{base}: rows: must map names of rows to config keys")
-    for name, values in values_by_row.items():
+def row_layers(row: str | None, model: ConfigFile) -> list[tuple[str, Any]]:
+    """A row's file, and what the model's `rows:` block states for that row; [] without a row."""
+    if row is None:
+        return []
+    file = ConfigFile(path=find_row(row), settings=read_config(find_row(row)))
+    layers = [(file.name, file.settings)]
+    for name, values in (model.rows or {}).items():
         find_row(str(name))
         if not isinstance(values, dict):
-            raise UserError(f"{base}: rows.{name} must be a mapping of config keys to values")
-    if path.stem in values_by_row:
-        name = f"{display_path(base)} (rows.{path.stem})"
-        layers.append((name, OmegaConf.create(values_by_row[path.stem])))
+            raise UserError(f"{model.path}: rows.{name} must be a mapping of config keys to values")
+        if name == file.path.stem:
+            layers.append((f"{model.name} (rows.{name})", OmegaConf.create(values)))
     return layers
 
 
@@ -145,7 +132,7 @@ def check_override(override: str) -> None:
     if not re.match(r"[A-Za-z_]\w*(\.\w+)*=", override):
         raise UserError(f"override {short_repr(override)} must have the form key.sub=value")
     try:
-        check_yaml_size(override.partition("=")[2], f"override {short_repr(override)}")
+        check_yaml(override.partition("=")[2], f"override {short_repr(override)}")
         OmegaConf.from_dotlist([override])
     except YAML_ERRORS as error:
         raise UserError(
@@ -164,47 +151,43 @@ def find_config(config: str) -> tuple[Path, str | None]:
     if parts := split_name(bare, files, rows):
         return CONFIG_DIR / f"{parts[0]}.yaml", parts[1]
     composed = [f"{m}_{r}" for m in files if not split_name(m, files, rows) for r in rows]
-    raise UserError(
-        f"config {short_repr(config)} is neither a file nor a name in configs/ nor <model>_<row>; "
-        + nearest_names(bare, [*dict.fromkeys([*files, *composed])], files)
+    raise_unknown(
+        f"config {short_repr(config)} is neither a file nor a name in configs/ nor <model>_<row>",
+        bare,
+        [*dict.fromkeys([*files, *composed])],
+        files,
     )
 
 
 def find_row(row: str) -> Path:
     """The file of a row: a path, or a name in configs/rows/."""
-    bare = row.removesuffix(".yaml")
-    if path := first_file(Path(row), ROW_DIR / f"{bare}.yaml"):
-        return path
-    names = yaml_names(ROW_DIR)
-    raise UserError(
-        f"row {short_repr(row)} is neither a file nor a name in configs/rows/; "
-        + nearest_names(bare, names, names)
-    )
+    bare, names = row.removesuffix(".yaml"), yaml_names(ROW_DIR)
+    sentence = f"row {short_repr(row)} is neither a file nor a name in configs/rows/"
+    file = first_file(Path(row), ROW_DIR / f"{bare}.yaml")
+    return file or raise_unknown(sentence, bare, names, names)
 
 
 def find_base(base: str, path: Path) -> Path:
     """The file that `base:` in `path` names: relative to the folder of `path`, or in configs/."""
-    bare, folder = base.removesuffix(".yaml"), path.parent
-    if file := first_file(folder / base, folder / f"{bare}.yaml", CONFIG_DIR / f"{bare}.yaml"):
-        return file
-    names = yaml_names(CONFIG_DIR)
-    raise UserError(
-        f"{path}: base {short_repr(base)} is neither a file beside it nor a name in configs/; "
-        + nearest_names(bare, names, names)
-    )
+    bare, folder, names = base.removesuffix(".yaml"), path.parent, yaml_names(CONFIG_DIR)
+    sentence = f"{path}: base {short_repr(base)} is neither a file beside it nor a name in configs/"
+    file = first_file(folder / base, folder / f"{bare}.yaml", CONFIG_DIR / f"{bare}.yaml")
+    return file or raise_unknown(sentence, bare, names, names)
 
 
 def split_name(name: str, models: Sequence[str], rows: Sequence[str]) -> tuple[str, str] | None:
     """`<model>_<row>` as its two parts, the longest model first; None if `name` is not composed."""
-    cuts = (cut for cut in range(len(name) - 1, 0, -1) if name[cut] == "_")
-    parts = ((name[:cut], name[cut + 1 :]) for cut in cuts)
-    return next(((m, r) for m, r in parts if m in models and r in rows), None)
+    pairs = ((m, r) for m in sorted(models, key=len, reverse=True) for r in rows)
+    return next((pair for pair in pairs if "_".join(pair) == name), None)
 
 
-def nearest_names(name: str, candidates: Sequence[str], valid: Sequence[str]) -> str:
-    """The end of a sentence: up to three candidates like `name`, or else all valid names."""
+def raise_unknown(
+    sentence: str, name: str, candidates: Sequence[str], valid: Sequence[str]
+) -> NoReturn:
+    """UserError with up to three candidates that are like `name`, or else with all valid names."""
     nearest = difflib.get_close_matches(name, candidates, n=3)
-    return f"the nearest are {', '.join(nearest)}" if nearest else f"valid are {', '.join(valid)}"
+    names = f"the nearest are {', '.join(nearest)}" if nearest else f"valid are {', '.join(valid)}"
+    raise UserError(f"{sentence}; {names}")
 
 
 def yaml_names(folder: Path) -> list[str]:
@@ -212,103 +195,21 @@ def yaml_names(folder: Path) -> list[str]:
 
 
 def first_file(*candidates: Path) -> Path | None:
-    return next((path for path in candidates if is_file(path)), None)
+    # Path.is_file raises for a name that no file can have
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
-def is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file system accepts
-        return False
-
-
-def display_path(path: Path) -> str:
-    """Relative to the repository if the file is in configs/, otherwise as given."""
-    root = CONFIG_DIR.parent
-    return str(path.relative_to(root)) if path.is_relative_to(CONFIG_DIR) else str(path)
-
-
-def read_config_file(path: Path) -> tuple[Any, dict[str, Any]]:
-    """The settings of a config file, and apart from them its COMPOSITION_KEYS."""
+def read_config_file(path: Path) -> ConfigFile:
     settings = read_config(path)
     plain: Any = OmegaConf.to_container(settings)
-    keys = {key: plain[key] for key in COMPOSITION_KEYS if key in plain}
-    for key in keys:
+    keys = {key: plain[key] for key in ("base", "row", "rows") if key in plain}
+    for key, value in keys.items():
         del settings[key]
-    return settings, keys
-
-
-def read_config(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise UserError(f"config file {path} is larger than {MAX_CONFIG_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8")
-        check_yaml_size(text, str(path))
-        loaded = OmegaConf.load(StringIO(text))
-    except OSError as error:
-        raise UserError(f"config file {path} cannot be read: {error.strerror or error}") from None
-    except YAML_ERRORS as error:
-        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from None
-    if not OmegaConf.is_dict(loaded):
-        raise UserError(f"{path} must be a mapping of config keys to values")
-    return loaded
-
-
-def check_yaml_size(text: str, where: str) -> None:
-    """Raise UserError for YAML that is unsafe to load.
-
-    Expanded aliases could fill the memory, deep nesting could crash the recursive parser, and
-    `${...}` could read the environment.
-    """
-    sizes: dict[str | None, int] = {}
-    stack: list[tuple[str | None, int]] = [(None, 0)]
-    for event in yaml.parse(text, Loader=Loader):
-        anchor, size = getattr(event, "anchor", None), 0
-        match event:
-            case yaml.CollectionStartEvent():
-                stack.append((anchor, 0))
-                anchor = None  # defined only where the collection ends
-            case yaml.CollectionEndEvent():
-                anchor, size = stack.pop()
-            case yaml.AliasEvent():
-                if anchor not in sizes:
-                    raise UserError(f"{where}: alias *{anchor} is undefined or recursive")
-                size = sizes[anchor]
-            case yaml.ScalarEvent():
-                size = 1
-                if "${" in event.value:
-                    raise UserError(
-                        f"{where}: {short_repr(event.value)}: interpolation is not supported; "
-                        "write the value itself"
-                    )
-        if anchor:
-            sizes[anchor] = size
-        stack[-1] = stack[-1][0], stack[-1][1] + size
-        if len(stack) > MAX_CONFIG_DEPTH or stack[-1][1] > MAX_CONFIG_VALUES:
-            raise UserError(
-                f"{where}: a config may have at most {MAX_CONFIG_VALUES:,} values and "
-                f"{MAX_CONFIG_DEPTH} levels"
-            )
-
-
-def strings_in(tree: Any) -> Iterator[str]:
-    """Every string in a tree of dicts and lists, including keys."""
-    for key, node in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        yield str(key)
-        if isinstance(node, dict | list):
-            yield from strings_in(node)
-        elif isinstance(node, str):
-            yield node
-
-
-def validate_config(plain: Any, where: str) -> Config:
-    for text in strings_in(plain):
-        if "\0" in text or text != text.encode(errors="ignore").decode():
-            raise UserError(f"{where}: {short_repr(text)} contains a NUL or a lone surrogate")
-    try:
-        return Config.model_validate(plain)
-    except ValidationError as error:
-        raise UserError(f"{where}: {describe_error(error)}") from None
+        if key == "rows" and not isinstance(value, dict):
+            raise UserError(f"{path}: rows: must map names of rows to config keys")
+        if key != "rows" and not isinstance(value, str):
+            raise UserError(f"{path}: {key}: must be a path or a name, got {short_repr(value)}")
+    return ConfigFile(path=path, settings=settings, **keys)
 
 
 def describe_error(error: ValidationError) -> str:
@@ -356,7 +257,7 @@ def differing_keys(one: Config, other: Config) -> list[str]:
         key
         for key in flat_one.keys() | flat_other.keys()
         if flat_one.get(key) != flat_other.get(key)
-        and not {key, key.split(".")[0]} & set(FREE_ON_RESUME)
+        and not {key, key.split(".")[0]} & FREE_ON_RESUME
     )
 
 

@@ -115,7 +115,7 @@ class MethodConfig(StrictModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     METHODS: ClassVar[Mapping[str, Callable[..., Any]]]
-    example: ClassVar[Callable[[], tuple[Any, ...]]]  # positional arguments for a trial call
+    EXAMPLE: ClassVar[tuple[Any, ...]]  # positional arguments for a trial call
     name: str
 
     @model_validator(mode="before")
@@ -137,36 +137,42 @@ class MethodConfig(StrictModel):
 
 class AdvantageConfig(MethodConfig):
     METHODS = ADVANTAGES
-
-    @staticmethod
-    def example() -> tuple[Any, ...]:
-        rewards, one = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2)
-        return (Groups(rewards=rewards, valid=one.bool(), lengths=one.long(), mean_logprobs=-one),)
+    EXAMPLE = (
+        Groups(
+            rewards=torch.tensor([[1.0, 0.0]]),
+            valid=torch.tensor([[True, True]]),
+            lengths=torch.tensor([[1, 1]]),
+            mean_logprobs=torch.tensor([[-1.0, -1.0]]),
+        ),
+    )
 
 
 class ReweightConfig(MethodConfig):
     """How a rollout's advantage is spread over its tokens."""
 
     METHODS = REWEIGHT
+    EXAMPLE = (
+        TokenGroups(
+            advantages=torch.ones(1),
+            logprobs=-torch.ones(1),
+            entropy=torch.ones(1),
+            loss_mask=torch.ones(1),
+            row=torch.tensor([0]),
+            group=torch.tensor([0]),
+        ),
+    )
     name: str = "none"
-
-    @staticmethod
-    def example() -> tuple[Any, ...]:
-        one, row = torch.ones(1), torch.zeros(1, dtype=torch.long)
-        tokens = {"advantages": one, "logprobs": -one, "entropy": one, "loss_mask": one}
-        return (TokenGroups(**tokens, row=row, group=row),)
 
 
 class ScheduleConfig(MethodConfig):
     """How the estimator's betas change during the run."""
 
     METHODS = SCHEDULES
+    EXAMPLE = (
+        {"beta_pos": 0.5, "beta_neg": 0.5},
+        StepStats(step=1, steps=2, accuracy=(0.5,), kappa=0.1, entropy=1.0),
+    )
     name: str = "constant"
-
-    @staticmethod
-    def example() -> tuple[Any, ...]:
-        stats = StepStats(step=1, steps=2, accuracy=(0.5,), kappa=0.1, entropy=1.0)
-        return {"beta_pos": 0.5, "beta_neg": 0.5}, stats
 
 
 class LossConfig(StrictModel):
@@ -318,10 +324,8 @@ def keyword_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def check_params(key: str, method: MethodConfig) -> None:
-    """Check a method's parameters against the signature of its function.
-
-    Also call the function once on an example, because its own assertions check the values.
-    """
+    """Check a method's parameters against the signature of its function, and by calling it once:
+    its own assertions check the values."""
     check_choice(f"{key}.name", method.name, method.METHODS)
     parameters = {p.name: p for p in keyword_parameters(method.METHODS[method.name])}
     params = method.model_extra or {}
@@ -334,7 +338,7 @@ def check_params(key: str, method: MethodConfig) -> None:
             raise ValueError(f"{key}.{name} is missing: {method.name} requires it")
         check_param(f"{key}.{name}", params[name], get_args(parameter.annotation))
     try:
-        method.METHODS[method.name](*method.example(), **method.params)
+        method.METHODS[method.name](*method.EXAMPLE, **method.params)
     except AssertionError as error:
         raise ValueError(f"{key}.name = {method.name!r}: {error}") from None
 

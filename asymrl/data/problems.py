@@ -7,6 +7,7 @@ a pure function of (seed, draw), so that a resumed run continues it without repl
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,28 +17,11 @@ import numpy as np
 from jinja2 import TemplateError
 
 from asymrl.data.readers import read_problem_rows
-from asymrl.data.sources import SOURCES, count_note
+from asymrl.data.sources import source_notes
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 from asymrl.types import Problem, Request, derive_seed, frozen
 from asymrl.verifiers import Verifier, unreadable
 
-# Parameters of apply_chat_template itself; data.chat_template_kwargs must not set them.
-RESERVED_KWARGS = {
-    "conversation",
-    "tools",
-    "documents",
-    "chat_template",
-    "add_generation_prompt",
-    "continue_final_message",
-    "tokenize",
-    "padding",
-    "truncation",
-    "max_length",
-    "return_tensors",
-    "return_dict",
-    "return_assistant_tokens_mask",
-    "tokenizer_kwargs",
-}
 # What a chat template, which is a small program, can raise.
 TEMPLATE_ERRORS = (
     TemplateError,
@@ -61,7 +45,8 @@ def render_prompt(
             "the tokenizer has no chat template; rendering prompts requires one, for example "
             "chat_template.jinja in the model folder"
         )
-    if reserved := sorted(template_kwargs.keys() & RESERVED_KWARGS):
+    parameters = inspect.signature(tokenizer.apply_chat_template).parameters
+    if reserved := sorted(template_kwargs.keys() & parameters.keys()):
         raise UserError(
             f"data.chat_template_kwargs.{reserved[0]} is reserved: it is a parameter of "
             "apply_chat_template, not of the template"
@@ -91,73 +76,77 @@ class LoadedProblems:
     notes: tuple[str, ...]
 
 
-def load_problems(
-    source: str,
-    *,
-    tokenizer: Any,
-    prompt: Mapping[str, Any],
-    max_prompt_tokens: int,
-    limit: int | None = None,
-    problem_field: str = "problem",
-    answer_field: str = "answer",
-    verifier: Verifier,
-    reject_unparseable: bool = False,
-    known: str | None = None,
-    any_count: bool = False,
-) -> LoadedProblems:
-    """Read a source, check its golds and render its prompts.
+@frozen
+class ProblemLoader:
+    """Reads sources, checks their golds and renders their prompts.
 
-    prompt: the keyword arguments of `render_prompt`. known: the named source that a local file is a
-    copy of, if any; the file may then have that source's columns, and must have as many problems
-    unless any_count is set. Prompts over max_prompt_tokens are dropped, with a note. A gold that
-    the verifier cannot parse is verified by exact match, with a note; with reject_unparseable, it
-    raises UserError.
+    prompt: the keyword arguments of `render_prompt`. Prompts over max_prompt_tokens are dropped,
+    with a note. A gold that the verifier cannot parse is verified by exact match, with a note; with
+    reject_unparseable, it raises UserError.
     """
-    rows = read_problem_rows(source, problem_field, answer_field, known)
-    notes = source_notes(source, known, len(rows), any_count)
-    rows = rows[:limit]
-    for index in unreadable(verifier, [row.gold for row in rows]):
-        sentence = f"{rows[index].where}: gold {rows[index].gold!r} cannot be parsed"
-        if reject_unparseable:
-            raise UserError(f"{sentence} (data.unparseable_gold=exact accepts it)")
-        notes.append(f"{sentence}; it is verified by exact match")
-    problems, dropped = [], []
-    for row in rows:
-        text, ids = render_prompt(tokenizer, row.problem, **prompt)
-        if len(ids) > max_prompt_tokens:
-            dropped.append(row.id)
-            continue
-        problems.append(
-            Problem(
-                id=row.id,
-                prompt_ids=ids,
-                prompt_text=text,
-                gold=row.gold,
-                source=source,
-                meta={"problem": row.problem, **row.meta},
+
+    tokenizer: Any
+    verifier: Verifier
+    prompt: Mapping[str, Any]
+    max_prompt_tokens: int
+    problem_field: str = "problem"
+    answer_field: str = "answer"
+    reject_unparseable: bool = False
+
+    def load(
+        self,
+        source: str,
+        *,
+        limit: int | None = None,
+        known: str | None = None,
+        any_count: bool = False,
+    ) -> LoadedProblems:
+        """The problems of a named source or a local file; the first `limit` rows.
+
+        known: the named source that a local file is a copy of, if any; the file may then have that
+        source's columns, and must have as many problems unless any_count is set.
+        """
+        rows = read_problem_rows(source, self.problem_field, self.answer_field, known)
+        notes = source_notes(source, known, len(rows), any_count=any_count)
+        rows = rows[:limit]
+        for index in unreadable(self.verifier, [row.gold for row in rows]):
+            sentence = f"{rows[index].where}: gold {rows[index].gold!r} cannot be parsed"
+            if self.reject_unparseable:
+                raise UserError(f"{sentence} (data.unparseable_gold=exact accepts it)")
+            notes.append(f"{sentence}; it is verified by exact match")
+        problems, dropped = [], []
+        for row in rows:
+            text, ids = render_prompt(self.tokenizer, row.problem, **self.prompt)
+            if len(ids) > self.max_prompt_tokens:
+                dropped.append(row.id)
+                continue
+            problems.append(
+                Problem(
+                    id=row.id,
+                    prompt_ids=ids,
+                    prompt_text=text,
+                    gold=row.gold,
+                    source=source,
+                    meta={"problem": row.problem, **row.meta},
+                )
             )
-        )
-    if dropped:
-        notes.append(
-            f"{source}: dropped {len(dropped)} of {len(rows)} problems with prompts over "
-            f"{max_prompt_tokens} tokens: {', '.join(dropped[:5])}{', ...' * (len(dropped) > 5)}"
-        )
-    if not problems:
-        raise UserError(
-            f"{source}: every prompt is over data.max_prompt_tokens = {max_prompt_tokens} tokens"
-        )
-    return LoadedProblems(problems=tuple(problems), notes=tuple(notes))
+        if not problems:
+            raise UserError(
+                f"{source}: every prompt is over data.max_prompt_tokens = {self.max_prompt_tokens} "
+                "tokens"
+            )
+        if dropped:
+            ids_dropped = ", ".join(dropped[:5]) + ", ..." * (len(dropped) > 5)
+            notes.append(
+                f"{source}: dropped {len(dropped)} of {len(rows)} problems with prompts over "
+                f"{self.max_prompt_tokens} tokens: {ids_dropped}"
+            )
+        return LoadedProblems(problems=tuple(problems), notes=tuple(notes))
 
 
-def source_notes(source: str, known: str | None, count: int, any_count: bool) -> list[str]:
-    """Notes on a named source, or on a local copy of one: a wrong count, a missing revision."""
-    name = source if source in SOURCES else known
-    if name is None:
-        return []
-    notes = [count_note(name, source, count, any_count=any_count)]
-    if name == source and SOURCES[name].revision is None:
-        notes.append(f"{name} is not pinned to a revision; its latest version is used")
-    return [note for note in notes if note]
+def load_problems(source: str, *, limit: int | None = None, **loader: Any) -> LoadedProblems:
+    """The problems of one source. loader: the fields of ProblemLoader."""
+    return ProblemLoader(**loader).load(source, limit=limit)
 
 
 def sample_prompts(

@@ -6,8 +6,8 @@ tokenizers or prompts, and imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import codecs
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from asymrl import pocket
 from asymrl.data import hub
 from asymrl.data.sources import SOURCES, Source, use_own_columns
 from asymrl.errors import UserError, one_line, short_repr
-from asymrl.files import read_jsonl
+from asymrl.files import parse_object, read_jsonl
 from asymrl.types import frozen
 
 
@@ -40,8 +40,9 @@ def read_problem_rows(
     known: the named source that a local file is a copy of, so that its columns are accepted too.
     """
     if source in SOURCES:
-        return hub_rows(source, SOURCES[source])
-    if source in pocket.DATA:
+        records = hub_records(source, SOURCES[source])
+        problem_field, answer_field, known = "problem", "answer", None
+    elif source in pocket.DATA:
         records = read_jsonl(pocket.ready() / pocket.DATA[source])
     elif not Path(source).is_file():
         raise UserError(
@@ -54,25 +55,18 @@ def read_problem_rows(
         records = file_records(Path(source))
     if known:
         records = ((where, use_own_columns(record, SOURCES[known])) for where, record in records)
-    rows = [
-        to_row(record, where, f"{short_name(source)}/{n}", problem_field, answer_field)
-        for n, (where, record) in enumerate(records)
-    ]
-    return check_rows(rows, source)
-
-
-def check_rows(rows: list[ProblemRow], source: str) -> list[ProblemRow]:
-    """`rows`, if there are any and all ids are different; UserError otherwise."""
+    rows: dict[str, ProblemRow] = {}
+    for number, (where, record) in enumerate(records):
+        default_id = f"{short_name(source)}/{number}"
+        row = to_row(record, where, default_id, problem_field, answer_field)
+        if row.id in rows:
+            raise UserError(
+                f"{where}: field 'id' = {row.id!r} is a duplicate of {rows[row.id].where}"
+            )
+        rows[row.id] = row
     if not rows:
         raise UserError(f"{source} contains no problems")
-    first_use: dict[str, str] = {}
-    for row in rows:
-        if row.id in first_use:
-            raise UserError(
-                f"{row.where}: field 'id' = {row.id!r} is a duplicate of {first_use[row.id]}"
-            )
-        first_use[row.id] = row.where
-    return rows
+    return [*rows.values()]
 
 
 def short_name(source: str) -> str:
@@ -103,13 +97,10 @@ def json_records(path: Path) -> Iterator[tuple[str, Any]]:
     A table library would give each column one type, so that a large integer next to a decimal
     number would lose its last digits.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        records = json.loads(text) if text.lstrip().startswith("[") else None
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
-        raise UserError(f"{path} cannot be read as json: {one_line(error)}") from None
-    if records is None:
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if not text.lstrip().startswith(b"["):
         return read_jsonl(path)
+    records = parse_object(text, str(path), list)
     return ((f"{path}, row {number}", record) for number, record in enumerate(records, 1))
 
 
@@ -188,8 +179,8 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
     return value
 
 
-def hub_rows(name: str, source: Source) -> list[ProblemRow]:
-    """The rows of a data set on the Hugging Face hub, at its pinned revision."""
+def hub_records(name: str, source: Source) -> Iterator[tuple[str, Any]]:
+    """(where, record) for every row of a data set on the hub, at its pinned revision."""
     from datasets import exceptions, load_dataset
 
     hub.go_offline_if_unreachable()
@@ -205,11 +196,10 @@ def hub_rows(name: str, source: Source) -> list[ProblemRow]:
             f"data set {name} ({source.id}) has no column {', '.join(sorted(missing))}; it has "
             f"{', '.join(table.column_names)}; a local file with problem and answer works too"
         )
-    rows = []
     for number, record in enumerate(map(dict, table)):
         columns = {column: record[column] for column in (source.problem, source.answer)}
         fields = use_own_columns(columns, source)
-        fields = {"problem": fields["problem"], "answer": fields.get("answer")}
-        where = f"{source.id} {source.split}[{number}]"
-        rows.append(to_row(fields, where, f"{name}/{number}", "problem", "answer"))
-    return check_rows(rows, name)
+        yield (
+            f"{source.id} {source.split}[{number}]",
+            {"problem": fields["problem"], "answer": fields.get("answer")},
+        )

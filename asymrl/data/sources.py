@@ -139,7 +139,7 @@ def source_of_file(name: str) -> str | None:
 
 
 def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> str:
-    """The source of a benchmark, as `load_problems` accepts it: a name, or the path of a file.
+    """The source of a benchmark, as `ProblemLoader` accepts it: a name, or the path of a file.
 
     folder: where files of benchmarks are. others: names that need no file, beside SOURCES.
     """
@@ -162,9 +162,9 @@ def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> s
 
 
 def use_own_columns(record: Any, source: Source) -> Any:
-    """A row of a local copy, with `problem` and `answer` filled in from the data set's own columns.
+    """A row of a data set, with `problem` and `answer` filled in from the data set's own columns.
 
-    Fields that neither has stay missing; the reader reports them.
+    Fields that the row has under neither name stay missing; the reader reports them.
     """
     if not isinstance(record, dict):
         return record
@@ -178,18 +178,23 @@ def use_own_columns(record: Any, source: Source) -> Any:
     return fields
 
 
-def count_note(name: str, where: str, count: int, *, any_count: bool) -> str | None:
-    """A note if a copy of a data set has the wrong number of problems; None if it is right.
+def source_notes(source: str, known: str | None, count: int, *, any_count: bool) -> list[str]:
+    """Notes on a named source, or on a local copy of `known`: a wrong count, a missing revision.
 
-    UserError if the number is wrong and any_count is not set.
+    UserError if the number of problems is wrong and any_count is not set.
     """
-    expected = SOURCES[name].problems
-    if not expected or count in expected:
-        return None
-    sentence = f"{where} has {count} problems, but {name} has {' or '.join(map(str, expected))}"
-    if not any_count:
-        raise UserError(
-            f"{sentence}, so its scores would not be comparable (use --limit N for the first N "
-            "problems of the full file, or eval.py --allow-count to accept the file)"
-        )
-    return sentence
+    name = source if source in SOURCES else known
+    if name is None:
+        return []
+    notes, expected = [], SOURCES[name].problems
+    if expected and count not in expected:
+        valid = " or ".join(map(str, expected))
+        notes.append(f"{source} has {count} problems, but {name} has {valid}")
+        if not any_count:
+            raise UserError(
+                f"{notes[0]}, so its scores would not be comparable (use --limit N for the first N "
+                "problems of the full file, or eval.py --allow-count to accept the file)"
+            )
+    if name == source and SOURCES[name].revision is None:
+        notes.append(f"{name} is not pinned to a revision; its latest version is used")
+    return notes

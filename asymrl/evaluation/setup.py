@@ -17,7 +17,7 @@ from rich.console import Console
 
 from asymrl import pocket, verifiers
 from asymrl.config.schema import DeadlinesConfig
-from asymrl.data.problems import load_problems
+from asymrl.data.problems import ProblemLoader
 from asymrl.data.readers import short_names
 from asymrl.data.sources import locate_benchmark, source_of_file
 from asymrl.engines import build, pretrained
@@ -145,18 +145,18 @@ def load_benchmarks(
     if "mean" in short_names(names):
         raise UserError('--benchmarks mean: "mean" is reserved for the mean over benchmarks')
     sources = [locate_benchmark(name, options.data_dir, [*pocket.DATA]) for name in names]
+    loader = ProblemLoader(
+        tokenizer=model.tokenizer,
+        verifier=verifier,
+        prompt=model.prompt,
+        max_prompt_tokens=sys.maxsize,
+    )
     benchmarks: dict[str, Any] = {}
     notes: list[str] = []
     for name, source in zip(short_names(names), sources, strict=True):
-        loaded = load_problems(
-            source,
-            tokenizer=model.tokenizer,
-            prompt=model.prompt,
-            max_prompt_tokens=sys.maxsize,
-            limit=options.limit,
-            verifier=verifier,
-            known=source_of_file(name),
-            any_count=options.allow_count,
+        known = source_of_file(name)
+        loaded = loader.load(
+            source, limit=options.limit, known=known, any_count=options.allow_count
         )
         benchmarks[name] = loaded.problems
         notes += loaded.notes

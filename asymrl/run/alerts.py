@@ -6,10 +6,13 @@ Knows metrics and settings; no engine and no file. The bounds are the `warn` sec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from asymrl.config.schema import WarnConfig
 from asymrl.errors import UserError
 from asymrl.types import UpdateStats
+
+if TYPE_CHECKING:  # the schema loads torch
+    from asymrl.config.schema import WarnConfig
 
 
 def violated_bounds(metrics: Mapping[str, float], bounds: WarnConfig) -> dict[str, str]:

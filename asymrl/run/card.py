@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
+from tabulate import tabulate
 
 from asymrl.config.schema import Config
 from asymrl.data.readers import short_name
-from asymrl.data.sources import SOURCES, Source, source_of_file
+from asymrl.data.sources import SOURCES, source_of_file
 from asymrl.files import read_json
 
 CARD_SECTIONS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
@@ -20,36 +22,32 @@ CARD_SECTIONS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim"
 
 def card(config: Config, run: Path, step: int) -> str:
     """README.md of a checkpoint: Markdown with the front matter of a Hugging Face model card."""
+    names = (config.data.train, *config.eval.benchmarks)
     front = {
         "library_name": "transformers",
         "base_model": config.model.path,
-        "datasets": sorted({source.id for source in sources(config)}),
+        "datasets": sorted({SOURCES[name].id for name in names if name in SOURCES}),
         "tags": ["reinforcement-learning", "rlvr", "asymrl", config.advantage.name],
     }
-    return "\n".join(
-        [
-            "---",
-            yaml.safe_dump(front, sort_keys=False).rstrip(),
-            "---",
-            f"# {run.name}, step {step}",
-            "",
-            f"{config.model.path} after {step} of {config.steps} steps of reinforcement learning "
-            "with verifiable rewards, trained with AsymRL. Prompt, sampling, stop tokens and "
-            "verifier are in asymrl.json; the trainer's state is in trainer/.",
-            "",
-            f"Which checkpoint: {rule(config)}. Seed {config.seed}.",
-            "",
-            *results(run, step),
-            "## Method and settings",
-            "",
-            *settings(config),
-            "",
-            "## Data and licences",
-            "",
-            *(f"- {line}" for line in licences(config)),
-            "",
-        ]
-    )
+    data = "\n".join(f"- {line}" for line in licences(config))
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False)}---
+# {run.name}, step {step}
+
+{config.model.path} after {step} of {config.steps} steps of reinforcement learning with
+verifiable rewards, trained with AsymRL. Prompt, sampling, stop tokens and verifier are in
+asymrl.json; the trainer's state is in trainer/.
+
+Which checkpoint: {rule(config)}. Seed {config.seed}.
+
+{results(run, step)}## Method and settings
+
+{settings(config)}
+
+## Data and licences
+
+{data}
+"""
 
 
 def rule(config: Config) -> str:
@@ -60,46 +58,39 @@ def rule(config: Config) -> str:
     return f"the best on {best_on}, linked as `best` (checkpoint.select: best_on)"
 
 
-def results(run: Path, step: int) -> Iterator[str]:
-    """Markdown with the evaluation of this step; nothing if it was not evaluated."""
+def results(run: Path, step: int) -> str:
+    """Markdown with the evaluation of this step; empty if it was not evaluated."""
     summary = run / "eval" / f"step-{step:06d}" / "summary.json"
     if not summary.is_file():
-        return
+        return ""
     evaluation = read_json(summary)
-    yield f"## Results during training, temperature {evaluation['sampling']['temperature']:g}"
-    yield ""
-    yield "| benchmark | avg@k, 95% interval | k | problems |"
-    yield "|---|---|---|---|"
+    rows = []
     for name, scores in evaluation["benchmarks"].items():
         ends = [end for end in scores["interval"] or () if end is not None]
         interval = " to ".join(f"{100 * end:.2f}" for end in ends) or "-"
-        yield (
-            f"| {escape_bars(name)} | {100 * scores['avg']:.2f} ({interval}) | {scores['samples']} "
-            f"| {scores['problems']} |"
-        )
-    yield ""
-    yield "Intervals are Student's t over problems."
-    yield ""
+        average = f"{100 * scores['avg']:.2f} ({interval})"
+        rows.append([name, average, scores["samples"], scores["problems"]])
+    table = markdown_table(rows, ["benchmark", "avg@k, 95% interval", "k", "problems"])
+    return f"""## Results during training, temperature {evaluation["sampling"]["temperature"]:g}
+
+{table}
+
+Intervals are Student's t over problems.
+
+"""
 
 
-def settings(config: Config) -> Iterator[str]:
+def settings(config: Config) -> str:
     """A Markdown table of the settings in CARD_SECTIONS."""
-    yield "| setting | value |"
-    yield "|---|---|"
-    for section in CARD_SECTIONS:
-        for key, value in getattr(config, section).model_dump().items():
-            yield f"| {section}.{key} | {escape_bars(str(value))} |"
+    sections = {name: getattr(config, name).model_dump() for name in CARD_SECTIONS}
+    rows = [[f"{name}.{k}", v] for name, section in sections.items() for k, v in section.items()]
+    return markdown_table(rows, ["setting", "value"])
 
 
-def escape_bars(text: str) -> str:
-    """Text for a cell of a Markdown table. Stop tokens such as <|im_end|> hold bars."""
-    return text.replace("|", "\\|")
-
-
-def sources(config: Config) -> list[Source]:
-    """The known data sets that the config trains and evaluates on."""
-    names = (config.data.train, *config.eval.benchmarks)
-    return [SOURCES[name] for name in names if name in SOURCES]
+def markdown_table(rows: list[list[Any]], header: list[str]) -> str:
+    # stop tokens such as <|im_end|> hold bars, which separate the cells of a table
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return tabulate(cells, header, tablefmt="pipe", disable_numparse=True)
 
 
 def licences(config: Config) -> Iterator[str]:

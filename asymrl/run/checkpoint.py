@@ -53,46 +53,25 @@ STATE = "trainer/state.safetensors"  # in a subfolder: vLLM loads all files next
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
 
 
-def build_saver(
+def build_saver(*run: Any) -> Callable[[Position], None]:
+    """save_checkpoint with everything but the position bound."""
+    return partial(save_checkpoint, *run)
+
+
+def save_checkpoint(
     config: Config,
-    run_dir: Path,
+    run: Path,
     policy: Policy,
     tokenizer: Any,
     eval_sampling: Sampling,
     data: str,
-) -> Callable[[Position], None]:
-    """save_checkpoint with everything but the position bound. data: digest of the problems."""
-    return partial(
-        save_checkpoint,
-        run_dir,
-        policy=policy,
-        tokenizer=tokenizer,
-        definitions=build_definitions(config, eval_sampling, tokenizer),
-        card=partial(card, config, run_dir),
-        data=data,
-        keep=config.checkpoint.keep,
-        best_on=config.checkpoint.best_on,
-    )
-
-
-def save_checkpoint(
-    run: Path,
     position: Position,
-    *,
-    policy: Policy,
-    tokenizer: Any,
-    definitions: Mapping[str, Any],
-    card: Callable[[int], str],
-    data: str,
-    keep: int,
-    best_on: str | None,
 ) -> None:
     """Write checkpoints/step-N under a temporary name, rename it, update `best` and `latest`, and
     delete old checkpoints. Collective: all ranks gather the state, rank 0 writes.
 
-    card(step): the README.md. data: digest of the training problems. keep: how many checkpoints
-    stay, besides `best`. best_on: the benchmark that chooses `best`, or None for no `best`.
-    UserError if the checkpoint cannot be written; existing ones stay.
+    eval_sampling: that of the run's evaluations. data: digest of the problems. UserError if the
+    checkpoint cannot be written; existing ones stay.
     """
     state = policy.state()
     if state is None:
@@ -112,6 +91,7 @@ def save_checkpoint(
                 {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
                 temporary / STATE,
             )
+            definitions = build_definitions(config, eval_sampling, tokenizer)
             write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
             trainer = {
                 "format": FORMAT,
@@ -124,12 +104,12 @@ def save_checkpoint(
             }
             trainer["seal"] = seal(trainer)
             write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
-            write_atomically(temporary / "README.md", card(position.step))
+            write_atomically(temporary / "README.md", card(config, run, position.step))
             sync_folder(temporary)
             if final.exists():
                 remove(final)
             os.replace(temporary, final)
-            best = link_best(run, best_on)
+            best = link_best(run, config.checkpoint.best_on)
             point_link(folder, "latest", final.name)  # last: a kill before it repeats the step
     except (OSError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -138,7 +118,7 @@ def save_checkpoint(
             f"checkpoint {final} could not be written: {one_line(error)}; "
             + (f"the last checkpoint is still {last.name}" if last else "there is no earlier one")
         ) from None
-    for old in checkpoints(folder)[:-keep]:
+    for old in checkpoints(folder)[: -config.checkpoint.keep]:
         if old.name != best:
             remove(old)
 
@@ -181,20 +161,18 @@ def point_link(folder: Path, link: str, name: str) -> None:
     sync_to_disk(folder)
 
 
-def best_step(run: Path, benchmark: str) -> str | None:
-    """The name of the saved checkpoint with the highest eval/<benchmark>/avg in metrics.jsonl, or
-    the earliest if several are equal; None if no saved checkpoint was evaluated."""
-    scores = read_eval_scores(run, benchmark)
-    scored = {f"step-{step:06d}": score for step, score in scores.items()}
-    saved = [path.name for path in checkpoints(run / "checkpoints")]
-    return max((name for name in saved if name in scored), key=scored.__getitem__, default=None)
-
-
 def link_best(run: Path, benchmark: str | None) -> str | None:
-    """Point the link `best` at best_step, or delete it if there is none. Returns best_step."""
+    """Point the link `best` at the saved checkpoint with the highest eval/<benchmark>/avg in
+    metrics.jsonl, the earliest of equals. Returns its name.
+
+    None if no saved checkpoint was evaluated, which deletes the link, or if benchmark is None.
+    """
     if benchmark is None:
         return None
-    best, folder = best_step(run, benchmark), run / "checkpoints"
+    folder, scores = run / "checkpoints", read_eval_scores(run, benchmark)
+    score_by_name = {f"step-{step:06d}": score for step, score in scores.items()}
+    saved = [path.name for path in checkpoints(folder) if path.name in score_by_name]
+    best = max(saved, key=score_by_name.__getitem__, default=None)
     if best:
         point_link(folder, "best", best)
     else:
@@ -206,27 +184,25 @@ class Tensors(Mapping[str, Tensor]):
     """One section of a state file. A tensor is read from disk when it is accessed."""
 
     def __init__(self, file: Any, section: str) -> None:
-        self.file, self.section = file, section
-        keys = (key.split("/", 1) for key in file.keys())  # noqa: SIM118
-        self.names = dict.fromkeys(name for prefix, name in keys if prefix == section)
+        self.file = file
+        keys = [key for key in file.keys() if key.startswith(f"{section}/")]  # noqa: SIM118
+        self.key_by_name = {key.removeprefix(f"{section}/"): key for key in keys}
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self.names:
-            raise KeyError(name)
-        return self.file.get_tensor(f"{self.section}/{name}")
+        return self.file.get_tensor(self.key_by_name[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(self.key_by_name)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.key_by_name)
 
 
 def starting_point(
     run: Path, checkpoint_dir: Path | None
 ) -> tuple[Position, TrainerState | None, bool]:
-    """Where a run starts, its trainer state, and whether the checkpoint belongs to another run. In
-    that case, steps and weights continue from the checkpoint, but the schedule restarts."""
+    """Where a run starts, its trainer state, and whether the checkpoint belongs to another run.
+    Then steps and weights continue from it, but the schedule restarts."""
     if checkpoint_dir is None:
         return Position(), None, False
     position, state = load_checkpoint(checkpoint_dir)
@@ -244,24 +220,19 @@ def load_checkpoint(folder: Path) -> tuple[Position, TrainerState]:
     position, updates = load_position(folder)
     try:
         file = safe_open(folder / STATE, framework="pt")
-        check_tensors(file, folder / STATE)
+        for key in file.keys():  # noqa: SIM118
+            kind = file.get_slice(key).get_dtype()
+            if kind != "F32" or key.partition("/")[0] not in SECTIONS:
+                raise UserError(
+                    f"{folder / STATE} is damaged: it holds {key!r} of type {kind}; valid are F32 "
+                    f"tensors in {', '.join(SECTIONS)}"
+                )
         parts = {section: Tensors(file, section) for section in SECTIONS}
         return position, TrainerState(**parts, updates=updates)
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: {STATE} is missing") from None
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder / STATE} is damaged and cannot be read: {error}") from None
-
-
-def check_tensors(file: Any, path: Path) -> None:
-    """Raise UserError if a state file holds anything other than fp32 tensors of SECTIONS."""
-    for key in file.keys():  # noqa: SIM118
-        kind = file.get_slice(key).get_dtype()
-        if kind != "F32" or key.partition("/")[0] not in SECTIONS:
-            raise UserError(
-                f"{path} is damaged: it holds {key!r} of type {kind}; valid are F32 tensors in "
-                f"{', '.join(SECTIONS)}"
-            )
 
 
 def load_position(folder: Path) -> tuple[Position, int]:
@@ -278,15 +249,15 @@ def read_trainer(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a checkpoint: {file} is missing")
     trainer = read_json(file)
     if trainer.get("format") != FORMAT:
-        found = short_repr(trainer.get("format"))
-        raise UserError(f"{file} has format {found}; this version reads format {FORMAT}")
+        version = short_repr(trainer.get("format"))
+        raise UserError(f"{file} has format {version}; this version reads format {FORMAT}")
     try:
-        fields = TrainerJson.model_validate(trainer).model_dump()
+        TrainerJson.model_validate(trainer)
     except ValueError as error:  # pydantic's errors are ValueErrors
         raise UserError(f"{file} is damaged: {one_line(error)}") from None
-    if seal(fields) != fields["seal"]:
+    if seal(trainer) != trainer["seal"]:
         raise UserError(f"{file} is damaged: it has changed since it was saved")
-    return fields
+    return trainer
 
 
 class TrainerJson(StrictModel):
@@ -376,8 +347,7 @@ def latest(run: Path) -> Path | None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder. A folder is renamed first, so that a half-deleted one never has the
-    name of a complete one."""
+    """Delete a file or folder. Renames a folder first, so that none is half deleted by its name."""
     if path.is_dir() and not path.is_symlink():
         gone = path.with_name(f".{path.name}.gone.tmp")
         shutil.rmtree(gone, ignore_errors=True)

@@ -10,6 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -31,9 +32,8 @@ class StopSignals:
     this process ignores (as nohup and background jobs of a shell do) stays ignored.
 
     A context manager, which restores the previous handlers at exit. Enter it before the watchdog,
-    so that it exits later: when a rank dies, the next collective of the other ranks fails, and at
-    about the same time the launcher sends them SIGTERM. Without our handlers, that signal would end
-    the process before the watchdog has reported which rank died.
+    so that it exits later: when a rank dies, the launcher sends SIGTERM to the others, and without
+    our handlers that would end them before the watchdog has reported which rank died.
     """
 
     def __init__(self) -> None:
@@ -61,26 +61,21 @@ class StopSignals:
             signal.raise_signal(signal.Signals(number))
 
 
+@dataclass
 class Stop:
     """Decides after each step whether the run stops now.
 
     until: the time.monotonic() value at which to stop. patience: stop after this many evaluations
-    in a row without a new best score; None: no limit. scores: of the evaluations so far, oldest
-    first. best_on: the benchmark whose accuracy is the score; None: the mean over all benchmarks.
+    in a row without a new best score; None: no limit. best_on: the benchmark whose accuracy is the
+    score; None: the mean over all benchmarks. scores: of the evaluations so far, oldest first.
     """
 
-    def __init__(
-        self,
-        world: World,
-        signals: StopSignals,
-        *,
-        until: float = math.inf,
-        patience: int | None = None,
-        best_on: str | None = None,
-        scores: Sequence[float] = (),
-    ) -> None:
-        self.world, self.signals, self.until = world, signals, until
-        self.patience, self.best_on, self.scores = patience, best_on, list(scores)
+    world: World
+    signals: StopSignals
+    until: float = math.inf
+    patience: int | None = None
+    best_on: str | None = None
+    scores: list[float] = field(default_factory=list)
 
     def requested(self) -> str | None:
         """Why this process should stop: a signal or --max-minutes; else None. Not collective."""
@@ -109,14 +104,8 @@ def build_stop(
 ) -> Stop:
     """The Stop of a run; the evaluations in its metrics.jsonl count for the patience."""
     best_on = config.checkpoint.best_on
-    return Stop(
-        world,
-        signals,
-        until=until,
-        patience=config.eval.patience,
-        best_on=best_on,
-        scores=[*read_eval_scores(run_dir, best_on).values()],
-    )
+    scores = [*read_eval_scores(run_dir, best_on).values()]
+    return Stop(world, signals, until, config.eval.patience, best_on, scores)
 
 
 def read_eval_scores(run_dir: Path, best_on: str | None) -> dict[int, float]:

@@ -68,14 +68,12 @@ def version(package: str) -> str | None:
 
 def git_commit() -> str | None:
     """The commit of this checkout, with `+` if files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    git, outputs = ["git", "-C", str(Path(__file__).resolve().parent)], []
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
-        )
+        for command in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
+            done = subprocess.run([*git, *command], capture_output=True, text=True, check=True)
+            outputs.append(done.stdout.strip())
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip() + "+" * bool(changed.stdout.strip())
+    commit, changes = outputs
+    return f"{commit}+" if changes else commit

@@ -26,9 +26,9 @@ DELAY_IN_GROUP, DELAY_BEFORE_GROUP = 1.0, 10.0
 def exit_code(run: Callable[[], int | None]) -> int:
     """Call run() and return the exit code of the program: run's own, or 0 if it returns None.
 
-    A UserError, an unwritable disk and Ctrl-C are reported in one sentence on stderr. Every other
-    exception propagates with its traceback. Usually all ranks have the same error: rank 0 reports
-    it at once, the others some seconds later, unless the launcher has ended them by then.
+    A UserError, an unwritable disk and Ctrl-C are reported in one sentence on stderr: by rank 0 at
+    once, by the others some seconds later, unless the launcher has ended them by then. Every other
+    exception propagates with its traceback.
     """
     stdout: Any = RobustStream(sys.stdout)
     stderr: Any = RobustStream(sys.stderr)
@@ -47,8 +47,7 @@ def is_first() -> bool:
 class RobustStream:
     """Wraps stdout and stderr so that a closed pipe or a full disk does not kill the run.
 
-    For example, a terminal closes, the same Ctrl-C kills `tee`, or the disk of a log is full. After
-    the first failed write, all output goes to /dev/null.
+    After the first failed write, all output goes to /dev/null.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -53,7 +53,9 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
     if run.exists() and not run.is_dir():
         raise UserError(f"--output-dir {run} is a file; use a new folder or the folder of a run")
     traces = [name for name in RUN_FILES if (run / name).exists()]
-    if traces == ["checkpoints"] and has_only_unfinished_saves(run / "checkpoints"):
+    saves = run / "checkpoints"
+    unfinished = all(re.fullmatch(r"\..*\.tmp", path.name) for path in saves.glob("*"))
+    if traces == ["checkpoints"] and saves.is_dir() and unfinished:
         traces = []  # a run from --resume DIR whose first save was killed or met a full disk
     if not traces:
         return None if resume in ("auto", "never") else Path(resume).resolve()
@@ -74,13 +76,6 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
             "use the same config or another --output-dir"
         )
     return latest(run)
-
-
-def has_only_unfinished_saves(folder: Path) -> bool:
-    """True if a checkpoints folder holds only temporary files, which open_run_folder removes."""
-    return folder.is_dir() and all(
-        re.fullmatch(r"\..*\.tmp", path.name) for path in folder.glob("*")
-    )
 
 
 @contextmanager
@@ -111,8 +106,9 @@ def open_for_training(
         with world.rank_zero_first():
             if world.first:
                 if first_save:
-                    write_origin(run_dir, resume)
-                write_config(run_dir, config)
+                    write_atomically(run_dir / ORIGIN, os.path.abspath(resume))
+                # this file marks a folder as a run
+                write_atomically(run_dir / "config.yaml", dump_config(config))
                 write_environment(run_dir, world.size, engines)
         yield
 
@@ -133,18 +129,8 @@ def open_run_folder(run: Path, checkpoint_dir: Path | None, start: Position) -> 
         yield
 
 
-def write_config(run: Path, config: Config) -> None:
-    """Write config.yaml, the file that marks a folder as a run."""
-    write_atomically(run / "config.yaml", dump_config(config))
-
-
-def write_origin(run: Path, resume: str) -> None:
-    """Record the --resume DIR of a run that begins from another run's checkpoint."""
-    write_atomically(run / ORIGIN, os.path.abspath(resume))
-
-
 def describe_saved(run_dir: Path, checkpoint_dir: Path | None) -> str:
-    """In words, what a stopped run has saved. checkpoint_dir: where it started from."""
+    """In words, what a stopped run has saved since checkpoint_dir, where it started."""
     if latest(run_dir) == checkpoint_dir:
         return "no step was finished since the start"
     return f"all finished steps are saved in {run_dir}"

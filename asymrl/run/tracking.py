@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -36,39 +36,23 @@ if TYPE_CHECKING:  # a program that only needs the progress bar loads no torch
     from asymrl.engines.distributed import World
 
 
-class Tracker(Protocol):
-    """Receives what a run reports."""
+class Tracker:
+    """Receives what a run reports. This base class ignores it."""
 
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:
         """A phase begins, or makes progress: `done` of `total` items."""
-        ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """The metrics of a finished step."""
-        ...
 
     def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """The rollouts of a step, one row each."""
-        ...
 
     def close(self) -> None:
         """The run ends."""
-        ...
 
 
-class NullTracker:
-    """A Tracker that ignores everything."""
-
-    def phase(self, name: str, done: int = 0, total: int = 0) -> None: ...
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class JsonlTracker(NullTracker):
+class JsonlTracker(Tracker):
     """Writes metrics.jsonl, one object per step, and rollouts/step-000010.jsonl."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,12 +72,11 @@ class JsonlTracker(NullTracker):
         self.metrics.close()
 
 
-class WandbTracker(NullTracker):
+class WandbTracker(Tracker):
     """Logs to wandb. mode: online or offline; offline needs no account.
 
-    A resumed run continues the same wandb run, whose id is in the run folder. The x-axis is our own
-    metric `step`, so that steps repeated after a kill cover the old ones. If wandb fails in the
-    middle of a run, training continues without it: metrics.jsonl has everything.
+    A resumed run continues the same wandb run. The x-axis is our own metric `step`, so that steps
+    repeated after a kill cover the old ones. If wandb fails later, training continues without it.
     """
 
     def __init__(self, folder: Path, project: str, mode: Any, config: Mapping[str, Any]) -> None:
@@ -137,7 +120,7 @@ def wandb_id(folder: Path) -> str:
     return file.read_text()
 
 
-class ConsoleTracker(NullTracker):
+class ConsoleTracker(Tracker):
     """One live line on a terminal; elsewhere one plain line per step."""
 
     def __init__(self, name: str, first_step: int, steps: int) -> None:
@@ -200,11 +183,8 @@ def summary_line(metrics: Mapping[str, float]) -> str:
     return "".join(f"  {part}" for part in parts)
 
 
-class Alerts(NullTracker):
-    """Prints a warning when a bound becomes violated, and not again until it has been met.
-
-    say: prints one line.
-    """
+class Alerts(Tracker):
+    """Prints a warning when a bound becomes violated, and not again until it has been met."""
 
     def __init__(self, bounds: WarnConfig, say: Callable[[str], None]) -> None:
         self.bounds, self.say = bounds, say
@@ -219,7 +199,7 @@ class Alerts(NullTracker):
         self.active = violated
 
 
-class Trackers(NullTracker):
+class Trackers(Tracker):
     """Passes everything on to several trackers."""
 
     def __init__(self, *trackers: Tracker) -> None:
@@ -259,10 +239,7 @@ def build_tracker(
 
 
 class Clock:
-    """Measures seconds per phase and announces each phase to a tracker:
-
-    with clock("update"): ...
-    """
+    """Announces phases to a tracker and measures their seconds: `with clock("update"): ...`"""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -294,14 +271,11 @@ def progress_bar(
 ) -> Iterator[Callable[[int, int], None]]:
     """A callback that takes (items done, items in total) and shows the progress.
 
-    On a terminal: a live bar with the time left. Elsewhere: about ten plain lines with the time
-    left. The first call says how many items existed before; they do not count in the time left.
-    unit: what an item is called, in the plural.
+    On a terminal: a live bar; elsewhere: about ten plain lines. Both show the time left, for which
+    the items of the first call, which existed before, do not count. unit: the plural of an item.
     """
-    columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        *(TextColumn(f"{unit}, left"), TimeRemainingColumn()),
-    )
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn(f"{unit}, left"), TimeRemainingColumn()]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         yield partial(_show_progress, bar, bar.add_task(description, total=None), unit)
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -27,13 +27,15 @@ from torch.distributed import DistError
 
 from asymrl.engines.distributed import World, store_of_attempt
 from asymrl.errors import RESUME_HINT
-from asymrl.run.tracking import NullTracker
+from asymrl.run.tracking import Tracker
 from asymrl.types import frozen
 
 INTERVAL = 1.0  # seconds between two checks
 SUSPENDED = 5.0  # a longer gap means that the process, or the machine, was suspended
-TIME_TO_REPORT = 3.0  # seconds for every rank to report before the launcher ends them all
 TIME_TO_DIE = 2.0  # seconds from a lost connection to the death of the process behind it
+# Seconds for every rank to report before the launcher ends them all. A rank that waits TIME_TO_DIE
+# has the rest for its sentence and its traceback, on a machine that may be busy.
+TIME_TO_REPORT = TIME_TO_DIE + 3.0
 STORE_TIMEOUT = timedelta(seconds=20)  # after that the launcher, or rank 0, must be dead
 FAILED = "another rank has failed"
 
@@ -45,14 +47,14 @@ class Heartbeat:
 
     rank: int
     process: int
-    step: int
-    phase: str
-    progress: str
-    progress_count: int
-    state: str
+    step: int = 0
+    phase: str = "load"
+    progress: str = ""
+    progress_count: int = 0
+    state: str = "running"
 
 
-class Watchdog(NullTracker):
+class Watchdog(Tracker):
     """A context manager around a run.
 
     minutes: for each phase, how long it may last without progress. folder: where the stack traces
@@ -61,19 +63,18 @@ class Watchdog(NullTracker):
 
     def __init__(self, world: World, minutes: Mapping[str, float], folder: Path) -> None:
         self.world, self.minutes, self.folder = world, minutes, folder
-        self.step, self.name, self.progress, self.state = 0, "load", "", "running"
-        self.progress_count = 0
+        self.mine, self.state = Heartbeat(rank=world.rank, process=os.getpid()), "running"
         self.idle = dict.fromkeys(range(world.size), 0.0)  # seconds since each rank's progress
         self.finished = threading.Event()
         self.store: Any = None
         self.thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:
-        self.name, self.progress = name, f" {done}/{total}" if total else ""
-        self.progress_count += 1
+        progress, count = f" {done}/{total}" if total else "", self.mine.progress_count + 1
+        self.mine = replace(self.mine, phase=name, progress=progress, progress_count=count)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.step = step + 1
+        self.mine = replace(self.mine, step=step + 1)
 
     def __enter__(self) -> Self:
         if self.world.size > 1:  # its own connection: the main thread's may be blocked
@@ -120,15 +121,7 @@ class Watchdog(NullTracker):
 
     def _exchange(self) -> list[Heartbeat]:
         """Publish this rank's heartbeat; return those of all ranks that have published one."""
-        mine = Heartbeat(
-            rank=self.world.rank,
-            process=os.getpid(),
-            step=self.step,
-            phase=self.name,
-            progress=self.progress,
-            progress_count=self.progress_count,
-            state=self.state,
-        )
+        mine = replace(self.mine, state=self.state)
         if self.store is None:
             return [mine]
         keys = [f"watch/{rank}" for rank in range(self.world.size)]

@@ -114,7 +114,7 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
         ("seed: 1\nseed: 2", "duplicate key"),
         ("!!set {a}", "cannot be read: Invalid loaded object"),
         ("#" * 1_000_001, "is larger than 1,000,000 bytes"),
-        ('base: "a\\0b"', "c.yaml: base 'a\\x00b' is neither a file"),
+        ('base: "a\\0b"', "c.yaml: 'a\\x00b' contains a NUL"),
     ],
 )
 def test_a_file_that_would_fill_the_memory_or_crash_is_rejected_in_one_sentence(
@@ -257,8 +257,9 @@ def test_a_row_may_be_a_path(tmp_path: Path) -> None:
         ("base: poket", "the nearest are pocket"),
         ("base: pocket_asym", "the nearest are pocket"),
         ("base: pocket\nrow: asim", "row 'asim' is neither a file nor a name in configs/rows/"),
-        ("base: pocket\nrow: [asym]", "row \"['asym']\" is neither a file"),
-        ("base: null", "base 'None' is neither a file"),
+        ("base: pocket\nrow: [asym]", "row: must be a path or a name, got ['asym']"),
+        ("base: null", "base: must be a path or a name, got None"),
+        ("base: 3", "base: must be a path or a name, got 3"),
         ("row: asym", "row: requires base:"),
         ("base: qwen3_4b_asym", "only one level is supported"),
         ("base: pocket\nrows: {}", "rows: is valid only in a model file"),

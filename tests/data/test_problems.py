@@ -26,18 +26,13 @@ def row(n: int, **other: Any) -> dict[str, Any]:
     return {"id": f"p{n}", "problem": f"What is {n} + 1 (mod 13)?", "answer": str(n + 1)} | other
 
 
-def load(source: str, tokenizer: Any, name: str = "exact", **arguments: Any) -> data.LoadedProblems:
+def load(
+    source: str, tokenizer: Any, name: str = "exact", limit: int | None = None, **settings: Any
+) -> data.LoadedProblems:
+    settings = {"prompt": PROMPT, "max_prompt_tokens": 64} | settings
     with verifiers.make(name, 1, 20.0) as verifier:
-        return data.load_problems(
-            source,
-            **{
-                "tokenizer": tokenizer,
-                "prompt": PROMPT,
-                "max_prompt_tokens": 64,
-                "verifier": verifier,
-            }
-            | arguments,
-        )
+        loader = data.ProblemLoader(tokenizer=tokenizer, verifier=verifier, **settings)
+        return loader.load(source, limit=limit)
 
 
 def error_of(source: str, tokenizer: Any, **arguments: Any) -> str:

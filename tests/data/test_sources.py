@@ -19,15 +19,10 @@ def load(
     source: str, tokenizer: Any, known: str | None, **arguments: Any
 ) -> problems.LoadedProblems:
     with verifiers.make("exact") as verifier:
-        return problems.load_problems(
-            source,
-            tokenizer=tokenizer,
-            prompt=PROMPT,
-            max_prompt_tokens=10**6,
-            verifier=verifier,
-            known=known,
-            **arguments,
+        loader = problems.ProblemLoader(
+            tokenizer=tokenizer, verifier=verifier, prompt=PROMPT, max_prompt_tokens=10**6
         )
+        return loader.load(source, known=known, **arguments)
 
 
 def write(file: Path, rows: list[dict[str, Any]]) -> str:

@@ -64,7 +64,7 @@ def test_a_progress_bar_on_a_terminal_is_one_live_line() -> None:
 def test_a_clock_adds_up_phases_and_announces_them() -> None:
     phases = []
 
-    class Recorder(tracking.NullTracker):
+    class Recorder(tracking.Tracker):
         def phase(self, name: str, done: int = 0, total: int = 0) -> None:
             phases.append(name)
 

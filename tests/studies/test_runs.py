@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from asymrl.config.load import dump_config
 from asymrl.errors import UserError
-from asymrl.run import folder
 from studies import runs
 from studies.jobs import Arm, Job, jobs
 from studies.results import read
@@ -100,7 +100,7 @@ def test_a_worker_that_dies_is_replaced(config_file: Path, tmp_path: Path) -> No
     reason, and the next job gets a new worker."""
     broken, whole = make_jobs(config_file, tmp_path, ("advantage.beta_pos=0.1",), ())
     (broken.folder / "metrics.jsonl").mkdir(parents=True)
-    folder.write_config(broken.folder, broken.config())
+    (broken.folder / "config.yaml").write_text(dump_config(broken.config()))
     failures = runs.supervise([broken, whole], 1, no_report)
     assert [failure.job for failure in failures] == [broken] and runs.done(whole)
     assert failures[0].reason.startswith("IsADirectoryError")
