@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +207,8 @@ def experience(
         tokens=tokens,
         scored=scored,
         truncation="score",
-        advantages=partial(algorithm.advantages, schedule=algorithm.init_schedule),
+        algorithm=algorithm,
+        schedule=algorithm.init_schedule,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from asymrl.files import write_atomically
+from asymrl.files import read_json, write_atomically
 from asymrl.report.drawing import GRID, MUTED, PAPER, figure_style
 from asymrl.statistics import (
     ALPHA,

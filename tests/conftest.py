@@ -23,17 +23,11 @@ settings.register_profile("untimed", deadline=None, max_examples=50)  # a shared
 settings.load_profile("untimed")
 
 
-# these compile DeepSpeed's ops or handle the lock of that build
-ONE_BUILD = ("test_policies.py", "test_sharded.py", "test_bad_days.py")
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: a file runs in one worker, files of ONE_BUILD in the same one. The
-    folder that loads vLLM comes first."""
+    """For pytest-xdist: a file runs in one worker. The folder that loads vLLM comes first."""
     for item in items:
-        name = "one build" if item.path.name in ONE_BUILD else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
     items.sort(key=lambda item: item.path.parent.name != "stack")
 
 

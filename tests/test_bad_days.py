@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from filelock import FileLock
 
 import train
 from asymrl.config.schema import WarnConfig
@@ -336,28 +334,6 @@ def test_no_wall_clock_and_no_host_name_is_read() -> None:
     for path in [*root.glob("asymrl/**/*.py"), root / "train.py", root / "eval.py"]:
         forbidden = r"time\.time\(|time_ns|datetime\.now|gethostname|\.node\("
         assert not re.findall(forbidden, path.read_text()), path
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU nothing is compiled")
-@pytest.mark.parametrize("by", ["us", "somebody, long ago"])
-def test_a_lock_left_by_a_killed_build_is_removed(by: str) -> None:
-    """torch would wait for such a lock forever."""
-    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: `make stack`")
-    from torch.utils.cpp_extension import _get_build_directory
-
-    from asymrl.engines.deepspeed import build_ops
-
-    build_ops()
-    folder = Path(_get_build_directory("deepspeed_shm_comm", False))
-    lock, building = folder / "lock", folder / ".building"
-    with FileLock(folder / ".ours"):  # nobody builds here meanwhile
-        lock.touch()
-        if by == "us":
-            building.touch()
-        else:
-            os.utime(lock, (0, 0))
-    build_ops()
-    assert not lock.exists() and not building.exists()
 
 
 def test_an_incomplete_batch_is_never_trained_on(

@@ -17,7 +17,8 @@ import yaml
 from pyarrow import parquet
 
 from asymrl import verifiers
-from asymrl.config.load import CONFIG_DIR, dump_config, flatten, load_config
+from asymrl.config.load import CONFIG_DIR, dump_config, load_config
+from asymrl.config.read import flatten
 from asymrl.config.schema import ModelConfig
 from asymrl.data import problems
 from asymrl.engines import memory, pretrained

@@ -18,7 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from asymrl.config.read import YAML_ERRORS, check_yaml, read_config
+from asymrl.config.read import YAML_ERRORS, check_yaml, flatten, read_config
 from asymrl.config.schema import METHOD_SECTIONS, Config
 from asymrl.errors import UserError, one_line, short_repr
 from asymrl.types import frozen
@@ -259,14 +259,3 @@ def differing_keys(one: Config, other: Config) -> list[str]:
         if flat_one.get(key) != flat_other.get(key)
         and not {key, key.split(".")[0]} & FREE_ON_RESUME
     )
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, node in tree.items():
-        if isinstance(node, dict) and node:
-            flat |= flatten(node, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = node
-    return flat

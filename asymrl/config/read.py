@@ -88,3 +88,14 @@ def check_yaml(text: str, where: str) -> None:
                 f"{where}: a config may have at most {MAX_CONFIG_VALUES:,} values and "
                 f"{MAX_CONFIG_DEPTH} levels"
             )
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, node in tree.items():
+        if isinstance(node, dict) and node:
+            flat |= flatten(node, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = node
+    return flat

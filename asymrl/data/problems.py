@@ -144,11 +144,6 @@ class ProblemLoader:
         return LoadedProblems(problems=tuple(problems), notes=tuple(notes))
 
 
-def load_problems(source: str, *, limit: int | None = None, **loader: Any) -> LoadedProblems:
-    """The problems of one source. loader: the fields of ProblemLoader."""
-    return ProblemLoader(**loader).load(source, limit=limit)
-
-
 def sample_prompts(
     problems: Sequence[Problem], count: int, *, samples: int, first_draw: int, seed: int, step: int
 ) -> list[Request]:

@@ -10,19 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from filelock import FileLock
 from torch import Tensor
-from torch.utils.cpp_extension import _get_build_directory
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from asymrl.config.schema import OptimConfig, PolicyConfig
@@ -56,38 +52,11 @@ import deepspeed as untyped_deepspeed  # pyright: ignore  # noqa: E402
 from deepspeed.runtime.zero import offload_config  # pyright: ignore  # noqa: E402
 
 deepspeed: Any = untyped_deepspeed
+# Only tensor-parallel inference calls this op; DeepSpeed would compile it for a minute.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 StateType: Any = offload_config.OffloadStateTypeEnum
 MOMENTS = ("exp_avg", "exp_avg_sq")
-BUILD_SECONDS = 600.0  # ten times what a build took on two busy cores
 GATHER_BUCKET = 2**28  # parameters that named_weights gathers at a time: 512 MiB in bf16
-
-
-def build_ops() -> None:
-    """Compile the op that DeepSpeed needs on a CPU: a minute the first time, then it is cached.
-
-    torch guards a build with a lock file, which a killed process leaves behind, and the next
-    process would wait for it forever. This function removes such a lock if it is older than any
-    build takes, or if a killed call of this function left it: a call marks the folder while it
-    builds, and holds a lock of its own that the system releases when the process dies.
-    """
-    builder = deepspeed.accelerator.get_accelerator().create_op_builder("ShareMemCommBuilder")
-    if builder is None or torch.cuda.is_available():
-        return
-    folder = Path(_get_build_directory(builder.name, False))
-    ours, building, theirs = folder / ".ours", folder / ".building", folder / "lock"
-    with FileLock(ours, fallback_to_soft=False):
-        with suppress(FileNotFoundError):  # torch's lock is gone: nobody builds
-            while not building.exists():
-                ours.touch()  # its time is now, by the clock of the file system
-                if ours.stat().st_mtime - theirs.stat().st_mtime > BUILD_SECONDS:
-                    break
-                time.sleep(0.1)
-            theirs.unlink()
-        building.touch()
-        try:
-            builder.load(verbose=False)
-        finally:
-            building.unlink()
 
 
 def zero3_config(optim: OptimConfig, settings: PolicyConfig) -> dict[str, Any]:
@@ -125,7 +94,6 @@ class DeepSpeedPolicy:
         optim: OptimConfig,
         settings: PolicyConfig,
     ) -> None:
-        build_ops()
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         config = zero3_config(optim, settings)
         hf_config = HfDeepSpeedConfig(config)  # from_pretrained shards while this object exists

@@ -299,8 +299,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     """config.yaml as train.py reads it, but not validated: another version may have written it."""
     from omegaconf import OmegaConf
 
-    from asymrl.config.load import flatten
-    from asymrl.config.read import read_config
+    from asymrl.config.read import flatten, read_config
 
     settings: Any = OmegaConf.to_container(read_config(file))
     if not settings:

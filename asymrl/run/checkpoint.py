@@ -13,10 +13,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,11 +50,6 @@ from asymrl.types import Position, Sampling, TrainerState
 FORMAT = 5
 STATE = "trainer/state.safetensors"  # in a subfolder: vLLM loads all files next to the model's
 SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
-
-
-def build_saver(*run: Any) -> Callable[[Position], None]:
-    """save_checkpoint with everything but the position bound."""
-    return partial(save_checkpoint, *run)
 
 
 def save_checkpoint(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from asymrl.algo.batch import engine_values, tokenise
 from asymrl.config.schema import Config
@@ -163,7 +162,8 @@ def collect_experience(
             tokens=tokens,
             scored=scored,
             truncation=config.rollout.truncation,
-            advantages=partial(algorithm.advantages, schedule=position.schedule),
+            algorithm=algorithm,
+            schedule=position.schedule,
         )
 
 

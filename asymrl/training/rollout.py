@@ -5,7 +5,7 @@ Uses engines and verifiers only through their protocols. Training and evaluation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from asymrl.algo.batch import make_groups
 from asymrl.engines.distributed import World
 from asymrl.engines.rollout import RolloutEngine
+from asymrl.training.algorithm import Algorithm
 from asymrl.types import (
     Experience,
-    Groups,
     Request,
     Rollout,
     Sampling,
@@ -93,7 +93,8 @@ def build_experience(
     tokens: Tokens,
     scored: Scored,
     truncation: str,
-    advantages: Callable[[Groups], Tensor],
+    algorithm: Algorithm,
+    schedule: Mapping[str, float],
 ) -> Experience:
     """Rewards, groups and advantages of a scored rollout batch."""
     rewards, valid = rewards_and_mask(rollouts, verdicts, truncation)
@@ -107,7 +108,7 @@ def build_experience(
         tokens=tokens,
         scored=scored,
         groups=groups,
-        advantages=advantages(groups),
+        advantages=algorithm.advantages(groups, schedule),
     )
 
 

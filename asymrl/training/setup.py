@@ -18,7 +18,7 @@ import torch
 
 from asymrl import verifiers
 from asymrl.config.schema import Config
-from asymrl.data.problems import load_problems, problems_digest
+from asymrl.data.problems import ProblemLoader, problems_digest
 from asymrl.data.readers import short_names
 from asymrl.engines import build, pretrained
 from asymrl.engines.distributed import World, from_environment, join
@@ -97,8 +97,9 @@ def run_training(
         if state is not None:
             policy.load_state(state)
 
-        save = checkpoint.build_saver(
-            config, run_dir, policy, tokenizer, eval_sampling, data.digest
+        save = partial(
+            checkpoint.save_checkpoint,
+            *(config, run_dir, policy, tokenizer, eval_sampling, data.digest),
         )
         first_save = partial(save, start) if is_branch else None
         opened = open_for_training(
@@ -141,8 +142,7 @@ def run_training(
 
 def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
     """Read all problems, and print which were dropped or will be verified differently."""
-    load = partial(
-        load_problems,
+    loader = ProblemLoader(
         tokenizer=tokenizer,
         prompt=config.data.prompt,
         max_prompt_tokens=config.data.max_prompt_tokens,
@@ -152,10 +152,10 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
         reject_unparseable=config.data.unparseable_gold == "refuse",
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
-    training = load(config.data.train, limit=config.data.limit)
+    training = loader.load(config.data.train, limit=config.data.limit)
     names = short_names(config.eval.benchmarks)
     benchmarks = {
-        name: load(source, limit=config.eval.limit)
+        name: loader.load(source, limit=config.eval.limit)
         for name, source in zip(names, config.eval.benchmarks, strict=True)
     }
     for loaded in (training, *benchmarks.values()):

@@ -18,7 +18,7 @@ from asymrl.engines.hf import HFEngine
 from asymrl.errors import UserError
 from asymrl.evaluation import evaluate, results_folder
 from asymrl.evaluation.evaluate import EvalTask, Resumable
-from asymrl.run.tracking import NullTracker
+from asymrl.run.tracking import Tracker
 from asymrl.training.rollout import Progress
 from asymrl.types import Problem, Sampling
 from tests.helpers.models import tiny_model
@@ -225,7 +225,7 @@ def test_in_training_all_samples_are_generated_again(engine, tokenizer, tmp_path
         step = partial(
             evaluate.evaluate_step,
             run_dir=tmp_path,
-            tracker=NullTracker(),
+            tracker=Tracker(),
             engine=engine,
             verifier=verifier,
             world=World(),

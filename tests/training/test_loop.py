@@ -22,7 +22,7 @@ from asymrl.training.rollout import generate_and_verify, rewards_and_mask
 from asymrl.types import Rollout, Verdict
 from asymrl.verifiers import make
 from tests.helpers.engines import SAMPLING, STOP, decode, hf, requests
-from tests.helpers.policies import DEFAULTS, policy
+from tests.helpers.policies import arguments, policy
 from tests.helpers.runs import comparable, engine_of, metrics, run, run_with, same_weights
 
 
@@ -322,7 +322,7 @@ def test_engine_and_policy_take_turns(config_file: Path, tmp_path: Path) -> None
 
     config = load_config(str(config_file))
     model = pretrained.load_model(config.model, torch.float32)
-    trained = RecordedPolicy(model, **DEFAULTS)
+    trained = RecordedPolicy(model, **arguments(temperature=1.0))
     engine = engine_of(config_file, RecordedEngine)
     run_with(config_file, tmp_path / "run", "steps=2", engine=engine, policy=trained)
     sync = ["policy.sleep", "engine.load_weights"]
