@@ -26,6 +26,7 @@ BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
 EVALUATE := $(BIN)/accelerate launch eval.py --avg-at paper --temperature 0.4 --replace
 
 PYTEST := $(BIN)/python -m pytest
+TWO_WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 FAST := tests/test_floors.py tests/test_statistics.py $(addprefix tests/,algo config data verifiers report)
 
 BENCH := runs/bench
@@ -135,10 +136,10 @@ else
 endif
 
 test: test-setup ## every test that this machine can run; what it skips is named
-	$(PYTEST) -m 'not long'
+	$(PYTEST) $(if $(GPU),,$(TWO_WORKERS)) -m 'not long'
 
 test-fast: $(VENV)/test ## the tests that need no engine and start no program, under a minute
-	$(PYTEST) --numprocesses 2 --dist loadgroup -m 'not long and not slow' $(FAST)
+	$(PYTEST) $(TWO_WORKERS) -m 'not long and not slow' $(FAST)
 
 test-all: test-setup ## with the tests marked long (minutes), and a headless browser if one is installed
 	$(PYTEST)

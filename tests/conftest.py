@@ -23,11 +23,8 @@ settings.register_profile("untimed", deadline=None, max_examples=50)  # a shared
 settings.load_profile("untimed")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: a file runs in one worker. The folder that loads vLLM comes first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    """The folder that loads vLLM comes first: with two workers its long files end early."""
     items.sort(key=lambda item: item.path.parent.name != "stack")
 
 

@@ -95,6 +95,7 @@ def test_no_module_imports_itself_over_others() -> None:
     assert not known, f"a circle among {', '.join(sorted(known))}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [

@@ -205,6 +205,7 @@ def test_the_bootstrap_agrees_with_scipys() -> None:
     assert (result["b"].low, result["b"].high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problems", [3, 6, 10])
 def test_few_pairs_rarely_show_a_difference_that_does_not_exist(problems: int) -> None:
     """Some 5% of the intervals exclude a true difference of 0; without widening, 8% to 15% do."""

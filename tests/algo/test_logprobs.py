@@ -52,6 +52,7 @@ def test_values_and_gradients_match_full_logits(tile, temperature):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [(1, 4), (3, 11), (7, 5)])
 def test_gradcheck(tile):
     hidden, head, targets = example()

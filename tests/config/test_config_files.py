@@ -85,6 +85,7 @@ def test_a_dumped_config_loads_as_the_same(name: str, tmp_path: Path) -> None:
     assert load_config(str(tmp_path / "config.yaml")) == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROW_FILES)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_composes_with_every_row(model: str, row: str) -> None:
@@ -104,6 +105,7 @@ def test_the_suffix_is_optional(name: str) -> None:
     assert load_config(f"{model}.yaml", row=f"asym{row}.yaml") == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", PAPER_ROWS)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_row_differs_from_its_model_only_in_its_own_settings(model: str, row: str) -> None:

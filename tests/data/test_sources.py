@@ -30,6 +30,7 @@ def write(file: Path, rows: list[dict[str, Any]]) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_real_files_work_as_they_are(shared_data: Path, tokenizer, name: str) -> None:
     source = sources.locate_benchmark(name, shared_data, [])

@@ -23,6 +23,8 @@ from asymrl.report.drawing import Chart, draw, draw_heat_map
 from asymrl.report.runs import Run, kappa_hat, read_runs, series
 from tests.helpers.report_folders import FULL, config, step_row, write_run
 
+pytestmark = pytest.mark.slow  # draws figures
+
 
 def runs_in(folder: Path, **runs: dict[str, Any]) -> list[Run]:
     """Runs by name; `__` in a name separates folders."""
@@ -148,7 +150,6 @@ def titles(arms: list[Arm]) -> list[str]:
     return [section.title for section in charts.draw_all(arms)[0]]
 
 
-@pytest.mark.slow
 def test_a_grid_of_betas_has_a_heat_map_and_a_line_of_them_has_none(tmp_path: Path) -> None:
     square = grid(tmp_path / "square", [(0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.9, 0.9)])
     sections, _ = charts.draw_all(square)
@@ -234,7 +235,6 @@ def test_flips_have_figures_of_their_own_beside_other_arms(tmp_path: Path) -> No
     assert all('data-arm="1"' in d.svg and 'data-arm="2"' not in d.svg for d in flips.drawings)
 
 
-@pytest.mark.slow
 def test_an_arm_that_differs_in_more_than_the_estimator_is_not_a_flip(tmp_path: Path) -> None:
     half: dict[str, Any] = {"beta_pos": 0.5, "beta_neg": 0.5}
     bonus = config(**half).replace("token_mean}", "token_mean, entropy_bonus: 0.05}")

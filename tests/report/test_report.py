@@ -32,6 +32,8 @@ from tests.helpers.report_folders import (
     write_run,
 )
 
+pytestmark = pytest.mark.slow  # whole pages with their figures
+
 HOSTILE = "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 MakeRun = Callable[..., Path]
@@ -169,13 +171,11 @@ def test_a_loss_of_accuracy_has_a_minus_sign(make_run: MakeRun) -> None:
     assert "\N{MINUS SIGN}0.250" in cells(page_of(run), "worse")
 
 
-@pytest.mark.slow
 def test_an_unfinished_run_shows_its_last_step(make_run: MakeRun) -> None:
     page = page_of(make_run("short", rows=FULL[:2]))
     assert "<td>1 <small>of 3</small></td>" in page.source
 
 
-@pytest.mark.slow
 def test_the_alternative_text_of_every_figure_has_the_values_of_each_run(make_run: MakeRun) -> None:
     page = page_of(make_run("a", rows=FULL), make_run("b", rows=FULL))
     alts = page.alts().splitlines()
@@ -189,7 +189,6 @@ def test_the_alternative_text_of_every_figure_has_the_values_of_each_run(make_ru
         assert {">a</text>", ">b</text>"} <= set(re.findall(">[ab]</text>", svg))
 
 
-@pytest.mark.slow
 def test_figures_are_written_as_png_beside_the_page(make_run: MakeRun, tmp_path: Path) -> None:
     write_report([make_run(rows=FULL)], tmp_path / "new/folder/page.html")
     figures = sorted((tmp_path / "new/folder/figures").iterdir())
@@ -218,7 +217,6 @@ def test_figures_are_written_as_png_beside_the_page(make_run: MakeRun, tmp_path:
     ]
 
 
-@pytest.mark.slow
 def test_drawings_are_valid_xml_and_follow_the_theme(make_run: MakeRun) -> None:
     page = page_of(make_run("a", rows=FULL), make_run("b & <c>", rows=FULL))
     defined = set(re.findall(r"(--[a-z0-9-]+):", page.source))
@@ -230,7 +228,6 @@ def test_drawings_are_valid_xml_and_follow_the_theme(make_run: MakeRun) -> None:
         assert set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg)) <= set(ids)
 
 
-@pytest.mark.slow
 def test_a_run_without_a_metric_has_no_curve_in_its_figure(make_run: MakeRun) -> None:
     without = [{k: v for k, v in row.items() if k != "diag/kappa"} for row in FULL]
     page = page_of(make_run("full", rows=FULL), make_run("lacking", rows=without))

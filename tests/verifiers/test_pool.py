@@ -15,6 +15,8 @@ from asymrl.verifiers import VERIFIERS, make, unreadable
 from asymrl.verifiers.__main__ import main, write_lines
 from asymrl.verifiers.pool import Pool
 
+pytestmark = pytest.mark.slow  # starts processes
+
 # A verifier whose gold says what happens to its worker.
 STUB = r"""
 import os, sys, time
@@ -186,7 +188,6 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 def test_idle_and_hung_workers_end_when_their_parent_is_killed(stub, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -381,7 +382,6 @@ def test_an_interrupted_run_leaves_the_output_file_unchanged(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.slow
 def test_labelled_and_hostile_cases_get_the_labelled_verdicts_in_order(shared_data, tmp_path):
     lines = (shared_data / "verifier_cases.jsonl").read_text(encoding="utf-8").split("\n")
     cases = [json.loads(line) for line in lines if line]

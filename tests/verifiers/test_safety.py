@@ -15,6 +15,8 @@ from asymrl.verifiers.extract import answer_tag, box_list, closing_answer
 from asymrl.verifiers.latex.normalize import MAX_CHARS, simplify_notation
 from asymrl.verifiers.pool import MEMORY_BYTES, Pool
 
+pytestmark = pytest.mark.slow  # starts processes
+
 # A careless verifier, as a library can be: the gold says what it does with the model's text.
 CARELESS = r"""
 from asymrl.verifiers import sandbox
@@ -178,7 +180,6 @@ def test_the_math_verifier_loads_no_parser_that_evaluates():
     assert not {"math_verify", "latex2sympy2_extended", "antlr4"} & set(run.stdout.split())
 
 
-@pytest.mark.slow
 def test_long_texts_are_not_cached():
     math.clear_caches()
     math.compare("7", "8" * 100_000 + "x")
@@ -227,7 +228,6 @@ def long_texts(length: int) -> Iterator[str]:
             yield start + unit * (length // len(unit)) + "\x01"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(60)  # takes seconds if every pattern is linear
 def test_every_pattern_takes_linear_time():
     """Gives each pattern the longest text that can reach it."""
