@@ -24,7 +24,7 @@ settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The folder that loads vLLM comes first: with two workers its long files end early."""
+    """The vLLM tests start first: the longest files must not be the last ones to start."""
     items.sort(key=lambda item: item.path.parent.name != "stack")
 
 

@@ -45,7 +45,9 @@ def render_prompt(
             "the tokenizer has no chat template; rendering prompts requires one, for example "
             "chat_template.jinja in the model folder"
         )
-    parameters = inspect.signature(tokenizer.apply_chat_template).parameters
+    from transformers import PreTrainedTokenizerBase  # reading problem files must not load it
+
+    parameters = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
     if reserved := sorted(template_kwargs.keys() & parameters.keys()):
         raise UserError(
             f"data.chat_template_kwargs.{reserved[0]} is reserved: it is a parameter of "

@@ -95,9 +95,14 @@ def choose_backend(backend: str, machine: Machine) -> tuple[str, str]:
             "launched: launch with --num_processes 1, or set policy.backend=deepspeed"
         )
     if (backend == "deepspeed" or machine.processes > 1) and not machine.deepspeed:
+        what = (
+            "policy.backend=deepspeed"
+            if backend == "deepspeed"
+            else f"training on {machine.processes} processes"
+        )
         raise UserError(
-            f"policy.backend = {backend} on {machine.processes} processes needs DeepSpeed, which "
-            "is not installed: `make setup` installs it on a GPU machine, `make stack` elsewhere"
+            f"{what} requires DeepSpeed, which is not installed: `make setup` installs it on a GPU "
+            "machine, `make stack` elsewhere"
         )
     match backend:
         case "auto" if machine.processes > 1:
@@ -112,35 +117,56 @@ def choose_backend(backend: str, machine: Machine) -> tuple[str, str]:
             return backend, "as configured"
 
 
+@frozen
+class VLLMSettings:
+    """The settings of an engine that only vLLM has.
+
+    max_model_len: tokens of a prompt with its response. gpu_memory_utilization: share of the GPU's
+    memory. enforce_eager: no CUDA graphs. per_sample_seeds: seed each sample by itself.
+    """
+
+    max_model_len: int
+    gpu_memory_utilization: float
+    enforce_eager: bool = False
+    per_sample_seeds: bool = False
+
+
 def build_engine(
     name: str,
     model: ModelConfig,
     tokenizer: Any,
     *,
+    world: World,
     dtype: torch.dtype,
     max_rows: int,
-    per_sample_seeds: bool = False,
-    **vllm_settings: Any,
+    vllm: VLLMSettings,
 ) -> RolloutEngine:
     """The rollout engine `hf` or `vllm`. hf starts with the model's weights, vLLM without any.
 
-    max_rows: sequences sampled at a time. vllm_settings: other keyword arguments of vllm.open_llm.
+    max_rows: sequences sampled at a time. world, vllm: not used by hf.
     """
-    if name == "hf":
-        from asymrl.engines.hf import HFEngine
+    match name:
+        case "hf":
+            from asymrl.engines.hf import HFEngine
 
-        return HFEngine(pretrained.load_model(model, dtype), tokenizer.decode, max_rows)
-    from asymrl.engines.vllm import VLLMEngine, open_llm
+            return HFEngine(pretrained.load_model(model, dtype), tokenizer.decode, max_rows)
+        case "vllm":
+            from asymrl.engines.vllm import VLLMEngine, open_llm
 
-    llm = open_llm(
-        pretrained.locate(model.path),
-        dtype=dtype,
-        max_rows=max_rows,
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-        **vllm_settings,
-    )
-    return VLLMEngine(llm, tokenizer.decode, per_sample_seeds=per_sample_seeds)
+            llm = open_llm(
+                pretrained.locate(model.path),
+                world=world,
+                dtype=dtype,
+                max_rows=max_rows,
+                revision=model.revision,
+                trust_remote_code=model.trust_remote_code,
+                max_model_len=vllm.max_model_len,
+                gpu_memory_utilization=vllm.gpu_memory_utilization,
+                enforce_eager=vllm.enforce_eager,
+            )
+            return VLLMEngine(llm, tokenizer.decode, per_sample_seeds=vllm.per_sample_seeds)
+        case _:
+            raise AssertionError(f"unknown rollout engine {name!r}")
 
 
 def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
@@ -154,14 +180,18 @@ def build_policy(config: Config, world: World) -> Policy:
     """The policy `local` or `deepspeed` with its optimizer."""
     load = partial(pretrained.load_model, config.model)
     temperature, optim, settings = config.rollout.temperature, config.optim, config.policy
-    if settings.backend == "local":
-        from asymrl.engines.local import LocalPolicy
+    match settings.backend:
+        case "local":
+            from asymrl.engines.local import LocalPolicy
 
-        return LocalPolicy(
-            load(torch.float32), temperature=temperature, optim=optim, settings=settings
-        )
-    from asymrl.engines.deepspeed import DeepSpeedPolicy
+            return LocalPolicy(
+                load(torch.float32), temperature=temperature, optim=optim, settings=settings
+            )
+        case "deepspeed":
+            from asymrl.engines.deepspeed import DeepSpeedPolicy
 
-    return DeepSpeedPolicy(
-        load, world=world, temperature=temperature, optim=optim, settings=settings
-    )
+            return DeepSpeedPolicy(
+                load, world=world, temperature=temperature, optim=optim, settings=settings
+            )
+        case backend:
+            raise AssertionError(f"unknown policy backend {backend!r}")

@@ -52,8 +52,10 @@ import deepspeed as untyped_deepspeed  # pyright: ignore  # noqa: E402
 from deepspeed.runtime.zero import offload_config  # pyright: ignore  # noqa: E402
 
 deepspeed: Any = untyped_deepspeed
-# Only tensor-parallel inference calls this op; DeepSpeed would compile it for a minute.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+# On first access, DeepSpeed probes every op: it starts compilers and looks for GPUs. If it finds
+# deepspeed_shm_comm, which only tensor-parallel inference calls, it compiles that for a minute. In
+# DeepSpeed 0.19.8 only comm/torch.py reads this dict, with .get(builder.NAME, False).
+deepspeed.ops.__compatible_ops__ = {}
 StateType: Any = offload_config.OffloadStateTypeEnum
 MOMENTS = ("exp_avg", "exp_avg_sq")
 GATHER_BUCKET = 2**28  # parameters that named_weights gathers at a time: 512 MiB in bf16
@@ -80,9 +82,10 @@ def zero3_config(optim: OptimConfig, settings: PolicyConfig) -> dict[str, Any]:
 class DeepSpeedPolicy:
     """`load(dtype)` returns the causal LM; from_pretrained inside it loads the weights sharded.
 
-    Needs the process group of `world`. temperature: of the rollouts. settings: with dtype bfloat16
-    the parameters are in bf16, beside fp32 master weights; with offload_optimizer, master weights,
-    moments and fp32 gradients stay on the CPU, and AdamW runs there.
+    Needs the process group of `world`. temperature: the sampling temperature of the rollouts.
+    settings: with dtype bfloat16 the parameters are in bf16, beside fp32 master weights; with
+    offload_optimizer, master weights, moments and fp32 gradients stay on the CPU, and AdamW runs
+    there.
     """
 
     def __init__(

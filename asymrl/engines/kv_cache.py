@@ -21,7 +21,8 @@ from transformers.cache_utils import (
 
 
 def capacity_for(length: int) -> int:
-    """Tokens to allocate for `length` tokens: few more, because attention reads past the rest."""
+    """Tokens to allocate for `length` tokens: only a few more than needed, because unused tokens
+    take memory and lie between the heads that attention reads."""
     return length + max(4, length // 16)
 
 

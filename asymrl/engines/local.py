@@ -44,7 +44,7 @@ activations then stay in the CPU's cache, and the rows of a micro-batch are clos
 
 class LocalPolicy:
     """`model` is a causal LM with fp32 weights, already on its device; settings.dtype bfloat16
-    autocasts its forward pass. temperature: of the rollouts."""
+    autocasts its forward pass. temperature: the sampling temperature of the rollouts."""
 
     def __init__(
         self, model: Any, *, temperature: float, optim: OptimConfig, settings: PolicyConfig

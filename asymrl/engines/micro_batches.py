@@ -24,8 +24,8 @@ class MicroBatch:
 
     rows (B,): indices of the rows. input_ids (B, T): padded on the right, without each row's last
     token. tokens (m,): indices into the batch's flat (M,) axis. sequence, position (m,): where in
-    (B, T) the hidden state that predicts each token is. targets (m,): the token ids. is_dummy: the
-    values must be ignored, because another rank has the row.
+    (B, T) the hidden state that predicts each token is. targets (m,): the token ids. is_dummy: it
+    is a dummy, which keeps collectives in step, and its values must be ignored.
     """
 
     rows: Tensor
@@ -142,7 +142,8 @@ def empty_loss_inputs(batch: Batch, device: Any) -> LossInputs:
 def total(parts: Sequence[LossOutputs]) -> LossOutputs:
     """The sums, counts and maxima of several micro-batches or ranks together, in fp64.
 
-    They have no graph and are on the CPU: waits for the device. All parts must have the same names.
+    The results carry no graph and are on the CPU, so this call waits for the device. All parts must
+    have the same names.
     """
 
     def combine(operation: Callable[..., Tensor], tensors: Iterable[Tensor]) -> Tensor:

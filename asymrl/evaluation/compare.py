@@ -123,7 +123,7 @@ def settings_notes(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def conclusions(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The rule by which each checkpoint was selected, if known: it belongs to every number. Then
+    """The rule by which each checkpoint was selected, if known: state it with every number. Then
     the difference of each folder to the first, in words."""
     first = evaluations[0]
     lines = [

@@ -38,7 +38,9 @@ class Scores:
 
 def score_benchmark(benchmark: str, rows: Sequence[Row], samples: int) -> Scores:
     """rows: those of <benchmark>.jsonl, `samples` of each problem, problem by problem."""
+    assert len(rows) % samples == 0, (len(rows), samples)
     groups = [rows[i : i + samples] for i in range(0, len(rows), samples)]
+    assert all(len({row["problem_id"] for row in group}) == 1 for group in groups)
     correct = [sum(is_correct(row) for row in group) for group in groups]
 
     def per_problem(value: Callable[[Row], float]) -> MeanEstimate:

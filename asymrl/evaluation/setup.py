@@ -127,8 +127,7 @@ def eval_engine(
         world=world,
         dtype=pretrained.default_dtype(),
         max_rows=rows,
-        max_model_len=max_model_len,
-        gpu_memory_utilization=VLLM_MEMORY,
+        vllm=build.VLLMSettings(max_model_len=max_model_len, gpu_memory_utilization=VLLM_MEMORY),
     )
     if name != "hf":
         build.load_pretrained_weights(engine, model.model)

@@ -57,15 +57,15 @@ def save_checkpoint(
     run: Path,
     policy: Policy,
     tokenizer: Any,
-    eval_sampling: Sampling,
+    definitions: str,
     data: str,
     position: Position,
 ) -> None:
     """Write checkpoints/step-N under a temporary name, rename it, update `best` and `latest`, and
     delete old checkpoints. Collective: all ranks gather the state, rank 0 writes.
 
-    eval_sampling: that of the run's evaluations. data: digest of the problems. UserError if the
-    checkpoint cannot be written; existing ones stay.
+    definitions: from build_definitions. data: digest of the problems. UserError if the checkpoint
+    cannot be written; existing ones stay.
     """
     state = policy.state()
     if state is None:
@@ -85,8 +85,7 @@ def save_checkpoint(
                 {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
                 temporary / STATE,
             )
-            definitions = build_definitions(config, eval_sampling, tokenizer)
-            write_atomically(temporary / "asymrl.json", json.dumps(definitions, indent=2) + "\n")
+            write_atomically(temporary / "asymrl.json", definitions)
             trainer = {
                 "format": FORMAT,
                 "step": position.step,
@@ -159,7 +158,8 @@ def link_best(run: Path, benchmark: str | None) -> str | None:
     """Point the link `best` at the saved checkpoint with the highest eval/<benchmark>/avg in
     metrics.jsonl, the earliest of equals. Returns its name.
 
-    None if no saved checkpoint was evaluated, which deletes the link, or if benchmark is None.
+    Without an evaluated checkpoint: deletes the link and returns None. If benchmark is None:
+    returns None and changes nothing.
     """
     if benchmark is None:
         return None
@@ -295,17 +295,18 @@ class Definitions(StrictModel):
     which: str | None = None  # card.rule: in words, how the run selects a checkpoint
 
 
-def build_definitions(config: Config, eval_sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
-    """The content of asymrl.json, with the sampling of the run's evaluations."""
+def build_definitions(config: Config, eval_sampling: Sampling, tokenizer: Any) -> str:
+    """The text of asymrl.json, with the sampling of the run's evaluations."""
     from asymrl.engines.pretrained import template_digest  # loads transformers
 
-    return {
+    definitions = {
         "prompt": config.data.prompt,
         "sampling": asdict(eval_sampling),
         "verifier": config.verifier.model_dump(),
         "chat_template": template_digest(tokenizer),
         "which": rule(config),
     }
+    return json.dumps(definitions, indent=2) + "\n"
 
 
 def read_definitions(folder: Path) -> Definitions | None:
@@ -341,7 +342,8 @@ def latest(run: Path) -> Path | None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder. Renames a folder first, so that none is half deleted by its name."""
+    """Delete a file or folder. Renames a folder before it is deleted, so that a half-deleted folder
+    never has the name of a complete one."""
     if path.is_dir() and not path.is_symlink():
         gone = path.with_name(f".{path.name}.gone.tmp")
         shutil.rmtree(gone, ignore_errors=True)

@@ -271,8 +271,9 @@ def progress_bar(
 ) -> Iterator[Callable[[int, int], None]]:
     """A callback that takes (items done, items in total) and shows the progress.
 
-    On a terminal: a live bar; elsewhere: about ten plain lines. Both show the time left, for which
-    the items of the first call, which existed before, do not count. unit: the plural of an item.
+    On a terminal: a live bar; elsewhere: about ten plain lines. Both show the time left; items
+    already done at the first call are not counted in it. unit: what an item is called, in the
+    plural.
     """
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn(f"{unit}, left"), TimeRemainingColumn()]

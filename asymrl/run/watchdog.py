@@ -34,7 +34,7 @@ INTERVAL = 1.0  # seconds between two checks
 SUSPENDED = 5.0  # a longer gap means that the process, or the machine, was suspended
 TIME_TO_DIE = 2.0  # seconds from a lost connection to the death of the process behind it
 # Seconds for every rank to report before the launcher ends them all. A rank that waits TIME_TO_DIE
-# has the rest for its sentence and its traceback, on a machine that may be busy.
+# then has 3 s left to print its message and traceback, on a machine that may be busy.
 TIME_TO_REPORT = TIME_TO_DIE + 3.0
 STORE_TIMEOUT = timedelta(seconds=20)  # after that the launcher, or rank 0, must be dead
 FAILED = "another rank has failed"

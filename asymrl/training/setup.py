@@ -89,6 +89,7 @@ def run_training(
                 checkpoint.check_same_data(checkpoint_dir, data.digest)
 
         sampling, eval_sampling = samplings(config, tokenizer)
+        definitions = checkpoint.build_definitions(config, eval_sampling, tokenizer)
         max_model_len = max_tokens(config, data)
         if engine is None:
             engine = training_engine(chosen, tokenizer, world, max_model_len)
@@ -99,7 +100,7 @@ def run_training(
 
         save = partial(
             checkpoint.save_checkpoint,
-            *(config, run_dir, policy, tokenizer, eval_sampling, data.digest),
+            *(config, run_dir, policy, tokenizer, definitions, data.digest),
         )
         first_save = partial(save, start) if is_branch else None
         opened = open_for_training(
@@ -202,8 +203,10 @@ def training_engine(
         world=world,
         dtype=getattr(torch, config.policy.dtype),
         max_rows=rollout.max_rows,
-        max_model_len=max_model_len,
-        per_sample_seeds=rollout.per_sample_seeds,
-        gpu_memory_utilization=rollout.gpu_memory_utilization,
-        enforce_eager=rollout.enforce_eager,
+        vllm=build.VLLMSettings(
+            max_model_len=max_model_len,
+            gpu_memory_utilization=rollout.gpu_memory_utilization,
+            enforce_eager=rollout.enforce_eager,
+            per_sample_seeds=rollout.per_sample_seeds,
+        ),
     )

@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import thread as executor_module
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -47,7 +48,8 @@ class Pool:
 
     timeout: seconds per job. Starts in the background; can be used from any thread. Every future
     gets a result, or a RuntimeError if no worker can be started. Leaving the context cancels the
-    jobs that have not started, waits for the others, and ends the workers.
+    jobs that have not started, waits for the others, and ends the workers. At the interpreter's
+    exit, jobs that have not started raise RuntimeError.
     """
 
     def __init__(
@@ -84,6 +86,10 @@ class Pool:
         return worker
 
     def _run(self, *request: str) -> Verdict:
+        # At exit, Python waits for the executor's threads while they run everything that is queued.
+        # The main thread still counts as alive then, so this flag is the only sign.
+        if executor_module._shutdown:
+            raise RuntimeError("the interpreter is exiting")
         try:
             worker = self._worker()
         except OSError as error:

@@ -53,8 +53,8 @@ def test_what_is_asked_for_is_taken() -> None:
     [
         (here(processes=2), ["policy.backend=local"], "--num_processes 1"),
         (here(vllm=False), ["rollout.engine=vllm"], "vLLM is not installed"),
-        (here(deepspeed=False), ["policy.backend=deepspeed"], "not installed"),
-        (here(processes=2, deepspeed=False), [], "not installed"),
+        (here(deepspeed=False), ["policy.backend=deepspeed"], "=deepspeed requires DeepSpeed"),
+        (here(processes=2, deepspeed=False), [], "on 2 processes requires DeepSpeed"),
         (here(processes=4, gpus=2), [], "on 2 GPUs"),
         (here(), ["rollout.tensor_parallel=2"], "rollout.tensor_parallel"),
         (here(), ["policy.offload_optimizer=true"], "policy.offload_optimizer"),

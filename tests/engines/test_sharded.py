@@ -44,7 +44,7 @@ def test_three_sgd_steps_end_in_the_same_weights(sharding, monkeypatch) -> None:
         assert close(tensor, local[name]), name
 
 
-def test_a_state_moves_between_zero3_and_a_local_policy(sharding) -> None:
+def test_a_state_moves_between_zero3_and_one_process(sharding) -> None:
     here, there, back = policy(), sharding(), policy()
     batch = rollout_batch(MIXED)
     here.update(batch, LOSS)

@@ -1,12 +1,14 @@
 """Totals of the loss metrics over micro-batches, computed without waiting for the device."""
 
-from dataclasses import replace
+import weakref
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from asymrl.algo.loss import ppo_clip
 from asymrl.engines.micro_batches import (
@@ -18,9 +20,10 @@ from asymrl.engines.micro_batches import (
     total,
 )
 from asymrl.engines.policy import PolicyModule
-from asymrl.types import LossOutputs, UpdateStats
+from asymrl.types import LossInputs, LossOutputs, UpdateStats
 from tests.helpers.batches import batch_of
 from tests.helpers.models import tiny_model
+from tests.helpers.policies import LOSS, MIXED, policy, rollout_batch
 
 
 def outputs(
@@ -72,7 +75,36 @@ def test_many_small_terms_are_not_lost_beside_a_large_one():
 
 
 def test_totals_keep_no_graph():
-    assert not total(PARTS).loss.requires_grad
+    def leaf() -> torch.Tensor:
+        return torch.tensor(1.0, requires_grad=True)
+
+    part = LossOutputs(
+        loss=leaf(),
+        metrics={"a": (leaf(), leaf())},
+        maxima={"peak": leaf()},
+        by_accuracy_bin={"pressure": leaf()},
+    )
+    result = total([part, part])
+    tensors = tree_leaves([getattr(result, field.name) for field in fields(result)])
+    assert len(tensors) == 5
+    assert not any(tensor.requires_grad for tensor in tensors)
+
+
+def test_an_update_frees_the_graph_of_each_micro_batch():
+    """A loss with a graph that was kept for the totals would be alive at the end."""
+    losses: list[weakref.ref] = []
+    with_graph: list[bool] = []
+
+    def loss(inputs: LossInputs) -> LossOutputs:
+        outputs = LOSS(inputs)
+        losses.append(weakref.ref(outputs.loss))
+        with_graph.append(outputs.loss.grad_fn is not None)
+        alive = [ref() is not None for ref in losses[1:-2]]  # the caller still holds the last one
+        assert not any(alive), alive
+        return outputs
+
+    policy(token_budget=1).update(rollout_batch(MIXED), loss)
+    assert len(losses) > 4 and all(with_graph[1:])  # the first one is without tokens
 
 
 class HostReads(TorchDispatchMode):

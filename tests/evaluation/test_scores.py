@@ -17,7 +17,8 @@ Row = dict[str, Any]
 def sample(answer: str | None, *, correct: bool = False, tokens: int = 1, cut=False) -> Row:
     """The fields of a row of <benchmark>.jsonl that are scored."""
     reason = "correct" if correct else "no_answer" if answer is None else "wrong"
-    return {"answer": answer, "reason": reason, "truncated": cut, "tokens": tokens}
+    fields = {"answer": answer, "reason": reason, "truncated": cut, "tokens": tokens}
+    return {"problem_id": "1", **fields}
 
 
 def group(right: int, total: int) -> list[Row]:

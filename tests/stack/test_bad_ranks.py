@@ -1,8 +1,9 @@
 """Two ranks with a ZeRO-3 policy under torchrun: both get SIGTERM, one dies, one hangs. Each launch
-resumes the run that the one before it left. The rollout engine is hf, because it starts sooner and
-the watchdog is the same."""
+resumes the run that the one before it left, so the tests run in this order, all of them. The
+rollout engine is hf, because it starts sooner and the watchdog is the same."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,13 +108,17 @@ def test_ranks_stopped_by_a_signal_save_the_last_step(launched: Launched) -> Non
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds ranks in /proc")
 def test_a_rank_that_dies_takes_the_other_down(launched: Launched) -> None:
     """Rank 0 names the dead rank, whatever it notices first: the death, a failing collective, or
-    the launcher's SIGTERM (test_watchdog.py has each order by itself)."""
+    the launcher's SIGTERM (test_watchdog.py has each order by itself). The launch resumes the
+    folder that the signal left; metrics.jsonl has every step once."""
     resumed_from = last_step(launched.folder)
+    assert resumed_from > 0, "the test before this one must run first"
     launched.wait_for_steps(6)
     dead = launched.rank(1)
     os.kill(dead, signal.SIGKILL)
     output = launched.output_of_failure()
     assert f"error: rank 0: rank 1 (process {dead}) has died" in output, output[-4000:]
+    logged = [int(step) for step in re.findall(r" step (\d+)/100000 ", output)]
+    assert logged[0] == resumed_from + 1, output[-4000:]
     last_checkpoint(launched.folder)
     steps = [row["step"] for row in metrics(launched.folder)]
     assert steps == list(range(len(steps))) and steps[-1] >= resumed_from + 6

@@ -27,6 +27,10 @@ def verify(gold, text):
         open(text, "w").write(str(os.getpid()))
         while True:
             pass
+    if gold == "note":  # one character per job
+        open(text, "a").write("x")
+        time.sleep(0.5)
+        return "correct", None
     if gold == "hang in C":
         9 ** 9 ** 9 ** 9
     if gold == "raise":
@@ -207,6 +211,22 @@ def test_idle_and_hung_workers_end_when_their_parent_is_killed(stub, tmp_path):
         assert len(workers) == 2
         parent.kill()
     assert all(ends(pid) for pid in workers)
+
+
+LEFT_OPEN = """
+import sys
+from asymrl.verifiers.pool import Pool
+pool = Pool("stub_verifier", workers=1, timeout=60)
+futures = [pool.submit("note", sys.argv[1]) for _ in range(8)]
+assert futures[0].result().reason == "correct"
+"""
+
+
+def test_a_process_that_exits_without_closing_the_pool_does_not_run_all_jobs(stub, tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LEFT_OPEN, str(tmp_path / "notes")]
+    subprocess.run(command, env=environment, check=True)
+    assert 1 <= len((tmp_path / "notes").read_text()) < 8
 
 
 def test_golds_that_do_not_parse_are_reported_by_index():
