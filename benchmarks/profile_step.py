@@ -137,14 +137,14 @@ def bench_step() -> Callable[[], None]:
 
 
 def pocket_step() -> Callable[[], None]:
-    model = ModelConfig(path=pretrained.POCKET)
+    model = ModelConfig(path="pocket")
     tokenizer = pretrained.load_tokenizer(model)
     cfg = subject.config(1, Path("pocket"), max_tokens=32)
     with verifiers.make("exact") as verifier:
         loader = data.ProblemLoader(
             tokenizer=tokenizer, prompt=cfg.data.prompt, max_prompt_tokens=64, verifier=verifier
         )
-        problems = loader.load("pocket_easy").problems
+        problems = loader.load("pocket_train").problems
     requests = subject.requests(cfg, problems)
     load = pretrained.load_model
     engine = HFEngine(load(model, torch.float32), tokenizer.decode, 512)

@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    pocket = ModelConfig(path=pretrained.POCKET)
+    pocket = ModelConfig(path="pocket")
     tokenizer = pretrained.load_tokenizer(pocket)
     model = pretrained.load_model(pocket, torch.float32)
     with verifiers.make("exact") as verifier:
@@ -42,7 +42,7 @@ def main() -> None:
             max_prompt_tokens=64,
             verifier=verifier,
         )
-        problems = loader.load("pocket_easy", limit=PROMPTS).problems
+        problems = loader.load("pocket_train", limit=PROMPTS).problems
     sampling = Sampling(
         temperature=1.0,
         top_p=1.0,

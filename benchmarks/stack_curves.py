@@ -17,7 +17,7 @@ from asymrl.files import read_jsonl
 
 LABELS = {"stack": "vLLM + ZeRO-3, 2 ranks", "local": "hf + local, 1 process"}
 COLOURS = {"stack": "#0072b2", "local": "#d55e00"}  # distinguishable with colour blindness
-ACCURACY = "eval/pocket_heldout/avg"
+ACCURACY = "eval/pocket_heldout/greedy/avg"
 
 
 def series(folder: Path, name: str) -> tuple[list[int], list[float]]:
@@ -37,7 +37,7 @@ def main() -> None:
         for n, folder in enumerate(getattr(arguments, kind)):
             label = None if n else f"{LABELS[kind]} ({len(getattr(arguments, kind))} seeds)"
             left.plot(*series(folder, ACCURACY), color=colour, lw=1.5, label=label)
-    left.set(xlabel="step", ylabel="held-out accuracy, temperature 1", ylim=(0, 1))
+    left.set(xlabel="step", ylabel="held-out accuracy, greedy", ylim=(0, 1))
     left.legend(loc="lower right", frameon=False)
     for n, folder in enumerate(arguments.stack):
         for statistic, style in (("max", ":"), ("mean", "-")):

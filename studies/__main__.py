@@ -12,57 +12,42 @@ from pathlib import Path
 from asymrl.errors import UserError
 from asymrl.run.exit_codes import exit_code
 from asymrl.types import frozen
-from studies import claims, paper, tables
-from studies.hypotheses import HYPOTHESES
-from studies.jobs import BASE, CLAIM_ARMS, GRID_ARMS, MIXES, SCHEDULED, TABLE_ROWS, Arm, Job
+from studies import paper, tables
+from studies.jobs import BASE, GRID_ARMS, MIXES, SCHEDULED, TABLE_ROWS, Arm, Job
 from studies.jobs import jobs as make_jobs
 from studies.runs import done, run_all
 
 
 @frozen
 class Study:
-    """seeds: the default. before: called before the first run. report: (jobs, run folders, docs,
-    command line) -> the files that it wrote."""
+    """seeds: the default. report: (jobs, run folders, docs, command line) -> the files that it
+    wrote."""
 
     name: str
     arms: tuple[Arm, ...]
     mixes: tuple[str, ...]
     seeds: int
-    before: Callable[[Sequence[Job], Path], None]
     report: Callable[[Sequence[Job], Path, Path, str], list[Path]]
 
     def jobs(self, seeds: int, out: Path, steps: int | None) -> list[Job]:
         return make_jobs(self.arms, self.mixes, seeds, out, steps)
 
 
-def nothing(jobs: Sequence[Job], out: Path) -> None: ...
-
-
 STUDIES = {
     study.name: study
     for study in (
         Study(
-            name="claims",
-            arms=CLAIM_ARMS,
-            mixes=tuple(MIXES),
-            seeds=8,
-            before=claims.write_plan,
-            report=claims.report_claims,
-        ),
-        Study(
             name="table2",
             arms=(BASE, *TABLE_ROWS, *SCHEDULED),
-            mixes=("easy",),
+            mixes=tuple(MIXES),
             seeds=8,
-            before=nothing,
             report=tables.report_table2,
         ),
         Study(
             name="grid",
             arms=GRID_ARMS,
-            mixes=("easy",),
+            mixes=tuple(MIXES),
             seeds=2,
-            before=nothing,
             report=tables.report_grid,
         ),
     )
@@ -75,10 +60,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
-        "claims": "test the paper's six claims on two mixes -> claims.md",
         "table2": "the paper's table on the pocket task -> table2-pocket.md",
         "grid": "accuracy over beta_pos x beta_neg -> grid-pocket.md",
-        "plan": "print what would run and what is predicted; run nothing",
+        "plan": "print what would run; run nothing",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text)
@@ -148,19 +132,13 @@ def make_folder(flag: str, folder: Path) -> None:
 
 
 def plan(study: Study, jobs: Sequence[Job]) -> str:
-    """What would run, and the predictions of the claims."""
+    """What would run."""
     seeds = len({job.seed for job in jobs})
     lines = [
         f"{study.name}: {len(study.arms)} arms x {len(study.mixes)} mixes x {seeds} seeds = "
         f"{len(jobs)} runs, {sum(map(done, jobs))} already done",
         *(f"  {arm.name}: {arm.config} {' '.join(arm.overrides)}".rstrip() for arm in study.arms),
     ]
-    if study.name == "claims":
-        lines.append("predictions (claim, hypothesis: paper | mix: sign, reason)")
-        for h in HYPOTHESES:
-            lines.append(f"  {h.claim} {h.sentence}: {claims.SIGNS[h.paper]}")
-            for mix, e in h.expected.items():
-                lines.append(f"      {mix}: {claims.SIGNS[e.sign]}, {e.why}")
     return "\n".join(lines)
 
 
@@ -171,7 +149,6 @@ def run_and_report(
 
     If a run fails, no document is written, since its tables would be incomplete.
     """
-    study.before(jobs, out)
     failures = run_all(jobs, workers)
     for failure in failures:
         print(

@@ -10,7 +10,7 @@ from pathlib import Path
 from asymrl.config.load import Config, load_config
 from asymrl.types import frozen
 
-MIXES = {"easy": "pocket_easy", "hard": "pocket_hard"}
+MIXES = {"facts": "pocket_train"}
 NEVER = 1_000_000  # an interval; the last step is always due
 # Checkpoint, evaluate and save rollouts at the last step only; metrics are logged every step.
 LEAN = (
@@ -88,11 +88,6 @@ SCHEDULED = (
         config="pocket_asym",
         overrides=("schedule={name: entropy_steering, entropy_low: 0.45, entropy_high: 0.65}",),
     ),
-)
-CLAIM_ARMS = (
-    *(betas(pos, 0.0) for pos in (0.0, 0.25, 0.5, 0.75)),
-    *(betas(0.0, neg) for neg in (0.25, 0.5, 0.75)),
-    *(row(name) for name in ("grpo", "asym", "ent_increase", "ent_decrease")),
 )
 GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
 GRID_ARMS = tuple(betas(pos, neg) for pos in GRID for neg in GRID)

@@ -24,8 +24,8 @@ def entropy(result: Result) -> float:
 
 
 def accuracy(result: Result) -> float:
-    """avg@k of the last checkpoint on held-out problems, at temperature 1."""
-    return result.accuracy[1.0]
+    """Greedy accuracy of the last checkpoint on held-out problems."""
+    return result.accuracy[0.0]
 
 
 def none_solved(result: Result) -> float:

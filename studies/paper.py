@@ -1,6 +1,7 @@
 """The paper's table of a model: our scores of runs/<model>_<row> beside the paper's numbers.
 
-Reads runs/<model>_<row>/eval/paper/summary.json, written by `eval.py --avg-at paper --output`.
+Reads runs/<model>_<row>/eval/paper/summary.json, written by `eval.py --avg-at paper --output`, and
+of the untrained model also eval/greedy/summary.json.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def table(model: str, runs: Path) -> str:
     rows = []
     counts: dict[str, set[str]] = {name: set() for name in BENCHMARKS}
     for row in ROWS:
-        scores = paper_scores(runs / f"{model}_{row}")
+        run = runs / f"{model}_{row}"
+        if row == "base":
+            rows.append(["base, greedy", "ours", *our_cells(saved_scores(run, "greedy"))])
+        scores = saved_scores(run, "paper")
         for name in counts.keys() & scores.keys():
             counts[name].add(f"{scores[name]['problems']} x {scores[name]['samples']}")
         rows.append([row, "ours", *our_cells(scores)])
@@ -72,9 +76,9 @@ def table(model: str, runs: Path) -> str:
     )
 
 
-def paper_scores(run: Path) -> dict[str, dict[str, float]]:
-    """The scores of a run under the paper's protocol; empty if it is not evaluated."""
-    summary = run / "eval" / "paper" / "summary.json"
+def saved_scores(run: Path, name: str) -> dict[str, dict[str, float]]:
+    """The scores in eval/<name> of a run; empty if it is not evaluated."""
+    summary = run / "eval" / name / "summary.json"
     return read_scores(summary) if summary.is_file() else {}
 
 

@@ -27,8 +27,8 @@ from asymrl.errors import UserError
 from asymrl.types import frozen
 from studies.jobs import Job
 
-TEMPERATURES = (1.0, 0.4)
-SAMPLES = 4  # avg@4
+TEMPERATURES = (0.0, 0.4, 1.0)
+SAMPLES = 4  # per problem, at temperatures above 0
 Report = Callable[[int, Sequence[Job], str], None]  # newly finished, running jobs, message
 ROOT = Path(__file__).resolve().parents[1]  # the folder of train.py and eval.py
 
@@ -162,7 +162,14 @@ def eval_arguments(job: Job, temperature: float) -> list[str]:
     return [
         *("--ckpt", str(job.folder / "checkpoints" / "latest")),
         *("--benchmarks", ",".join(job.benchmarks)),
-        *("--avg-at", str(SAMPLES), "--temperature", str(temperature), "--threads", "1"),
+        *(
+            "--avg-at",
+            str(SAMPLES if temperature else 1),
+            "--temperature",
+            str(temperature),
+            "--threads",
+            "1",
+        ),
         *("--seed", str(job.seed), "--output", str(summary_file(job, temperature).parent)),
         "--replace",  # samples of a checkpoint that was trained again since
     ]

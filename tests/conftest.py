@@ -77,7 +77,11 @@ verifier: {{name: first_letter}}
 advantage: {{name: asym, beta_pos: 0.9, beta_neg: 0.4}}
 optim: {{lr: 3.0e-3, minibatch_prompts: 3, betas: [0.9, 0.95]}}
 policy: {{threads: 1}}
-eval: {{every: 2, benchmarks: [{data}], limit: 4, temperature: 1.0}}
+eval:
+  every: 2
+  benchmarks: [{data}]
+  limit: 4
+  sampling: {{greedy: {{temperature: 0.0}}, t1: {{temperature: 1.0, samples: 2}}}}
 checkpoint: {{every: 1, keep: 99}}
 tracking: {{rollouts_every: 2, logprob_gain_every: 1}}
 steps: 5

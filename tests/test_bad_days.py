@@ -151,7 +151,7 @@ def test_a_run_without_improvement_stops_and_does_not_resume(
     assert attempt(config_file, folder, *settings) == 0
     assert "the last 2 evaluations did not improve" in capsys.readouterr().out
     rows = metrics(folder)
-    scores = [row["eval/problems/avg"] for row in rows]
+    scores = [row["eval/problems/greedy/avg"] for row in rows]
     assert len(rows) < 60 and evaluations_since_best(scores) == 2
     assert all(evaluations_since_best(scores[:n]) < 2 for n in range(1, len(scores)))
     last = folder / "checkpoints" / "latest"
@@ -364,7 +364,13 @@ def test_patience_uses_the_benchmark_that_selects_the_checkpoint(
 ) -> None:
     stop = Stop(World(), StopSignals(), patience=2, best_on=best_on)
     stopped = [
-        stop({"eval/rises/avg": 0.2 * n, "eval/falls/avg": 0.5 - 0.1 * n, "loss/total": 1.0})
+        stop(
+            {
+                "eval/rises/greedy/avg": 0.2 * n,
+                "eval/falls/greedy/avg": 0.5 - 0.1 * n,
+                "loss/total": 1.0,
+            }
+        )
         for n in range(4)
     ]
     assert [bool(each) for each in stopped] == [False, False, ends, ends]

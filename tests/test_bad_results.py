@@ -145,8 +145,13 @@ def test_a_report_that_cannot_be_written_exits_with_2(tmp_path: Path, capsys) ->
 def test_metrics_with_unprintable_names_are_drawn(tmp_path: Path) -> None:
     """Each benchmark has a figure, even if names are unprintable, very long, or nearly equal."""
     names = ["\ud800\x00\n", "a b", "a_b", "mean", "x" * 999]
-    row = {f"eval/{name}/avg": 0.5 for name in names} | {"time/\x00<b>": 1.0, "time/less": -1.0}
+    row = {f"eval/{name}/greedy/avg": 0.5 for name in names} | {
+        "time/\x00<b>": 1.0,
+        "time/less": -1.0,
+    }
     run = write_run(tmp_path / "run", [evaluated(0, 0.5) | row])
     assert __main__.main([str(run), "--out", str(tmp_path / "r.html")]) == 0
     figures = [file.name for file in (tmp_path / "figures").glob("accuracy_*")]
-    assert len(figures) == len(names) + 2 and "accuracy_held.png" in figures  # and their mean
+    assert (
+        len(figures) == len(names) + 2 and "accuracy_held_greedy.png" in figures
+    )  # and their mean

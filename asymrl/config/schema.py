@@ -20,12 +20,17 @@ from asymrl.algo.schedules import SCHEDULES, StepStats
 from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
 
+RAW = "none"  # the value of data.chat_template for prompts without a template
+GREEDY = "greedy"  # the evaluation setting that early stopping and best_on read
 METHOD_SECTIONS = ("advantage", "reweight", "schedule")
 Positive = Annotated[int, Field(ge=1, le=10**12)]  # bounded so that products stay printable
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
+
+
+SettingName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 
 
 class StrictModel(BaseModel):
@@ -48,7 +53,7 @@ class ShapeConfig(StrictModel):
 
 
 class ModelConfig(StrictModel):
-    path: Annotated[str, Field(min_length=1)]  # a local folder, a Hugging Face id, or `pocket`
+    path: Annotated[str, Field(min_length=1)]  # a folder, a hub id, pocket or smollm2_135m
     revision: str | None = None
     trust_remote_code: bool = False  # run Python code from the model's repository
     allow_pickle: bool = False  # read pytorch_model.bin if there is no safetensors file
@@ -61,6 +66,8 @@ class DataConfig(StrictModel):
     answer_field: str = "answer"
     system: str | None = None
     user: str = "{problem}"
+    # default: the tokenizer's; `none`: the prompt is `user` as it is; or the path of a Jinja file
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     max_prompt_tokens: Positive = 1024
     unparseable_gold: Literal["exact", "refuse"] = "exact"
@@ -73,6 +80,7 @@ class DataConfig(StrictModel):
             "system": self.system,
             "user": self.user,
             "template_kwargs": self.chat_template_kwargs,
+            "raw": self.chat_template == RAW,
         }
 
 
@@ -84,7 +92,7 @@ class RolloutConfig(StrictModel):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: NonNegative = 0
     max_tokens: Positive
-    stop: list[str] = []  # stop tokens in addition to the model's own
+    stop: list[str] = []  # texts that end a response, each one token; the model's own tokens too
     truncation: Literal["score", "zero", "mask"] = "score"
     max_rows: Positive = 512  # responses that each engine samples at a time
     sync_check_every: Positive = 50
@@ -206,11 +214,29 @@ class PolicyConfig(StrictModel):
     threads: NonNegative = 0  # CPU threads; 0 keeps torch's default
 
 
+class EvalSamplingConfig(StrictModel):
+    """One way of sampling in an evaluation. temperature 0 is greedy."""
+
+    temperature: Temperature
+    samples: Positive = 1  # per problem
+
+    @model_validator(mode="after")
+    def check_greedy(self) -> EvalSamplingConfig:
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError(
+                f"samples = {self.samples} at temperature 0 would all be the same response; use 1"
+            )
+        return self
+
+
 class EvalConfig(StrictModel):
     every: Positive = 10
     benchmarks: list[str] = []
-    samples: Positive = 1
-    temperature: Temperature = 0.0
+    # name -> settings; each has metrics eval/<benchmark>/<name>/... and a folder of samples
+    sampling: Annotated[dict[SettingName, EvalSamplingConfig], Field(min_length=1)] = {
+        GREEDY: EvalSamplingConfig(temperature=0.0),
+        "t0.4": EvalSamplingConfig(temperature=0.4, samples=4),
+    }
     max_tokens: Positive | None = None  # default rollout.max_tokens
     limit: Positive | None = None
     patience: Positive | None = None  # early stopping: evaluations without improvement
@@ -284,6 +310,16 @@ class Config(StrictModel):
     seed: NonNegative = 0
     steps: Positive
 
+    @model_validator(mode="before")
+    @classmethod
+    def name_pocket_policy(cls, config: Any) -> Any:
+        """`model.path: pocket` is the pocket policy of the run's seed, `pocket:<seed>`."""
+        match config:
+            case {"model": {"path": "pocket"}}:
+                model = config["model"] | {"path": f"pocket:{config.get('seed', 0)}"}
+                return config | {"model": model}
+        return config
+
     @model_validator(mode="after")
     def check_combinations(self) -> Config:
         check_choice("verifier.name", self.verifier.name, VERIFIERS)
@@ -303,6 +339,11 @@ class Config(StrictModel):
                 f"rollout.prompts = {self.rollout.prompts}"
             )
         check_user_turn(self.data.user)
+        if self.data.chat_template == RAW and (self.data.system or self.data.chat_template_kwargs):
+            raise ValueError(
+                "data.system and data.chat_template_kwargs require a chat template, but "
+                "data.chat_template is none"
+            )
         return self
 
 
@@ -352,7 +393,19 @@ def check_param(key: str, param: Any, choices: Sequence[str]) -> None:
 
 
 def check_selection(config: Config) -> None:
-    """Early stopping needs a benchmark; `best_on` needs a score for every saved checkpoint."""
+    """Early stopping needs a benchmark; `best_on` needs a score for every saved checkpoint. Both
+    read the greedy evaluation."""
+    greedy = config.eval.sampling.get(GREEDY)
+    if greedy and greedy.temperature > 0:
+        raise ValueError(
+            f"eval.sampling.greedy.temperature = {greedy.temperature:g} must be 0; give another "
+            "setting another name"
+        )
+    if not greedy and (config.eval.patience or config.checkpoint.best_on):
+        raise ValueError(
+            "eval.patience and checkpoint.select.best_on read the setting greedy, which "
+            "eval.sampling does not have: add greedy: {temperature: 0.0}"
+        )
     if config.eval.patience and not config.eval.benchmarks:
         raise ValueError(
             f"eval.patience = {config.eval.patience} requires a benchmark, but eval.benchmarks is "

@@ -35,15 +35,27 @@ TEMPLATE_ERRORS = (
 
 
 def render_prompt(
-    tokenizer: Any, problem: str, *, system: str | None, user: str, template_kwargs: Mapping
+    tokenizer: Any,
+    problem: str,
+    *,
+    system: str | None,
+    user: str,
+    template_kwargs: Mapping,
+    raw: bool = False,
 ) -> tuple[str, tuple[int, ...]]:
-    """The prompt as text and as token ids, rendered with the tokenizer's chat template."""
+    """The prompt as text and as token ids, rendered with the tokenizer's chat template.
+
+    raw: the prompt is `user` alone, with the special tokens that the tokenizer adds to a text.
+    """
+    if raw:
+        text = user.replace("{problem}", problem)
+        return text, tuple(tokenizer(text)["input_ids"])
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": user.replace("{problem}", problem)})
     if not tokenizer.chat_template:
         raise UserError(
-            "the tokenizer has no chat template; rendering prompts requires one, for example "
-            "chat_template.jinja in the model folder"
+            "the tokenizer has no chat template (chat_template.jinja in the model folder); set "
+            "data.chat_template to a Jinja file, or to none for prompts without a template"
         )
     from transformers import PreTrainedTokenizerBase  # reading problem files must not load it
 

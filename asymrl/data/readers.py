@@ -43,7 +43,7 @@ def read_problem_rows(
         records = hub_records(source, SOURCES[source])
         problem_field, answer_field, known = "problem", "answer", None
     elif source in pocket.DATA:
-        records = read_jsonl(pocket.ready() / pocket.DATA[source])
+        records = ((f"{source}:{n}", row) for n, row in enumerate(pocket.DATA[source](), 1))
     elif not Path(source).is_file():
         raise UserError(
             f"data file {source} does not exist; valid is a local .jsonl, .json, .csv or .parquet "

@@ -18,7 +18,7 @@ from asymrl.types import frozen
 
 GIB = 2**30
 FP32 = 4  # bytes
-SMALL_MODEL = 100_000_000  # parameters; without a GPU, a run of a smaller model is one process
+SMALL_MODEL = 200_000_000  # parameters; without a GPU, a run of a smaller model is one process
 
 # DeepSpeed's defaults, in elements; engines/deepspeed.py does not change them
 REDUCE_BUCKET = 500_000_000
@@ -252,11 +252,10 @@ def describe(config: Config, gpus: int, gib: float) -> str:
 
 
 def is_one_process(config: Config, gpus: int) -> bool:
-    """Whether the config asks for hf or local; without a GPU, also for pocket and small models."""
+    """Whether the config asks for hf or local; without a GPU, also for small models."""
     if config.rollout.engine == "hf" or config.policy.backend == "local":
         return True
-    small = config.model.path == "pocket" or count_parameters(require_shape(config)) < SMALL_MODEL
-    return gpus == 0 and small
+    return gpus == 0 and count_parameters(require_shape(config)) < SMALL_MODEL
 
 
 def describe_batches(config: Config) -> list[str]:

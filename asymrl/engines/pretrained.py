@@ -19,12 +19,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging as transformers_logging
 
 from asymrl import pocket
-from asymrl.config.schema import ModelConfig, ShapeConfig
+from asymrl.config.schema import RAW, ModelConfig, ShapeConfig
 from asymrl.data import hub
 from asymrl.engines import model_folder
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 
-POCKET = "pocket"
 # What transformers raises for a folder that it cannot read.
 LOAD_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
@@ -41,12 +40,16 @@ def set_threads(threads: int) -> None:
 
 
 def locate(path: str) -> str:
-    """The path to load; for `pocket`, that of the pocket policy, which is trained on first use."""
-    return str(pocket.ready() / "policy") if path == POCKET else path
+    """The path to load: the folder of a model that is made here, now if need be (`pocket:N`,
+    `smollm2_135m`); otherwise the given path."""
+    return str(pocket.model_folder(path)) if pocket.is_made_here(path) else path
 
 
-def load_tokenizer(model: ModelConfig) -> Any:
-    """The model's tokenizer. UserError if it has ids for which the model has no embedding."""
+def load_tokenizer(model: ModelConfig, chat_template: str | None = None) -> Any:
+    """The model's tokenizer. UserError if it has ids for which the model has no embedding.
+
+    chat_template: the value of data.chat_template; the content of a file replaces the tokenizer's.
+    """
     folder = Path(locate(model.path))
     if folder.is_dir():
         model_folder.check_tokenizer_ids(folder)
@@ -58,7 +61,20 @@ def load_tokenizer(model: ModelConfig) -> Any:
             f"{model.path}: the tokenizer has ids up to {highest}, but the model's vocabulary size "
             f"is {size}: they do not belong together"
         )
+    if chat_template not in (None, RAW):
+        tokenizer.chat_template = read_chat_template(Path(chat_template))
     return tokenizer
+
+
+def read_chat_template(file: Path) -> str:
+    """The Jinja source of data.chat_template."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or an impossible name
+        raise UserError(
+            f"data.chat_template: {file} cannot be read ({one_line(error)}); valid are none and "
+            "the path of a Jinja file"
+        ) from None
 
 
 def vocabulary_size(model: ModelConfig) -> int | None:
@@ -195,17 +211,18 @@ def template_digest(tokenizer: Any) -> str:
 def stop_ids(model: ModelConfig, tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:
     """All token ids that end a response, sorted: those of the model, the tokenizer and `stop`.
 
-    stop: tokens as text. UserError for an unknown token, an invalid id, or no id at all.
+    stop: texts that are one token each. UserError for any other text, an invalid id, or no id.
     """
     eos = load_generation_config(model).eos_token_id
     ids = [*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id]
-    vocabulary = tokenizer.get_vocab()
-    for token in stop:
-        if token not in vocabulary:
+    for text in stop:
+        tokens = tokenizer.encode(text, add_special_tokens=False)
+        if len(tokens) != 1:
             raise UserError(
-                f"rollout.stop: {short_repr(token)} is not a token of this model's tokenizer"
+                f"rollout.stop: {short_repr(text)} is {len(tokens)} tokens of this model's "
+                "tokenizer; a stop text must be exactly one"
             )
-        ids.append(vocabulary[token])
+        ids += tokens
     ids = [i for i in ids if i is not None]
     if not ids:
         raise UserError(f"{model.path} has no stop token; name one in rollout.stop")

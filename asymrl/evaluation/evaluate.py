@@ -176,26 +176,32 @@ def evaluate_step(
     engine: RolloutEngine,
     verifier: Verifier,
     world: World,
-    **task: Any,
+    tasks: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, float]:
-    """Evaluate during training, into eval/step-N of the run folder. Returns metrics.
+    """Evaluate during training, into eval/step-N/<setting> of the run folder. Returns metrics.
 
-    task: the fields of EvalTask.
+    tasks: name of the setting -> the fields of its EvalTask.
     """
-    folder = run_dir / "eval" / f"step-{step:06d}"
-    progress = partial(tracker.phase, "evaluate")
-    results = evaluate(EvalTask(**task), lambda: engine, verifier, world, folder, progress=progress)
-    return metrics(results)
+    scored = {}
+    for setting, task in tasks.items():
+        folder = run_dir / "eval" / f"step-{step:06d}" / setting
+        progress = partial(tracker.phase, "evaluate")
+        results = evaluate(
+            EvalTask(**task), lambda: engine, verifier, world, folder, progress=progress
+        )
+        scored |= metrics(results, setting)
+    return scored
 
 
-def metrics(results: Sequence[Scores]) -> dict[str, float]:
+def metrics(results: Sequence[Scores], setting: str) -> dict[str, float]:
     metrics = {}
     for one in results:
+        name = f"eval/{one.benchmark}/{setting}"
         metrics |= {
-            f"eval/{one.benchmark}/avg": one.avg.value,
-            f"eval/{one.benchmark}/stderr": one.avg.stderr,
-            f"eval/{one.benchmark}/pass_at_k": one.pass_at[one.samples].value,
-            f"eval/{one.benchmark}/truncated": one.truncated.value,
+            f"{name}/avg": one.avg.value,
+            f"{name}/stderr": one.avg.stderr,
+            f"{name}/pass_at_k": one.pass_at[one.samples].value,
+            f"{name}/truncated": one.truncated.value,
         }
     return metrics
 

@@ -73,9 +73,8 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
     config = load_config(config_name) if config_name else None
     model = config.model if config else schema.ModelConfig(path=ckpt or "")
     folder = Path(pretrained.locate(model.path)).resolve()
-    tokenizer = pretrained.load_tokenizer(model)
+    tokenizer = pretrained.load_tokenizer(model, config.data.chat_template if config else None)
     definitions = checkpoint.read_definitions(folder)
-    check_chat_template(model.path, folder, tokenizer, definitions)
     which = definitions.which if definitions else None
     notes = [f"which checkpoint: {which}"] if which else []
     training_sampling: dict[str, Any] = {}
@@ -93,6 +92,8 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         stop_ids = pretrained.stop_ids(model, tokenizer, ())
         max_tokens = None
         notes.append(DEFAULT_PROMPT_NOTE.format(path=model.path))
+    if not prompt.get("raw"):
+        check_chat_template(model.path, folder, tokenizer, definitions)
     if prompt is not DEFAULT_PROMPT:
         notes += [
             f"template_kwargs.{key} has no effect: the chat template does not use it"
@@ -170,7 +171,7 @@ def sampling(
     changes = [
         f"{key} {getattr(sampling, key):g} (training: {value:g})"
         for key, value in model.training_sampling.items()
-        if getattr(sampling, key) != value
+        if key != "temperature" and getattr(sampling, key) != value
     ]
     if changes:
         notes.append(f"sampling differs from the evaluations during training: {', '.join(changes)}")

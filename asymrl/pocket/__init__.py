@@ -1,21 +1,50 @@
-"""The laptop-scale task: its problems, tokenizer, model and warm start, all made on this machine.
+"""The models and tasks that a laptop can train, made on this machine on first use.
 
-`ready()` makes them in `runs/pocket` on first use; nothing is downloaded. Importing this package
-does not load torch.
+`pocket:N` is a small policy with a warm start of its own for every seed N; its task is
+modular_sums.py. `smollm2_135m` is a real pretrained model, converted from a PyPI package; its task
+is graded_sums.py. Importing this package does not load torch.
 """
 
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-FOLDER = Path("runs/pocket")
-DATA = {
-    "pocket_easy": "train_easy.jsonl",
-    "pocket_hard": "train_hard.jsonl",
-    "pocket_heldout": "heldout.jsonl",
+from asymrl.errors import UserError
+from asymrl.pocket import graded_sums, modular_sums
+
+FOLDER = Path("runs/models")
+POCKET, SMOLLM2 = "pocket", "smollm2_135m"
+DATA: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "pocket_train": modular_sums.training_rows,
+    "pocket_heldout": modular_sums.heldout_rows,
+    "sums_train": graded_sums.training_rows,
+    "sums_heldout": graded_sums.heldout_rows,
 }
+"""The data sets by name: their rows, the same on every machine."""
 
 
-def ready() -> Path:
-    """FOLDER. If it does not exist yet, it is made, with progress on stdout."""
-    from asymrl.pocket.build import PrintProgress, ensure
+def is_made_here(path: str) -> bool:
+    """Whether `path` names a model of this package, as opposed to a folder or a hub id."""
+    return path.partition(":")[0] == POCKET or path == SMOLLM2
 
-    return ensure(FOLDER, progress=PrintProgress())
+
+def model_folder(path: str, *, force: bool = False) -> Path:
+    """The Hugging Face folder of `pocket:N` or `smollm2_135m`, made now if it does not exist yet.
+
+    `pocket` is `pocket:0`. force: make it again. UserError if N is not a whole number below 10**9,
+    or if the folder cannot be made.
+    """
+    if path == SMOLLM2:
+        from asymrl.pocket.smollm2 import convert  # loads torch
+
+        return convert(FOLDER / SMOLLM2, force=force)
+    seed = path.partition(":")[2] or "0"
+    if not re.fullmatch("[0-9]{1,9}", seed):
+        raise UserError(f"model {path!r}: the seed after `pocket:` must be a number below 10**9")
+    from asymrl.pocket.build import PrintProgress, build_policy  # loads torch
+
+    folder = FOLDER / f"pocket-{int(seed)}"
+    return build_policy(folder, int(seed), PrintProgress(), force=force)

@@ -1,12 +1,13 @@
-"""`python -m asymrl.pocket`: make the pocket folder from the command line."""
+"""`python -m asymrl.pocket`: make a model of the laptop tasks from the command line."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
+from asymrl import pocket
+from asymrl.errors import UserError
 from asymrl.files import read_json
 from asymrl.run.exit_codes import exit_code
 
@@ -14,21 +15,30 @@ from asymrl.run.exit_codes import exit_code
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m asymrl.pocket",
-        description="Make the data of the pocket task and its small warm-started model.",
+        description=f"Make a model for the laptop tasks in {pocket.FOLDER}/.",
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/pocket"), metavar="DIR")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--force", action="store_true", help="make the folder even if it exists")
-    return exit_code(partial(make_folder, parser.parse_args(argv)))
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=pocket.POCKET,
+        help="pocket:N, the small policy of seed N (default: pocket:0), or smollm2_135m",
+    )
+    parser.add_argument("--force", action="store_true", help="make it again if it exists")
+    return exit_code(partial(make, parser.parse_args(argv)))
 
 
-def make_folder(arguments: argparse.Namespace) -> None:
-    from asymrl.pocket.build import RECIPE_FILE, PrintProgress, ensure  # imports torch: slow
+def make(arguments: argparse.Namespace) -> None:
+    if not pocket.is_made_here(arguments.model):
+        raise UserError(f"{arguments.model!r} is not pocket:N or smollm2_135m")
+    from asymrl.pocket.folders import RECORD  # loads torch
 
-    folder = ensure(arguments.output, arguments.seed, PrintProgress(), force=arguments.force)
-    accuracy = read_json(folder / RECIPE_FILE)["heldout_accuracy_by_n"]
-    by_length = "  ".join(f"{n}: {a:.2f}" for n, a in accuracy.items())
-    print(f"{folder} is ready. Held-out accuracy at temperature 1, by number of terms: {by_length}")
+    folder = pocket.model_folder(arguments.model, force=arguments.force)
+    print(f"{folder} is ready")
+    if accuracy := read_json(folder / RECORD).get("heldout_accuracy"):
+        print(
+            "Held-out accuracy before training: "
+            f"greedy {accuracy['greedy']:.2f}, at temperature 1 {accuracy['t1']:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,28 @@
 """The pocket model, a small Qwen3, and its warm start: supervised training on demonstrations.
 
-Knows the recipe and the task, and nothing about data files, folders or rewards.
+Knows the recipe and the task, and nothing about folders or rewards.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from asymrl.pocket.task import END, Numbers, Style, demonstration, question
+from asymrl.pocket.modular_sums import (
+    END,
+    Facts,
+    Numbers,
+    Style,
+    demonstration,
+    misremembered_facts,
+    question,
+)
 from asymrl.pocket.tokenizer import ASSISTANT, PAD, USER
 from asymrl.types import frozen
 
@@ -22,16 +31,17 @@ MAX_LENGTH = 8192
 
 @frozen
 class Recipe:
-    """Everything that the pocket folder depends on, apart from the seed.
+    """Everything that the pocket policy depends on, apart from the seed.
 
     version: increase it when a code change alters the result, so that existing folders are rebuilt.
-    easy_share: the first fraction of the steps, a curriculum with only the two shortest lengths, no
-    bad habits, and batches twice as large. decay: the last fraction, where lr falls linearly.
-    weights: relative frequencies of the lengths n = 2, 3, ... skip, wrong, reuse: see `Style`.
-    train_easy, train_hard, heldout: (n, rows) pairs. probes: responses per length in `measure`.
+    easy_share: the first fraction of the steps, a curriculum with only the two shortest lengths,
+    misremembered facts but no other bad habit, and batches twice as large. decay: the last
+    fraction, where lr falls linearly. weights: relative frequencies of the lengths n = 2, 3, ...
+    skip, wrong, reuse, misremember: see `Style`. false_facts: the share of facts that are
+    misremembered.
     """
 
-    version: int = 1
+    version: int = 2
     hidden: int = 96
     layers: int = 2
     heads: int = 3
@@ -47,18 +57,8 @@ class Recipe:
     skip: float = 0.2
     wrong: float = 0.02
     reuse: float = 0.02
-    heldout_share: float = 0.2
-    probes: int = 256
-    train_easy: tuple[tuple[int, int], ...] = (
-        (2, 500),
-        (3, 600),
-        (4, 400),
-        (5, 250),
-        (6, 150),
-        (7, 100),
-    )
-    train_hard: tuple[tuple[int, int], ...] = ((4, 600), (5, 600), (6, 600), (7, 600))
-    heldout: tuple[tuple[int, int], ...] = ((3, 64), (4, 64), (5, 64), (6, 64), (7, 64))
+    false_facts: float = 0.4
+    misremember: float = 0.9
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
@@ -86,14 +86,18 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -
 
 
 def _batch(
-    ids: Mapping[str, int], sets: Sequence[Numbers], style: Style, rng: random.Random
+    ids: Mapping[str, int],
+    sets: Sequence[Numbers],
+    style: Style,
+    rng: random.Random,
+    facts: Facts,
 ) -> tuple[Tensor, Tensor]:
     """Demonstrations as (tokens, labels), each of shape (rows, T). The label -100 is ignored."""
     sequences, targets = [], []
     for numbers in sets:
         ordered = rng.sample(numbers, len(numbers))
         prompt = [ids[USER], *(ids[p] for p in question(ordered)), ids[ASSISTANT]]
-        response = [ids[p] for p in demonstration(ordered, style, rng)]
+        response = [ids[p] for p in demonstration(ordered, style, rng, facts)]
         sequences.append(prompt + response)
         targets.append([-100] * (len(prompt) - 1) + response)
     longest = max(map(len, sequences))
@@ -112,8 +116,9 @@ def warm_start(
     """Train `model` in place on demonstrations. Yields the loss of every step."""
     rng = random.Random(f"demonstrations/{seed}")
     optim = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0)
-    style = Style(skip=recipe.skip, wrong=recipe.wrong, reuse=recipe.reuse)
-    clean = Style(skip=0.0, wrong=0.0, reuse=0.0)
+    facts = misremembered_facts(recipe.false_facts, seed)
+    clean = Style(misremember=recipe.misremember)
+    style = replace(clean, skip=recipe.skip, wrong=recipe.wrong, reuse=recipe.reuse)
     lengths = list(train_sets)
     easy_steps = round(recipe.easy_share * recipe.steps)
     for step in range(recipe.steps):
@@ -122,7 +127,7 @@ def warm_start(
         size = recipe.batch * (2 if easy else 1)
         batch_lengths = rng.choices(lengths[: len(weights)], weights, k=size)
         sets = [rng.choice(train_sets[n]) for n in batch_lengths]
-        tokens, labels = _batch(ids, sets, clean if easy else style, rng)
+        tokens, labels = _batch(ids, sets, clean if easy else style, rng, facts)
         decay = (recipe.steps - step) / max(1, round(recipe.decay * recipe.steps))
         for group in optim.param_groups:
             group["lr"] = recipe.lr * min(1.0, (step + 1) / recipe.warmup, decay)

@@ -14,7 +14,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
-from asymrl.pocket.task import END, PIECES
+from asymrl.pocket.modular_sums import END, PIECES
 
 PAD, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"
 SPECIALS = (PAD, END, SYSTEM, USER, ASSISTANT)

@@ -34,6 +34,7 @@ from asymrl.report.arms import (
     method,
     model,
     table_columns,
+    untrained_arm,
 )
 from asymrl.report.charts import FigureSection, draw_all
 from asymrl.report.drawing import COLOURS
@@ -91,6 +92,7 @@ def build_page(runs: Sequence[Run], skipped: Sequence[str]) -> tuple[str, list[F
         headline=headline(arms),
         title=shorten(" · ".join(arm.label for arm in arms), 80),
         arms=arms,
+        untrained=untrained_arm(arms),
         columns=table_columns(arms),
         num_looks=len(COLOURS),
         differences=differing_settings(arms),

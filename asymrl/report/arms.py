@@ -21,10 +21,11 @@ from asymrl.report.runs import (
     Series,
     accuracy,
     as_number,
-    benchmark_sets,
+    evaluation_sets,
     kappa_hat,
     minutes,
     series,
+    untrained,
 )
 from asymrl.statistics import estimate_mean, standard_error, t_half_width
 from asymrl.types import frozen
@@ -162,12 +163,17 @@ def longest_runs(arm: Arm) -> list[Run]:
 def table_columns(arms: Sequence[Arm]) -> list[Column]:
     """The columns of the table of arms. First and last values are those of `longest_runs`."""
     columns: list[Column] = [("Method", "", lambda arm: (method(arm), ""))]
-    for names in benchmark_sets([run for arm in arms for run in arm.runs]):
-        name, get = benchmarks_title(names), partial(accuracy, names=names)
+    runs = [run for arm in arms for run in arm.runs]
+    for names in evaluation_sets(runs):
+        name, get = evaluations_title(names), partial(accuracy, names=names)
         columns += [
             (f"Held-out {name}", "accuracy, fraction", partial(_first_to_last, get=get)),
             ("Gain", f"{name}, fraction", partial(_gain, get=get)),
         ]
+        if samples := num_samples(runs, names):
+            passed = partial(accuracy, names=names, measure="pass_at_k")
+            cell = partial(_first_to_last, get=passed)
+            columns.append((f"pass@{samples}", f"{name}, fraction", cell))
     reward, entropy = (
         partial(_first_to_last, get=partial(series, metric=metric))
         for metric in ("reward/mean", "policy/entropy")
@@ -184,12 +190,30 @@ def table_columns(arms: Sequence[Arm]) -> list[Column]:
     ]
 
 
-def benchmarks_title(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else "mean"
+def evaluations_title(names: Sequence[str]) -> str:
+    """ "math500, greedy", or "mean, greedy" for several benchmarks."""
+    benchmark, setting = names[0].split("/")
+    return f"{benchmark if len(names) == 1 else 'mean'}, {setting}"
+
+
+def num_samples(runs: Sequence[Run], names: Sequence[str]) -> int | None:
+    """The samples per problem of these evaluations, if they are several and all runs agree."""
+    key = f"eval.sampling.{names[0].split('/')[1]}.samples"
+    counts = {as_number(run.settings[key]) for run in runs if key in run.settings}
+    return int(max(counts)) if len(counts) == 1 and max(counts) > 1 else None
+
+
+def untrained_arm(arms: Sequence[Arm]) -> Arm | None:
+    """The policies before training as an arm; None if no run was evaluated at step 0."""
+    runs = untrained([run for arm in arms for run in arm.runs])
+    return Arm(label="untrained policy", runs=runs) if runs else None
 
 
 def method(arm: Arm) -> str:
-    """The estimator's name, with its betas if the config has them: `asym (β+ 0.7, β- 0.3)`."""
+    """The estimator's name, with its betas if the config has them: `asym (β+ 0.7, β- 0.3)`; a dash
+    for the untrained policy."""
+    if all(run.rows[-1]["step"] == 0 for run in arm.runs):
+        return NO_VALUE
     values = [
         f"{sign}{NBSP}{arm.settings[key]}"
         for sign, key in zip(("β+", f"β{MINUS}"), BETAS, strict=True)

@@ -14,11 +14,13 @@ from typing import Any
 
 from asymrl.report.arms import (
     Arm,
-    benchmarks_title,
     betas,
+    evaluations_title,
     longest_runs,
     metric_curve,
+    num_samples,
     settings_without,
+    untrained_arm,
 )
 from asymrl.report.curves import equal_curves, estimator_curves, has_schedule, measured_mass
 from asymrl.report.drawing import Chart, Drawing, draw, draw_bars, draw_heat_map, limits_of
@@ -26,10 +28,11 @@ from asymrl.report.runs import (
     Run,
     Series,
     accuracy,
-    benchmark_sets,
-    benchmarks,
+    evaluation_sets,
+    evaluations,
     phase_seconds,
     series,
+    settings_of,
 )
 from asymrl.statistics import standard_error
 from asymrl.types import frozen
@@ -108,6 +111,7 @@ MORE_METRICS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 FEW_EVALUATIONS = 8  # a moving average of fewer values lags far behind them
+UNTRAINED = "Grey lines: the policy before training, by sampling setting."
 BARS = "Bars: one standard error, over seeds if an arm has several, else over problems."
 CURVES_ABOUT = (
     "Advantage and mass: what the estimator in each arm's config gives a group in which a fraction "
@@ -134,7 +138,7 @@ CHANNELS = (
 
 def draw_all(arms: Sequence[Arm]) -> tuple[list[FigureSection], list[str]]:
     """Every figure that has data, and a note for each standard figure that has none."""
-    names = benchmarks([run for arm in arms for run in arm.runs])
+    names = evaluations([run for arm in arms for run in arm.runs])
     accuracies = _accuracy_charts(arms)
     dynamics, more = (
         {
@@ -153,13 +157,14 @@ def draw_all(arms: Sequence[Arm]) -> tuple[list[FigureSection], list[str]]:
         notes.append("No run has an evaluation, so the figure of held-out accuracy is left out.")
     if not phases:
         notes.append("No run has time/<phase>, so the figure of phase times is left out.")
+    main = f"/{settings_of(names)[0]}" if names else ""
     over_steps = [*accuracies, *dynamics.values(), *_scheduled_betas(arms)]
     flips = _flips(arms, [dynamics["policy/entropy"], *accuracies[:1]])
     sections = [
         ("Advantage and gradient mass (Figure 1)", CURVES_ABOUT, _draw(_estimator_charts(arms))),
         ("Dynamics (Figure 2)", DYNAMICS_ABOUT, _draw(over_steps)),
         ("Flips (Figure 3)", FLIPS_ABOUT, _draw(flips)),
-        ("Betas (Figure 4)", "", _heat_map(arms, names)),
+        ("Betas (Figure 4)", "", _heat_map(arms, [n for n in names if n.endswith(main)])),
         ("More metrics", "", [*_draw([*more.values()]), *phases]),
     ]
     return [
@@ -187,29 +192,60 @@ def _chart(
 
 
 def _accuracy_charts(arms: Sequence[Arm]) -> list[Chart]:
-    """Each benchmark, after their mean if there are several. Smoothed from FEW_EVALUATIONS on."""
+    """Each evaluation, after the mean over benchmarks if there are several, and its pass@k if it
+    has several samples. Smoothed from FEW_EVALUATIONS on."""
     runs = [run for arm in arms for run in arm.runs]
-    charts = []
-    for names in benchmark_sets(runs):
-        get, title = partial(accuracy, names=names), benchmarks_title(names)
-        smoothed = max(len(get(run).values) for run in runs) >= FEW_EVALUATIONS
-        name = f"accuracy_{re.sub(r'[^A-Za-z0-9.-]', '_', title)[:60]}"
-        if any(chart.name == name for chart in charts):  # two benchmarks give the same file name
-            name += f"_{len(charts)}"
-        few = "" if smoothed else f"Fewer than {FEW_EVALUATIONS} evaluations: not smoothed. {BARS}"
-        chart = _chart(
-            arms,
-            get,
-            smoothed,
-            name=name,
-            title=f"Held-out accuracy, {title}",
-            unit="accuracy (fraction)",
-            caption=(f"Over {', '.join(names)}. " if len(names) > 1 else "") + few,
-            fraction=True,
-            dots=not smoothed,
-        )
-        charts.append(chart)
+    charts: list[Chart] = []
+    for names in evaluation_sets(runs):
+        title, samples = evaluations_title(names), num_samples(runs, names)
+        measures = {"avg": ("accuracy", "Held-out accuracy")}
+        if samples:
+            measures["pass_at_k"] = (f"pass_at_{samples}", f"Held-out pass@{samples}")
+        for measure, (file, what) in measures.items():
+            get = partial(accuracy, names=names, measure=measure)
+            smoothed = max(len(get(run).values) for run in runs) >= FEW_EVALUATIONS
+            name = f"{file}_{re.sub(r'[^A-Za-z0-9.-]+', '_', title)[:60]}"
+            if any(chart.name == name for chart in charts):  # two evaluations give one file name
+                name += f"_{len(charts)}"
+            levels, about = _untrained_levels(arms, names, measure), []
+            if len(names) > 1:
+                about.append(f"Over {', '.join(name.split('/')[0] for name in names)}.")
+            if not smoothed:
+                about += [f"Fewer than {FEW_EVALUATIONS} evaluations: not smoothed.", BARS]
+            if levels:
+                about.append(UNTRAINED)
+            chart = _chart(
+                arms,
+                get,
+                smoothed,
+                name=name,
+                title=f"{what}, {title}",
+                unit=f"{what.removeprefix('Held-out ')} (fraction)",
+                caption=" ".join(about),
+                fraction=True,
+                dots=not smoothed,
+                levels=levels,
+            )
+            charts.append(chart)
     return charts
+
+
+def _untrained_levels(
+    arms: Sequence[Arm], names: Sequence[str], measure: str
+) -> list[tuple[str, float]]:
+    """The untrained policy's accuracy on the benchmarks of `names`, each named: with every sampling
+    setting for avg, with this one for pass@k."""
+    if (arm := untrained_arm(arms)) is None:
+        return []
+    benchmarks, setting = [name.split("/")[0] for name in names], names[0].split("/")[1]
+    settings = settings_of(evaluations(arm.runs)) if measure == "avg" else [setting]
+    levels = []
+    for one in settings:
+        same = [f"{benchmark}/{one}" for benchmark in benchmarks]
+        values = [v for run in arm.runs for v in accuracy(run, same, measure).values]
+        if values:
+            levels.append((f"untrained, {one}", sum(values) / len(values)))
+    return levels
 
 
 def _estimator_charts(arms: Sequence[Arm]) -> list[Chart]:
@@ -317,8 +353,9 @@ def _heat_map(arms: Sequence[Arm], names: Sequence[str]) -> list[Drawing]:
     if min(rows, columns) < 2 or 3 * len(cells) < 2 * rows * columns:
         return []
     caption = (
-        f"Over {', '.join(names)}. Mean over seeds at the last evaluation in training, of arms "
-        f"that differ only in the betas. {_precision([scores for _, scores in cells.values()])}"
+        f"Over {', '.join(name.split('/')[0] for name in names)}. Mean over seeds at the last "
+        "evaluation in training, of arms that differ only in the betas. "
+        f"{_precision([scores for _, scores in cells.values()])}"
     )
     title, unit = "Final accuracy by beta_pos and beta_neg", "held-out accuracy (fraction)"
     means = {at: (label, sum(scores) / len(scores)) for at, (label, scores) in cells.items()}

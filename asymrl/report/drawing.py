@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -40,6 +41,7 @@ DASHES = (
     (0, (6, 1.4, 1.2, 1.4)),
     (0, (4, 1.4, 1.2, 1.4, 1.2, 1.4)),
 )
+LEVEL_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
     colour: f"--run-{i}" for i, colour in enumerate(COLOURS)
@@ -85,7 +87,7 @@ class Chart:
     labels: of all arms. curves: index of an arm, which chooses its colour, dashes and marker ->
     its curve, None without data. Charts with the same `scale` share a y range. fraction: the range
     stays within 0 and 1. zero: a line at y = 0. dots: the points are measurements, drawn with
-    markers and with bars for their spread instead of a band.
+    markers and with bars for their spread instead of a band. levels: horizontal lines, (name, y).
     """
 
     name: str
@@ -99,6 +101,7 @@ class Chart:
     zero: bool = False
     dots: bool = False
     scale: str = ""
+    levels: Sequence[tuple[str, float]] = ()
 
 
 @frozen
@@ -124,6 +127,7 @@ def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
     shown = {look: curve for look, curve in chart.curves.items() if curve}
     few = len(shown) <= MANY_CURVES
     entries = legend_entries([chart.labels[look] for look in shown], ENTRY_WIDTHS[1 + few])
+    entries += [f"{name} {y:.2f}" for name, y in chart.levels]
     figure, axes = _canvas(chart.title, chart.unit, entries)
     if chart.zero:
         axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -140,6 +144,8 @@ def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
         dash = look % len(DASHES)  # solid lines below dashed ones, so that equal curves both show
         common |= {"linestyle": DASHES[dash], "marker": marker, "zorder": 2 + dash / 10}
         handles += axes.plot(x, y, linewidth=1.8, markersize=4, markeredgewidth=0, **common)
+    for dash, (_, y) in zip(cycle(LEVEL_DASHES), chart.levels, strict=False):
+        handles.append(axes.axhline(y, color=MUTED, linewidth=1.0, linestyle=dash, zorder=1.5))
     axes.set_ylim(*limits)
     axes.set_xlabel(chart.x_label)
     by_step = chart.x_label == "step"
@@ -150,6 +156,7 @@ def draw(chart: Chart, limits: tuple[float, float]) -> Drawing:
     _label_y(axes)
     _legend(figure, handles, entries)
     words = [_in_words(chart.labels[look], c, chart.x_label) for look, c in shown.items()]
+    words += [f"{name}: {y:.3g}." for name, y in chart.levels]
     return _finish(
         figure,
         chart.name,
@@ -238,6 +245,7 @@ def limits_of(charts: Sequence[Chart]) -> tuple[float, float]:
         for c in chart.curves.values()
         for edge in ((*c.y, *c.raw, *c.low, *c.high) if c else ())
     ]
+    edges += [y for chart in charts for _, y in chart.levels]
     low, high = min(edges), max(edges)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 0.05
     if all(chart.fraction for chart in charts):

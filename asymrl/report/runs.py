@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from asymrl.types import frozen
 RUN_FILES = ("config.yaml", "metrics.jsonl")
 TIME_TOTALS = ("total", "step", "verify_wait")  # verify_wait is part of generate
 KAPPA_STEPS = 20
+GREEDY = "greedy"  # as in asymrl.config.schema, which loads torch
 MAX_MAGNITUDE = 1e100  # larger numbers are not measurements, and their squares overflow
 MAX_STEP = 10**9
 MAX_GROUPS = 240  # on one page, shared evenly among the runs, at least one per run
@@ -85,36 +87,61 @@ def series(run: Run, metric: str) -> Series:
     return Series(steps=[int(row["step"]) for row in rows], values=[row[metric] for row in rows])
 
 
-def accuracy(run: Run, names: Sequence[str]) -> Series:
-    """Mean of `eval/<benchmark>/avg` over the named benchmarks, at the steps that have all of them.
+def accuracy(run: Run, names: Sequence[str], measure: str = "avg") -> Series:
+    """Mean of `eval/<name>/<measure>` over the named evaluations, at the steps that have them all.
 
-    Standard errors are sqrt(sum se^2) / number of benchmarks, from `eval/<benchmark>/stderr`:
-    problems of different benchmarks are independent. Empty unless every such step has all of them.
+    names: "<benchmark>/<sampling setting>". measure: avg or pass_at_k. Standard errors of avg are
+    sqrt(sum se^2) / number of names, from `eval/<name>/stderr`: problems of different benchmarks
+    are independent. Empty unless every such step has all of them.
     """
-    rows = [row for row in run.rows if all(f"eval/{name}/avg" in row for name in names)]
+    rows = [row for row in run.rows if all(f"eval/{name}/{measure}" in row for name in names)]
     errors = [
         math.hypot(*(row.get(f"eval/{name}/stderr", math.nan) for name in names)) / len(names)
         for row in rows
     ]
     return Series(
         steps=[int(row["step"]) for row in rows],
-        values=[sum(row[f"eval/{name}/avg"] for name in names) / len(names) for row in rows],
-        errors=() if any(map(math.isnan, errors)) else errors,
+        values=[sum(row[f"eval/{name}/{measure}"] for name in names) / len(names) for row in rows],
+        errors=() if measure != "avg" or any(map(math.isnan, errors)) else errors,
     )
 
 
-def benchmarks(runs: Sequence[Run]) -> list[str]:
-    """Every benchmark that some run was evaluated on, in order of first appearance."""
+def evaluations(runs: Sequence[Run]) -> list[str]:
+    """Every "<benchmark>/<sampling setting>" of some run, in order of first appearance."""
     keys = dict.fromkeys(key for run in runs for row in run.rows for key in row)
     parts = [key.split("/") for key in keys]
-    return [part[1] for part in parts if len(part) == 3 and part[::2] == ["eval", "avg"]]
+    return [
+        "/".join(part[1:3]) for part in parts if len(part) == 4 and part[::3] == ["eval", "avg"]
+    ]
 
 
-def benchmark_sets(runs: Sequence[Run]) -> list[list[str]]:
-    """Each benchmark alone, after all of them together if some run has all of them at one step."""
-    names = benchmarks(runs)
-    together = len(names) > 1 and any(accuracy(run, names).values for run in runs)
-    return [names] * together + [[name] for name in names]
+def settings_of(names: Sequence[str]) -> list[str]:
+    """The sampling settings of evaluations, each once, `greedy` first."""
+    settings = dict.fromkeys(name.split("/")[1] for name in names)
+    return sorted(settings, key=lambda setting: setting != GREEDY)
+
+
+def evaluation_sets(runs: Sequence[Run]) -> list[list[str]]:
+    """By sampling setting: each evaluation alone, after all of them together if some run has all
+    of them at one step."""
+    names, sets = evaluations(runs), []
+    for setting in settings_of(names):
+        same = [name for name in names if name.split("/")[1] == setting]
+        together = len(same) > 1 and any(accuracy(run, same).values for run in runs)
+        sets += [same] * together + [[name] for name in same]
+    return sets
+
+
+def untrained(runs: Sequence[Run]) -> list[Run]:
+    """The runs' policies before training: each run with its evaluation at step 0 alone. Runs that
+    start from the same model with the same seed count once."""
+    first = {}
+    for run in runs:
+        rows = [row for row in run.rows if row["step"] == 0]
+        if evaluations([replace(run, rows=rows)]):
+            start = run.settings.get("model.path"), run.settings.get("seed")
+            first.setdefault(start, replace(run, rows=rows))
+    return list(first.values())
 
 
 def phase_seconds(rows: Sequence[Metrics]) -> dict[str, float]:

@@ -5,7 +5,7 @@ Knows a config and the summary of an evaluation; no model and no engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,25 +59,33 @@ def rule(config: Config) -> str:
 
 
 def results(run: Path, step: int) -> str:
-    """Markdown with the evaluation of this step; empty if it was not evaluated."""
-    summary = run / "eval" / f"step-{step:06d}" / "summary.json"
-    if not summary.is_file():
-        return ""
-    evaluation = read_json(summary)
+    """Markdown with the evaluation of this step, beside the untrained policy's; empty if it was not
+    evaluated."""
     rows = []
-    for name, scores in evaluation["benchmarks"].items():
-        ends = [end for end in scores["interval"] or () if end is not None]
-        interval = " to ".join(f"{100 * end:.2f}" for end in ends) or "-"
-        average = f"{100 * scores['avg']:.2f} ({interval})"
-        rows.append([name, average, scores["samples"], scores["problems"]])
-    table = markdown_table(rows, ["benchmark", "avg@k, 95% interval", "k", "problems"])
-    return f"""## Results during training, temperature {evaluation["sampling"]["temperature"]:g}
+    for summary in sorted((run / "eval" / f"step-{step:06d}").glob("*/summary.json")):
+        evaluation, setting = read_json(summary), summary.parent.name
+        untrained = run / "eval" / "step-000000" / setting / "summary.json"
+        before = read_json(untrained)["benchmarks"] if untrained.is_file() else {}
+        for name, scores in evaluation["benchmarks"].items():
+            first = average(before[name]) if name in before else "-"
+            counts = [scores["samples"], scores["problems"]]
+            rows.append([name, setting, first, average(scores), *counts])
+    if not rows:
+        return ""
+    header = ["benchmark", "sampling", "untrained", f"step {step}", "samples", "problems"]
+    return f"""## Results during training
 
-{table}
+avg@k in percent, with 95% intervals (Student's t over problems).
 
-Intervals are Student's t over problems.
+{markdown_table(rows, header)}
 
 """
+
+
+def average(scores: Mapping[str, Any]) -> str:
+    ends = [end for end in scores["interval"] or () if end is not None]
+    interval = " to ".join(f"{100 * end:.2f}" for end in ends) or "-"
+    return f"{100 * scores['avg']:.2f} ({interval})"
 
 
 def settings(config: Config) -> str:

@@ -155,7 +155,7 @@ def point_link(folder: Path, link: str, name: str) -> None:
 
 
 def link_best(run: Path, benchmark: str | None) -> str | None:
-    """Point the link `best` at the saved checkpoint with the highest eval/<benchmark>/avg in
+    """Point the link `best` at the saved checkpoint with the highest eval/<benchmark>/greedy/avg in
     metrics.jsonl, the earliest of equals. Returns its name.
 
     Without an evaluated checkpoint: deletes the link and returns None. If benchmark is None:
@@ -280,6 +280,7 @@ class Definitions(StrictModel):
         system: str | None
         user: str
         template_kwargs: dict[str, Any]
+        raw: bool = False
 
     class SamplingSettings(StrictModel):
         temperature: Temperature
@@ -295,13 +296,14 @@ class Definitions(StrictModel):
     which: str | None = None  # card.rule: in words, how the run selects a checkpoint
 
 
-def build_definitions(config: Config, eval_sampling: Sampling, tokenizer: Any) -> str:
-    """The text of asymrl.json, with the sampling of the run's evaluations."""
+def build_definitions(config: Config, sampling: Sampling, tokenizer: Any) -> str:
+    """The text of asymrl.json. sampling: that of training, with the response length of
+    evaluations."""
     from asymrl.engines.pretrained import template_digest  # loads transformers
 
     definitions = {
         "prompt": config.data.prompt,
-        "sampling": asdict(eval_sampling),
+        "sampling": asdict(sampling),
         "verifier": config.verifier.model_dump(),
         "chat_template": template_digest(tokenizer),
         "which": rule(config),

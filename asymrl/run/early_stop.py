@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-from asymrl.config.schema import Config
+from asymrl.config.schema import GREEDY, Config
 from asymrl.engines.distributed import World
 from asymrl.files import read_jsonl
 from asymrl.run.exit_codes import UNFINISHED
@@ -117,15 +117,17 @@ def read_eval_scores(run_dir: Path, best_on: str | None) -> dict[int, float]:
 
 
 def eval_score(metrics: Mapping[str, Any], best_on: str | None) -> float | None:
-    """The score of an evaluation: eval/<best_on>/avg, or the mean over all benchmarks if best_on is
-    None; None if there was no evaluation."""
+    """The greedy accuracy of an evaluation: eval/<best_on>/greedy/avg, or the mean over all
+    benchmarks if best_on is None; None if there was no greedy evaluation."""
     scores = {
         name: value
         for name, value in metrics.items()
-        if name.startswith("eval/") and name.endswith("/avg") and isinstance(value, int | float)
+        if name.startswith("eval/")
+        and name.endswith(f"/{GREEDY}/avg")
+        and isinstance(value, int | float)
     }
     if best_on is not None:
-        return scores.get(f"eval/{best_on}/avg")
+        return scores.get(f"eval/{best_on}/{GREEDY}/avg")
     return sum(scores.values()) / len(scores) if scores else None
 
 

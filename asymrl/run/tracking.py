@@ -171,7 +171,7 @@ def summary_line(metrics: Mapping[str, float]) -> str:
         f"{short} {metrics[name]:.3f}" for name, short in SUMMARY_NAMES.items() if name in metrics
     ]
     parts += [
-        f"{name.split('/')[1]} {number:.3f}"
+        f"{' '.join(name.split('/')[1:-1])} {number:.3f}"
         for name, number in metrics.items()
         if name.startswith("eval/") and name.endswith("/avg")
     ]

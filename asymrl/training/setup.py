@@ -83,12 +83,13 @@ def run_training(
         with world.rank_zero_first():
             if world.first and checkpoint_dir:
                 checkpoint.check_digests(checkpoint_dir)
-            tokenizer = pretrained.load_tokenizer(config.model)
+            tokenizer = pretrained.load_tokenizer(config.model, config.data.chat_template)
             data = load_data(config, tokenizer, verifier)
             if checkpoint_dir and not is_branch:
                 checkpoint.check_same_data(checkpoint_dir, data.digest)
 
-        sampling, eval_sampling = samplings(config, tokenizer)
+        sampling = training_sampling(config, tokenizer)
+        eval_sampling = replace(sampling, max_tokens=config.eval.max_tokens or sampling.max_tokens)
         definitions = checkpoint.build_definitions(config, eval_sampling, tokenizer)
         max_model_len = max_tokens(config, data)
         if engine is None:
@@ -124,10 +125,7 @@ def run_training(
                 evaluate=partial(
                     evaluate,
                     run_dir=run_dir,
-                    benchmarks=data.benchmarks,
-                    samples=dict.fromkeys(data.benchmarks, config.eval.samples),
-                    sampling=eval_sampling,
-                    seed=config.seed,
+                    tasks=eval_tasks(config, data.benchmarks, eval_sampling),
                     tracker=tracker,
                     **shared,
                 ),
@@ -168,18 +166,29 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
     )
 
 
-def samplings(config: Config, tokenizer: Any) -> tuple[Sampling, Sampling]:
-    """The sampling settings of training, and those of the run's evaluations."""
-    training = Sampling(
+def training_sampling(config: Config, tokenizer: Any) -> Sampling:
+    return Sampling(
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
         max_tokens=config.rollout.max_tokens,
         stop_ids=pretrained.stop_ids(config.model, tokenizer, config.rollout.stop),
     )
-    eval_max_tokens = config.eval.max_tokens or config.rollout.max_tokens
-    evaluation = replace(training, temperature=config.eval.temperature, max_tokens=eval_max_tokens)
-    return training, evaluation
+
+
+def eval_tasks(
+    config: Config, benchmarks: Mapping[str, Sequence[Problem]], sampling: Sampling
+) -> dict[str, dict[str, Any]]:
+    """The evaluations of the run: name of the setting -> the fields of its EvalTask."""
+    return {
+        name: {
+            "benchmarks": benchmarks,
+            "samples": dict.fromkeys(benchmarks, setting.samples),
+            "sampling": replace(sampling, temperature=setting.temperature),
+            "seed": config.seed,
+        }
+        for name, setting in config.eval.sampling.items()
+    }
 
 
 def max_tokens(config: Config, data: RunData) -> int:

@@ -30,6 +30,7 @@ class Entry:
 
 VERIFIERS: dict[str, Entry] = {
     "exact": Entry(module="asymrl.verifiers.exact", pooled=False),
+    "line": Entry(module="asymrl.verifiers.line", pooled=False),
     "math": Entry(module="asymrl.verifiers.math", pooled=True),
     "math_verify": Entry(module="asymrl.verifiers.math_verify", pooled=True),
 }

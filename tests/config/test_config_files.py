@@ -58,8 +58,10 @@ BONUS = {
     ("qwen3_4b", "reinforce_ent"): 0.005,
     ("qwen2.5_math_1.5b", "reinforce_ent"): 0.002,
     ("qwen2.5_7b", "reinforce_ent"): 0.002,
-    ("pocket", "reinforce_ent"): 0.05,
-    ("pocket", "grpo_ent"): 0.05,
+    ("pocket", "reinforce_ent"): 0.01,
+    ("pocket", "grpo_ent"): 0.01,
+    ("smollm2_135m", "reinforce_ent"): 0.002,
+    ("smollm2_135m", "grpo_ent"): 0.001,
     **{(m, "grpo_ent"): 0.001 for m in ("qwen3_4b", "qwen2.5_math_1.5b", "qwen2.5_7b")},
 }
 BACKBONES = {
@@ -67,7 +69,7 @@ BACKBONES = {
     "qwen2.5_math_1.5b": (512, 128, 2560),
     "qwen2.5_7b": (128, 64, 4096),
 }
-MODELS = ["pocket", *BACKBONES]
+MODELS = ["pocket", "smollm2_135m", *BACKBONES]
 
 
 @pytest.mark.parametrize("name", [*FILES, *(f"{model}_asym" for model in MODELS)])

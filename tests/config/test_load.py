@@ -54,6 +54,22 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
             "checkpoint={select: {best_on: pocket_heldout}, every: 15}",
             ["checkpoint.every = 15", "multiple of eval.every = 10"],
         ),
+        ("eval.sampling={greedy: {temperature: 0.5}}", ["greedy.temperature = 0.5 must be 0"]),
+        ("eval.sampling={a/b: {temperature: 0.5}}", ["eval.sampling.a/b"]),
+        ("eval.sampling={}", ["eval.sampling"]),
+        ("eval.sampling={t1: {samples: 4}}", ["eval.sampling.t1.temperature is missing"]),
+        (
+            "eval.sampling={t0: {temperature: 0.0, samples: 4}}",
+            ["samples = 4 at temperature 0", "use 1"],
+        ),
+        (
+            "eval={patience: 2, sampling: {t1: {temperature: 1.0}}}",
+            ["read the setting greedy", "add greedy: {temperature: 0.0}"],
+        ),
+        (
+            "data={chat_template: none, system: Add.}",
+            ["data.system and data.chat_template_kwargs require a chat template"],
+        ),
         ("verifier.name=llm", ["verifier.name = 'llm'", "exact", "math"]),
         ("loss.aggregation=mean", ["loss.aggregation = 'mean'", "token_mean"]),
         ("data.user=hello", ["data.user = 'hello'", "{problem}"]),
@@ -126,10 +142,10 @@ def test_a_file_that_would_fill_the_memory_or_crash_is_rejected_in_one_sentence(
 
 def test_aliases_are_expanded(tmp_path: Path) -> None:
     base = CONFIG_DIR / "pocket.yaml"
-    text = f"base: {base}\nrollout: {{group_size: &g 4}}\neval: {{samples: *g}}\n"
+    text = f"base: {base}\nrollout: {{group_size: &g 4}}\neval: {{limit: *g}}\n"
     (tmp_path / "c.yaml").write_text(text)
     config = load_config(str(tmp_path / "c.yaml"))
-    assert config.rollout.group_size == config.eval.samples == 4
+    assert config.rollout.group_size == config.eval.limit == 4
 
 
 @pytest.mark.parametrize(
@@ -204,7 +220,7 @@ def test_a_row_option_wins_over_the_config_and_overrides_win_over_it() -> None:
 def test_differing_keys_omits_what_may_change_on_resume() -> None:
     one = load_config("pocket_asym")
     other = load_config("pocket_asym", ["steps=9", "checkpoint.every=1", "seed=3", "optim.lr=1"])
-    assert differing_keys(one, other) == ["optim.lr", "seed"]
+    assert differing_keys(one, other) == ["model.path", "optim.lr", "seed"]
 
 
 def write(folder: Path, **texts: str) -> None:
@@ -234,15 +250,15 @@ def test_a_file_is_composed_of_model_row_rows_block_and_its_own_keys(tmp_path: P
 def test_a_row_option_brings_the_models_values_for_that_row(tmp_path: Path) -> None:
     write(tmp_path, mine="base: pocket\nloss: {entropy_bonus: 0.5}\n")
     assert load_config(str(tmp_path / "mine.yaml")).loss.entropy_bonus == 0.5
-    assert load_config(str(tmp_path / "mine.yaml"), row="grpo_ent").loss.entropy_bonus == 0.05
+    assert load_config(str(tmp_path / "mine.yaml"), row="grpo_ent").loss.entropy_bonus == 0.01
     assert load_config("pocket_asym", row="grpo_ent") == load_config("pocket_grpo_ent")
 
 
 def test_a_base_is_looked_up_beside_the_file_first(tmp_path: Path) -> None:
-    write(tmp_path, pocket=model_with_rows("{}").replace("steps: 60", "steps: 61"))
+    write(tmp_path, pocket=model_with_rows("{}").replace("steps: 100", "steps: 101"))
     for base in ("pocket", "pocket.yaml", str(tmp_path / "pocket.yaml")):
         write(tmp_path, mine=f"base: {base}\n")
-        assert load_config(str(tmp_path / "mine.yaml")).steps == 61
+        assert load_config(str(tmp_path / "mine.yaml")).steps == 101
 
 
 def test_a_row_may_be_a_path(tmp_path: Path) -> None:

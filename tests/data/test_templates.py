@@ -5,11 +5,15 @@ TRL's copy only in the default system prompt, which our configs or these tests s
 """
 
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from asymrl.config.load import load_config
+from asymrl.config.schema import DataConfig, ModelConfig
 from asymrl.data.problems import render_prompt
+from asymrl.engines import pretrained
+from asymrl.errors import UserError
 
 QUESTION = "What is 1+1?"
 BOX = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -58,3 +62,35 @@ def test_braces_in_a_problem_stay_as_they_are(tokenizer, braces: str) -> None:
     )
     assert BOX + braces in text
     assert tokenizer.decode(ids) == text
+
+
+def test_a_raw_prompt_is_the_user_text_alone(tokenizer) -> None:
+    """With data.chat_template: none, also for a tokenizer without a template."""
+    bare = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer)
+    data = load_config("smollm2_135m").data
+    text, ids = render_prompt(bare, "27 + 35", **data.prompt)
+    assert text == "3 + 4 = 7\n12 + 5 = 17\n8 + 6 = 14\n27 + 35 ="
+    assert bare.decode(ids) == text
+
+
+def test_the_template_of_a_file_replaces_the_tokenizers(model_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "short.jinja"
+    file.write_text("Q: {{ messages[-1]['content'] }} A:")
+    model = ModelConfig(path=str(model_folder))
+    prompt = DataConfig(train="x", chat_template=str(file)).prompt
+    text, _ = render_prompt(pretrained.load_tokenizer(model, str(file)), "1 + 1", **prompt)
+    assert text == "Q: 1 + 1 A:"
+    assert pretrained.load_tokenizer(model, "none").chat_template is not None
+    with pytest.raises(UserError, match=r"data.chat_template: .*missing.jinja cannot be read"):
+        pretrained.load_tokenizer(model, str(tmp_path / "missing.jinja"))
+
+
+def test_a_stop_text_is_exactly_one_token(model_folder: Path, tokenizer) -> None:
+    model = ModelConfig(path=str(model_folder))
+    newline = tokenizer.encode("\n", add_special_tokens=False)
+    assert len(newline) == 1
+    assert set(newline) < set(pretrained.stop_ids(model, tokenizer, ["\n"]))
+    assert tokenizer.eos_token_id in pretrained.stop_ids(model, tokenizer, ["\n", " + 3"])
+    for text in ("ab", ""):
+        with pytest.raises(UserError, match=f"rollout.stop: '{text}' is {len(text)} tokens"):
+            pretrained.stop_ids(model, tokenizer, [text])

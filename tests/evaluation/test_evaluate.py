@@ -221,6 +221,9 @@ def test_damage_is_named_and_not_repaired(run, tmp_path, damage, part) -> None:
 
 def test_in_training_all_samples_are_generated_again(engine, tokenizer, tmp_path) -> None:
     """Samples from before a resume are deleted."""
+    greedy = replace(SAMPLING, temperature=0.0)
+    task = {"benchmarks": {"a": problems("a", 7, tokenizer)}, "samples": COUNTS}
+    task |= {"sampling": SAMPLING, "seed": 0}
     with verifiers.make("first_letter") as verifier:
         step = partial(
             evaluate.evaluate_step,
@@ -229,12 +232,11 @@ def test_in_training_all_samples_are_generated_again(engine, tokenizer, tmp_path
             engine=engine,
             verifier=verifier,
             world=World(),
-            benchmarks={"a": problems("a", 7, tokenizer)},
-            samples=COUNTS,
-            sampling=SAMPLING,
-            seed=0,
+            tasks={"t1": task, "greedy": task | {"sampling": greedy}},
         )
-        metrics, folder = step(3), tmp_path / "eval" / "step-000003"
+        metrics, folder = step(3), tmp_path / "eval" / "step-000003" / "t1"
+        kinds = ("avg", "stderr", "pass_at_k", "truncated")
+        assert [*metrics] == [f"eval/a/{s}/{kind}" for s in ("t1", "greedy") for kind in kinds]
         before = contents(folder)
         (folder / "a.jsonl").write_bytes(before["a.jsonl"] * 2)
         assert step(3) == metrics

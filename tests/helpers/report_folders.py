@@ -40,7 +40,7 @@ def step_row(step: int, **changed: Any) -> dict[str, Any]:
 
 
 def evaluation(step: int, avg: float) -> dict[str, Any]:
-    return {"step": step, "eval/held/avg": avg, "eval/held/stderr": 0.02}
+    return {"step": step, "eval/held/greedy/avg": avg, "eval/held/greedy/stderr": 0.02}
 
 
 FULL = (evaluation(0, 0.25), step_row(1), step_row(2), step_row(3) | evaluation(3, 0.625))

@@ -1,4 +1,4 @@
-"""The pocket task: its tokenizer, its text, its folder."""
+"""The pocket task: its tokenizer, its text, its misremembered facts, the policy's folder."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from asymrl import pocket
 from asymrl.errors import UserError
+from asymrl.pocket import DATA, modular_sums
 from asymrl.pocket.__main__ import main
-from asymrl.pocket.build import ensure
+from asymrl.pocket.build import build_policy
+from asymrl.pocket.folders import RECORD
 from asymrl.pocket.model import MAX_LENGTH, Recipe
-from asymrl.pocket.task import (
+from asymrl.pocket.modular_sums import (
     END,
     LENGTHS,
     MODULUS,
     PIECES,
     Style,
     demonstration,
+    misremembered_facts,
     question,
     split_sets,
 )
@@ -35,32 +39,20 @@ from asymrl.pocket.tokenizer import build_tokenizer
 from asymrl.verifiers.exact import verify
 from tests.helpers.paths import SHARED_DATA
 
-TINY = Recipe(
-    hidden=32,
-    layers=1,
-    heads=1,
-    feed_forward=32,
-    steps=6,
-    batch=4,
-    warmup=1,
-    probes=2,
-    train_easy=((2, 5), (3, 5)),
-    train_hard=((4, 5),),
-    heldout=((3, 5), (4, 5)),
-)
-CLEAN = Style(skip=0.0, wrong=0.0, reuse=0.0)
+TINY = Recipe(hidden=32, layers=1, heads=1, feed_forward=32, steps=6, batch=4, warmup=1)
+CLEAN = Style()
 TOKENIZER = build_tokenizer(MAX_LENGTH)
 MATH = SHARED_DATA / "math_train.jsonl"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure(tmp_path_factory.mktemp("pocket") / "pocket", recipe=TINY)
+    return build_policy(tmp_path_factory.mktemp("models") / "pocket-0", recipe=TINY)
 
 
 @pytest.fixture(scope="module")
 def saved(folder: Path) -> PreTrainedTokenizerFast:
-    return AutoTokenizer.from_pretrained(folder / "policy")
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
@@ -150,7 +142,7 @@ def test_every_sum_in_a_clean_demonstration_is_correct() -> None:
 
 def test_demonstrations_use_every_order_and_skip_only_subtotals() -> None:
     rng = random.Random(2)
-    sloppy = Style(skip=1.0, wrong=0.0, reuse=0.0)
+    sloppy = Style(skip=1.0)
     texts = {"".join(demonstration((1, 2, 3), sloppy, rng)) for _ in range(200)}
     assert len(texts) == 6
     assert "3 + 1 + 2 = \\boxed{6}<|im_end|>" in texts
@@ -158,14 +150,14 @@ def test_demonstrations_use_every_order_and_skip_only_subtotals() -> None:
 
 def test_wrong_demonstrations_are_as_frequent_as_the_style_says() -> None:
     rng = random.Random(3)
-    style = Style(skip=0.0, wrong=0.5, reuse=0.0)
+    style = Style(wrong=0.5)
     reasons = [verify("11", "".join(demonstration((5, 6), style, rng)))[0] for _ in range(2000)]
     assert abs(reasons.count("correct") / 2000 - (0.5 + 0.5 / MODULUS)) < 0.04
     assert set(reasons) == {"correct", "wrong"}
 
 
 def test_every_set_is_in_exactly_one_half_of_the_split() -> None:
-    train, heldout = split_sets(0.2, 0)
+    train, heldout = split_sets()
     for n in LENGTHS:
         assert not set(train[n]) & set(heldout[n])
         assert len(set(train[n]) | set(heldout[n])) == len(train[n]) + len(heldout[n])
@@ -173,33 +165,58 @@ def test_every_set_is_in_exactly_one_half_of_the_split() -> None:
     assert len(train[6]) + len(heldout[6]) == 1716
 
 
+def test_misremembered_facts_are_wrong_and_differ_between_seeds() -> None:
+    facts, others = misremembered_facts(0.4, 0), misremembered_facts(0.4, 1)
+    assert len(facts) == len(others) == round(0.4 * MODULUS**2)
+    assert all(value != sum(pair) % MODULUS for pair, value in facts.items())
+    assert all(value in range(MODULUS) for value in facts.values())
+    assert facts != others and facts == misremembered_facts(0.4, 0)
+    assert not misremembered_facts(0.0, 0)
+
+
+def test_a_misremembered_fact_is_always_written_with_the_same_wrong_value() -> None:
+    """And the response continues from it: 3 + 4 is remembered as 9, so 9 + 1 = 10."""
+    rng = random.Random(4)
+    style = replace(CLEAN, misremember=1.0)
+    texts = {"".join(demonstration((1, 3, 4), style, rng, {(3, 4): 9})) for _ in range(300)}
+    assert "3 + 4 = 9; 9 + 1 = \\boxed{10}<|im_end|>" in texts
+    assert "4 + 3 = 7; 7 + 1 = \\boxed{8}<|im_end|>" in texts  # another order avoids it
+    assert len(texts) == 6
+
+
+def test_misremembering_is_as_frequent_as_the_style_says_and_needs_a_single_addition() -> None:
+    rng = random.Random(5)
+    facts = {(5, 6): 2, (6, 5): 2}
+    often = replace(CLEAN, misremember=0.9)
+    texts = ["".join(demonstration((5, 6), often, rng, facts)) for _ in range(2000)]
+    assert abs(sum("boxed{2}" in text for text in texts) / 2000 - 0.9) < 0.03
+    skipped = replace(often, skip=1.0)
+    rest = ["".join(demonstration((1, 5, 6), skipped, rng, facts)) for _ in range(200)]
+    assert all("boxed{12}" in text for text in rest)
+
+
+def test_training_and_heldout_problems_are_disjoint_as_sets_of_numbers() -> None:
+    trained = {frozenset(row["numbers"]) for row in DATA["pocket_train"]()}
+    heldout = [frozenset(row["numbers"]) for row in DATA["pocket_heldout"]()]
+    assert len(heldout) == 320 and len(trained) > 1000 and not trained & set(heldout)
+
+
+@pytest.mark.parametrize("name", ["pocket_train", "pocket_heldout"])
+def test_every_gold_is_correct_and_every_id_is_unique(name: str) -> None:
+    rows = list(DATA[name]())
+    assert rows == list(DATA[name]())
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        numbers = [int(x) for x in re.findall(r"\d+", row["problem"].removesuffix(" (mod 13)?"))]
+        assert numbers == row["numbers"] and len(numbers) == row["n"] == len(set(numbers))
+        assert row["answer"] == str(sum(numbers) % MODULUS)
+
+
 # --- the folder
 
 
-def test_training_and_heldout_problems_are_disjoint_as_sets_of_numbers(folder: Path) -> None:
-    trained = {
-        frozenset(row["numbers"])
-        for name in ("train_easy", "train_hard")
-        for row in read(folder / f"{name}.jsonl")
-    }
-    heldout = [frozenset(row["numbers"]) for row in read(folder / "heldout.jsonl")]
-    assert heldout and trained and not trained & set(heldout)
-
-
-def test_every_gold_is_correct_and_every_id_is_unique(folder: Path) -> None:
-    for path in folder.glob("*.jsonl"):
-        rows = read(path)
-        assert len({row["id"] for row in rows}) == len(rows)
-        for row in rows:
-            numbers = [
-                int(x) for x in re.findall(r"\d+", row["problem"].removesuffix(" (mod 13)?"))
-            ]
-            assert numbers == row["numbers"] and len(numbers) == row["n"] == len(set(numbers))
-            assert row["answer"] == str(sum(numbers) % MODULUS)
-
-
 def test_the_policy_opens_as_an_ordinary_model_folder(folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(folder / "policy")
+    model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.model_type == "qwen3" and model.dtype == torch.float32
     assert model.config.head_dim >= 32 and model.config.max_position_embeddings >= 1024
     assert model.config.vocab_size == len(TOKENIZER)
@@ -208,62 +225,67 @@ def test_the_policy_opens_as_an_ordinary_model_folder(folder: Path) -> None:
     assert model(torch.tensor([[3, 4]])).logits.isfinite().all()
 
 
+def test_the_record_says_what_the_folder_was_made_from(folder: Path) -> None:
+    record = json.loads((folder / RECORD).read_text())
+    assert record["seed"] == 0 and record["recipe"]["steps"] == TINY.steps
+    assert record["heldout_accuracy"].keys() == {"greedy", "t1"}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "recipe.json")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != RECORD)
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not(
     folder: Path, tmp_path: Path
 ) -> None:
-    again = contents(ensure(tmp_path / "again", recipe=TINY))
-    other = contents(ensure(tmp_path / "other", seed=1, recipe=TINY))
+    again = contents(build_policy(tmp_path / "again", recipe=TINY))
+    other = contents(build_policy(tmp_path / "other", seed=1, recipe=TINY))
     assert again == contents(folder)
-    assert "policy/model.safetensors" in again
-    for name in ("policy/model.safetensors", "train_easy.jsonl", "heldout.jsonl"):
-        assert other[name] != again[name]
+    assert other["model.safetensors"] != again["model.safetensors"]
+    assert other["tokenizer.json"] == again["tokenizer.json"]
 
 
 def test_building_does_not_change_the_number_of_threads_or_the_global_seed(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(5)
-    ensure(tmp_path / "pocket", recipe=TINY)
+    build_policy(tmp_path / "pocket", recipe=TINY)
     assert torch.get_num_threads() == threads
     sample = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(sample, torch.rand(1))
 
 
-def test_a_second_ensure_reuses_and_another_recipe_or_force_rebuilds(tmp_path: Path) -> None:
+def test_an_existing_policy_is_reused_and_another_recipe_or_force_rebuilds_it(
+    tmp_path: Path,
+) -> None:
     steps: list[int] = []
 
     def count(done: int, total: int, text: str) -> None:
         steps.append(done)
 
-    place = tmp_path / "pocket"
-    ensure(place, 0, count, recipe=TINY)
+    place, short = tmp_path / "pocket", replace(TINY, steps=2)
+    build_policy(place, 0, count, recipe=TINY)
     assert steps == list(range(1, TINY.steps + 1))
-    ensure(place, 0, count, recipe=TINY)
+    build_policy(place, 0, count, recipe=TINY)
     assert len(steps) == TINY.steps
-    ensure(place, 0, count, recipe=replace(TINY, steps=2))
+    build_policy(place, 0, count, recipe=short)
     assert len(steps) == TINY.steps + 2
-    ensure(place, 0, count, recipe=replace(TINY, steps=2), force=True)
+    build_policy(place, 0, count, recipe=short, force=True)
     assert len(steps) == TINY.steps + 4
-    ensure(place, 1, count, recipe=replace(TINY, steps=2))
+    build_policy(place, 1, count, recipe=short)
     assert len(steps) == TINY.steps + 6
-    ensure(place, 1, count, recipe=replace(TINY, steps=2))
+    build_policy(place, 1, count, recipe=short)
     assert len(steps) == TINY.steps + 6
-    (place / "heldout.jsonl").unlink()
-    ensure(place, 1, count, recipe=replace(TINY, steps=2))
-    assert len(steps) == TINY.steps + 8 and (place / "heldout.jsonl").exists()
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
 def _stall_in_training(place: Path) -> None:
     def stall(done: int, total: int, text: str) -> None:
+        (place.parent / "training").touch()
         time.sleep(600)
 
-    ensure(place, 0, stall, recipe=TINY)
+    build_policy(place, 0, stall, recipe=TINY)
 
 
 def test_a_killed_build_leaves_no_folder_and_a_waiting_process_builds_it(
@@ -273,17 +295,17 @@ def test_a_killed_build_leaves_no_folder_and_a_waiting_process_builds_it(
     builder = multiprocessing.get_context("spawn").Process(target=_stall_in_training, args=(place,))
     builder.start()
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".pocket.partial-*/heldout.jsonl")):
+    while not (tmp_path / "training").exists():
         assert time.monotonic() < deadline and builder.is_alive()
         time.sleep(0.02)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(ensure, place, recipe=TINY)
+        waiting = pool.submit(build_policy, place, recipe=TINY)
         time.sleep(0.3)
         assert not waiting.done() and not place.exists()
         builder.kill()
         builder.join()
         assert waiting.result(60) == place
-    assert (place / "recipe.json").exists()
+    assert (place / RECORD).exists()
     assert not list(tmp_path.glob(".pocket.partial-*"))
 
 
@@ -294,29 +316,47 @@ def test_two_concurrent_builds_train_once(tmp_path: Path) -> None:
         steps.append(done)
         time.sleep(0.05)
 
+    place = tmp_path / "pocket"
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(ensure, tmp_path / "pocket", 0, note, recipe=TINY) for _ in range(2)]
-        assert [m.result(60) for m in futures] == [tmp_path / "pocket"] * 2
+        futures = [pool.submit(build_policy, place, 0, note, recipe=TINY) for _ in range(2)]
+        assert [m.result(60) for m in futures] == [place] * 2
     assert steps == list(range(1, TINY.steps + 1))
 
 
 def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is not a pocket folder"):
-        ensure(tmp_path / "mine", recipe=TINY)
+    with pytest.raises(UserError, match="was not made by this program"):
+        build_policy(tmp_path / "mine", recipe=TINY)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
 
-def test_bad_command_lines_exit_2_with_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["pocket:-1", "pocket:x", "pocket:1.5", "qwen", ""])
+def test_an_invalid_model_name_exits_2_with_one_sentence(
+    name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert main(["--output", str(place)]) == 2
-        assert capsys.readouterr().err.strip().count("\n") == 0
-    assert main(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 2
-    assert capsys.readouterr().err == "error: the pocket seed must be from 0 to 2**63 - 1, not -1\n"
-    with pytest.raises(SystemExit) as stop:
-        main(["--seed", "many"])
-    assert stop.value.code == 2
+    assert main([name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "pocket:" in error
+
+
+def test_a_folder_that_cannot_be_written_exits_2(
+    tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").write_text("a file")
+    monkeypatch.chdir(tmp_path)
+    assert main(["pocket:3"]) == 2
+    assert "runs/models/pocket-3 cannot be written" in capsys.readouterr().err
+
+
+def test_names_of_models_that_are_made_here() -> None:
+    assert all(map(pocket.is_made_here, ["pocket", "pocket:3", "smollm2_135m"]))
+    assert not any(map(pocket.is_made_here, ["pockets", "Qwen/Qwen3-4B", "runs/pocket", ""]))
+
+
+def test_the_untrained_policy_has_much_to_learn() -> None:
+    """Greedy accuracy leaves room, so that a rise is ability and not a lower temperature."""
+    record = json.loads((pocket.model_folder("pocket:0") / RECORD).read_text())
+    assert 0.1 < record["heldout_accuracy"]["greedy"] <= 0.35
+    assert record["heldout_accuracy"]["t1"] <= record["heldout_accuracy"]["greedy"] + 0.05
+    assert modular_sums.HELDOUT_ROWS.keys() == modular_sums.TRAINING_ROWS.keys()

@@ -134,7 +134,7 @@ def test_measured_mass_is_pressure_over_the_fraction_of_groups(tmp_path: Path) -
 
 
 def grid(folder: Path, points: list[tuple[float, float]]) -> list[Arm]:
-    rows = [{"step": 1, "eval/held/avg": 0.5}, {"step": 2, "eval/held/avg": 0.75}]
+    rows = [{"step": 1, "eval/held/greedy/avg": 0.5}, {"step": 2, "eval/held/greedy/avg": 0.75}]
     return group_into_arms(
         runs_in(
             folder,
@@ -230,7 +230,10 @@ def test_flips_have_figures_of_their_own_beside_other_arms(tmp_path: Path) -> No
     }
     sections, _ = charts.draw_all(group_into_arms(runs_in(tmp_path, **runs)))
     (flips,) = (s for s in sections if s.title.startswith("Flips"))
-    assert [drawing.name for drawing in flips.drawings] == ["flips_entropy", "flips_accuracy_held"]
+    assert [drawing.name for drawing in flips.drawings] == [
+        "flips_entropy",
+        "flips_accuracy_held_greedy",
+    ]
     assert all("grpo: " in d.alt and "other" not in d.alt for d in flips.drawings)
     assert all('data-arm="1"' in d.svg and 'data-arm="2"' not in d.svg for d in flips.drawings)
 
@@ -257,7 +260,7 @@ def test_a_heat_map_has_the_standard_error_of_its_cells(tmp_path: Path) -> None:
         for pos in (0.1, 0.9):
             for neg in (0.1, 0.9):
                 runs[f"p{pos}n{neg}__s{seed}"] = {
-                    "rows": [{"step": 1, "eval/held/avg": last}],
+                    "rows": [{"step": 1, "eval/held/greedy/avg": last}],
                     "config": config(seed, beta_pos=pos, beta_neg=neg),
                 }
     sections, _ = charts.draw_all(group_into_arms(runs_in(tmp_path, **runs)))

@@ -63,7 +63,10 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two arms with markup in every text of their run folders, as far as a name may contain it."""
     folder = tmp_path_factory.mktemp("hostile")
     texts = {key: HOSTILE for key in ("problem", "gold", "response", "answer", "reason")}
-    bench, phase = f"eval/{IMAGE}/avg", f"time/{IMAGE}"  # without slashes, which separate parts
+    bench, phase = (
+        f"eval/{IMAGE}/greedy/avg",
+        f"time/{IMAGE}",
+    )  # without slashes, which separate parts
     rows = [row | {bench: 0.5, phase: 1.0} for row in FULL]
     for name, beta in ((IMAGE, 0.5), ('"onload="document.title=3', 0.7)):
         settings = config(0, beta_pos=beta, beta_neg=HOSTILE).replace(
@@ -107,7 +110,7 @@ def crowded_page(tmp_path_factory: pytest.TempPathFactory) -> str:
         tmp_path_factory.mktemp("crowded"),
         ("W" * 60, "\N{CJK UNIFIED IDEOGRAPH-6570}" * 40),
     )
-    bench = "eval/olympiadbench_text_only_english_open_ended_mathematics/avg"
+    bench = "eval/olympiadbench_text_only_english_open_ended_mathematics/greedy/avg"
     for n in range(30):
         odd = {"diag/kappa": -2.5e-5 * n, "diag/logprob_gain_positive": 1e7 * n, bench: n / 30}
         rows = [step_row(s, **odd, **{"policy/entropy": [None, 1e-7][s % 2]}) for s in (1, 2)]

@@ -183,7 +183,7 @@ def test_the_alternative_text_of_every_figure_has_the_values_of_each_run(make_ru
     assert all("a: " in alt and "b: " in alt for alt in alts)
     by_title = {alt.split(" over ")[0]: alt for alt in alts}
     assert "a: 0.25 at step 1, 0.453 at step 3." in by_title["Training reward"]  # smoothed
-    assert "a: 0.25 at step 0, 0.625 at step 3." in by_title["Held-out accuracy, held"]
+    assert "a: 0.25 at step 0, 0.625 at step 3." in by_title["Held-out accuracy, held, greedy"]
     assert "a: 3 seconds per step." in alts[-1]
     for svg in page.svgs():
         assert {">a</text>", ">b</text>"} <= set(re.findall(">[ab]</text>", svg))
@@ -193,7 +193,7 @@ def test_figures_are_written_as_png_beside_the_page(make_run: MakeRun, tmp_path:
     write_report([make_run(rows=FULL)], tmp_path / "new/folder/page.html")
     figures = sorted((tmp_path / "new/folder/figures").iterdir())
     assert [figure.stem for figure in figures] == [
-        "accuracy_held",
+        "accuracy_held_greedy",
         "advantage_negative",
         "advantage_positive",
         "all_solved",
@@ -253,10 +253,12 @@ def test_a_run_with_only_an_evaluation_has_a_report(make_run: MakeRun) -> None:
 
 
 def test_runs_may_differ_in_benchmarks(make_run: MakeRun) -> None:
-    other = make_run("other", rows=[{"step": 0, "eval/a b/avg": 0.5}])
+    other = make_run("other", rows=[{"step": 0, "eval/a b/greedy/avg": 0.5}])
     page = page_of(make_run("one", rows=FULL[:1]), other)
-    assert {"held", "a b"} == set(re.findall(r">Held-out ([a-z ]+) <small>", page.source))
-    assert (other.parent / "figures/accuracy_a_b.png").exists()
+    assert {"held, greedy", "a b, greedy"} == set(
+        re.findall(r">Held-out ([a-z ,]+) <small>", page.source)
+    )
+    assert (other.parent / "figures/accuracy_a_b_greedy.png").exists()
 
 
 def test_35_runs_look_different_from_each_other() -> None:

@@ -8,8 +8,20 @@ import pytest
 
 from asymrl.errors import UserError
 from asymrl.files import distinct_names
-from asymrl.report.runs import Run, accuracy, minutes, read_runs, sample_rollouts, series
-from tests.helpers.report_folders import rollout, step_row, write_run
+from asymrl.report.runs import (
+    Run,
+    accuracy,
+    evaluation_sets,
+    evaluations,
+    minutes,
+    read_runs,
+    sample_rollouts,
+    series,
+    untrained,
+)
+from tests.helpers.report_folders import config, rollout, step_row, write_run
+
+A, B = "a/greedy", "b/greedy"
 
 
 def read(*folders: Path) -> list[Run]:
@@ -27,21 +39,42 @@ def test_null_and_infinite_values_are_gaps(tmp_path: Path) -> None:
 
 
 def test_standard_errors_are_used_only_if_every_evaluation_has_one(tmp_path: Path) -> None:
-    rows = [{"step": s, "eval/a/avg": 0.5, "eval/b/avg": 0.5, "eval/a/stderr": 0.1} for s in (0, 1)]
-    rows[1]["eval/b/stderr"] = 0.2
+    both = {f"eval/{name}/avg": 0.5 for name in (A, B)} | {f"eval/{A}/stderr": 0.1}
+    rows = [{"step": step, **both} for step in (0, 1)]
+    rows[1]["eval/b/greedy/stderr"] = 0.2
     (run,) = read(write_run(tmp_path / "run", rows))
-    assert accuracy(run, ["a"]).errors == [0.1, 0.1]
-    assert not accuracy(run, ["b"]).errors and not accuracy(run, ["a", "b"]).errors
+    assert accuracy(run, [A]).errors == [0.1, 0.1]
+    assert not accuracy(run, [B]).errors and not accuracy(run, [A, B]).errors
 
 
 def test_the_mean_over_benchmarks_needs_all_of_them(tmp_path: Path) -> None:
-    whole = {f"eval/{n}/{k}": v for n, v in (("a", 0.3), ("b", 0.4)) for k in ("avg", "stderr")}
-    rows = [{"step": 0, **whole}, {"step": 1, "eval/a/avg": 0.9}]
+    whole = {f"eval/{n}/{k}": v for n, v in ((A, 0.3), (B, 0.4)) for k in ("avg", "stderr")}
+    rows = [{"step": 0, **whole}, {"step": 1, "eval/a/greedy/avg": 0.9}]
     (run,) = read(write_run(tmp_path / "run", rows))
-    mean = accuracy(run, ["a", "b"])
+    mean = accuracy(run, [A, B])
     assert (mean.steps, mean.values) == ([0], pytest.approx([0.35]))
     assert mean.errors == pytest.approx([0.25])  # sqrt(.3^2 + .4^2) / 2
-    assert not accuracy(run, ["a", "b", "another"]).values
+    assert not accuracy(run, [A, B, "another/greedy"]).values
+
+
+def test_evaluations_are_grouped_by_sampling_setting_with_greedy_first(tmp_path: Path) -> None:
+    names = ("a/t1", "b/t1", "a/greedy")
+    rows = [{"step": 0, **{f"eval/{name}/avg": 0.5 for name in names}}]
+    runs = read(write_run(tmp_path / "run", rows))
+    assert evaluations(runs) == [*names]
+    assert evaluation_sets(runs) == [["a/greedy"], ["a/t1", "b/t1"], ["a/t1"], ["b/t1"]]
+
+
+def test_the_untrained_policy_is_step_0_of_each_model_and_seed_once(tmp_path: Path) -> None:
+    rows = [{"step": 0, f"eval/{A}/avg": 0.25}, {"step": 1, f"eval/{A}/avg": 0.75}]
+    folders = [
+        write_run(tmp_path / name, rows, config=config(seed))
+        for name, seed in (("asym-0", 0), ("grpo-0", 0), ("grpo-1", 1))
+    ]
+    late = write_run(tmp_path / "late", rows[1:], config=config(2))
+    policies = untrained(read(*folders, late))
+    assert [run.settings["seed"] for run in policies] == [0, 1]
+    assert [accuracy(run, [A]).values for run in policies] == [[0.25], [0.25]]
 
 
 def test_minutes_count_the_whole_step_once(tmp_path: Path) -> None:

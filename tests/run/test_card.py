@@ -29,10 +29,13 @@ def test_a_checkpoint_has_a_card_with_its_results_and_settings(finished: Path) -
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front)["library_name"] == "transformers"
     assert "step 5" in body and "| advantage.beta_pos | " in body
-    scores = json.loads((finished / "eval" / "step-000005" / "summary.json").read_text())
-    (problems,) = scores["benchmarks"].values()
-    low, high = (100 * bound for bound in problems["interval"])
-    assert f"| problems | {100 * problems['avg']:.2f} ({low:.2f} to {high:.2f}) | " in body
+    cells = []
+    for step in (0, 5):
+        summary = finished / "eval" / f"step-{step:06d}" / "t1" / "summary.json"
+        (problems,) = json.loads(summary.read_text())["benchmarks"].values()
+        low, high = (100 * bound for bound in problems["interval"])
+        cells.append(f"{100 * problems['avg']:.2f} ({low:.2f} to {high:.2f})")
+    assert f"| problems | t1 | {cells[0]} | {cells[1]} | 2 | 4 |" in body
 
 
 def test_an_evaluation_says_how_its_checkpoint_was_chosen(
@@ -66,11 +69,11 @@ def test_a_card_names_data_sources_and_their_licences(tmp_path: Path) -> None:
 
 def test_local_copies_get_the_licence_of_their_name_and_bars_are_escaped(tmp_path: Path) -> None:
     local = ["data.train=x/math_train.jsonl", "eval.benchmarks=[x/aime24.csv, x/a|b.jsonl]"]
-    folder = tmp_path / "eval" / "step-000020"
-    folder.mkdir(parents=True)
-    scores = {"avg": 0.5, "interval": [0.4, 0.6], "samples": 2, "problems": 9}
-    summary = {"sampling": {"temperature": 0}, "benchmarks": {"a|b": scores}}
-    (folder / "summary.json").write_text(json.dumps(summary))
+    for step, setting, avg in ((0, "t1", 0.3), (20, "t1", 0.5), (20, "greedy", 0.7)):
+        folder = tmp_path / "eval" / f"step-{step:06d}" / setting
+        folder.mkdir(parents=True)
+        scores = {"avg": avg, "interval": [avg - 0.1, avg + 0.1], "samples": 2, "problems": 9}
+        (folder / "summary.json").write_text(json.dumps({"benchmarks": {"a|b": scores}}))
     text = unpadded(card(load_config("qwen3_4b_asym", local), tmp_path, 20))
     math = "local data, by its name a copy of DigitalLearningGmbH/MATH-lighteval, MIT"
     assert f"trained on x/math_train.jsonl: {math}" in text
@@ -79,14 +82,16 @@ def test_local_copies_get_the_licence_of_their_name_and_bars_are_escaped(tmp_pat
         in text
     )
     assert "x/a|b.jsonl: local data\n" in text
-    assert "\n| a\\|b | 50.00 (40.00 to 60.00) | 2 | 9 |\n" in text
+    untrained = "30.00 (20.00 to 40.00)"
+    assert f"\n| a\\|b | t1 | {untrained} | 50.00 (40.00 to 60.00) | 2 | 9 |\n" in text
+    assert "\n| a\\|b | greedy | - | 70.00 (60.00 to 80.00) | 2 | 9 |\n" in text
 
 
 def test_the_best_step_is_the_first_saved_one_with_the_highest_score(
     tmp_path: Path,
 ) -> None:
     scores = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.7}
-    rows = [{"step": n, "eval/b/avg": score} for n, score in scores.items()] + [{"step": 5}]
+    rows = [{"step": n, "eval/b/greedy/avg": score} for n, score in scores.items()] + [{"step": 5}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for step in (1, 3, 4, 5):
         (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
@@ -100,7 +105,7 @@ def test_the_best_step_is_the_first_saved_one_with_the_highest_score(
 def test_the_best_checkpoint_is_kept_and_linked(config_file: Path, tmp_path: Path) -> None:
     select = EACH.replace("keep: 5", "keep: 1")
     folder = run(config_file, tmp_path / "run", select, "eval.every=1", "optim.lr=0.05")
-    scores = {row["step"]: row["eval/problems/avg"] for row in metrics(folder)}
+    scores = {row["step"]: row["eval/problems/greedy/avg"] for row in metrics(folder)}
     best = max(range(1, 6), key=lambda step: (scores[step], -step))
     link = folder / "checkpoints" / "best"
     assert link.resolve().name == f"step-{best:06d}"

@@ -28,11 +28,11 @@ def test_jsonl_has_no_nan_and_is_appended_to(tmp_path: Path) -> None:
 def test_plain_output_is_one_line_per_step(capsys: pytest.CaptureFixture[str]) -> None:
     tracker = tracking.ConsoleTracker("demo", 0, 4)
     tracker.phase("generate", 3, 8)
-    tracker.log(0, {"eval/heldout/avg": 0.25})
+    tracker.log(0, {"eval/heldout/greedy/avg": 0.25})
     tracker.log(1, {"reward/mean": 0.5, "policy/entropy": 1.25, "time/update": 0.5})
     tracker.close()
     first, second = capsys.readouterr().out.strip().splitlines()
-    assert first.startswith("demo step 0/4") and "heldout 0.250" in first
+    assert first.startswith("demo step 0/4") and "heldout greedy 0.250" in first
     for part in ("step 1/4", "reward 0.500", "entropy 1.250", "update 0.50s", "ETA"):
         assert part in second
 

@@ -17,12 +17,12 @@ from studies.results import read
 def make_jobs(config_file: Path, out: Path, *arms: tuple[str, ...], seeds: int = 1) -> list[Job]:
     """One arm for each tuple of overrides, on a problem file with an absolute path."""
     data = config_file.parent / "problems.jsonl"
-    fixed = (f"data.train={data}", "verifier.name=exact", "eval.samples=1")
+    fixed = (f"data.train={data}", "verifier.name=exact")
     named = [
         Arm(name=f"arm{n}", config=str(config_file), overrides=(*fixed, *overrides))
         for n, overrides in enumerate(arms)
     ]
-    return jobs(named, ["easy"], seeds, out, steps=2)
+    return jobs(named, ["facts"], seeds, out, steps=2)
 
 
 def reproducible_metrics(job: Job) -> list[dict]:
@@ -47,7 +47,7 @@ def study(config_file: Path, tmp_path_factory) -> tuple[list[Job], list[runs.Fai
 
 def test_a_failed_run_is_reported_with_the_last_line_of_its_log_and_others_continue(study) -> None:
     all_jobs, failures = study
-    assert [failure.job.name for failure in failures] == ["easy/arm2/seed-0"]
+    assert [failure.job.name for failure in failures] == ["facts/arm2/seed-0"]
     assert failures[0].reason.startswith("error: ") and "nowhere" in failures[0].reason
     assert [runs.done(job) for job in all_jobs] == [True, True, False, True]
 
@@ -63,13 +63,13 @@ def test_a_run_in_a_reused_worker_equals_one_in_a_new_worker(study) -> None:
     assert reproducible_metrics(first) != reproducible_metrics(all_jobs[1])
 
 
-def test_each_run_is_evaluated_at_each_temperature_with_four_samples(study) -> None:
+def test_each_run_is_evaluated_greedily_and_at_two_temperatures_with_four_samples(study) -> None:
     job = study[0][0]
-    assert set(read(job).accuracy) == {1.0, 0.4}
-    for temperature in (1.0, 0.4):
+    assert set(read(job).accuracy) == {0.0, 0.4, 1.0}
+    for temperature in (0.0, 0.4, 1.0):
         summary = json.loads(runs.summary_file(job, temperature).read_text())
         assert summary["sampling"]["temperature"] == temperature
-        assert summary["benchmarks"]["problems"]["samples"] == 4
+        assert summary["benchmarks"]["problems"]["samples"] == (4 if temperature else 1)
 
 
 def test_finished_runs_are_skipped_and_unfinished_ones_completed(study) -> None:

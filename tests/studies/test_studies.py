@@ -10,14 +10,11 @@ import pytest
 
 from asymrl.config.load import load_config
 from asymrl.errors import UserError
-from studies import claims, measures, paper, tables
+from studies import measures, paper, tables
 from studies.__main__ import STUDIES, main
-from studies.hypotheses import HYPOTHESES
 from studies.jobs import (
     BASE,
-    CLAIM_ARMS,
     GRID_ARMS,
-    MIXES,
     SCHEDULED,
     TABLE_ROWS,
     Job,
@@ -25,15 +22,15 @@ from studies.jobs import (
     jobs,
     row,
 )
-from studies.results import Result, by_seed, read
+from studies.results import Result, read
 from studies.runs import eval_arguments
 from tests.helpers.study_folders import write
 
-ALL_ARMS = {arm.name: arm for arm in (BASE, *TABLE_ROWS, *SCHEDULED, *CLAIM_ARMS, *GRID_ARMS)}
+ALL_ARMS = {arm.name: arm for arm in (BASE, *TABLE_ROWS, *SCHEDULED, *GRID_ARMS)}
 
 
 def result(*rows: dict, accuracy: float = 0.5) -> Result:
-    return Result(rows=rows, accuracy={1.0: accuracy, 0.4: accuracy})
+    return Result(rows=rows, accuracy={0.0: accuracy, 0.4: accuracy, 1.0: accuracy})
 
 
 # --- arms
@@ -46,7 +43,7 @@ def test_every_arm_is_a_config_that_loads(name: str) -> None:
 
 
 def test_an_arm_that_is_named_after_betas_has_these_betas() -> None:
-    for arm in {arm.name: arm for arm in (*CLAIM_ARMS[:7], *GRID_ARMS)}.values():
+    for arm in {arm.name: arm for arm in GRID_ARMS}.values():
         advantage = load_config(arm.config, arm.overrides).advantage
         assert advantage.name == "asym"
         point = advantage.params["beta_pos"], advantage.params["beta_neg"]
@@ -54,7 +51,6 @@ def test_an_arm_that_is_named_after_betas_has_these_betas() -> None:
 
 
 def test_studies_share_run_folders_of_equal_arms() -> None:
-    assert {"reinforce", "pos_only", "neg_only", "grpo", "asym"} <= {a.name for a in CLAIM_ARMS}
     assert {arm.name for arm in GRID_ARMS} & {arm.name for arm in TABLE_ROWS} == {
         "grpo",
         "asym_sym",
@@ -67,13 +63,13 @@ def test_studies_share_run_folders_of_equal_arms() -> None:
 
 
 def test_a_job_has_the_config_of_its_arm_mix_and_seed(tmp_path: Path) -> None:
-    job = jobs([row("asym")], ["hard"], 3, tmp_path, steps=7)[2]
+    job = jobs([row("asym")], ["facts"], 3, tmp_path, steps=7)[2]
     config = job.config()
-    assert job.folder == tmp_path / "hard" / "asym" / "seed-2"
-    assert (config.data.train, config.seed, config.steps) == ("pocket_hard", 2, 7)
+    assert job.folder == tmp_path / "facts" / "asym" / "seed-2"
+    assert (config.data.train, config.seed, config.steps) == ("pocket_train", 2, 7)
     assert config.advantage.params == {"beta_pos": 0.9, "beta_neg": 0.4}
     assert job.benchmarks == ("pocket_heldout",) and job.steps == 7
-    assert jobs([BASE], ["easy"], 1, tmp_path, steps=7)[0].steps == 1
+    assert jobs([BASE], ["facts"], 1, tmp_path, steps=7)[0].steps == 1
 
 
 # --- measures
@@ -112,7 +108,7 @@ def test_arms_of_one_seed_are_evaluated_with_the_same_sampling_seed(
     tmp_path: Path,
 ) -> None:
     commands = [
-        eval_arguments(job, 1.0) for job in jobs([row("asym"), row("grpo")], ["easy"], 2, tmp_path)
+        eval_arguments(job, 1.0) for job in jobs([row("asym"), row("grpo")], ["facts"], 2, tmp_path)
     ]
     seeds = [arguments[arguments.index("--seed") + 1] for arguments in commands]
     assert seeds == ["0", "0", "1", "1"]
@@ -162,83 +158,13 @@ def test_the_peak_of_the_exact_w_is_found_to_a_fortieth(beta: float) -> None:
     assert measures.peak(result(row), "positive") == pytest.approx(1 - beta, abs=0.025)
 
 
-# --- claims
-
-
 def squeezed(text: str) -> list[str]:
     """Lines of Markdown without the padding of table cells."""
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-ENTROPY = {"reinforce": 0.5, "pos_only": 0.6, "neg_only": 0.6, "grpo": 0.55}
-NOISE = (-0.001, 0.002, 0.0, 0.001)  # by seed, so that differences have a spread
-
-
-def rows_of(job: Job) -> list[dict]:
-    """neg_only raises entropy, against the paper; pos_only does as the paper says; flips do
-    nothing."""
-    noise = NOISE[(job.seed + len(job.arm.name)) % 4]
-    entropy = ENTROPY.get(job.arm.name, 0.55) + noise
-    return [{"policy/entropy": entropy, "diag/kappa": 0.1 + noise, "groups/none_solved": 0.2}] * 2
-
-
-@pytest.fixture(scope="module")
-def claims_study(tmp_path_factory) -> tuple[list[Job], Path]:
-    out = tmp_path_factory.mktemp("claims")
-    study_jobs = jobs(CLAIM_ARMS, tuple(MIXES), 4, out / "runs", steps=2)
-    write(study_jobs, rows_of, lambda job, temperature: 0.5 + NOISE[(job.seed * 7 + 3) % 4])
-    return study_jobs, out
-
-
-def test_findings_match_the_invented_numbers(claims_study: tuple[list[Job], Path]) -> None:
-    study_jobs, _ = claims_study
-    findings = claims.findings({mix: by_seed(study_jobs, mix) for mix in MIXES})
-    by_name = {(one.hypothesis.name, one.mix): one for one in findings}
-    assert len(findings) == 2 * len(HYPOTHESES) == 36
-    above = by_name["entropy:pos_only-reinforce", "easy"]
-    assert above.conclusion == "shown" and above.test.mean == pytest.approx(0.1, abs=0.004)
-    assert by_name["entropy:neg_only-reinforce", "hard"].conclusion == "not shown: the opposite"
-    assert by_name["entropy:ent_increase-grpo", "easy"].conclusion == "undecided"
-    assert by_name["accuracy:asym-grpo", "easy"].test.mean == 0
-    assert by_name["none_solved:over-beta_pos", "hard"].conclusion == "undecided"
-    assert by_name["kappa_hat:grpo", "easy"].conclusion == "shown"
-    assert by_name["peak:positive", "easy"].conclusion == "not measured"
-
-
-def test_the_document_has_every_hypothesis_and_states_opposite_results(
-    claims_study: tuple[list[Job], Path],
-) -> None:
-    study_jobs, out = claims_study
-    claims.write_plan(study_jobs, out)
-    files = claims.report_claims(
-        study_jobs, out, out / "docs", "python -m studies claims --seeds 4"
-    )
-    assert [file.name for file in files] == ["claims.md", "claims.png"]
-    assert all(file.stat().st_size > 1000 for file in files)
-    text = files[0].read_text()
-    for hypothesis in HYPOTHESES:
-        assert text.count(f"| {hypothesis.sentence}") == 3  # two mixes, and the predictions
-    assert text.count("**not shown: the opposite**") == 2
-    assert "commit 0123456+" in text and str(out) not in text
-
-
-def test_predictions_are_recorded_before_the_runs_and_never_overwritten(
-    claims_study: tuple[list[Job], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study_jobs = jobs(CLAIM_ARMS, tuple(MIXES), 2, tmp_path, steps=2)
-    claims.write_plan(study_jobs, tmp_path)
-    first = (tmp_path / claims.PLAN).read_text()
-    assert json.loads(first)[0]["runs_there"] == 0
-    claims.write_plan(study_jobs, tmp_path)
-    assert (tmp_path / claims.PLAN).read_text() == first
-    monkeypatch.setattr(claims, "HYPOTHESES", HYPOTHESES[:-1])
-    claims.write_plan(study_jobs, tmp_path)
-    assert json.loads((tmp_path / claims.PLAN).read_text())[0] == json.loads(first)[0]
-    assert len(json.loads((tmp_path / claims.PLAN).read_text())) == 2
-
-
 def test_a_run_with_missing_steps_is_an_error(tmp_path: Path) -> None:
-    job = jobs([row("grpo")], ["easy"], 1, tmp_path, steps=3)[0]
+    job = jobs([row("grpo")], ["facts"], 1, tmp_path, steps=3)[0]
     write([job], lambda job: [{}] * 2, lambda job, temperature: 0.5)
     with pytest.raises(UserError, match="must have the steps 1 to 3"):
         read(job)
@@ -249,7 +175,7 @@ def test_a_run_with_missing_steps_is_an_error(tmp_path: Path) -> None:
 
 def test_the_table_has_means_standard_errors_and_paired_differences(tmp_path: Path) -> None:
     arms = (BASE, row("grpo"), row("asym"), row("reinforce"), SCHEDULED[0])
-    study_jobs = jobs(arms[:-1], ["easy"], 3, tmp_path, steps=2)
+    study_jobs = jobs(arms[:-1], ["facts"], 3, tmp_path, steps=2)
     gains = {"base": -0.3, "grpo": 0.0, "asym": 0.02, "reinforce": -0.1}
 
     def accuracy(job: Job, temperature: float) -> float:
@@ -272,20 +198,20 @@ def test_the_table_has_means_standard_errors_and_paired_differences(tmp_path: Pa
 
 
 def test_one_seed_has_no_standard_errors_and_the_table_says_so(tmp_path: Path) -> None:
-    study_jobs = jobs((BASE, row("grpo"), SCHEDULED[0]), ["easy"], 1, tmp_path, steps=2)
+    study_jobs = jobs((BASE, row("grpo"), SCHEDULED[0]), ["facts"], 1, tmp_path, steps=2)
     write(
         study_jobs, lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, temperature: 0.25
     )
-    study_jobs += jobs((row("asym"),), ["easy"], 1, tmp_path, steps=2)
+    study_jobs += jobs((row("asym"),), ["facts"], 1, tmp_path, steps=2)
     write(study_jobs[-1:], lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, t: 0.5)
     text = tables.report_table2(study_jobs, tmp_path, tmp_path, "table2")[0].read_text()
-    assert "| asym | **0.500** | **0.500** | 0.500 | - | +0.250 |" in squeezed(text)
+    assert "| asym | **0.500** | **0.500** | **0.500** | 0.500 | - | +0.250 |" in squeezed(text)
     assert "nan" not in text
     assert "nothing here tells two rows apart" in text and "the best" not in text
 
 
 def test_the_grid_has_a_number_for_every_point(tmp_path: Path) -> None:
-    study_jobs = jobs(GRID_ARMS, ["easy"], 2, tmp_path, steps=1)
+    study_jobs = jobs(GRID_ARMS, ["facts"], 2, tmp_path, steps=1)
 
     def accuracy(job: Job, temperature: float) -> float:
         params = job.config().advantage.params
@@ -312,7 +238,12 @@ def test_the_papers_table_has_our_numbers_beside_the_papers_and_a_dash_for_missi
     training = tmp_path / "qwen3_4b_grpo" / "eval" / "step-000010"
     training.mkdir(parents=True)
     (training / "summary.json").write_text(json.dumps({"benchmarks": {"math500": {"avg": 1.0}}}))
+    greedy = tmp_path / "qwen3_4b_base" / "eval" / "greedy"
+    greedy.mkdir(parents=True)
+    (greedy / "summary.json").write_text(json.dumps({"benchmarks": scores}))
     lines = squeezed(paper.table("qwen3_4b", tmp_path))
+    assert "| base, greedy | ours |" + " 50.00 ± 1.00 |" * 5 + " 50.00 |" in lines
+    assert "| base | ours | - | - | - | - | - | - |" in lines
     place = lines.index(next(line for line in lines if line.startswith("| asym |")))
     assert lines[place] == "| asym | ours |" + " 50.00 ± 1.00 |" * 5 + " 50.00 |"
     assert lines[place + 1] == "| | paper | 89.33 | 39.33 | 28.67 | 81.00 | 58.48 | 59.36 |"
@@ -327,7 +258,7 @@ def test_the_papers_averages_are_the_means_of_its_benchmarks() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["claims", "--seeds", "0"], ["plan", "grid", "--jobs", "0"], ["paper-table", "gpt2"]],
+    [["table2", "--seeds", "0"], ["plan", "grid", "--jobs", "0"], ["paper-table", "gpt2"]],
 )
 def test_invalid_arguments_exit_2_with_one_sentence(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
@@ -337,11 +268,10 @@ def test_invalid_arguments_exit_2_with_one_sentence(
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
 
 
-def test_plan_prints_runs_and_predictions_and_runs_nothing(
+def test_plan_prints_runs_and_runs_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "claims", "--out", str(tmp_path / "study")]) == 0
+    assert main(["plan", "table2", "--out", str(tmp_path / "study")]) == 0
     output = capsys.readouterr().out
-    assert "11 arms x 2 mixes x 8 seeds = 176 runs, 0 already done" in output
-    assert all(hypothesis.sentence in output for hypothesis in HYPOTHESES)
+    assert "22 arms x 1 mixes x 8 seeds = 176 runs, 0 already done" in output
     assert not (tmp_path / "study").exists()

@@ -29,11 +29,12 @@ from tests.helpers.runs import comparable, engine_of, metrics, run, run_with, sa
 def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:
     rows = metrics(finished)
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
-    assert "eval/problems/avg" in rows[0] and "reward/mean" not in rows[0]
-    assert [row["step"] for row in rows if "eval/problems/avg" in row] == [0, 2, 4, 5]
+    assert "eval/problems/greedy/avg" in rows[0] and "reward/mean" not in rows[0]
+    assert [row["step"] for row in rows if "eval/problems/greedy/avg" in row] == [0, 2, 4, 5]
     names = {p.name for p in (finished / "rollouts").iterdir()}
     assert names == {f"step-{n:06d}.jsonl" for n in (1, 2, 4, 5)}
-    assert (finished / "eval" / "step-000004" / "problems.jsonl").is_file()
+    assert {p.name for p in (finished / "eval" / "step-000004").iterdir()} == {"greedy", "t1"}
+    assert (finished / "eval" / "step-000004" / "greedy" / "problems.jsonl").is_file()
     assert json.loads((finished / "environment.json").read_text())[0]["packages"]["torch"]
     assert (finished / "checkpoints" / "latest").resolve().name == "step-000005"
 
@@ -44,8 +45,9 @@ groups/none_solved diag/kappa diag/mass_positive diag/mass_negative
 diag/logprob_gain_positive loss/total loss/clip_fraction_low loss/clip_fraction_high
 loss/ratio_max optim/grad_norm optim/lr optim/updates advantage/beta_pos advantage/beta_neg
 rollout/length_mean rollout/truncated rollout/logprob_mismatch_mean
-rollout/logprob_mismatch_max verdict/correct verdict/timeout eval/problems/avg time/generate
-time/update perf/rollout_tokens_per_s perf/update_tokens_per_s perf/skipped_rows
+rollout/logprob_mismatch_max verdict/correct verdict/timeout eval/problems/greedy/avg
+eval/problems/t1/pass_at_k time/generate time/update perf/rollout_tokens_per_s
+perf/update_tokens_per_s perf/skipped_rows
 """
 
 
@@ -58,7 +60,7 @@ def test_a_step_logs_every_metric_of_the_contract(finished: Path) -> None:
 def test_every_logged_metric_is_documented(finished: Path) -> None:
     text = (CONFIG_DIR.parent / "docs" / "metrics.md").read_text()
     documented = [re.sub("<.*?>", "[^/]+", name) for name in re.findall(r"`([a-z]+/[^`]+)`", text)]
-    documented += ["eval/[^/]+/(stderr|pass_at_k|truncated)"]
+    documented += ["eval/[^/]+/[^/]+/(stderr|pass_at_k|truncated)"]
     for row in metrics(finished):
         for name in row.keys() - {"step"}:
             assert any(re.fullmatch(pattern, name) for pattern in documented), name
@@ -96,7 +98,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert run(config_file, folder)
     assert comparable(folder) == comparable(finished)
     assert same_weights(folder, finished)
-    for name in ("rollouts/step-000004.jsonl", "eval/step-000004/problems.jsonl"):
+    for name in ("rollouts/step-000004.jsonl", "eval/step-000004/t1/problems.jsonl"):
         assert (folder / name).read_text() == (finished / name).read_text()
 
 

@@ -1,0 +1,85 @@
+"""Makes a model folder once: complete or not there, and by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from transformers.utils import logging as transformers_logging
+
+from asymrl.errors import UserError
+from asymrl.files import read_json, write_atomically
+
+RECORD = "made_from.json"  # the file that says what a folder was made from; written last
+
+
+def make_once(
+    folder: Path,
+    made_from: Mapping[str, Any],
+    write: Callable[[Path], Mapping[str, Any]],
+    *,
+    force: bool = False,
+) -> Path:
+    """`folder`, made by write(folder) unless it exists and was made from the same.
+
+    made_from: JSON values that determine the content. write returns what else to record, such as
+    measurements. The folder is made under another name and renamed when it is complete; other
+    processes wait and use it. UserError if `folder` holds something else or cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            recorded = _record_of(folder)
+            if not force and recorded is not None and made_from.items() <= recorded.items():
+                return folder
+            if recorded is None and folder.exists() and not _is_empty(folder):
+                raise UserError(
+                    f"{folder} exists and was not made by this program; choose another place"
+                )
+            for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
+                shutil.rmtree(leftover)
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+            try:
+                new, old = partial / "new", partial / "old"
+                new.mkdir()
+                extra = write(new)
+                write_atomically(new / RECORD, json.dumps({**made_from, **extra}, indent=2) + "\n")
+                if folder.exists():
+                    os.rename(folder, old)
+                os.rename(new, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}") from error
+    return folder
+
+
+def _record_of(folder: Path) -> dict[str, Any] | None:
+    """What a folder was made from; None if it has no such record."""
+    try:
+        return read_json(folder / RECORD)
+    except UserError:
+        return None
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Disable the progress bars of transformers."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
