@@ -110,7 +110,7 @@ MORE_METRICS: Mapping[str, Mapping[str, Any]] = {
         "zero": True,
     },
 }
-FEW_EVALUATIONS = 8  # a moving average of fewer values lags far behind them
+FEW_EVALUATIONS = 24  # a moving average of fewer values lags far behind them
 UNTRAINED = "Grey lines: the policy before training, by sampling setting."
 BARS = "Bars: one standard error, over seeds if an arm has several, else over problems."
 CURVES_ABOUT = (

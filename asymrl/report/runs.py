@@ -323,7 +323,11 @@ def _read_rows(file: Path) -> tuple[dict[str, dict[str, Any]], bool]:
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
-    """config.yaml as train.py reads it, but not validated: another version may have written it."""
+    """config.yaml as train.py reads it, but not validated: another version may have written it.
+
+    The model `pocket:<seed>` of the run's own seed becomes `pocket`, so that the seeds of an arm
+    have the same settings.
+    """
     from omegaconf import OmegaConf
 
     from asymrl.config.read import flatten, read_config
@@ -331,7 +335,10 @@ def _read_settings(file: Path) -> dict[str, Any]:
     settings: Any = OmegaConf.to_container(read_config(file))
     if not settings:
         raise UserError(f"{file} is empty; expected the settings of a run")
-    return flatten(settings)
+    flat = flatten(settings)
+    if flat.get("model.path") == f"pocket:{flat.get('seed')}":
+        flat["model.path"] = "pocket"
+    return flat
 
 
 def _sums(rows: Sequence[Metrics], prefix: str) -> dict[str, float]:

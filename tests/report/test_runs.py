@@ -176,3 +176,14 @@ def test_a_broken_run_among_others_is_skipped_with_a_sentence(tmp_path: Path) ->
     runs, (sentence,) = read_runs([bad, good])
     assert [run.label for run in runs] == ["good"]
     assert f"{bad}/metrics.jsonl:1: not valid JSON" in sentence
+
+
+def test_the_pocket_policies_of_the_seeds_are_one_model(tmp_path: Path) -> None:
+    """pocket:3 belongs to seed 3; with another seed it is a model like any other."""
+    runs = read(
+        *(
+            write_run(tmp_path / str(seed), config=f"model: {{path: 'pocket:3'}}\nseed: {seed}\n")
+            for seed in (3, 4)
+        )
+    )
+    assert [run.settings["model.path"] for run in runs] == ["pocket", "pocket:3"]
