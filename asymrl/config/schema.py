@@ -110,7 +110,7 @@ class VerifierConfig(StrictModel):
     policy learns to give one, and exact about its value.
     """
 
-    name: str = "math"  # or exact, or math_verify: the library as TRL calls it (docs/verifier.md)
+    name: str = "math"  # or exact, line, or math_verify: the library as TRL calls it
     workers: Positive = 1  # processes per rank; one keeps up with generation
     timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds per response; most take 1 ms
     unboxed: bool = False  # accept "the answer is 7" from a response without a box
