@@ -34,7 +34,7 @@ def is_made_here(path: str) -> bool:
 def model_folder(path: str, *, force: bool = False) -> Path:
     """The Hugging Face folder of `pocket:N` or `smollm2_135m`, made now if it does not exist yet.
 
-    `pocket` is `pocket:0`. force: make it again. UserError if N is not a whole number below 10**9,
+    `pocket` is `pocket:0`. force: make it again. UserError if N is not a whole number below 2**63,
     or if the folder cannot be made.
     """
     if path == SMOLLM2:
@@ -42,8 +42,8 @@ def model_folder(path: str, *, force: bool = False) -> Path:
 
         return convert(FOLDER / SMOLLM2, force=force)
     seed = path.partition(":")[2] or "0"
-    if not re.fullmatch("[0-9]{1,9}", seed):
-        raise UserError(f"model {path!r}: the seed after `pocket:` must be a number below 10**9")
+    if not re.fullmatch("[0-9]{1,19}", seed) or int(seed) >= 2**63:
+        raise UserError(f"model {path!r}: the seed after `pocket:` must be a number below 2**63")
     from asymrl.pocket.build import PrintProgress, build_policy  # loads torch
 
     folder = FOLDER / f"pocket-{int(seed)}"

@@ -90,7 +90,7 @@ def make(
     workers, timeout: processes, and seconds per response, for a pooled verifier. unboxed: without a
     box, a closing sentence ("the answer is 7") counts. thinking: text before the last `</think>`
     counts. tolerance: relative, if the gold is a decimal. `exact` ignores tolerance; `math_verify`
-    ignores all three.
+    and `line` ignore all three.
     """
     if name not in VERIFIERS:
         raise UserError(f"verifier {name!r} is unknown; valid are: {', '.join(VERIFIERS)}")

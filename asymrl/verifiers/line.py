@@ -12,8 +12,13 @@ def is_valid_gold(gold: str) -> bool:
     return len(gold.strip().splitlines()) == 1
 
 
-def verify(gold: str, text: str) -> tuple[Reason, str | None]:
-    """The verdict on a response, and its first line. An empty first line is `no_answer`."""
+def verify(
+    gold: str, text: str, unboxed: bool = False, thinking: bool = False, tolerance: float = 0.0
+) -> tuple[Reason, str | None]:
+    """The verdict on a response, and its first line. An empty first line is `no_answer`.
+
+    unboxed, thinking and tolerance are ignored.
+    """
     answer = (text.splitlines() or [""])[0].strip()
     if not answer:
         return "no_answer", None

@@ -331,7 +331,9 @@ def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("name", ["pocket:-1", "pocket:x", "pocket:1.5", "qwen", ""])
+@pytest.mark.parametrize(
+    "name", ["pocket:-1", f"pocket:{2**63}", "pocket:x", "pocket:1.5", "qwen", ""]
+)
 def test_an_invalid_model_name_exits_2_with_one_sentence(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,3 +36,5 @@ def test_it_is_a_verifier_by_name() -> None:
     with make("line") as verifier:
         assert verifier.submit("7", " 7\n").result().reward == 1
         assert verifier.submit("7", " 8\n").result().reward == 0
+    with make("line", unboxed=True, thinking=True, tolerance=0.5) as verifier:
+        assert verifier.submit("7", " 8\n").result().reward == 0
