@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -18,8 +17,6 @@ ALPHA = 0.05
 UPPER = 1 - ALPHA / 2  # the upper quantile of a two-sided 95% interval
 RESAMPLES, RESAMPLE_SEED, RESAMPLES_AT_ONCE = 10_000, 0, 1000
 ROUNDING = 1e-12  # upper bound on what sums of fractions that cancel leave behind
-
-Conclusion = Literal["shown", "not shown: the opposite", "undecided", "not measured"]
 
 
 def finite_mean(numbers: Sequence[float]) -> float:
@@ -80,49 +77,36 @@ def mean_of_estimates(estimates: Sequence[MeanEstimate]) -> MeanEstimate:
 
 @frozen
 class PairedTest:
-    """The mean of n paired differences, its 95% interval and two two-sided p values.
+    """The mean of n paired differences, its standard error, its 95% interval, and p of the
+    two-sided paired t test of "the mean is 0".
 
-    p: paired t test. p_sign_flip: exact sign-flip test, at least 2 / 2^n. With fewer than two pairs
-    only the mean is known: the interval is nan and both p values are 1.
+    With fewer than two pairs only the mean is known: errors and interval are nan, and p is 1.
     """
 
     mean: float
+    stderr: float
     low: float
     high: float
     p: float
-    p_sign_flip: float
     n: int
 
 
-def paired_test(differences: Sequence[float]) -> PairedTest:
-    """The t interval, mean -+ t(.975, n - 1) s / sqrt(n), and both tests of "the mean is 0".
+def paired_test(differences: Sequence[float] | np.ndarray) -> PairedTest:
+    """The t interval is mean -+ t(.975, n - 1) s / sqrt(n).
 
     Differences that are nan (a pair that could not be measured) are left out. If all differences
-    are equal, the interval is that number, the t test is undefined, and p is `p_sign_flip`.
+    are equal, the interval is that number, and p is that of a sign test: 2 / 2^n, or 1 if they
+    are 0.
     """
-    known = np.array([d for d in differences if math.isfinite(d)], dtype=float)
-    n = len(known)
-    mean, stderr = float(known.mean()) if n else math.nan, standard_error(known)
-    p = p_sign_flip = sign_flip_p(known) if n > 1 else 1.0
+    known = [float(d) for d in differences if math.isfinite(d)]
+    n, mean, stderr = len(known), finite_mean(known), standard_error(known)
+    half = t_half_width(stderr, n - 1)
+    p = 1.0
     if stderr > 0:
         p = float(2 * stats.t.sf(abs(mean) / stderr, n - 1))
-    half = t_half_width(stderr, n - 1)
-    return PairedTest(
-        mean=mean, low=mean - half, high=mean + half, p=p, p_sign_flip=p_sign_flip, n=n
-    )
-
-
-def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
-    """Exact two-sided p of the sign-flip (Fisher-Pitman) test of "symmetric about 0"; n <= 20.
-
-    The share of all 2^n sign assignments whose sum is at least as far from 0 as the observed one.
-    """
-    known = np.asarray(differences, dtype=float)
-    n = len(known)
-    assert n <= 20, f"{n} pairs have 2^{n} sign assignments"
-    signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    as_far = np.abs(signs @ known) >= abs(known.sum()) * (1 - 1e-12) - 1e-300
-    return float(as_far.mean())
+    elif n > 1 and mean:
+        p = 2 / 2**n
+    return PairedTest(mean=mean, stderr=stderr, low=mean - half, high=mean + half, p=p, n=n)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -136,19 +120,6 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(ps) - k) * ps[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def conclude(test: PairedTest, sign: int, adjusted_p: float, alpha: float = ALPHA) -> Conclusion:
-    """What a test says about the claim that the mean difference has this sign (+1 or -1).
-
-    "undecided": the adjusted p is not below alpha. "not measured": fewer than two pairs.
-    """
-    assert sign in (1, -1), f"a claim has the sign +1 or -1, not {sign}"
-    if test.n < 2:
-        return "not measured"
-    if adjusted_p >= alpha:
-        return "undecided"
-    return "shown" if test.mean * sign > 0 else "not shown: the opposite"
 
 
 @frozen

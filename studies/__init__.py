@@ -1,11 +1,14 @@
-"""Studies of many pocket runs on one machine: the paper's tables over shared seeds.
+"""Studies of many small runs on one machine: the paper's claims, its table, its grid of betas.
 
-    python -m studies table2 | grid [--seeds 8] [--jobs N] [--out DIR] [--steps N]
-    python -m studies plan table2 | grid           what would run
-    python -m studies paper-table MODEL            the paper's table from runs/<MODEL>_<row>
-    python -m studies.probe CKPT                   the one-step probe of Proposition 1
+    python -m studies claims | table2 | grid [--tasks pocket ...] [--seeds N] [--jobs N]
+    python -m studies plan STUDY              what would run
+    python -m studies report STUDY            the page from the results so far; run nothing
+    python -m studies paper-table MODEL       the paper's table from runs/<MODEL>_<row>
+    python -m studies.probe CKPT              the one-step probe of Proposition 1
 
-jobs.py defines the runs, runs.py executes them, results.py and measures.py read them, tables.py and
-paper.py write documents. A study does not change how a run works: each run is train.py and
+jobs.py defines the runs, runs.py executes them, results.py keeps one line of docs/results/ for each
+and reads measures from it; hypotheses.py has the statements and our predictions, and claims.py,
+tables.py and paper.py write pages. A job with a result is not run again, by any study, so a study
+goes over several sittings. A study does not change how a run works: each run is train.py and
 eval.py with overrides.
 """

@@ -5,50 +5,93 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from asymrl.errors import UserError
 from asymrl.run.exit_codes import exit_code
 from asymrl.types import frozen
-from studies import paper, tables
-from studies.jobs import BASE, GRID_ARMS, MIXES, SCHEDULED, TABLE_ROWS, Arm, Job
-from studies.jobs import jobs as make_jobs
-from studies.runs import done, run_all
+from studies import claims, hypotheses, paper, tables
+from studies.jobs import (
+    BONUS_ARMS,
+    CALIBRATION_SEED,
+    GRID_ARMS,
+    RIVAL_ROWS,
+    SCHEDULED,
+    TASKS,
+    Arm,
+    Job,
+    make_jobs,
+)
+from studies.results import Result, find_results
+from studies.runs import run_all
+
+Report = Callable[[Path, Mapping[str, Sequence[Result]]], list[Path]]
 
 
 @frozen
 class Study:
-    """seeds: the default. report: (jobs, run folders, docs, command line) -> the files that it
-    wrote."""
+    """arms, seeds: by task. more: task -> arms that run with more seeds, and how many. first_seed:
+    of every task. report: (folder of the page, results by task) -> the files that it wrote."""
 
     name: str
-    arms: tuple[Arm, ...]
-    mixes: tuple[str, ...]
-    seeds: int
-    report: Callable[[Sequence[Job], Path, Path, str], list[Path]]
+    page: str
+    arms: Mapping[str, Sequence[Arm]]
+    seeds: Mapping[str, int]
+    more: Mapping[str, tuple[Sequence[str], int]]
+    report: Report
+    first_seed: int = 0
 
-    def jobs(self, seeds: int, out: Path, steps: int | None) -> list[Job]:
-        return make_jobs(self.arms, self.mixes, seeds, out, steps)
+    def jobs(self, tasks: Sequence[str], seeds: int | None) -> list[Job]:
+        jobs = []
+        for task in tasks:
+            count = seeds or self.seeds[task]
+            numbers = range(self.first_seed, self.first_seed + count)
+            jobs += make_jobs(task, self.arms[task], numbers)
+            if task in self.more and not seeds:
+                names, most = self.more[task]
+                arms = [arm for arm in self.arms[task] if arm.name in ("untrained", *names)]
+                jobs += make_jobs(task, arms, range(self.seeds[task], most))
+        return jobs
 
 
+TABLE_ARMS = (*hypotheses.POCKET_ARMS[:14], *RIVAL_ROWS, *SCHEDULED)
 STUDIES = {
     study.name: study
     for study in (
         Study(
+            name="claims",
+            page="the paper's statements, decided -> docs/claims.md",
+            arms=hypotheses.ARMS,
+            seeds=hypotheses.SEEDS,
+            more=hypotheses.MORE_SEEDS,
+            report=claims.report_claims,
+        ),
+        Study(
             name="table2",
-            arms=(BASE, *TABLE_ROWS, *SCHEDULED),
-            mixes=tuple(MIXES),
-            seeds=8,
+            page="the paper's table on the pocket task -> docs/table2.md",
+            arms={"pocket": TABLE_ARMS},
+            seeds={"pocket": 8},
+            more={},
             report=tables.report_table2,
         ),
         Study(
             name="grid",
-            arms=GRID_ARMS,
-            mixes=tuple(MIXES),
-            seeds=2,
+            page="accuracy over beta_pos x beta_neg -> docs/grid.md",
+            arms={"pocket": GRID_ARMS},
+            seeds={"pocket": 8},
+            more={},
             report=tables.report_grid,
+        ),
+        Study(
+            name="bonus",
+            page="calibration of the entropy bonus -> docs/bonus.md",
+            arms={"pocket": BONUS_ARMS, "pocket_short": BONUS_ARMS},
+            seeds={"pocket": 2, "pocket_short": 2},
+            more={},
+            report=tables.report_bonus,
+            first_seed=CALIBRATION_SEED,
         ),
     )
 }
@@ -56,26 +99,25 @@ STUDIES = {
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m studies", description="Run many pocket runs and write what they show."
+        prog="python -m studies", description="Run many small runs and write what they show."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    helps = {
-        "table2": "the paper's table on the pocket task -> table2-pocket.md",
-        "grid": "accuracy over beta_pos x beta_neg -> grid-pocket.md",
+    helps = {name: study.page for name, study in STUDIES.items()} | {
         "plan": "print what would run; run nothing",
+        "report": "write the page from the results so far; run nothing",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text)
-        if name == "plan":
+        if name not in STUDIES:
             command.add_argument("study", choices=tuple(STUDIES))
-        command.add_argument("--seeds", type=int, help="default: 8; grid: 2")
+        command.add_argument("--tasks", nargs="+", choices=tuple(TASKS), help="default: all")
+        command.add_argument("--seeds", type=int, help="per task; default: the study's own")
         command.add_argument("--jobs", type=int, help="runs at a time; default: the CPU cores")
         command.add_argument(
             "--out", type=Path, default=Path("runs/study"), help="folder for the runs"
         )
-        command.add_argument("--steps", type=int, help="steps a run; default: the configs' own")
         command.add_argument(
-            "--docs", type=Path, default=Path("docs"), help="folder for the document"
+            "--docs", type=Path, default=Path("docs"), help="folder for the page and results/"
         )
     table = commands.add_parser("paper-table", help="the paper's table of a model, from runs/")
     table.add_argument("model", help="for example qwen3_4b")
@@ -92,25 +134,43 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.command == "paper-table":
         write_paper_table(arguments)
         return 0
-    for name in ("seeds", "jobs", "steps"):
+    for name, most in (("seeds", 1000), ("jobs", 1000)):
         value = getattr(arguments, name)
-        limit = 20 if name == "seeds" else 100_000
-        if value is not None and not 1 <= value <= limit:
-            raise UserError(f"--{name} must be from 1 to {limit} (got {value})")
-    is_plan = arguments.command == "plan"
-    study = STUDIES[arguments.study if is_plan else arguments.command]
-    if not is_plan:
-        for flag, folder in (("--out", arguments.out), ("--docs", arguments.docs)):
-            make_folder(flag, folder)
-    seeds = arguments.seeds or study.seeds
-    jobs = study.jobs(seeds, arguments.out, arguments.steps)
-    if is_plan:
-        print(plan(study, jobs))
+        if value is not None and not 1 <= value <= most:
+            raise UserError(f"--{name} must be from 1 to {most} (got {value})")
+    study = STUDIES[getattr(arguments, "study", arguments.command)]
+    if other := [task for task in arguments.tasks or () if task not in study.arms]:
+        raise UserError(
+            f"--tasks {other[0]}: the study {study.name} has only {', '.join(study.arms)}"
+        )
+    jobs = study.jobs(arguments.tasks or tuple(study.arms), arguments.seeds)
+    rows = arguments.docs / "results"
+    if arguments.command == "plan":
+        print(plan(study, jobs, rows))
         return 0
-    steps = f" --steps {arguments.steps}" if arguments.steps else ""
-    command = f"python -m studies {study.name} --seeds {seeds}{steps}"
-    workers = arguments.jobs or os.cpu_count() or 1
-    return run_and_report(study, jobs, workers, arguments.out, arguments.docs, command)
+    for flag, folder in (("--out", arguments.out), ("--docs", rows)):
+        make_folder(flag, folder)
+    if arguments.command != "report":
+        workers = arguments.jobs or os.cpu_count() or 1
+        failures = run_all(jobs, workers, arguments.out, rows)
+        if failures:
+            print(
+                f"error: {len(failures)} of {len(jobs)} runs failed; the same command runs them "
+                "again",
+                file=sys.stderr,
+            )
+            return 1
+    return write_page(study, jobs, arguments.docs)
+
+
+def write_page(study: Study, jobs: Sequence[Job], docs: Path) -> int:
+    done = find_results(jobs, docs / "results")
+    by_task = {task: [one for one in done.values() if one.task == task] for task in study.arms}
+    if not done:
+        raise UserError(f"{docs / 'results'} has no result of the study {study.name}")
+    for file in study.report(docs, {task: runs for task, runs in by_task.items() if runs}):
+        print(file)
+    return 0
 
 
 def write_paper_table(arguments: argparse.Namespace) -> None:
@@ -131,39 +191,19 @@ def make_folder(flag: str, folder: Path) -> None:
         raise UserError(f"{flag} {folder} is not writable")
 
 
-def plan(study: Study, jobs: Sequence[Job]) -> str:
+def plan(study: Study, jobs: Sequence[Job], rows: Path) -> str:
     """What would run."""
-    seeds = len({job.seed for job in jobs})
-    lines = [
-        f"{study.name}: {len(study.arms)} arms x {len(study.mixes)} mixes x {seeds} seeds = "
-        f"{len(jobs)} runs, {sum(map(done, jobs))} already done",
-        *(f"  {arm.name}: {arm.config} {' '.join(arm.overrides)}".rstrip() for arm in study.arms),
-    ]
+    done = find_results(jobs, rows)
+    lines = [f"{study.name}: {len(jobs)} runs, {len(done)} already done"]
+    for task in dict.fromkeys(job.task for job in jobs):
+        lines.append(f"{task}:")
+        arms = dict.fromkeys(job.arm for job in jobs if job.task == task)
+        for arm in arms:
+            ours = [job for job in jobs if job.task == task and job.arm == arm]
+            finished = sum(job in done for job in ours)
+            words = f"{ours[0].config} {' '.join(arm.overrides)}".rstrip()
+            lines.append(f"  {finished}/{len(ours)} {arm.name}: {words}")
     return "\n".join(lines)
-
-
-def run_and_report(
-    study: Study, jobs: Sequence[Job], workers: int, out: Path, docs: Path, command: str
-) -> int:
-    """Execute the runs that are not done, then write the documents. Returns the exit code.
-
-    If a run fails, no document is written, since its tables would be incomplete.
-    """
-    failures = run_all(jobs, workers)
-    for failure in failures:
-        print(
-            f"failed: {failure.job.name} ({failure.job.folder}/study.log): {failure.reason}",
-            file=sys.stderr,
-        )
-    if failures:
-        print(
-            f"error: {len(failures)} of {len(jobs)} runs failed; the same command runs them again",
-            file=sys.stderr,
-        )
-        return 1
-    for file in study.report(jobs, out, docs, command):
-        print(file)
-    return 0
 
 
 if __name__ == "__main__":

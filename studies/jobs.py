@@ -1,55 +1,69 @@
-"""Arms (a config with overrides) and jobs (an arm on a mix with a seed). Knows configs by name; no
-training.
+"""What a study runs: tasks, arms (a row with overrides), and jobs (an arm on a task with a seed).
+
+Knows configs by name; no training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from asymrl.config.load import Config, load_config
+from asymrl.config.load import load_config
 from asymrl.types import frozen
 
-MIXES = {"facts": "pocket_train"}
 NEVER = 1_000_000  # an interval; the last step is always due
-# Checkpoint, evaluate and save rollouts at the last step only; metrics are logged every step.
-LEAN = (
-    f"eval.every={NEVER}",
-    f"checkpoint.every={NEVER}",
-    f"tracking.rollouts_every={NEVER}",
-    "tracking.logprob_gain_every=5",
-)
+
+
+@frozen
+class Task:
+    """A model and its problems. config: a model in configs/. samples: temperature -> responses per
+    held-out problem, in the evaluation after training."""
+
+    config: str
+    steps: int
+    samples: Mapping[float, int]
+
+
+TASKS = {
+    "pocket": Task(config="pocket", steps=100, samples={0.4: 4, 1.0: 64}),
+    "pocket_short": Task(config="pocket_short", steps=100, samples={0.4: 4, 1.0: 64}),
+    "sums": Task(config="smollm2_135m", steps=40, samples={0.4: 1, 1.0: 8}),
+}
+EVALUATIONS = 5  # greedy, at equal intervals during training, and one before it
 
 
 @frozen
 class Arm:
-    """One line of a study. config: a bare name in configs/, or a path; overrides: key.sub=value."""
+    """One line of a study. row: a file in configs/rows/; overrides: key.sub=value."""
 
     name: str
-    config: str
+    row: str
     overrides: tuple[str, ...] = ()
 
 
 @frozen
 class Job:
-    """One run. overrides: all of them, in order; steps, benchmarks: from its config."""
+    """One run. config, overrides: the arguments of train.py. settings: the digest of the resolved
+    config without the seed; a result with another digest belongs to another job."""
 
-    name: str
+    task: str
     arm: Arm
-    mix: str
     seed: int
-    folder: Path
+    config: str
     overrides: tuple[str, ...]
-    steps: int
-    benchmarks: tuple[str, ...]
+    settings: str
+    benchmark: str
 
-    def config(self) -> Config:
-        return load_config(self.arm.config, self.overrides)
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.arm.name}/seed-{self.seed}"
 
 
 def row(name: str) -> Arm:
-    """A row of the paper's table: configs/pocket_<name>.yaml."""
-    return Arm(name=name, config=f"pocket_{name}")
+    return Arm(name=name, row=name)
 
 
 NAMED = {
@@ -67,61 +81,96 @@ def betas(beta_pos: float, beta_neg: float) -> Arm:
     studies share its runs."""
     return NAMED.get((beta_pos, beta_neg)) or Arm(
         name=f"pos{beta_pos:g}_neg{beta_neg:g}",
-        config="pocket_grpo",
+        row="grpo",
         overrides=(f"advantage.beta_pos={beta_pos}", f"advantage.beta_neg={beta_neg}"),
     )
 
 
 # One step with learning rate 0: the untrained policy, evaluated like all other arms.
-BASE = Arm(name="base", config="pocket_grpo", overrides=("optim.lr=0.0", "steps=1"))
-TABLE_ROWS = (
+UNTRAINED = Arm(name="untrained", row="grpo", overrides=("optim.lr=0.0", "steps=1"))
+PAPER_ROWS = (
     *(row(name) for name in ("reinforce", "reinforce_ent", "grpo", "grpo_ent", "grpo_clip_higher")),
     *(row(name) for name in ("dr_grpo", "pos_only", "neg_only", "asym_sym", "asym")),
     *(row(name) for name in ("asym_clip_higher", "ent_increase", "ent_decrease")),
-    *(row(name) for name in ("cw_grpo", "eapo", "quad_phr", "quad_plr", "quad_nhr", "quad_nlr")),
 )
-# Schedules that start from the fixed betas (0.9, 0.4).
-SCHEDULED = (
-    Arm(name="peak_tracking", config="pocket_asym", overrides=("schedule.name=peak_tracking",)),
-    Arm(
-        name="entropy_steering",
-        config="pocket_asym",
-        overrides=("schedule={name: entropy_steering, entropy_low: 0.45, entropy_high: 0.65}",),
-    ),
+RIVAL_ROWS = tuple(
+    row(name) for name in ("cw_grpo", "eapo", "quad_phr", "quad_plr", "quad_nhr", "quad_nlr")
 )
-GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
-GRID_ARMS = tuple(betas(pos, neg) for pos in GRID for neg in GRID)
+# A beta of 1e-6 gives all-solved and none-solved groups no gradient and changes no other advantage
+# by more than 1e-5, so these are REINFORCE and the single channels on mixed groups only.
+ON_MIXED = {
+    name: Arm(
+        name=name,
+        row="grpo",
+        overrides=(f"advantage.beta_pos={pos}", f"advantage.beta_neg={neg}"),
+    )
+    for name, (pos, neg) in {
+        "reinforce_mixed": (1e-6, 1e-6),
+        "pos_only_mixed": (0.5, 1e-6),
+        "neg_only_mixed": (1e-6, 0.5),
+    }.items()
+}
+# Candidates for the entropy bonus of the rows reinforce_ent and grpo_ent, on seeds of their own.
+BONUSES = (0.002, 0.005, 0.01, 0.02)
+BONUS_ARMS = tuple(
+    Arm(name=f"{name}_bonus{bonus:g}", row=name, overrides=(f"loss.entropy_bonus={bonus}",))
+    for name in ("reinforce", "grpo")
+    for bonus in BONUSES
+)
+CALIBRATION_SEED = 100  # the first one that no other study uses
+SINGLE_BETAS = (betas(0.25, 0.0), betas(0.75, 0.0), betas(0.0, 0.25), betas(0.0, 0.75))
+SCHEDULED = (row("peak_tracking"), row("entropy_steering"))
+GRID_POS, GRID_NEG = (0.1, 0.3, 0.5, 0.7, 0.9), (0.1, 0.3, 0.4, 0.5, 0.7, 0.9)
+GRID_ARMS = tuple(betas(pos, neg) for pos in GRID_POS for neg in GRID_NEG)
 
 
-def jobs(
-    arms: Sequence[Arm],
-    mixes: Sequence[str],
-    seeds: int,
-    out: Path,
-    steps: int | None = None,
-) -> list[Job]:
-    """Every arm on every mix with the seeds 0, 1, ..., ordered by seed, so that a stopped study has
-    complete seeds. Invalid configs raise UserError here, before any run.
+def make_job(task: str, arm: Arm, seed: int) -> Job:
+    """UserError if the arm's config is not valid."""
+    overrides, config = overrides_of(task, arm), f"{TASKS[task].config}_{arm.row}"
+    settings, benchmark = settings_of(config, overrides, tuple(TASKS[task].samples.items()))
+    return Job(
+        task=task,
+        arm=arm,
+        seed=seed,
+        config=config,
+        overrides=(*overrides, f"seed={seed}"),
+        settings=settings,
+        benchmark=benchmark,
+    )
 
-    steps: replaces the configs' own. The run folder is out/<mix>/<arm>/seed-<n>.
+
+def overrides_of(task: str, arm: Arm) -> tuple[str, ...]:
+    steps = TASKS[task].steps
+    return (
+        f"steps={steps}",
+        f"eval.every={steps // EVALUATIONS}",
+        "eval.sampling={greedy: {temperature: 0.0, samples: 1}, t0.4: null, t1: null}",
+        f"checkpoint.every={NEVER}",
+        f"tracking.rollouts_every={NEVER}",
+        "tracking.logprob_gain_every=5",
+        *arm.overrides,
+    )
+
+
+@cache
+def settings_of(
+    config: str, overrides: tuple[str, ...], samples: tuple[tuple[float, int], ...]
+) -> tuple[str, str]:
+    """The digest of what a run depends on apart from its seed, and the name of its benchmark.
+
+    Defaults do not enter, so that a key that is new in the schema does not change the digest.
     """
-    steps_override = (f"steps={steps}",) if steps else ()
-    jobs = []
-    for mix in mixes:
-        for arm in arms:
-            shared = (f"data.train={MIXES[mix]}", *LEAN, *steps_override, *arm.overrides)
-            config = load_config(arm.config, shared)
-            jobs += [
-                Job(
-                    name=f"{mix}/{arm.name}/seed-{seed}",
-                    arm=arm,
-                    mix=mix,
-                    seed=seed,
-                    folder=out / mix / arm.name / f"seed-{seed}",
-                    overrides=(*shared, f"seed={seed}"),
-                    steps=config.steps,
-                    benchmarks=tuple(config.eval.benchmarks),
-                )
-                for seed in range(seeds)
-            ]
-    return sorted(jobs, key=lambda job: job.seed)
+    resolved = load_config(config, overrides)
+    chosen = resolved.model_dump(mode="json", exclude_defaults=True, exclude={"tracking"})
+    digest = hashlib.sha256(json.dumps([chosen, samples], sort_keys=True).encode())
+    (benchmark,) = resolved.eval.benchmarks
+    return digest.hexdigest()[:16], benchmark
+
+
+def folder_of(job: Job, out: Path) -> Path:
+    return out / job.name
+
+
+def make_jobs(task: str, arms: Sequence[Arm], seeds: Sequence[int]) -> list[Job]:
+    """Ordered by seed, so that a stopped study has complete seeds."""
+    return [make_job(task, arm, seed) for seed in seeds for arm in dict.fromkeys(arms)]

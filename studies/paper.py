@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from asymrl.errors import UserError
-from asymrl.files import write_atomically
-from studies.jobs import TABLE_ROWS
-from studies.results import markdown_table, read_scores
+from asymrl.files import read_json, write_atomically
+from studies.jobs import PAPER_ROWS, RIVAL_ROWS
+from studies.pages import markdown_table
 
-ROWS = ("base", *(arm.name for arm in TABLE_ROWS))
+ROWS = ("base", *(arm.name for arm in (*PAPER_ROWS, *RIVAL_ROWS)))
 BENCHMARKS = ("math500", "aime24", "aime25", "amc23", "olympiadbench")
 # arXiv 2604.04894 v2, Table 2; asym_clip_higher is from version 1.
 PRINTED: Mapping[str, Mapping[str, tuple[float, ...]]] = {
@@ -98,3 +98,11 @@ def paper_cells(printed: tuple[float, ...]) -> list[str]:
     """Five benchmarks and the average; for some models only the average."""
     cells = [f"{number:.2f}" for number in printed]
     return ["-"] * (len(BENCHMARKS) + 1 - len(cells)) + cells
+
+
+def read_scores(summary: Path) -> dict[str, dict[str, float]]:
+    """benchmark -> its scores, from a summary.json of eval.py."""
+    benchmarks = read_json(summary).get("benchmarks")
+    if not isinstance(benchmarks, dict):
+        raise UserError(f"{summary} has no `benchmarks`; it is not a summary.json of eval.py")
+    return benchmarks

@@ -1,7 +1,8 @@
-"""Executes the jobs of a study in worker processes; finished runs are skipped.
+"""Executes the jobs of a study in worker processes; jobs with a result are skipped.
 
-A run is train.main, then eval.main once a temperature. A worker executes many runs, so that imports
-are paid once. A run's output goes to its study.log. Knows the arguments of train.py and eval.py.
+A run is train.main, then eval.main once a temperature; then its result is written and its
+checkpoints are deleted. A worker executes many runs, so that imports are paid once. A run's output
+goes to its study.log. Knows the arguments of train.py and eval.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -25,10 +27,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from asymrl.errors import UserError
 from asymrl.types import frozen
-from studies.jobs import Job
+from studies.jobs import TASKS, Job, folder_of
+from studies.results import append, evaluation_folder, find_results, read_run
 
-TEMPERATURES = (0.0, 0.4, 1.0)
-SAMPLES = 4  # per problem, at temperatures above 0
 Report = Callable[[int, Sequence[Job], str], None]  # newly finished, running jobs, message
 ROOT = Path(__file__).resolve().parents[1]  # the folder of train.py and eval.py
 
@@ -47,25 +48,28 @@ class Worker:
     connection: Connection
 
 
-def run_all(jobs: Sequence[Job], workers: int) -> list[Failure]:
-    """Execute the jobs that are not done, at most `workers` at a time, and show the progress.
+def run_all(jobs: Sequence[Job], workers: int, out: Path, results: Path) -> list[Failure]:
+    """Execute the jobs without a result, at most `workers` at a time, and show the progress.
 
-    A failed run does not stop the others. Ctrl-C stops at once: finished runs stay, unfinished ones
-    resume from their last checkpoint. UserError if a folder holds another run.
+    out: run folders; results: the folder of <task>.jsonl. A failed run does not stop the others.
+    Ctrl-C stops at once: unfinished runs begin again, or resume from their last checkpoint.
     """
     for name in ("train.py", "eval.py"):
         if not (ROOT / name).is_file():
             raise UserError(f"{ROOT / name} does not exist; run studies from a source checkout")
-    todo = [job for job in jobs if not done(job)]
-    if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are already done", flush=True)
+    done = find_results(jobs, results)
+    todo = [job for job in jobs if job not in done]
+    if done:
+        print(f"{len(done)} of {len(jobs)} runs are already done", flush=True)
     if not todo:
         return []
-    with progress(len(jobs), len(jobs) - len(todo)) as report:
-        return supervise(todo, workers, report)
+    with progress(len(jobs), len(done)) as report:
+        return supervise(todo, workers, out, results, report)
 
 
-def supervise(jobs: Sequence[Job], workers: int, report: Report) -> list[Failure]:
+def supervise(
+    jobs: Sequence[Job], workers: int, out: Path, results: Path, report: Report
+) -> list[Failure]:
     """Give each job to the next free worker. A worker that dies is replaced."""
     todo, failures = deque(jobs), []
     idle = [start_worker() for _ in range(min(workers, len(jobs)))]
@@ -74,7 +78,7 @@ def supervise(jobs: Sequence[Job], workers: int, report: Report) -> list[Failure
         while todo or busy:
             while todo and idle:
                 worker, job = idle.pop(), todo.popleft()
-                worker.connection.send(job)
+                worker.connection.send((job, out))
                 busy.append((worker, job))
             report(0, [job for _, job in busy], "")
             ready = wait([worker.connection for worker, _ in busy])
@@ -82,10 +86,14 @@ def supervise(jobs: Sequence[Job], workers: int, report: Report) -> list[Failure
                 busy.remove((worker, job))
                 seconds = receive(worker)
                 if seconds is None:
-                    failures.append(failure(worker, job))
+                    failures.append(failure(worker, job, out))
                     message = f"{job.name} failed: {failures[-1].reason}"
                 else:
-                    message = f"{job.name} {seconds:.0f} s"
+                    result = read_run(job, out, seconds)
+                    append(result, results)
+                    shutil.rmtree(folder_of(job, out) / "checkpoints")
+                    first, *_, last = result.greedy.values()
+                    message = f"{job.name} {seconds:.0f} s, greedy {first:.3f} -> {last:.3f}"
                 report(1, [job for _, job in busy], message)
                 if worker.process.exitcode is None:
                     idle.append(worker)
@@ -109,10 +117,10 @@ def receive(worker: Worker) -> float | None:
         return None
 
 
-def failure(worker: Worker, job: Job) -> Failure:
+def failure(worker: Worker, job: Job, out: Path) -> Failure:
     code = worker.process.exitcode
     killed = f" (killed by signal {-code})" if code is not None and code < 0 else ""
-    return Failure(job=job, reason=last_line(job.folder / "study.log") + killed)
+    return Failure(job=job, reason=last_line(folder_of(job, out) / "study.log") + killed)
 
 
 def start_worker() -> Worker:
@@ -132,69 +140,37 @@ def work(connection: Connection) -> None:
     sys.path.insert(0, str(ROOT))  # for train and eval, from any folder
     while True:
         try:
-            job = connection.recv()
+            job, out = connection.recv()
         except EOFError:
             return
         started = time.monotonic()
-        redirect_output(job.folder / "study.log")
-        connection.send(time.monotonic() - started if execute(job) == 0 else None)
+        redirect_output(folder_of(job, out) / "study.log")
+        connection.send(time.monotonic() - started if execute(job, out) == 0 else None)
 
 
-def execute(job: Job) -> int:
+def execute(job: Job, out: Path) -> int:
     """Train, then evaluate at each temperature. Returns the first exit code that is not 0, or 0."""
     import eval as evaluation
     import train
 
-    code = train.main(train_arguments(job))
-    for temperature in TEMPERATURES:
-        if code == 0 and not summary_file(job, temperature).is_file():
-            code = evaluation.main(eval_arguments(job, temperature))
+    folder = str(folder_of(job, out))
+    code = train.main(["--config", job.config, "--output-dir", folder, *job.overrides])
+    for temperature in TASKS[job.task].samples:
+        if code == 0:
+            code = evaluation.main(eval_arguments(job, temperature, out))
     sys.stdout.flush()
     return code
 
 
-def train_arguments(job: Job) -> list[str]:
-    return ["--config", job.arm.config, "--output-dir", str(job.folder), *job.overrides]
-
-
-def eval_arguments(job: Job, temperature: float) -> list[str]:
+def eval_arguments(job: Job, temperature: float, out: Path) -> list[str]:
     """Samples use the run's seed, so that arms of one seed are evaluated with the same noise."""
     return [
-        *("--ckpt", str(job.folder / "checkpoints" / "latest")),
-        *("--benchmarks", ",".join(job.benchmarks)),
-        *(
-            "--avg-at",
-            str(SAMPLES if temperature else 1),
-            "--temperature",
-            str(temperature),
-            "--threads",
-            "1",
-        ),
-        *("--seed", str(job.seed), "--output", str(summary_file(job, temperature).parent)),
+        *("--ckpt", str(folder_of(job, out) / "checkpoints" / "latest")),
+        *("--benchmarks", job.benchmark, "--temperature", str(temperature), "--threads", "1"),
+        *("--avg-at", str(TASKS[job.task].samples[temperature]), "--seed", str(job.seed)),
+        *("--output", str(evaluation_folder(job, temperature, out))),
         "--replace",  # samples of a checkpoint that was trained again since
     ]
-
-
-def summary_file(job: Job, temperature: float) -> Path:
-    """Beside the evaluations of training, under a name that none of them has."""
-    return job.folder / "eval" / f"step-{job.steps:06d}-t{temperature:g}" / "summary.json"
-
-
-def done(job: Job) -> bool:
-    """Whether a run is trained and evaluated. UserError if its folder holds another run."""
-    if not (job.folder / "config.yaml").is_file():
-        return False
-    from asymrl.run import checkpoint, folder
-
-    saved = folder.find_checkpoint(job.folder, job.config(), "auto")
-    step = checkpoint.load_position(saved)[0].step if saved else 0
-    if step > job.steps:
-        raise UserError(
-            f"{job.folder} is at step {step}, but this study has {job.steps} steps; set --steps "
-            f"{step} or another --out"
-        )
-    evaluated = all(summary_file(job, temperature).is_file() for temperature in TEMPERATURES)
-    return step == job.steps and evaluated
 
 
 def redirect_output(log: Path) -> None:

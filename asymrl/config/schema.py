@@ -12,11 +12,12 @@ from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from asymrl.algo.advantages import ADVANTAGES
 from asymrl.algo.reweight import REWEIGHT
 from asymrl.algo.schedules import SCHEDULES, StepStats
+from asymrl.pocket import SEEDED
 from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
 
@@ -232,7 +233,8 @@ class EvalSamplingConfig(StrictModel):
 class EvalConfig(StrictModel):
     every: Positive = 10
     benchmarks: list[str] = []
-    # name -> settings; each has metrics eval/<benchmark>/<name>/... and a folder of samples
+    # name -> settings; each has metrics eval/<benchmark>/<name>/... and a folder of samples. null
+    # removes a setting of a base config.
     sampling: Annotated[dict[SettingName, EvalSamplingConfig], Field(min_length=1)] = {
         GREEDY: EvalSamplingConfig(temperature=0.0),
         "t0.4": EvalSamplingConfig(temperature=0.4, samples=4),
@@ -240,6 +242,13 @@ class EvalConfig(StrictModel):
     max_tokens: Positive | None = None  # default rollout.max_tokens
     limit: Positive | None = None
     patience: Positive | None = None  # early stopping: evaluations without improvement
+
+    @field_validator("sampling", mode="before")
+    @classmethod
+    def drop_removed(cls, sampling: Any) -> Any:
+        if isinstance(sampling, dict):
+            return {name: value for name, value in sampling.items() if value is not None}
+        return sampling
 
 
 class BestOnConfig(StrictModel):
@@ -315,8 +324,8 @@ class Config(StrictModel):
     def name_pocket_policy(cls, config: Any) -> Any:
         """`model.path: pocket` is the pocket policy of the run's seed, `pocket:<seed>`."""
         match config:
-            case {"model": {"path": "pocket"}}:
-                model = config["model"] | {"path": f"pocket:{config.get('seed', 0)}"}
+            case {"model": {"path": name}} if name in SEEDED:
+                model = config["model"] | {"path": f"{name}:{config.get('seed', 0)}"}
                 return config | {"model": model}
         return config
 

@@ -1,14 +1,16 @@
 """The models and tasks that a laptop can train, made on this machine on first use.
 
-`pocket:N` is a small policy with a warm start of its own for every seed N; its task is
-modular_sums.py. `smollm2_135m` is a real pretrained model, converted from a PyPI package; its task
-is graded_sums.py. Importing this package does not load torch.
+`pocket:N` is a small policy with a warm start of its own for every seed N, `pocket_short:N` one
+for shorter sums; their tasks are in modular_sums.py. `smollm2_135m` is a real pretrained model,
+converted from a PyPI package; its task is graded_sums.py. Importing this package does not load
+torch.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from asymrl.errors import UserError
 from asymrl.pocket import graded_sums, modular_sums
 
 FOLDER = Path("runs/models")
-POCKET, SMOLLM2 = "pocket", "smollm2_135m"
+SMOLLM2 = "smollm2_135m"
+SEEDED = tuple(modular_sums.VARIANTS)  # models with one policy a seed
 DATA: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {
-    "pocket_train": modular_sums.training_rows,
-    "pocket_heldout": modular_sums.heldout_rows,
+    **{f"{name}_train": partial(modular_sums.training_rows, name) for name in SEEDED},
+    **{f"{name}_heldout": partial(modular_sums.heldout_rows, name) for name in SEEDED},
     "sums_train": graded_sums.training_rows,
     "sums_heldout": graded_sums.heldout_rows,
 }
@@ -28,11 +31,12 @@ DATA: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {
 
 def is_made_here(path: str) -> bool:
     """Whether `path` names a model of this package, as opposed to a folder or a hub id."""
-    return path.partition(":")[0] == POCKET or path == SMOLLM2
+    return path.partition(":")[0] in SEEDED or path == SMOLLM2
 
 
 def model_folder(path: str, *, force: bool = False) -> Path:
-    """The Hugging Face folder of `pocket:N` or `smollm2_135m`, made now if it does not exist yet.
+    """The Hugging Face folder of `pocket:N`, `pocket_short:N` or `smollm2_135m`, made now if it
+    does not exist yet.
 
     `pocket` is `pocket:0`. force: make it again. UserError if N is not a whole number below 2**63,
     or if the folder cannot be made.
@@ -41,10 +45,11 @@ def model_folder(path: str, *, force: bool = False) -> Path:
         from asymrl.pocket.smollm2 import convert  # loads torch
 
         return convert(FOLDER / SMOLLM2, force=force)
-    seed = path.partition(":")[2] or "0"
+    variant, _, seed = path.partition(":")
+    seed = seed or "0"
     if not re.fullmatch("[0-9]{1,19}", seed) or int(seed) >= 2**63:
-        raise UserError(f"model {path!r}: the seed after `pocket:` must be a number below 2**63")
+        raise UserError(f"model {path!r}: the seed after `{variant}:` must be a number below 2**63")
     from asymrl.pocket.build import PrintProgress, build_policy  # loads torch
 
-    folder = FOLDER / f"pocket-{int(seed)}"
-    return build_policy(folder, int(seed), PrintProgress(), force=force)
+    folder = FOLDER / f"{variant}-{int(seed)}"
+    return build_policy(folder, int(seed), PrintProgress(), variant=variant, force=force)

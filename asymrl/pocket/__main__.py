@@ -20,8 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "model",
         nargs="?",
-        default=pocket.POCKET,
-        help="pocket:N, the small policy of seed N (default: pocket:0), or smollm2_135m",
+        default="pocket:0",
+        help="pocket:N or pocket_short:N, a small policy of seed N (default: pocket:0), or "
+        "smollm2_135m",
     )
     parser.add_argument("--force", action="store_true", help="make it again if it exists")
     return exit_code(partial(make, parser.parse_args(argv)))
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def make(arguments: argparse.Namespace) -> None:
     if not pocket.is_made_here(arguments.model):
-        raise UserError(f"{arguments.model!r} is not pocket:N or smollm2_135m")
+        raise UserError(f"{arguments.model!r} is not pocket:N, pocket_short:N or smollm2_135m")
     from asymrl.pocket.folders import RECORD  # loads torch
 
     folder = pocket.model_folder(arguments.model, force=arguments.force)

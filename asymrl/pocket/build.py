@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from asymrl.pocket.folders import make_once, no_progress_bars
 from asymrl.pocket.model import MAX_LENGTH, Recipe, build_model, warm_start
-from asymrl.pocket.modular_sums import HELDOUT_ROWS, heldout_rows, split_sets
+from asymrl.pocket.modular_sums import VARIANTS, heldout_rows, split_sets
 from asymrl.pocket.tokenizer import build_tokenizer
 
 MAX_RESPONSE = 32  # tokens; the longest demonstration has 20
@@ -40,6 +40,7 @@ def build_policy(
     seed: int = 0,
     progress: ProgressCallback = lambda done, total, text: None,
     *,
+    variant: str = "pocket",
     recipe: Recipe | None = None,
     force: bool = False,
 ) -> Path:
@@ -48,14 +49,14 @@ def build_policy(
     A Hugging Face folder; its record also has the accuracy on the held-out problems before any
     training with rewards, greedy and at temperature 1. UserError: see folders.make_once.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or Recipe(false_facts=VARIANTS[variant].false_facts)
     made_from = json.loads(json.dumps({"seed": seed, "recipe": asdict(recipe)}))  # no tuples
-    write = partial(_write, recipe=recipe, seed=seed, progress=progress)
+    write = partial(_write, variant=variant, recipe=recipe, seed=seed, progress=progress)
     return make_once(folder, made_from, write, force=force)
 
 
 def _write(
-    folder: Path, *, recipe: Recipe, seed: int, progress: ProgressCallback
+    folder: Path, *, variant: str, recipe: Recipe, seed: int, progress: ProgressCallback
 ) -> Mapping[str, Any]:
     start = time.perf_counter()
     tokenizer = build_tokenizer(MAX_LENGTH)
@@ -64,9 +65,9 @@ def _write(
     with _one_thread():
         losses = warm_start(model, tokenizer.get_vocab(), training_sets, recipe, seed)
         for i, loss in enumerate(losses):
-            progress(i + 1, recipe.steps, f"warm start of pocket:{seed}, loss {loss:.2f}")
+            progress(i + 1, recipe.steps, f"warm start of {variant}:{seed}, loss {loss:.2f}")
         accuracy = {
-            name: round(measure(model, tokenizer, temperature, seed), 3)
+            name: round(measure(model, tokenizer, variant, temperature, seed), 3)
             for name, temperature in (("greedy", 0.0), ("t1", 1.0))
         }
     with no_progress_bars():
@@ -80,17 +81,21 @@ def _write(
 
 
 def measure(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, temperature: float, seed: int
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    variant: str,
+    temperature: float,
+    seed: int,
 ) -> float:
     """Accuracy on the held-out problems, one response each; temperature 0 is greedy."""
-    rows, correct = list(heldout_rows()), 0
+    rows, correct = list(heldout_rows(variant)), 0
     sampler: Any = model.eval()
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for n in HELDOUT_ROWS:  # prompts with the same n are equally long
+        for n in VARIANTS[variant].heldout:  # prompts with the same n are equally long
             part = [row for row in rows if row["n"] == n]
             chats = [[{"role": "user", "content": row["problem"]}] for row in part]
             prompts: Any = tokenizer.apply_chat_template(

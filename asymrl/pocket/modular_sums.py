@@ -26,8 +26,6 @@ MODULUS = 13
 RESIDUES = range(MODULUS)
 LENGTHS = tuple(range(2, 8))
 HELDOUT_SHARE = 0.2  # of all sets of a length; the warm start uses only the others
-TRAINING_ROWS = {3: 400, 4: 600, 5: 600, 6: 400}
-HELDOUT_ROWS = {3: 80, 4: 80, 5: 80, 6: 80}
 SPLIT_SEED = 0
 END = "<|im_end|>"
 ASK = " (mod 13)?"
@@ -35,6 +33,32 @@ ASK = " (mod 13)?"
 Numbers = tuple[int, ...]
 Facts = Mapping[tuple[int, int], int]
 """(running total, number added) -> the sum that is remembered, for the misremembered facts."""
+
+
+@frozen
+class Variant:
+    """false_facts: the share of facts that the untrained policy misremembers. training, heldout:
+    rows by how many numbers a sum has."""
+
+    false_facts: float
+    training: Mapping[int, int]
+    heldout: Mapping[int, int]
+
+
+# Between accuracy and log-probs of long sums, kappa is below 0 early in training; of short sums it
+# is above 0. The untrained policies of both have a greedy accuracy of .15 to .31.
+VARIANTS: Mapping[str, Variant] = {
+    "pocket": Variant(
+        false_facts=0.4,
+        training={3: 400, 4: 600, 5: 600, 6: 400},
+        heldout={3: 80, 4: 80, 5: 80, 6: 80},
+    ),
+    "pocket_short": Variant(
+        false_facts=0.65,
+        training={2: 400, 3: 1600},
+        heldout={2: 32, 3: 288},
+    ),
+}
 
 
 def question_start(x: int) -> str:
@@ -138,12 +162,12 @@ def split_sets() -> tuple[dict[int, list[Numbers]], dict[int, list[Numbers]]]:
     return train, heldout
 
 
-def training_rows() -> Iterator[dict[str, Any]]:
-    return _rows("pocket_train", split_sets()[0], TRAINING_ROWS)
+def training_rows(variant: str) -> Iterator[dict[str, Any]]:
+    return _rows(f"{variant}_train", split_sets()[0], VARIANTS[variant].training)
 
 
-def heldout_rows() -> Iterator[dict[str, Any]]:
-    return _rows("pocket_heldout", split_sets()[1], HELDOUT_ROWS)
+def heldout_rows(variant: str) -> Iterator[dict[str, Any]]:
+    return _rows(f"{variant}_heldout", split_sets()[1], VARIANTS[variant].heldout)
 
 
 def _rows(

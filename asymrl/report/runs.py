@@ -17,6 +17,7 @@ from typing import Any
 
 from asymrl.errors import UserError, short_repr
 from asymrl.files import distinct_names, read_jsonl
+from asymrl.pocket import SEEDED
 from asymrl.statistics import finite_mean
 from asymrl.types import frozen
 
@@ -326,7 +327,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     """config.yaml as train.py reads it, but not validated: another version may have written it.
 
     The model `pocket:<seed>` of the run's own seed becomes `pocket`, so that the seeds of an arm
-    have the same settings.
+    have the same settings; `pocket_short` likewise.
     """
     from omegaconf import OmegaConf
 
@@ -336,8 +337,9 @@ def _read_settings(file: Path) -> dict[str, Any]:
     if not settings:
         raise UserError(f"{file} is empty; expected the settings of a run")
     flat = flatten(settings)
-    if flat.get("model.path") == f"pocket:{flat.get('seed')}":
-        flat["model.path"] = "pocket"
+    name, _, seed = str(flat.get("model.path")).partition(":")
+    if name in SEEDED and seed == str(flat.get("seed")):
+        flat["model.path"] = name
     return flat
 
 

@@ -300,3 +300,9 @@ def test_a_wrong_rows_block_is_one_sentence(tmp_path: Path, rows: str, part: str
     with pytest.raises(UserError) as raised:
         load_config(str(tmp_path / "model.yaml"), row="asym")
     assert part in str(raised.value)
+
+
+def test_null_removes_an_evaluation_setting_of_the_base_config() -> None:
+    base = load_config("smollm2_135m").eval.sampling
+    fewer = load_config("smollm2_135m", ["eval.sampling={t1: null, never: null}"]).eval.sampling
+    assert "t1" in base and fewer == {name: base[name] for name in base if name != "t1"}

@@ -352,7 +352,7 @@ def test_a_folder_that_cannot_be_written_exits_2(
 
 
 def test_names_of_models_that_are_made_here() -> None:
-    assert all(map(pocket.is_made_here, ["pocket", "pocket:3", "smollm2_135m"]))
+    assert all(map(pocket.is_made_here, ["pocket", "pocket:3", "pocket_short:3", "smollm2_135m"]))
     assert not any(map(pocket.is_made_here, ["pockets", "Qwen/Qwen3-4B", "runs/pocket", ""]))
 
 
@@ -361,4 +361,13 @@ def test_the_untrained_policy_has_much_to_learn() -> None:
     record = json.loads((pocket.model_folder("pocket:0") / RECORD).read_text())
     assert 0.1 < record["heldout_accuracy"]["greedy"] <= 0.35
     assert record["heldout_accuracy"]["t1"] <= record["heldout_accuracy"]["greedy"] + 0.05
-    assert modular_sums.HELDOUT_ROWS.keys() == modular_sums.TRAINING_ROWS.keys()
+
+
+@pytest.mark.parametrize("name", modular_sums.VARIANTS)
+def test_training_and_heldout_problems_of_a_variant_share_lengths_and_no_set(name: str) -> None:
+    variant = modular_sums.VARIANTS[name]
+    assert variant.heldout.keys() == variant.training.keys()
+    train, heldout = ([*DATA[f"{name}_{part}"]()] for part in ("train", "heldout"))
+    assert len(train) == 2000 and len(heldout) == 320
+    sets = [{frozenset(row["numbers"]) for row in rows} for rows in (train, heldout)]
+    assert not sets[0] & sets[1]

@@ -1,161 +1,28 @@
-"""Studies: arms, measures, and documents about run folders with invented numbers."""
+"""Studies: jobs, results, verdicts and pages, from results with invented numbers."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asymrl.config.load import load_config
 from asymrl.errors import UserError
-from studies import measures, paper, tables
+from asymrl.statistics import paired_test
+from studies import claims, hypotheses, paper, results, tables
 from studies.__main__ import STUDIES, main
-from studies.jobs import (
-    BASE,
-    GRID_ARMS,
-    SCHEDULED,
-    TABLE_ROWS,
-    Job,
-    betas,
-    jobs,
-    row,
-)
-from studies.results import Result, read
-from studies.runs import eval_arguments
-from tests.helpers.study_folders import write
+from studies.hypotheses import ARMS, HYPOTHESES
+from studies.jobs import GRID_ARMS, UNTRAINED, Arm, betas, make_job, make_jobs, row
+from studies.results import Result, append, find_results, read_results
+from tests.helpers.study_results import invented
 
-ALL_ARMS = {arm.name: arm for arm in (BASE, *TABLE_ROWS, *SCHEDULED, *GRID_ARMS)}
-
-
-def result(*rows: dict, accuracy: float = 0.5) -> Result:
-    return Result(rows=rows, accuracy={0.0: accuracy, 0.4: accuracy, 1.0: accuracy})
-
-
-# --- arms
-
-
-@pytest.mark.parametrize("name", ALL_ARMS)
-def test_every_arm_is_a_config_that_loads(name: str) -> None:
-    arm = ALL_ARMS[name]
-    load_config(arm.config, arm.overrides)
-
-
-def test_an_arm_that_is_named_after_betas_has_these_betas() -> None:
-    for arm in {arm.name: arm for arm in GRID_ARMS}.values():
-        advantage = load_config(arm.config, arm.overrides).advantage
-        assert advantage.name == "asym"
-        point = advantage.params["beta_pos"], advantage.params["beta_neg"]
-        assert betas(*point).name == arm.name
-
-
-def test_studies_share_run_folders_of_equal_arms() -> None:
-    assert {arm.name for arm in GRID_ARMS} & {arm.name for arm in TABLE_ROWS} == {
-        "grpo",
-        "asym_sym",
-    }
-    by_name: dict[str, set] = {}
-    for study in STUDIES.values():
-        for arm in study.arms:
-            by_name.setdefault(arm.name, set()).add(arm)
-    assert all(len(arms) == 1 for arms in by_name.values())
-
-
-def test_a_job_has_the_config_of_its_arm_mix_and_seed(tmp_path: Path) -> None:
-    job = jobs([row("asym")], ["facts"], 3, tmp_path, steps=7)[2]
-    config = job.config()
-    assert job.folder == tmp_path / "facts" / "asym" / "seed-2"
-    assert (config.data.train, config.seed, config.steps) == ("pocket_train", 2, 7)
-    assert config.advantage.params == {"beta_pos": 0.9, "beta_neg": 0.4}
-    assert job.benchmarks == ("pocket_heldout",) and job.steps == 7
-    assert jobs([BASE], ["facts"], 1, tmp_path, steps=7)[0].steps == 1
-
-
-# --- measures
-
-
-def test_measures_of_a_run_by_hand() -> None:
-    rows = [
-        {
-            "step": step,
-            "policy/entropy": 1.0 - 0.1 * step,
-            "groups/none_solved": 0.1 * step,
-            "diag/kappa": math.nan if step == 2 else 0.01 * step,
-            **({"diag/logprob_gain_positive": 0.5 * step} if step % 2 else {}),
-        }
-        for step in (1, 2, 3, 4)
-    ]
-    run = result(*rows, accuracy=0.625)
-    assert measures.entropy(run) == pytest.approx(0.75)
-    assert measures.none_solved(run) == pytest.approx(0.35)  # steps 3 and 4
-    assert measures.kappa_hat(run) == pytest.approx(0.08 / 3)
-    assert measures.gain(run) == pytest.approx(1.0)  # 0.5 and 1.5
-    assert measures.accuracy(run) == 0.625
-    assert measures.slope([0, 0.25, 0.5], [1.0, 2.0, 6.0]) == pytest.approx(10.0)
-
-
-def test_slopes_over_a_beta_read_the_arms_of_that_beta() -> None:
-    points = (0.0, 0.25, 0.5)
-    seed = {betas(beta, 0.0).name: result(accuracy=3 * beta) for beta in points}
-    seed |= {betas(0.0, beta).name: result(accuracy=-2 * beta) for beta in points}
-    arguments = {"measure": measures.accuracy, "points": points}
-    assert measures.slope_over_beta_pos(seed, **arguments) == pytest.approx(3)
-    assert measures.slope_over_beta_neg(seed, **arguments) == pytest.approx(-2)
-
-
-def test_arms_of_one_seed_are_evaluated_with_the_same_sampling_seed(
-    tmp_path: Path,
-) -> None:
-    commands = [
-        eval_arguments(job, 1.0) for job in jobs([row("asym"), row("grpo")], ["facts"], 2, tmp_path)
-    ]
-    seeds = [arguments[arguments.index("--seed") + 1] for arguments in commands]
-    assert seeds == ["0", "0", "1", "1"]
-
-
-def test_kappa_hat_is_over_the_first_twenty_steps() -> None:
-    kappas = [1.0] * 20 + [9.0] * 10
-    run = result(*({"step": step, "diag/kappa": kappa} for step, kappa in enumerate(kappas, 1)))
-    assert measures.kappa_hat(run) == 1.0
-
-
-def step_pressure(**mass: tuple[float, float]) -> dict[str, float]:
-    """One step: for each p (as p125 for 0.125) the fraction of groups there, and their mass."""
-    row = {}
-    for name, (groups, pressure) in mass.items():
-        p = f"0.{name[1:]}"
-        row |= {f"groups/accuracy/{p}": groups, f"pressure/positive/{p}": pressure}
-    return row
-
-
-def test_the_peak_is_where_mass_per_group_is_highest_not_where_most_groups_are() -> None:
-    first = step_pressure(p25=(0.1, 0.1), p5=(0.7, 0.7), p75=(0.2, 0.6))
-    second = step_pressure(p25=(0.1, 0.1), p5=(0.7, 0.7), p75=(0.2, 0.6), p875=(0.1, 0.1))
-    run = result(first, second)
-    accuracies, mass = measures.pressures(run, "positive")
-    assert accuracies == [0.25, 0.5, 0.75, 0.875] and mass == pytest.approx([1.0, 1.0, 3.0, 1.0])
-    # the parabola through (.5, 1), (.75, 3), (.875, 1): slopes 8 and -16, curvature -64,
-    # vertex where 8 - 64 (2 x - .5 - .75) = 0
-    assert measures.peak(run, "positive") == pytest.approx(0.6875)
-
-
-def test_the_peak_may_be_at_an_end_and_is_nan_without_pressure() -> None:
-    run = result(step_pressure(p125=(0.5, 1.0), p5=(0.5, 0.5), p75=(0.1, 0.01)))
-    assert measures.peak(run, "positive") == 0.125
-    assert math.isnan(measures.peak(run, "negative"))
-    assert math.isnan(measures.peak(result({"policy/entropy": 1.0}), "positive"))
-
-
-@pytest.mark.parametrize("beta", [0.25, 0.5, 0.75])
-def test_the_peak_of_the_exact_w_is_found_to_a_fortieth(beta: float) -> None:
-    """W+ = p^(1 - b) (1 - p)^b, on eighths."""
-    row = {}
-    for k in range(1, 8):
-        p = k / 8
-        row[f"groups/accuracy/{p:g}"] = 0.1
-        row[f"pressure/positive/{p:g}"] = 0.1 * p ** (1 - beta) * (1 - p) ** beta
-    assert measures.peak(result(row), "positive") == pytest.approx(1 - beta, abs=0.025)
+EVERY_JOB = {
+    (job.task, job.arm): job for study in STUDIES.values() for job in study.jobs([*study.arms], 1)
+}
 
 
 def squeezed(text: str) -> list[str]:
@@ -163,66 +30,301 @@ def squeezed(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-def test_a_run_with_missing_steps_is_an_error(tmp_path: Path) -> None:
-    job = jobs([row("grpo")], ["facts"], 1, tmp_path, steps=3)[0]
-    write([job], lambda job: [{}] * 2, lambda job, temperature: 0.5)
-    with pytest.raises(UserError, match="must have the steps 1 to 3"):
-        read(job)
+# --- jobs
 
 
-# --- tables
+@pytest.mark.parametrize("key", EVERY_JOB, ids=lambda key: f"{key[0]}-{key[1].name}")
+def test_every_arm_is_a_config_that_loads_and_is_evaluated_greedily_five_times(key) -> None:
+    job = EVERY_JOB[key]
+    config = load_config(job.config, job.overrides)
+    assert [*config.eval.sampling] == ["greedy"] and config.seed == job.seed
+    steps = 1 if job.arm == UNTRAINED else 5 * config.eval.every
+    assert config.steps == steps and config.eval.benchmarks == [job.benchmark]
+
+
+def test_an_arm_that_is_named_after_betas_has_these_betas() -> None:
+    for arm in GRID_ARMS:
+        job = make_job("pocket", arm, 0)
+        advantage = load_config(job.config, job.overrides).advantage
+        assert advantage.name == "asym"
+        point = advantage.params["beta_pos"], advantage.params["beta_neg"]
+        assert betas(*point) == arm
+
+
+def test_reinforce_on_mixed_groups_gives_the_others_no_gradient() -> None:
+    import torch
+
+    from asymrl.algo.advantages import ADVANTAGES
+    from asymrl.types import Groups
+
+    rewards = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    blank = torch.zeros_like(rewards)
+    groups = Groups(
+        rewards=rewards, valid=blank == 0, lengths=blank.long() + 1, mean_logprobs=blank
+    )
+    tiny = {"beta_pos": 1e-6, "beta_neg": 1e-6}
+    assert [f"advantage.{k}={v}" for k, v in tiny.items()] == [
+        *hypotheses.ON_MIXED["reinforce_mixed"].overrides
+    ]
+    advantages = ADVANTAGES["asym"](groups, **tiny)
+    assert advantages.flatten().tolist() == pytest.approx([0, 0, -1, 1, 0, 0], abs=1e-5)
+
+
+def test_studies_share_results_of_equal_arms() -> None:
+    table, claims_jobs, grid = (
+        {job.name: job for job in STUDIES[name].jobs(["pocket"], 2)}
+        for name in ("table2", "claims", "grid")
+    )
+    assert table["pocket/grpo/seed-1"] == claims_jobs["pocket/grpo/seed-1"]
+    assert claims_jobs["pocket/asym_sym/seed-0"] == grid["pocket/asym_sym/seed-0"]
+    assert claims_jobs["pocket/pos0.9_neg0.5/seed-0"] == grid["pocket/pos0.9_neg0.5/seed-0"]
+
+
+def test_settings_are_told_apart_by_what_a_run_depends_on() -> None:
+    job = make_job("pocket", row("grpo"), 0)
+    assert job.settings == make_job("pocket", Arm(name="other name", row="grpo"), 0).settings
+    assert job.settings == make_job("pocket", row("grpo"), 1).settings  # the seed is told apart
+    others = [
+        make_job("pocket", row("asym"), 0),
+        make_job("pocket_short", row("grpo"), 0),
+        make_job("pocket", Arm(name="grpo", row="grpo", overrides=("optim.lr=0.1",)), 0),
+    ]
+    assert len({job.settings, *(other.settings for other in others)}) == 4
+
+
+def test_the_central_claim_has_more_seeds_and_jobs_are_ordered_by_seed() -> None:
+    jobs = STUDIES["claims"].jobs(["pocket"], None)
+    assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
+    count = {name: sum(job.arm.name == name for job in jobs) for name in ("asym", "reinforce")}
+    assert count == {"asym": 32, "reinforce": 16}
+
+
+# --- results
+
+
+def test_results_are_read_as_they_were_written_with_null_for_nan(tmp_path: Path) -> None:
+    one = invented("pocket", "grpo", 0, kappa_hat=math.nan, diag_kappa=0.123456789)
+    append(one, tmp_path)
+    append(replace(one, seed=1), tmp_path)
+    text = (tmp_path / "pocket.jsonl").read_text()
+    assert text.count("\n") == 2 and "NaN" not in text
+    first, second = read_results(tmp_path, "pocket")
+    assert math.isnan(first.kappa_hat) and first.series["diag/kappa"][0] == 0.12346
+    assert replace(first, kappa_hat=0.0) == replace(second, kappa_hat=0.0, seed=0)
+    assert read_results(tmp_path, "sums") == []
+
+
+def test_a_result_of_other_settings_is_not_the_jobs_and_the_last_one_counts(tmp_path: Path) -> None:
+    job, other = make_jobs("pocket", [row("grpo"), row("asym")], [0])
+    append(invented("pocket", "grpo", 0, settings="f" * 16), tmp_path)
+    assert find_results([job, other], tmp_path) == {}
+    append(invented("pocket", "grpo", 0, greedy=0.6, settings=job.settings), tmp_path)
+    append(invented("pocket", "grpo", 0, greedy=0.7, settings=job.settings), tmp_path)
+    found = find_results([job, other], tmp_path)
+    assert [*found] == [job] and results.greedy(found[job]) == 0.7
+
+
+@pytest.mark.parametrize("line", ['{"task": "pocket"}', '{"series": 1}', "[]", "{"])
+def test_a_broken_line_of_results_is_one_sentence(line: str, tmp_path: Path) -> None:
+    (tmp_path / "pocket.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"pocket\.jsonl"):
+        read_results(tmp_path, "pocket")
+
+
+def test_measures_of_a_run_by_hand() -> None:
+    run = invented("pocket", "grpo", 0, samples=8, solved=(0, 2, 4, 8))
+    falling = {**run.series, "policy/entropy": tuple(range(20, 0, -1))}
+    run = replace(run, series=falling, greedy={"0": 0.2, "60": 0.5, "80": 0.6, "100": 0.9})
+    assert results.greedy(run) == 0.9
+    assert results.greedy_late(run) == pytest.approx(0.4)
+    assert results.entropy(run) == 10.5
+    assert results.at_the_end(run, "policy/entropy") == 1.5
+    # of 8 samples 0, 2, 4, 8 are correct: pass@1 = 0, 1/4, 1/2, 1; pass@8 = 0, 1, 1, 1
+    assert results.pass_at(run, 1) == pytest.approx(7 / 16)
+    assert results.pass_at(run, 8) == pytest.approx(3 / 4)
+    # the hard half by the untrained policy is the third and fourth problem
+    untrained = invented("pocket", "untrained", 0, solved=(8, 7, 0, 1))
+    assert results.unsolved_hard(run, untrained) == 0
+    assert results.unsolved_hard(run, replace(untrained, solved=(0, 1, 7, 8))) == 0.5
+    assert results.slope([0, 0.25, 0.5], [1.0, 2.0, 6.0]) == pytest.approx(10.0)
+
+
+def test_means_over_steps_leave_out_steps_without_the_metric() -> None:
+    numbers = [1.0, math.nan, 3.0, math.nan, math.nan, 7.0]
+    assert results.averages(numbers) == (2.0, 7.0)
+    assert math.isnan(results.averages([math.nan])[0])
+
+
+def test_the_peak_is_where_mass_per_group_is_highest() -> None:
+    mass = {"0.25": 1.0, "0.5": 1.0, "0.75": 3.0, "0.875": 1.0, "1": 9.0, "0": 9.0}
+    run = invented("pocket", "grpo", 0, pressure={"positive": mass, "negative": {}})
+    # the parabola through (.5, 1), (.75, 3), (.875, 1): slopes 8 and -16, curvature -64,
+    # vertex where 8 - 64 (2 x - .5 - .75) = 0
+    assert results.peak(run, "positive") == pytest.approx(0.6875)
+    assert math.isnan(results.peak(run, "negative"))
+    at_an_end = {"0.125": 1.0, "0.5": 0.5, "0.75": 0.01}
+    run = replace(run, pressure={"positive": at_an_end, "negative": {}})
+    assert results.peak(run, "positive") == 0.125
+
+
+@pytest.mark.parametrize("beta", [0.25, 0.5, 0.75])
+def test_the_peak_of_the_exact_w_is_found_to_a_fortieth(beta: float) -> None:
+    """W+ = p^(1 - b) (1 - p)^b, on eighths."""
+    mass = {f"{k / 8:g}": (k / 8) ** (1 - beta) * (1 - k / 8) ** beta for k in range(1, 8)}
+    run = invented("pocket", "grpo", 0, pressure={"positive": mass})
+    assert results.peak(run, "positive") == pytest.approx(1 - beta, abs=0.025)
+
+
+# --- verdicts
+
+NO_ROOM = hypotheses.accuracy("-", "a", "b", +1, pocket=(0, "-"))
+EQUAL = hypotheses.entropy("-", "a", "b", 0, margin=0.1, pocket=(0, "-"))
+
+
+@pytest.mark.parametrize(
+    ("differences", "sign", "p", "expected"),
+    [
+        ([1.0, 1.1, 0.9, 1.05], +1, 0.049, "shown"),
+        ([1.0, 1.1, 0.9, 1.05], -1, 0.049, "the opposite"),
+        ([1.0, 1.1, 0.9, 1.05], +1, 0.05, "undecided"),
+    ],
+)
+def test_a_verdict_has_one_rule_for_both_directions(differences, sign, p, expected) -> None:
+    hypothesis = replace(NO_ROOM, sign=sign)
+    assert claims.verdict(hypothesis, paired_test(differences), p) == expected
+
+
+def test_no_difference_is_shown_within_the_margin_and_refuted_outside_it() -> None:
+    inside, outside = paired_test([0.01, -0.01, 0.0, 0.02]), paired_test([0.3, 0.31, 0.29, 0.3])
+    wide = paired_test([0.5, -0.5, 0.3, -0.3])
+    p = [claims.p_value(EQUAL, test) for test in (inside, outside, wide)]
+    assert p[0] < 0.01 and p[1] < 0.001 and p[2] > 0.5
+    assert claims.verdict(EQUAL, inside, p[0]) == "shown"
+    assert claims.verdict(EQUAL, outside, p[1]) == "the opposite"
+    assert claims.verdict(EQUAL, wide, p[2]) == "undecided"
+    # 0.01, -0.01, 0, 0.02: mean .005, s .01291, standard error .006455; (.1 - .005) / .006455
+    assert claims.p_inside(EQUAL, inside) == pytest.approx(claims.stats.t.sf(14.717, 3), rel=1e-3)
+
+
+def test_what_a_test_could_find_is_found_with_its_power() -> None:
+    generator = np.random.default_rng(0)
+    sample = paired_test(generator.normal(0, 1, 16))
+    difference = claims.detectable(sample, family=4)
+    # the same standard error for every draw, as the formula takes it
+    needed = claims.stats.t.ppf(1 - 0.05 / 8, 15)
+    t = generator.standard_t(15, 100_000) + difference / sample.stderr
+    assert np.mean(t > needed) == pytest.approx(0.8, abs=0.01)
+
+
+def seeds_of(task: str, count: int, **arms: dict) -> list[Result]:
+    """Every arm of the task, equal in all seeds but for noise, and the fields of `arms`."""
+    noise = np.random.default_rng(1).normal(0, 0.005, (count, len(ARMS[task])))
+    found = []
+    for seed in range(count):
+        for n, arm in enumerate(ARMS[task]):
+            fields = {"greedy": 0.6, **arms.get(arm.name, {})}
+            fields["greedy"] += noise[seed, n]
+            fields["policy_entropy"] = fields.get("policy_entropy", 0.5) + noise[seed, n]
+            found.append(invented(task, arm.name, seed, **fields))
+    return found
+
+
+def verdicts(task: str, runs: list[Result]) -> dict[str, str]:
+    found = claims.findings(task, results.by_seed(runs))
+    return {one.hypothesis.name: one.verdict for one in found}
+
+
+def test_differences_that_are_there_are_found_and_others_are_not() -> None:
+    arms = {
+        "asym": {"greedy": 0.7},
+        "ent_decrease": {"greedy": 0.8},
+        "pos_only": {"policy_entropy": 0.7},
+    }
+    found = verdicts("pocket", seeds_of("pocket", 8, **arms))
+    assert found["greedy accuracy: asym - asym_sym"] == "shown"
+    assert found["greedy accuracy: ent_decrease - grpo"] == "the opposite"
+    assert found["greedy accuracy: grpo_clip_higher - grpo"] == "undecided"
+    assert found["greedy accuracy: pos0.9_neg0.5 - grpo"] == "shown"  # no difference, by margin
+    assert found["entropy: pos_only - reinforce"] == "shown"
+
+
+def test_a_quantity_without_room_is_unmeasurable_and_leaves_the_family() -> None:
+    solved = {arm.name: {"greedy": 0.99} for arm in ARMS["pocket"]}
+    everything = verdicts("pocket", seeds_of("pocket", 8, **solved))
+    assert everything["greedy accuracy: asym - asym_sym"] == "unmeasurable"
+    none = {arm.name: {"groups_none_solved": 0.0} for arm in ARMS["pocket"]}
+    found = claims.findings("pocket", results.by_seed(seeds_of("pocket", 8, **none)))
+    one = next(f for f in found if f.hypothesis.statement.startswith("none-solved share, slope"))
+    assert one.verdict == "unmeasurable" and "no room" in one.reason
+
+
+def test_every_hypothesis_about_a_task_has_its_arms_there() -> None:
+    for hypothesis in HYPOTHESES:
+        for task in hypothesis.expected:
+            names = {arm.name for arm in ARMS[task]}
+            assert names >= set(hypothesis.arms), (hypothesis.name, task)
+    assert len({h.name for h in HYPOTHESES}) == len(HYPOTHESES)
+
+
+# --- pages
+
+
+def test_the_page_of_claims_opens_with_counts_the_central_claim_and_predictions(
+    tmp_path: Path,
+) -> None:
+    runs = {
+        task: seeds_of(task, count, asym={"greedy": 0.7})
+        for task, count in (("pocket", 8), ("sums", 3))
+    }
+    page, figure = claims.report_claims(tmp_path, runs)
+    text = page.read_text()
+    asked = sum(task in h.expected for h in HYPOTHESES for task in runs)
+    assert f"Of {asked} statements of the paper" in text
+    assert "in greedy accuracy: pocket +0.1" in text and "8 seeds), shown" in text
+    assert "| untrained | 8 |" in " ".join(text.split())
+    assert "nan" not in text and figure.stat().st_size > 1000
 
 
 def test_the_table_has_means_standard_errors_and_paired_differences(tmp_path: Path) -> None:
-    arms = (BASE, row("grpo"), row("asym"), row("reinforce"), SCHEDULED[0])
-    study_jobs = jobs(arms[:-1], ["facts"], 3, tmp_path, steps=2)
-    gains = {"base": -0.3, "grpo": 0.0, "asym": 0.02, "reinforce": -0.1}
-
-    def accuracy(job: Job, temperature: float) -> float:
-        noise = 0.1 * job.seed + 0.001 * job.seed * (job.arm.name == "asym")
-        return 0.5 + gains[job.arm.name] + noise
-
-    write(study_jobs, lambda job: [{"policy/entropy": 0.5}] * job.steps, accuracy)
-    files = tables.report_table2(
-        study_jobs, tmp_path, tmp_path / "docs", "python -m studies table2"
-    )
-    text = files[0].read_text()
+    gains = {"untrained": -0.3, "grpo": 0.0, "asym": 0.02, "reinforce": -0.1}
+    runs = [
+        invented("pocket", arm, seed, 0.5 + gain + 0.1 * seed + 0.001 * seed * (arm == "asym"))
+        for seed in range(3)
+        for arm, gain in gains.items()
+    ]
+    page, figure = tables.report_table2(tmp_path, {"pocket": runs})
+    text = page.read_text()
     lines = {line.split(" | ")[0][2:]: line for line in squeezed(text) if line[:2] == "| "}
     # .52 .621 .722: mean .621, s .101, / sqrt 3 = .058; to GRPO .02 .021 .022, t(.975, 2) = 4.303
     assert "**0.621 ± 0.058**" in lines["asym"]
     assert "+0.021 (+0.019 to +0.023)" in lines["asym"]
     assert "<u>0.600 ± 0.058</u>" in lines["grpo"] and lines["grpo"].endswith("| - |")
-    assert "0.300 ± 0.058" in lines["base"] and "nan" not in text
-    assert "the best, asym," in text and "nothing adjusted): none." in text
-    assert files[1].stat().st_size > 1000
+    assert "untrained policy has a greedy accuracy of 0.300 ± 0.058" in text
+    assert "the best row, `asym`," in text and "nothing adjusted): none." in text
+    assert figure.stat().st_size > 1000
 
 
-def test_one_seed_has_no_standard_errors_and_the_table_says_so(tmp_path: Path) -> None:
-    study_jobs = jobs((BASE, row("grpo"), SCHEDULED[0]), ["facts"], 1, tmp_path, steps=2)
-    write(
-        study_jobs, lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, temperature: 0.25
-    )
-    study_jobs += jobs((row("asym"),), ["facts"], 1, tmp_path, steps=2)
-    write(study_jobs[-1:], lambda job: [{"policy/entropy": 0.5}] * job.steps, lambda job, t: 0.5)
-    text = tables.report_table2(study_jobs, tmp_path, tmp_path, "table2")[0].read_text()
-    assert "| asym | **0.500** | **0.500** | **0.500** | 0.500 | - | +0.250 |" in squeezed(text)
-    assert "nan" not in text
-    assert "nothing here tells two rows apart" in text and "the best" not in text
+def test_the_grid_has_a_number_for_every_point_and_says_whether_cells_repeat(
+    tmp_path: Path,
+) -> None:
+    def accuracy(arm: str) -> float:
+        params = load_config("pocket_grpo", make_job("pocket", by_name[arm], 0).overrides).advantage
+        return params.params["beta_pos"] / 10 + params.params["beta_neg"] / 100
 
-
-def test_the_grid_has_a_number_for_every_point(tmp_path: Path) -> None:
-    study_jobs = jobs(GRID_ARMS, ["facts"], 2, tmp_path, steps=1)
-
-    def accuracy(job: Job, temperature: float) -> float:
-        params = job.config().advantage.params
-        return params["beta_pos"] / 10 + params["beta_neg"] / 100 + 0.01 * job.seed
-
-    write(study_jobs, lambda job: [{}], accuracy)
-    files = tables.report_grid(study_jobs, tmp_path, tmp_path / "docs", "python -m studies grid")
-    text = files[0].read_text()
-    assert "| **0.3** | 0.036 | 0.038 | 0.040 | 0.042 | 0.044 |" in squeezed(text)
-    assert "Highest: 0.104 at (0.9, 0.9); lowest: 0.016 at (0.1, 0.1)" in text
-    assert files[1].stat().st_size > 1000
+    by_name = {arm.name: arm for arm in GRID_ARMS}
+    base = {name: accuracy(name) for name in by_name if name not in ("grpo", "asym", "asym_sym")}
+    base |= {"grpo": 0.055, "asym": 0.094, "asym_sym": 0.077}
+    runs = [
+        invented("pocket", name, seed, number + 0.01 * seed)
+        for seed in range(4)
+        for name, number in base.items()
+    ]
+    page, figure = tables.report_grid(tmp_path, {"pocket": runs})
+    text = page.read_text()
+    assert "| **0.3** | 0.046 | 0.048 | 0.049 | 0.050 | 0.052 | 0.054 |" in squeezed(text)
+    assert "0.114 at (0.9, 0.9), the lowest 0.026 at (0.1, 0.1)" in text
+    assert "correlate by 1.00" in text and "+0.100" in text and "+0.010" in text
+    assert figure.stat().st_size > 1000
 
 
 def test_the_papers_table_has_our_numbers_beside_the_papers_and_a_dash_for_missing_ones(
@@ -258,11 +360,18 @@ def test_the_papers_averages_are_the_means_of_its_benchmarks() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["table2", "--seeds", "0"], ["plan", "grid", "--jobs", "0"], ["paper-table", "gpt2"]],
+    [
+        ["table2", "--seeds", "0"],
+        ["plan", "grid", "--jobs", "0"],
+        ["paper-table", "gpt2"],
+        ["plan", "table2", "--tasks", "sums"],
+        ["report", "grid", "--docs", "nothing-here"],
+    ],
 )
 def test_invalid_arguments_exit_2_with_one_sentence(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
@@ -271,7 +380,12 @@ def test_invalid_arguments_exit_2_with_one_sentence(
 def test_plan_prints_runs_and_runs_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "table2", "--out", str(tmp_path / "study")]) == 0
+    docs = tmp_path / "docs"
+    (docs / "results").mkdir(parents=True)
+    job = make_job("pocket", row("grpo"), 0)
+    append(invented("pocket", "grpo", 0, settings=job.settings), docs / "results")
+    assert main(["plan", "table2", "--docs", str(docs), "--out", str(tmp_path / "study")]) == 0
     output = capsys.readouterr().out
-    assert "22 arms x 1 mixes x 8 seeds = 176 runs, 0 already done" in output
+    assert "table2: 176 runs, 1 already done" in output
+    assert "  1/8 grpo: pocket_grpo" in output and "  0/8 asym: pocket_asym" in output
     assert not (tmp_path / "study").exists()
