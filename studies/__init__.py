@@ -1,6 +1,6 @@
 """Studies of many small runs on one machine: the paper's claims, its table, its grid of betas.
 
-    python -m studies claims | table2 | grid [--tasks pocket ...] [--seeds N] [--jobs N]
+    python -m studies claims | table2 | grid | bonus [--tasks T ...] [--arms A ...] [--seeds N]
     python -m studies plan STUDY              what would run
     python -m studies report STUDY            the page from the results so far; run nothing
     python -m studies paper-table MODEL       the paper's table from runs/<MODEL>_<row>

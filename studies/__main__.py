@@ -111,6 +111,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if name not in STUDIES:
             command.add_argument("study", choices=tuple(STUDIES))
         command.add_argument("--tasks", nargs="+", choices=tuple(TASKS), help="default: all")
+        command.add_argument("--arms", nargs="+", help="by name; default: all")
         command.add_argument("--seeds", type=int, help="per task; default: the study's own")
         command.add_argument("--jobs", type=int, help="runs at a time; default: the CPU cores")
         command.add_argument(
@@ -144,6 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"--tasks {other[0]}: the study {study.name} has only {', '.join(study.arms)}"
         )
     jobs = study.jobs(arguments.tasks or tuple(study.arms), arguments.seeds)
+    if arguments.arms:
+        jobs = select_arms(jobs, arguments.arms)
     rows = arguments.docs / "results"
     if arguments.command == "plan":
         print(plan(study, jobs, rows))
@@ -161,6 +164,13 @@ def run(arguments: argparse.Namespace) -> int:
             )
             return 1
     return write_page(study, jobs, arguments.docs)
+
+
+def select_arms(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
+    known = dict.fromkeys(job.arm.name for job in jobs)
+    if other := [name for name in names if name not in known]:
+        raise UserError(f"--arms {other[0]} is not in this study; valid are {', '.join(known)}")
+    return [job for job in jobs if job.arm.name in names]
 
 
 def write_page(study: Study, jobs: Sequence[Job], docs: Path) -> int:

@@ -365,6 +365,7 @@ def test_the_papers_averages_are_the_means_of_its_benchmarks() -> None:
         ["plan", "grid", "--jobs", "0"],
         ["paper-table", "gpt2"],
         ["plan", "table2", "--tasks", "sums"],
+        ["plan", "table2", "--arms", "grpo", "no_such_arm"],
         ["report", "grid", "--docs", "nothing-here"],
     ],
 )
@@ -388,4 +389,6 @@ def test_plan_prints_runs_and_runs_nothing(
     output = capsys.readouterr().out
     assert "table2: 176 runs, 1 already done" in output
     assert "  1/8 grpo: pocket_grpo" in output and "  0/8 asym: pocket_asym" in output
+    assert main(["plan", "table2", "--arms", "grpo", "asym", "--docs", str(docs)]) == 0
+    assert "table2: 16 runs, 1 already done" in capsys.readouterr().out
     assert not (tmp_path / "study").exists()
