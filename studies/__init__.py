@@ -6,9 +6,9 @@
     python -m studies paper-table MODEL       the paper's table from runs/<MODEL>_<row>
     python -m studies.probe CKPT              the one-step probe of Proposition 1
 
-jobs.py defines the runs, runs.py executes them, results.py keeps one line of docs/results/ for each
-and reads measures from it; hypotheses.py has the statements and our predictions, and claims.py,
-tables.py and paper.py write pages. A job with a result is not run again, by any study, so a study
-goes over several sittings. A study does not change how a run works: each run is train.py and
-eval.py with overrides.
+jobs.py defines the runs, runs.py executes them, results.py keeps one line of docs/results/ for
+each and reads measures from it; hypotheses.py has the statements and our predictions, and
+claims.py, tables.py and paper.py write pages. Finished jobs are skipped, also when another study
+ran them, so a study can be interrupted and continued on another machine. A study does not change
+how a run works: each run is train.py and eval.py with overrides.
 """

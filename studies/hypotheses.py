@@ -1,7 +1,8 @@
 """The paper's statements as hypotheses, and our predictions of each on each task.
 
-A hypothesis is a number a seed. The paper says its mean over seeds is above 0 (sign +1), below 0
-(-1), or within `margin` of 0 (sign 0). Sections are those of arXiv 2604.04894 v2.
+A hypothesis is about one number per seed. The paper predicts that its mean over seeds is above 0
+(sign +1), below 0 (-1), or within `margin` of 0 (sign 0). Section numbers are those of arXiv
+2604.04894 v2.
 
 Predictions were committed before the first run of a study. What was known then: the prototype of
 the pocket task (nine arms, four seeds), three seeds of AsymGRPO and GRPO (docs/log.md), one run of
@@ -22,7 +23,7 @@ from studies.jobs import ON_MIXED, PAPER_ROWS, SINGLE_BETAS, UNTRAINED, Arm, bet
 from studies.results import Measure, Seed
 
 Kind = Literal["accuracy", "entropy", "mechanism"]
-GREEDY, NATS, SHARE = "greedy accuracy", "nats a token", "share of groups"
+GREEDY, NATS, SHARE = "greedy accuracy", "nats per token", "share of groups"
 SCHEDULE = row("peak_tracking")
 POCKET_ARMS = (
     UNTRAINED,
@@ -56,8 +57,8 @@ class Expected:
 
 @frozen
 class Hypothesis:
-    """measure: the number of one seed. room: given all seeds, why the task cannot decide it, or
-    an empty text."""
+    """measure: the number of one seed. floor_or_ceiling: given all seeds, why the task cannot
+    decide it, or an empty text."""
 
     name: str
     kind: Kind
@@ -68,7 +69,7 @@ class Hypothesis:
     sign: int
     margin: float
     measure: Callable[[Seed], float]
-    room: Callable[[Sequence[Seed]], str]
+    floor_or_ceiling: Callable[[Sequence[Seed]], str]
     expected: Mapping[str, Expected]
 
 
@@ -106,7 +107,7 @@ def between(
     means = [finite_mean([quantity(seed[arm]) for seed in seeds]) for arm in arms]
     if any(low <= mean <= high for mean in means):
         return ""
-    return f"{text} is {', '.join(f'{mean:.3f}' for mean in means)}: no room for a difference"
+    return f"{text} is {', '.join(f'{mean:.3f}' for mean in means)}: a floor or ceiling effect"
 
 
 def expect(**tasks: tuple[int, str]) -> dict[str, Expected]:
@@ -135,7 +136,7 @@ def accuracy(
         sign=sign,
         margin=margin,
         measure=partial(difference, quantity=quantity, arm=arm, other=other),
-        room=partial(
+        floor_or_ceiling=partial(
             between, quantity=results.greedy, arms=(arm, other), low=0.05, high=0.97, text=GREEDY
         ),
         expected=expect(**tasks),
@@ -156,7 +157,7 @@ def entropy(
         sign=sign,
         margin=margin,
         measure=partial(difference, quantity=results.entropy, arm=arm, other=other),
-        room=always,
+        floor_or_ceiling=always,
         expected=expect(**tasks),
     )
 
@@ -170,7 +171,7 @@ def mechanism(
     measure: Callable[[Seed], float],
     *,
     margin: float = 0.0,
-    room: Callable[[Sequence[Seed]], str] = always,
+    floor_or_ceiling: Callable[[Sequence[Seed]], str] = always,
     **tasks: tuple[int, str],
 ) -> Hypothesis:
     return Hypothesis(
@@ -183,7 +184,7 @@ def mechanism(
         sign=sign,
         margin=margin,
         measure=measure,
-        room=room,
+        floor_or_ceiling=floor_or_ceiling,
         expected=expect(**tasks),
     )
 
@@ -199,8 +200,8 @@ ENTROPY = (
         "reinforce_ent",
         "reinforce",
         +1,
-        pocket=(+1, "the bonus is a gradient of the entropy itself"),
-        pocket_short=(+1, "the bonus is a gradient of the entropy itself"),
+        pocket=(+1, "the bonus is the gradient of the entropy"),
+        pocket_short=(+1, "the bonus is the gradient of the entropy"),
     ),
     entropy(
         "3.2, single channels",
@@ -215,7 +216,7 @@ ENTROPY = (
         "neg_only",
         "reinforce",
         -1,
-        pocket=(-1, "REINFORCE pushes on unsolved groups, which spreads; not kappa"),
+        pocket=(-1, "REINFORCE's -1 on unsolved groups flattens the policy; kappa plays no role"),
         pocket_short=(-1, f"{POSITIVE}, and unsolved groups stop pushing"),
     ),
     entropy(
@@ -257,7 +258,7 @@ ENTROPY = (
         0,
         margin=0.03,
         pocket=(+1, ".589 against .530 in the prototype: above, by more than the margin"),
-        pocket_short=(0, "both are low soon"),
+        pocket_short=(0, "both are low after a few steps"),
         sums=(0, "both collapse within 10 steps"),
     ),
 )
@@ -309,7 +310,7 @@ ACCURACY = (
         "neg_only",
         +1,
         pocket=(+1, ".846 against .753 in the prototype"),
-        pocket_short=(+1, "weight on hard groups is what remains to be learnt"),
+        pocket_short=(+1, "the positive channel puts weight on hard groups"),
     ),
     accuracy(
         "3.2, flips",
@@ -348,7 +349,7 @@ ACCURACY = (
         "asym",
         "asym_sym",
         +1,
-        pocket=(0, "-.022 +- .084 in the prototype; less than 32 seeds can find"),
+        pocket=(0, "-.022 +- .084 in the prototype; smaller than 32 seeds can find"),
         pocket_short=(0, "too small to find"),
         sums=(0, "too small to find with 4 seeds"),
     ),
@@ -366,7 +367,7 @@ ACCURACY = (
         "asym",
         "grpo_clip_higher",
         +1,
-        pocket=(0, "clipping is rare at these step sizes, so this is asym against GRPO"),
+        pocket=(0, "clipping is rare at these step sizes, so this is asym minus GRPO"),
         pocket_short=(0, "clipping is rare at these step sizes"),
         sums=(0, "too small to find with 4 seeds"),
     ),
@@ -408,8 +409,8 @@ ACCURACY = (
         "pos0.9_neg0.5",
         "asym",
         -1,
-        pocket=(0, "a tenth of beta_neg is too little to find"),
-        pocket_short=(0, "a tenth of beta_neg is too little to find"),
+        pocket=(0, "a change of 0.1 in beta_neg is too small to detect"),
+        pocket_short=(0, "a change of 0.1 in beta_neg is too small to detect"),
     ),
     accuracy(
         "Fig. 4d, (0.9, 0.5) is back at GRPO",
@@ -417,8 +418,8 @@ ACCURACY = (
         "grpo",
         0,
         margin=0.03,
-        pocket=(0, "all of these betas were alike in the prototype"),
-        pocket_short=(0, "all of these betas are alike"),
+        pocket=(0, "all of these betas were equal in the prototype"),
+        pocket_short=(0, "all of these betas are equal"),
     ),
     *(
         accuracy(
@@ -426,14 +427,17 @@ ACCURACY = (
             SCHEDULE.name,
             other,
             +1,
-            pocket=(0, "it keeps beta_pos high and lowers beta_neg early; alike as all of these"),
-            pocket_short=(0, "alike"),
+            pocket=(
+                0,
+                "it keeps beta_pos high and lowers beta_neg early; the same as all of these betas",
+            ),
+            pocket_short=(0, "the same as all of these betas"),
             sums=(0, "too small to find with 4 seeds"),
         )
         for other in ("asym", "grpo")
     ),
 )
-ROOM_UNSOLVED = partial(
+ENOUGH_UNSOLVED = partial(
     between,
     quantity=results.none_solved,
     arms=tuple(BY_BETA_POS.values()),
@@ -441,7 +445,7 @@ ROOM_UNSOLVED = partial(
     high=1.0,
     text="the none-solved share",
 )
-ROOM_SOLVED = partial(
+ENOUGH_SOLVED = partial(
     between,
     quantity=results.all_solved,
     arms=("reinforce", "reinforce_ent"),
@@ -457,8 +461,8 @@ MECHANISM = (
         tuple(BY_BETA_POS.values()),
         -1,
         partial(over_arms, quantity=results.none_solved, points=BY_BETA_POS),
-        room=ROOM_UNSOLVED,
-        pocket=(-1, f"{HARD_FALLS}, and there is room"),
+        floor_or_ceiling=ENOUGH_UNSOLVED,
+        pocket=(-1, HARD_FALLS),
         pocket_short=(-1, HARD_FALLS),
     ),
     mechanism(
@@ -479,7 +483,7 @@ MECHANISM = (
         0,
         partial(difference, quantity=results.none_solved, arm="reinforce_ent", other="reinforce"),
         margin=0.02,
-        room=ROOM_UNSOLVED,
+        floor_or_ceiling=ENOUGH_UNSOLVED,
         pocket=(0, "a calibrated bonus is small"),
         pocket_short=(0, "a calibrated bonus is small"),
     ),
@@ -491,7 +495,7 @@ MECHANISM = (
         0,
         partial(difference, quantity=results.all_solved, arm="reinforce_ent", other="reinforce"),
         margin=0.02,
-        room=ROOM_SOLVED,
+        floor_or_ceiling=ENOUGH_SOLVED,
         pocket=(0, "a calibrated bonus is small"),
         pocket_short=(0, "a calibrated bonus is small"),
     ),
@@ -504,9 +508,9 @@ MECHANISM = (
         partial(over_arms, quantity=results.gain, points=BY_BETA_NEG),
         pocket=(
             +1,
-            "the -1 on unsolved groups goes, which pushes right tokens down too",
+            "unsolved groups no longer push correct tokens down",
         ),
-        pocket_short=(-1, "fewer unsolved groups; along runs it fell on the old task"),
+        pocket_short=(-1, "fewer unsolved groups; on the old task the gain fell during runs"),
     ),
     mechanism(
         "3.2, gain of successes",
@@ -515,7 +519,10 @@ MECHANISM = (
         ("pos0_neg0.75", "reinforce"),
         -1,
         partial(difference, quantity=results.gain, arm="pos0_neg0.75", other="reinforce"),
-        pocket=(0, "few easy groups, where .75 weighs most; unsolved groups say the opposite"),
+        pocket=(
+            0,
+            "few easy groups, where .75 weighs most; unsolved groups act in the opposite direction",
+        ),
         pocket_short=(-1, "the rare wrong responses of easy groups get up to 4.3 times the weight"),
     ),
     *(
@@ -545,8 +552,8 @@ MECHANISM = (
                 arm=arm,
                 other=other,
             ),
-            pocket=(+1, f"{peaks}; clips and lengths are too small to undo it"),
-            pocket_short=(+1, f"{peaks}; clips and lengths are too small to undo it"),
+            pocket=(+1, f"{peaks}; clipping and lengths change too little"),
+            pocket_short=(+1, f"{peaks}; clipping and lengths change too little"),
         )
         for channel, arm, other, peaks in (
             ("positive", "pos0.25_neg0", "pos0.75_neg0", "1 - beta_pos, so .75 and .25"),

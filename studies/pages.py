@@ -49,10 +49,11 @@ def budget(results: Sequence[Result]) -> str:
     for task in dict.fromkeys(one.task for one in results):
         runs = [one for one in results if one.task == task]
         commits = dict.fromkeys(one.commit[:7] for one in runs)
-        dates = sorted({one.date for one in runs})
+        dates = sorted(one.date for one in runs)
+        when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
         lines.append(
             f"- `{task}`: {len(runs)} runs, {timedelta(seconds=sum(one.seconds for one in runs))} "
-            f"of one core, one thread a run, {dates[0]} to {dates[-1]}; commits "
+            f"of CPU time in total, one thread per run, {when}; commits "
             f"{', '.join(commits)}; {'; '.join(dict.fromkeys(one.software for one in runs))}."
         )
     return "\n".join(lines)

@@ -27,8 +27,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @frozen
 class StepEffect:
-    """The effect of one step, in nats a token. change: of the mean entropy of other contexts; half:
-    the same after half the step; gain: of the log-prob of the batch's correct rollouts."""
+    """The effect of one step, in nats per token. change: of the mean entropy of other contexts;
+    half: the same after half the step; gain: of the log-prob of the batch's correct rollouts."""
 
     change: float
     half: float
@@ -63,7 +63,7 @@ class Interval:
 
 @frozen
 class EstimatorSummary:
-    """One estimator over the batches, in nats a token.
+    """One estimator over the batches, in nats per token.
 
     change, gain: as in StepEffect. shift, gain_shift: minus REINFORCE's of the same batch. raw: lr
     (beta_pos - beta_neg) kappa, the prediction of Proposition 1 up to its scale; None without one.
@@ -104,7 +104,7 @@ def interval(numbers: Sequence[float]) -> Interval:
 
 
 def prediction(trial: Trial, lean: float) -> float:
-    """Proposition 1 up to its scale: lr (beta_pos - beta_neg) kappa, nats a token."""
+    """Proposition 1 up to its scale: lr (beta_pos - beta_neg) kappa, nats per token."""
     return trial.lr * lean * trial.kappa
 
 
@@ -245,13 +245,13 @@ def without_nan(tree: Any) -> Any:
 
 
 def table(summary: Summary) -> Table:
-    """In 1e-3 nats a token, with 95% intervals, minus REINFORCE's (except the half step)."""
+    """In 1e-3 nats per token, with 95% intervals, minus REINFORCE's (except the half step)."""
     names = ("entropy change", "predicted", "batches", "half step", "log-prob gain")
     table = Table(
         Column("estimator", no_wrap=True),
         *(Column(name, justify="right", no_wrap=True) for name in names),
         Column("sign", no_wrap=True),
-        title="one SGD step, minus REINFORCE's, in 1e-3 nats a token",
+        title="one SGD step, minus REINFORCE's, in 1e-3 nats per token",
     )
     for one in summary.rows:
         table.add_row(
@@ -277,8 +277,8 @@ def sentences(summary: Summary) -> list[str]:
     return [
         f"kappa {kappa.mean:+.4f} ± {kappa.half_width:.4f} nats over {summary.batches} batches: "
         f"{reads[kappa.sign]}. Accuracy {summary.accuracy.mean:.2f}, entropy of the contexts "
-        f"{summary.entropy.mean:.3f} nats a token.",
-        f"REINFORCE's own step, in 1e-3 nats a token: entropy {thousandths(first.change)}, "
+        f"{summary.entropy.mean:.3f} nats per token.",
+        f"REINFORCE's own step, in 1e-3 nats per token: entropy {thousandths(first.change)}, "
         f"log-prob of the batch's correct rollouts {thousandths(first.gain)}.",
         "Predicted is scale x lr x (beta_pos - beta_neg) x kappa. Proposition 1 predicts signs and "
         f"proportions; the scale is fitted to these shifts: {summary.scale.mean:.3g} ± "
@@ -317,7 +317,7 @@ def draw(panels: Mapping[str, Summary], file: Path) -> None:
             place.axline((0, 0), slope=summary.scale.mean, color=INK, linewidth=0.8, linestyle="--")
             place.set_title(title, fontsize=9)
             place.set_xlabel("lr (β₊ \N{MINUS SIGN} β₋) κ  (10⁻³ nats)")
-        axes[0].set_ylabel("entropy change minus REINFORCE's\n(10⁻³ nats a token)")
+        axes[0].set_ylabel("entropy change minus REINFORCE's\n(10⁻³ nats per token)")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
         figure.savefig(file, dpi=160, facecolor="white")

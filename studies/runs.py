@@ -1,6 +1,6 @@
 """Executes the jobs of a study in worker processes; jobs with a result are skipped.
 
-A run is train.main, then eval.main once a temperature; then its result is written and its
+A run is train.main, then eval.main once per temperature; then its result is written and its
 checkpoints are deleted. A worker executes many runs, so that imports are paid once. A run's output
 goes to its study.log. Knows the arguments of train.py and eval.py.
 """

@@ -24,7 +24,7 @@ from asymrl.verifiers import VERIFIERS
 RAW = "none"  # the value of data.chat_template for prompts without a template
 GREEDY = "greedy"  # the evaluation setting that early stopping and best_on read
 METHOD_SECTIONS = ("advantage", "reweight", "schedule")
-Positive = Annotated[int, Field(ge=1, le=10**12)]  # bounded so that products stay printable
+Positive = Annotated[int, Field(ge=1, le=10**12)]  # bounded so that products fit in a message
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -54,7 +54,8 @@ class ShapeConfig(StrictModel):
 
 
 class ModelConfig(StrictModel):
-    path: Annotated[str, Field(min_length=1)]  # a folder, a hub id, pocket or smollm2_135m
+    # a folder, a hub id, or a model made here: pocket, pocket_short, smollm2_135m
+    path: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     trust_remote_code: bool = False  # run Python code from the model's repository
     allow_pickle: bool = False  # read pytorch_model.bin if there is no safetensors file
@@ -71,7 +72,7 @@ class DataConfig(StrictModel):
     chat_template: Annotated[str, Field(min_length=1)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     max_prompt_tokens: Positive = 1024
-    unparseable_gold: Literal["exact", "refuse"] = "exact"
+    unparseable_gold: Literal["exact", "refuse"] = "exact"  # compare as text, or stop
     limit: Positive | None = None  # use only this many problems, from the start
 
     @property
@@ -94,12 +95,13 @@ class RolloutConfig(StrictModel):
     top_k: NonNegative = 0
     max_tokens: Positive
     stop: list[str] = []  # texts that end a response, each one token; the model's own tokens too
+    # a response without a stop token: verify it, reward 0, or leave it out of group and loss
     truncation: Literal["score", "zero", "mask"] = "score"
     max_rows: Positive = 512  # responses that each engine samples at a time
     sync_check_every: Positive = 50
     # the keys below apply to vLLM only
     tensor_parallel: Positive = 1  # GPUs per engine
-    per_sample_seeds: bool = False  # tokens do not depend on the batch; slower on a GPU
+    per_sample_seeds: bool = False  # samples do not depend on the rest of the batch; slower
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7  # while generating
     enforce_eager: bool = False  # disable CUDA graphs
 
@@ -174,7 +176,7 @@ class ReweightConfig(MethodConfig):
 
 
 class ScheduleConfig(MethodConfig):
-    """How the estimator's betas change during the run."""
+    """How beta_pos and beta_neg change during the run."""
 
     METHODS = SCHEDULES
     EXAMPLE = (
@@ -203,7 +205,7 @@ class OptimConfig(StrictModel):
     weight_decay: Rate = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     warmup_updates: NonNegative = 0
-    max_skipped: Positive = 3  # consecutive updates whose loss or gradient is not finite
+    max_skipped: Positive = 3  # stop after this many updates in a row that are not finite
 
 
 class PolicyConfig(StrictModel):
@@ -284,7 +286,7 @@ class DeadlinesConfig(StrictModel):
 
 
 class WarnConfig(StrictModel):
-    """Bounds on metrics. A run that exceeds one prints a warning and continues (run/alerts.py)."""
+    """Bounds on metrics. A run that leaves them prints a warning and continues (run/alerts.py)."""
 
     entropy_below: Rate = 0.02  # policy/entropy, nats per token
     entropy_above: Rate = 2.0
@@ -317,7 +319,7 @@ class Config(StrictModel):
     deadlines: DeadlinesConfig = DeadlinesConfig()
     warn: WarnConfig = WarnConfig()
     seed: NonNegative = 0
-    steps: Positive
+    steps: Positive  # rollout batches; each has prompts / minibatch_prompts x epochs updates
 
     @model_validator(mode="before")
     @classmethod
@@ -339,8 +341,7 @@ class Config(StrictModel):
         if self.rollout.top_p != 1 or self.rollout.top_k != 0:
             raise ValueError(
                 f"rollout.top_p = {self.rollout.top_p}, rollout.top_k = {self.rollout.top_k}: "
-                "training must sample from the unmodified policy, so only top_p 1 and top_k 0 are "
-                "valid"
+                "training must sample from the unmodified policy; use top_p=1 and top_k=0 (off)"
             )
         if self.rollout.prompts % self.optim.minibatch_prompts:
             raise ValueError(
@@ -407,8 +408,8 @@ def check_selection(config: Config) -> None:
     greedy = config.eval.sampling.get(GREEDY)
     if greedy and greedy.temperature > 0:
         raise ValueError(
-            f"eval.sampling.greedy.temperature = {greedy.temperature:g} must be 0; give another "
-            "setting another name"
+            f"eval.sampling.greedy.temperature = {greedy.temperature:g} must be 0; for another "
+            f"temperature use another name, such as t{greedy.temperature:g}"
         )
     if not greedy and (config.eval.patience or config.checkpoint.best_on):
         raise ValueError(

@@ -31,8 +31,8 @@ from asymrl.verifiers import Verifier
 class EvalTask:
     """What to evaluate. benchmarks: name -> problems; samples: name -> samples per problem.
 
-    A sample's seed depends on (seed, benchmark, problem, sample) only, so two evaluations differ by
-    their weights only.
+    A sample's seed depends on (seed, benchmark, problem, sample) only, so two models that are
+    evaluated with the same settings use the same random numbers.
     """
 
     benchmarks: Mapping[str, Sequence[Problem]]
@@ -207,7 +207,7 @@ def metrics(results: Sequence[Scores], setting: str) -> dict[str, float]:
 
 
 def results_table(results: Sequence[Scores]) -> Table:
-    """One row a benchmark, and the mean over them; percent, with standard errors."""
+    """One row per benchmark, and the mean over them; percent, with standard errors."""
     columns = ("avg@k", "pass@k", "maj@k", "k", "problems", "truncated", "no answer", "tokens")
     table = Table(Column("benchmark", no_wrap=True), *(Column(c, justify="right") for c in columns))
     for one in results:

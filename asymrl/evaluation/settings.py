@@ -63,7 +63,7 @@ def resolve_checkpoint(ckpt: str) -> str:
         return str(folder)
     for inside in ("checkpoints/latest", "latest"):
         if (folder / inside).is_dir():
-            raise UserError(f"{ckpt} is a run folder, not a model folder; valid is {ckpt}/{inside}")
+            raise UserError(f"{ckpt} is a run folder, not a model folder; use {ckpt}/{inside}")
     raise UserError(f"{ckpt} is not a model folder: config.json is missing")
 
 
@@ -121,7 +121,7 @@ def check_chat_template(
     if not tokenizer.chat_template:
         prompt = "the prompt definition in asymrl.json" if definitions else "the prompt"
         raise UserError(
-            f"{path}: the tokenizer has no chat template, which {prompt} requires; valid is a "
+            f"{path}: the tokenizer has no chat template, which {prompt} requires; use a "
             "model folder with chat_template.jinja"
         )
     digest = definitions.chat_template if definitions else None

@@ -44,7 +44,7 @@ def build_policy(
     recipe: Recipe | None = None,
     force: bool = False,
 ) -> Path:
-    """`folder` with the policy of `seed`, made unless it exists with this recipe and seed.
+    """Create `folder` with the policy of `seed`, unless it exists with this recipe and seed.
 
     A Hugging Face folder; its record also has the accuracy on the held-out problems before any
     training with rewards, greedy and at temperature 1. UserError: see folders.make_once.

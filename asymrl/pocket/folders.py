@@ -27,11 +27,11 @@ def make_once(
     *,
     force: bool = False,
 ) -> Path:
-    """`folder`, made by write(folder) unless it exists and was made from the same.
+    """Create `folder` unless it exists with the same `made_from`; return it.
 
-    made_from: JSON values that determine the content. write returns what else to record, such as
-    measurements. The folder is made under another name and renamed when it is complete; other
-    processes wait and use it. UserError if `folder` holds something else or cannot be written.
+    made_from: JSON values that determine the content. write fills a temporary folder, which is then
+    renamed, and returns what else to record, such as measurements. Other processes wait and use the
+    result. UserError if `folder` holds something else or cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +40,7 @@ def make_once(
             if not force and recorded is not None and made_from.items() <= recorded.items():
                 return folder
             if recorded is None and folder.exists() and not _is_empty(folder):
-                raise UserError(
-                    f"{folder} exists and was not made by this program; choose another place"
-                )
+                raise UserError(f"{folder} exists, but AsymRL did not create it: move or delete it")
             for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
                 shutil.rmtree(leftover)
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))

@@ -34,9 +34,9 @@ class Recipe:
     """Everything that the pocket policy depends on, apart from the seed.
 
     version: increase it when a code change alters the result, so that existing folders are rebuilt.
-    easy_share: the first fraction of the steps, a curriculum with only the two shortest lengths,
-    misremembered facts but no other bad habit, and batches twice as large. decay: the last
-    fraction, where lr falls linearly. weights: relative frequencies of the lengths n = 2, 3, ...
+    easy_share: the fraction of steps at the start that use only the two shortest lengths, wrong
+    facts as the only error, and batches twice as large. decay: the fraction of steps at the end
+    over which lr falls linearly. weights: relative frequencies of the lengths n = 2, 3, ...
     skip, wrong, reuse, misremember: see `Style`. false_facts: the share of facts that are
     misremembered.
     """
@@ -62,7 +62,7 @@ class Recipe:
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
-    """An untrained fp32 Qwen3 with tied embeddings, determined by the recipe and the seed."""
+    """A randomly initialised fp32 Qwen3 with tied embeddings, determined by recipe and seed."""
     ids = tokenizer.get_vocab()
     config = Qwen3Config(
         vocab_size=len(tokenizer),

@@ -2,11 +2,12 @@ r"""The pocket task: add distinct residues mod 13, by a policy that misremembers
 
     What is 4 + 9 + 8 + 5 (mod 13)?          4 + 9 = 0; 0 + 8 = 8; 8 + 5 = \boxed{0}
 
-A fact is the sum of a running total and the next number. The demonstrations that the policy learns
-from write a share of the 169 facts wrongly, always by the same value, so the untrained policy
-believes them. A response may add the numbers in any order: training can find an order that avoids
-the wrong facts, or correct them. A sloppy response adds two or more numbers before it writes a sum.
-Only the last box is verified, so a guess is correct 1 time in 13.
+A fact is the sum of a running total and the next number. The policy first learns from
+demonstrations (supervised). For a share of the 169 facts they contain a wrong sum, always the same
+one, so the policy believes it before any training with rewards ("untrained"). A response may add
+the numbers in any order: training can find an order that avoids the wrong facts, or correct them.
+Some demonstrations also skip subtotals. Only the last box is verified, so a guess is correct 1 time
+in 13.
 
 Problems and golds are the same for every seed of the policy; the misremembered facts are not.
 Knows the text and the arithmetic, and nothing about tokenizers, models or files.
@@ -45,8 +46,8 @@ class Variant:
     heldout: Mapping[int, int]
 
 
-# Between accuracy and log-probs of long sums, kappa is below 0 early in training; of short sums it
-# is above 0. The untrained policies of both have a greedy accuracy of .15 to .31.
+# Early in training, kappa (docs/metrics.md) is negative on long sums and positive on short sums.
+# The untrained policies of both variants have a greedy accuracy of .14 to .31 (12 seeds).
 VARIANTS: Mapping[str, Variant] = {
     "pocket": Variant(
         false_facts=0.4,

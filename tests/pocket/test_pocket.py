@@ -326,7 +326,7 @@ def test_two_concurrent_builds_train_once(tmp_path: Path) -> None:
 def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="was not made by this program"):
+    with pytest.raises(UserError, match="AsymRL did not create it"):
         build_policy(tmp_path / "mine", recipe=TINY)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 

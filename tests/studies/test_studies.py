@@ -248,14 +248,14 @@ def test_differences_that_are_there_are_found_and_others_are_not() -> None:
     assert found["entropy: pos_only - reinforce"] == "shown"
 
 
-def test_a_quantity_without_room_is_unmeasurable_and_leaves_the_family() -> None:
+def test_a_quantity_at_its_ceiling_is_not_measurable_and_leaves_the_family() -> None:
     solved = {arm.name: {"greedy": 0.99} for arm in ARMS["pocket"]}
     everything = verdicts("pocket", seeds_of("pocket", 8, **solved))
-    assert everything["greedy accuracy: asym - asym_sym"] == "unmeasurable"
+    assert everything["greedy accuracy: asym - asym_sym"] == "not measurable"
     none = {arm.name: {"groups_none_solved": 0.0} for arm in ARMS["pocket"]}
     found = claims.findings("pocket", results.by_seed(seeds_of("pocket", 8, **none)))
     one = next(f for f in found if f.hypothesis.statement.startswith("none-solved share, slope"))
-    assert one.verdict == "unmeasurable" and "no room" in one.reason
+    assert one.verdict == "not measurable" and "floor or ceiling" in one.reason
 
 
 def test_every_hypothesis_about_a_task_has_its_arms_there() -> None:
@@ -300,7 +300,9 @@ def test_the_table_has_means_standard_errors_and_paired_differences(tmp_path: Pa
     assert "+0.021 (+0.019 to +0.023)" in lines["asym"]
     assert "<u>0.600 ± 0.058</u>" in lines["grpo"] and lines["grpo"].endswith("| - |")
     assert "untrained policy has a greedy accuracy of 0.300 ± 0.058" in text
-    assert "the best row, `asym`," in text and "nothing adjusted): none." in text
+    assert (
+        "the best row, `asym`," in text and "not corrected for multiple comparisons): none." in text
+    )
     assert figure.stat().st_size > 1000
 
 
