@@ -12,7 +12,7 @@ from pathlib import Path
 from asymrl.errors import UserError
 from asymrl.run.exit_codes import exit_code
 from asymrl.types import frozen
-from studies import claims, hypotheses, paper, tables
+from studies import claims, hypotheses, paper, probe_report, tables
 from studies.jobs import (
     BONUS_ARMS,
     CALIBRATION_SEED,
@@ -109,7 +109,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, text in helps.items():
         command = commands.add_parser(name, help=text)
         if name not in STUDIES:
-            command.add_argument("study", choices=tuple(STUDIES))
+            pages = (*STUDIES, "probe") if name == "report" else tuple(STUDIES)
+            command.add_argument("study", choices=pages)
         command.add_argument("--tasks", nargs="+", choices=tuple(TASKS), help="default: all")
         command.add_argument("--arms", nargs="+", help="by name; default: all")
         command.add_argument("--seeds", type=int, help="per task; default: the study's own")
@@ -134,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.command == "paper-table":
         write_paper_table(arguments)
+        return 0
+    if getattr(arguments, "study", None) == "probe":
+        print(*probe_report.write_page(arguments.docs), sep="\n")
         return 0
     for name, most in (("seeds", 1000), ("jobs", 1000)):
         value = getattr(arguments, name)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from transformers import Qwen3Config
 
 from asymrl.algo.batch import make_groups
 from asymrl.engines.local import LocalPolicy
+from asymrl.errors import UserError
 from studies import probe, probe_report
 from studies.probe import estimator, mixed_only, trial
 from studies.probe_report import (
@@ -321,3 +323,25 @@ def test_invalid_input_prints_one_sentence_and_exits_2(
 def test_nan_is_null_in_json() -> None:
     tree = probe_report.without_nan({"a": (math.nan, 1.0), "b": {"c": math.inf}})
     assert tree == {"a": [None, 1.0], "b": {"c": None}}
+
+
+def test_the_page_has_the_table_of_every_saved_probe(tmp_path: Path) -> None:
+    changes = ({label: -1 + 3e-3 * k * lean for label, lean in LEANS.items()} for k in (1, 2, 3))
+    trials = [make_trial(0.1, 0.01, one) for one in changes]
+    settings = {"ckpt": "pocket:0", "data": "pocket_train", "out": tmp_path / "probe"}
+    settings |= {"batches": 3, "prompts": 32, "group_size": 8, "seed": 0}
+    probe_report.make_folder(tmp_path / "probe")
+    probe_report.report(trials, LEANS, settings, Console(quiet=True))
+    results = tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    saved = (tmp_path / "probe" / "probe.json").read_text()
+    (results / "probe-one.json").write_text(saved)
+    (results / "probe-two.json").write_text(saved)
+    page, figure = probe_report.write_page(tmp_path / "docs")
+    text = " ".join(page.read_text().split())
+    # the shift of (0.5, 0) is 1.5e-3 k for k = 1, 2, 3: mean 3, s 1.5, half width 4.3027 x .866
+    assert text.count("| (0.5, 0) | +3.000 ± 3.726 |") == 2
+    assert "positive on `one` (+0.100), positive on `two` (+0.100)" in text
+    assert figure.stat().st_size > 1000
+    with pytest.raises(UserError, match=r"has no probe-\*\.json"):
+        probe_report.write_page(tmp_path)
