@@ -8,10 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from asymrl.config.load import load_config
+from asymrl.config.read import flatten
+from asymrl.pocket import DATA
+from asymrl.pocket.model import Recipe
+from asymrl.pocket.modular_sums import VARIANTS
 from asymrl.types import frozen
 
 NEVER = 1_000_000  # an interval; the last step is always due
@@ -152,23 +158,39 @@ def overrides_of(task: str, arm: Arm) -> tuple[str, ...]:
     )
 
 
+# Keys that the schema got after the first results, with the value that changes nothing.
+LATER_KEYS: Mapping[str, Any] = {}
+NOT_IN_RESULTS = ("deadlines", "tracking", "warn", "seed")
+
+
 @cache
 def settings_of(
     config: str, overrides: tuple[str, ...], samples: tuple[tuple[float, int], ...]
 ) -> tuple[str, str]:
-    """The digest of what a run depends on apart from its seed, and the name of its benchmark.
+    """The digest of all that a result depends on apart from code and seed, and the benchmark.
 
-    Defaults do not enter, so that a key that is new in the schema does not change the digest.
+    It covers the resolved config, the problems, and how a pocket policy is made.
     """
     resolved = load_config(config, overrides)
-    chosen = resolved.model_dump(mode="json", exclude_defaults=True, exclude={"tracking"})
-    digest = hashlib.sha256(json.dumps([chosen, samples], sort_keys=True).encode())
     (benchmark,) = resolved.eval.benchmarks
+    flat = flatten(resolved.model_dump(mode="json"))
+    chosen = {
+        key: value
+        for key, value in flat.items()
+        if key.partition(".")[0] not in NOT_IN_RESULTS
+        and not (key in LATER_KEYS and value == LATER_KEYS[key])
+    }
+    problems = [[*DATA[name]()] for name in (resolved.data.train, benchmark) if name in DATA]
+    variant = VARIANTS.get(resolved.model.path.partition(":")[0])
+    recipe = Recipe(false_facts=variant.false_facts) if variant else None
+    parts = [chosen, samples, problems, recipe and asdict(recipe)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     return digest.hexdigest()[:16], benchmark
 
 
 def folder_of(job: Job, out: Path) -> Path:
-    return out / job.name
+    """The digest is in the name, so that a run with other settings begins anew."""
+    return out / f"{job.name}-{job.settings[:8]}"
 
 
 def make_jobs(task: str, arms: Sequence[Arm], seeds: Sequence[int]) -> list[Job]:

@@ -2,7 +2,8 @@
 
 A row is `27 + 35` with the gold `62`. A third of the rows each have numbers up to 20, 50 and 99.
 The difficulty is spread so that at the start of training of SmolLM2-135M some groups are unsolved
-and some are mixed. Training and held-out rows share no pair of numbers, in either order.
+and some are mixed. Training and held-out rows share no pair of numbers, in either order, and have
+none of the sums that the prompt of configs/smollm2_135m.yaml shows as examples.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 RANGES = (20, 50, 99)  # the largest number of a row
 TRAINING, HELDOUT = 400, 64  # rows of each range
 SEED = 0
+EXAMPLES = {(3, 4), (5, 12), (6, 8)}  # in the prompt
 
 Pair = tuple[int, int]
 
@@ -48,5 +50,6 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _pairs(largest: int) -> list[Pair]:
-    """All unordered pairs of numbers from 1 to `largest`."""
-    return list(combinations_with_replacement(range(1, largest + 1), 2))
+    """All unordered pairs of numbers from 1 to `largest`, without those of the prompt."""
+    pairs = combinations_with_replacement(range(1, largest + 1), 2)
+    return [pair for pair in pairs if pair not in EXAMPLES]

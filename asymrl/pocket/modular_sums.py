@@ -16,8 +16,9 @@ Knows the text and the arithmetic, and nothing about tokenizers, models or files
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from types import MappingProxyType
 from typing import Any
 
@@ -176,7 +177,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of data set `name`, shuffled: counts[n] rows with n numbers each.
 
-    A set is repeated, in another order, only if there are fewer sets than rows.
+    A set is repeated only if there are fewer sets than rows, and in the same order only if there
+    are fewer orders than rows.
     """
     rng = random.Random(f"{name}/{SPLIT_SEED}")
     chosen: list[Numbers] = []
@@ -185,12 +187,18 @@ def _rows(
         whole, rest = divmod(count, len(pool))
         chosen += [*pool] * whole + rng.sample(pool, rest)
     rng.shuffle(chosen)
+    asked: Counter[Numbers] = Counter()
+    again = random.Random(f"{name}/again/{SPLIT_SEED}")
     for i, numbers in enumerate(chosen):
-        ordered = rng.sample(numbers, len(numbers))
+        ordered = tuple(rng.sample(numbers, len(numbers)))
+        fewest = min(asked[order] for order in permutations(numbers)) if len(numbers) < 4 else 0
+        while asked[ordered] > fewest:
+            ordered = tuple(again.sample(numbers, len(numbers)))
+        asked[ordered] += 1
         yield {
             "id": f"{name}/{i}",
             "problem": "".join(question(ordered)),
             "answer": str(sum(ordered) % MODULUS),
             "n": len(ordered),
-            "numbers": ordered,
+            "numbers": list(ordered),
         }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from asymrl.config.load import load_config
 from asymrl.pocket import DATA
 
 
@@ -25,6 +28,13 @@ def test_training_and_heldout_share_no_unordered_pair() -> None:
     trained = {frozenset(numbers(row)) for row in DATA["sums_train"]()}
     heldout = [frozenset(numbers(row)) for row in DATA["sums_heldout"]()]
     assert len(set(heldout)) == len(heldout) and not trained & set(heldout)
+
+
+def test_no_sum_of_the_prompt_is_asked() -> None:
+    shown = re.findall(r"(\d+) \+ (\d+) =", load_config("smollm2_135m").data.user)
+    assert len(shown) == 3
+    asked = {frozenset(numbers(row)) for name in DATA if "sums_" in name for row in DATA[name]()}
+    assert not asked & {frozenset(map(int, pair)) for pair in shown}
 
 
 @pytest.mark.parametrize("name", ["sums_train", "sums_heldout"])

@@ -371,3 +371,4 @@ def test_training_and_heldout_problems_of_a_variant_share_lengths_and_no_set(nam
     assert len(train) == 2000 and len(heldout) == 320
     sets = [{frozenset(row["numbers"]) for row in rows} for rows in (train, heldout)]
     assert not sets[0] & sets[1]
+    assert len({row["problem"] for row in heldout}) == 320

@@ -13,7 +13,7 @@ import pytest
 from asymrl.config.load import load_config
 from asymrl.errors import UserError
 from asymrl.statistics import paired_test
-from studies import claims, hypotheses, paper, results, tables
+from studies import claims, hypotheses, jobs, paper, results, tables
 from studies.__main__ import STUDIES, main
 from studies.hypotheses import ARMS, HYPOTHESES
 from studies.jobs import GRID_ARMS, UNTRAINED, Arm, betas, make_job, make_jobs, row
@@ -93,10 +93,30 @@ def test_settings_are_told_apart_by_what_a_run_depends_on() -> None:
 
 
 def test_the_central_claim_has_more_seeds_and_jobs_are_ordered_by_seed() -> None:
-    jobs = STUDIES["claims"].jobs(["pocket"], None)
-    assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
-    count = {name: sum(job.arm.name == name for job in jobs) for name in ("asym", "reinforce")}
+    claims_jobs = STUDIES["claims"].jobs(["pocket"], None)
+    assert [job.seed for job in claims_jobs] == sorted(job.seed for job in claims_jobs)
+    count = {
+        name: sum(job.arm.name == name for job in claims_jobs) for name in ("asym", "reinforce")
+    }
     assert count == {"asym": 32, "reinforce": 16}
+
+
+def test_settings_cover_the_problems_and_the_recipe_of_the_policy(monkeypatch) -> None:
+    def settings() -> str:
+        jobs.settings_of.cache_clear()
+        return make_job("pocket", row("grpo"), 0).settings
+
+    digests = [settings()]
+    monkeypatch.setitem(jobs.DATA, "pocket_heldout", lambda: iter([{"problem": "1"}]))
+    digests.append(settings())
+    variant = replace(jobs.VARIANTS["pocket"], false_facts=0.1)
+    monkeypatch.setitem(jobs.VARIANTS, "pocket", variant)
+    digests.append(settings())
+    monkeypatch.setattr(jobs, "LATER_KEYS", {"optim.weight_decay": 0.01})
+    digests.append(settings())
+    assert len({*digests}) == 4
+    monkeypatch.undo()
+    assert settings() == digests[0]
 
 
 # --- results
