@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     if getattr(arguments, "study", None) == "probe":
         print(*probe_report.write_page(arguments.docs), sep="\n")
         return 0
-    for name, most in (("seeds", 1000), ("jobs", 1000)):
+    for name, most in (("seeds", CALIBRATION_SEED), ("jobs", 1000)):
         value = getattr(arguments, name)
         if value is not None and not 1 <= value <= most:
             raise UserError(f"--{name} must be from 1 to {most} (got {value})")
@@ -167,6 +167,9 @@ def run(arguments: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return 1
+        if arguments.arms or arguments.tasks:
+            print(f"`python -m studies report {study.name}` writes the page")
+            return 0
     return write_page(study, jobs, arguments.docs)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy import optimize, stats
 
 from asymrl.files import write_atomically
 from asymrl.report.drawing import GRID, MUTED, PAPER, figure_style
@@ -21,9 +21,9 @@ from studies.pages import budget, interval, markdown_table, save_figure, with_er
 from studies.results import Result, Seed, by_seed, greedy, pass_at, tempered, unsolved_hard
 
 SHOWN, OPPOSITE, UNDECIDED, UNMEASURABLE = "shown", "the opposite", "undecided", "not measurable"
+NOT_RUN = "not run yet"
 SIGNS = {1: "above", 0: "no difference", -1: "below"}
 POWER = 0.8
-REPEAT = 4  # the last seeds, which are compared with the others
 
 
 @frozen
@@ -42,28 +42,23 @@ class Finding:
 
 
 def findings(task: str, seeds: Mapping[int, Seed]) -> list[Finding]:
-    """Every hypothesis about the task whose arms have results. Holm's adjustment is over the
-    hypotheses of one kind that can be measured."""
-    asked = [h for h in HYPOTHESES if task in h.expected]
+    """Every hypothesis about the task. Holm's correction is over all hypotheses of one kind,
+    whether they have run or not, except those that cannot be measured."""
     found = []
+    asked = [h for h in HYPOTHESES if task in h.expected]
     for kind in dict.fromkeys(h.kind for h in asked):
         family = [h for h in asked if h.kind == kind]
-        complete = [complete_seeds(h, seeds) for h in family]
-        reasons = [
-            h.floor_or_ceiling(list(runs.values()))
-            if len(runs) > 1
-            else "fewer than two seeds have run"
-            for h, runs in zip(family, complete, strict=True)
-        ]
-        numbers = [
-            {seed: h.measure(runs) for seed, runs in with_arms.items()}
-            for h, with_arms in zip(family, complete, strict=True)
-        ]
+        numbers, reasons = [], []
+        for h in family:
+            runs = complete_seeds(h, seeds)
+            numbers.append({seed: h.measure(arms) for seed, arms in runs.items()})
+            reasons.append(why_not(h, runs, numbers[-1]))
         tests = [paired_test(list(one.values())) for one in numbers]
-        raw = [p_value(h, test) for h, test in zip(family, tests, strict=True)]
-        measurable = [i for i, reason in enumerate(reasons) if not reason]
-        adjusted = dict(zip(measurable, holm([raw[i] for i in measurable]), strict=True))
+        measurable = [i for i, (word, _) in enumerate(reasons) if word != UNMEASURABLE]
+        raw = [p_value(family[i], tests[i]) if not reasons[i][0] else 1.0 for i in measurable]
+        adjusted = dict(zip(measurable, holm(raw), strict=True))
         for i, h in enumerate(family):
+            word, reason = reasons[i]
             p = adjusted.get(i, 1.0)
             found.append(
                 Finding(
@@ -72,12 +67,24 @@ def findings(task: str, seeds: Mapping[int, Seed]) -> list[Finding]:
                     numbers=numbers[i],
                     test=tests[i],
                     adjusted_p=p,
-                    detectable=detectable(tests[i], len(measurable)),
-                    verdict=UNMEASURABLE if reasons[i] else verdict(h, tests[i], p),
-                    reason=reasons[i],
+                    detectable=detectable(tests[i], len(measurable)) if h.sign else math.nan,
+                    verdict=word or verdict(h, tests[i], p),
+                    reason=reason,
                 )
             )
     return found
+
+
+def why_not(
+    hypothesis: Hypothesis, runs: Mapping[int, Seed], numbers: Mapping[int, float]
+) -> tuple[str, str]:
+    """A verdict that needs no test, with its reason; two empty texts if there is a test to make."""
+    if len(runs) < 2:
+        return NOT_RUN, "fewer than two seeds have all arms"
+    if sum(map(math.isfinite, numbers.values())) < 2:
+        return UNMEASURABLE, "the runs do not have the metric"
+    reason = hypothesis.floor_or_ceiling(list(runs.values()))
+    return (UNMEASURABLE, reason) if reason else ("", "")
 
 
 def complete_seeds(hypothesis: Hypothesis, seeds: Mapping[int, Seed]) -> dict[int, Seed]:
@@ -121,12 +128,17 @@ def verdict(hypothesis: Hypothesis, test: PairedTest, adjusted_p: float) -> str:
 
 
 def detectable(test: PairedTest, family: int) -> float:
-    """The mean that a t test at ALPHA / family finds with a chance of POWER, given the measured
-    standard error: (t(1 - ALPHA / (2 family)) + t(POWER)) stderr."""
-    if test.n < 2 or not family:
+    """The mean that a two-sided t test at ALPHA / family finds with a probability of POWER, if the
+    standard deviation is the measured one: by the noncentral t distribution."""
+    if not family or test.n < 2 or not test.stderr > 0:
         return math.nan
-    needed = stats.t.ppf(1 - ALPHA / (2 * family), test.n - 1) + stats.t.ppf(POWER, test.n - 1)
-    return float(needed) * test.stderr
+    needed = float(stats.t.ppf(1 - ALPHA / (2 * family), test.n - 1))
+
+    def missing_power(standard_errors: float) -> float:
+        return float(stats.nct.sf(needed, test.n - 1, standard_errors)) - POWER
+
+    found = optimize.root_scalar(missing_power, bracket=(0.0, 10 * needed + 10))
+    return float(found.root) * test.stderr
 
 
 # --- the page
@@ -178,7 +190,7 @@ def report_claims(docs: Path, results: Mapping[str, Sequence[Result]]) -> list[P
             arms_table(task, seeds[task]),
             "",
             *findings_tables(found[task]),
-            repeat(found[task]),
+            repeat(task, seeds[task]),
             "",
         ]
     text += ["## What was spent", "", budget([one for runs in results.values() for one in runs])]
@@ -188,16 +200,21 @@ def report_claims(docs: Path, results: Mapping[str, Sequence[Result]]) -> list[P
 
 def opening(found: Mapping[str, Sequence[Finding]]) -> str:
     """Three sentences to quote: the counts, the central claim, the predictions."""
-    everything = [one for findings in found.values() for one in findings]
+    everything = [
+        one for findings in found.values() for one in findings if one.hypothesis.kind != "ours"
+    ]
+    words = [one.verdict for one in everything]
     counts = ", ".join(
-        f"{sum(one.verdict == word for one in everything)} {word}"
-        for word in (SHOWN, OPPOSITE, UNDECIDED, UNMEASURABLE)
+        f"{words.count(word)} {word}"
+        for word in (SHOWN, OPPOSITE, UNDECIDED, UNMEASURABLE, NOT_RUN)
+        if word in words
     )
     central = [one for one in everything if "central claim" in one.hypothesis.section]
     told = "; ".join(
         f"{one.task} {one.test.mean:+.3f} ({one.test.low:+.3f} to {one.test.high:+.3f}, "
         f"{one.test.n} seeds), {one.verdict}"
         for one in central
+        if one.verdict != NOT_RUN
     )
     decided = [one for one in everything if one.verdict in (SHOWN, OPPOSITE)]
     right = sum(predicted_right(one) for one in decided)
@@ -211,7 +228,7 @@ def opening(found: Mapping[str, Sequence[Finding]]) -> str:
 def outcome(one: Finding) -> int:
     """The sign of what was found; 0 if undecided or within the margin."""
     h = one.hypothesis
-    if one.verdict in (UNDECIDED, UNMEASURABLE) or (not h.sign and one.verdict == SHOWN):
+    if one.verdict not in (SHOWN, OPPOSITE) or (not h.sign and one.verdict == SHOWN):
         return 0
     return 1 if one.test.mean > 0 else -1
 
@@ -237,6 +254,7 @@ def arms_table(task: str, seeds: Mapping[int, Seed]) -> str:
     """Mean and standard error of every arm, the untrained policy first."""
     names = [arm.name for arm in ARMS[task] if any(arm.name in seed for seed in seeds.values())]
     samples = next(iter(next(iter(seeds.values())).values())).samples
+    ks = [k for k in dict.fromkeys((1, 8, samples)) if k <= samples]
     rows = []
     for name in names:
         runs = [seed[name] for seed in seeds.values() if name in seed]
@@ -245,12 +263,15 @@ def arms_table(task: str, seeds: Mapping[int, Seed]) -> str:
         columns = [
             [greedy(run) for run in runs],
             [tempered(run) for run in runs],
-            *([pass_at(run, k) for run in runs] for k in (1, 8, samples) if k <= samples),
-            [unsolved_hard(run, base) for run, base in zip(with_base, bases, strict=True)],
+            *([pass_at(run, k) for run in runs] for k in ks),
         ]
-        means = [with_error(finite_mean(column), standard_error(column)) for column in columns]
+        # the untrained policy's own samples chose the hard half
+        hard = [unsolved_hard(a, b) for a, b in zip(with_base, bases, strict=True) if a != b]
+        means = [
+            with_error(finite_mean(column), standard_error(column)) for column in (*columns, hard)
+        ]
         rows.append([name, str(len(runs)), *means])
-    passes = [f"pass@{k}" for k in dict.fromkeys((1, 8, samples))]
+    passes = [f"pass@{k}" for k in ks]
     header = ["arm", "seeds", "greedy", "T = 0.4", *passes, "hard half unsolved"]
     return markdown_table(header, rows)
 
@@ -272,34 +293,33 @@ def row_of(one: Finding) -> list[str]:
     return [
         f"{h.statement} ({h.unit})",
         str(test.n),
-        f"{test.mean:+.4f}",
+        f"{test.mean:+.4f}" if math.isfinite(test.mean) else "-",
         interval(test),
-        "-" if one.verdict == UNMEASURABLE else p,
+        p if one.verdict in (SHOWN, OPPOSITE, UNDECIDED) else "-",
         "-" if math.isnan(one.detectable) else f"{one.detectable:.3f}",
         emphasis(one.verdict) + (f": {one.reason}" if one.reason else ""),
         f"{SIGNS[expected.sign]}: {expected.why}",
     ]
 
 
-def repeat(found: Sequence[Finding]) -> str:
-    """How the means of the last REPEAT seeds agree with those of the others."""
-    pairs = []
-    for one in found:
-        numbers = [one.numbers[seed] for seed in sorted(one.numbers)]
-        if len(numbers) >= 2 * REPEAT:
-            pairs.append((one, finite_mean(numbers[:-REPEAT]), finite_mean(numbers[-REPEAT:])))
-    decided = [(a, b) for one, a, b in pairs if one.verdict in (SHOWN, OPPOSITE)]
-    others = [(a, b) for one, a, b in pairs if one.verdict == UNDECIDED]
-    if not pairs:
-        return "Too few seeds for a repeat."
-
-    def same(both: Sequence[tuple[float, float]]) -> str:
-        return f"{sum(a * b > 0 for a, b in both)} of {len(both)}"
-
+def repeat(task: str, seeds: Mapping[int, Seed]) -> str:
+    """What the last quarter of the seeds says about the statements that the others decide."""
+    first = dict(list(seeds.items())[: len(seeds) - len(seeds) // 4])
+    held = kept = 0
+    for one in findings(task, first):
+        h = one.hypothesis
+        fresh = [h.measure(arms) for n, arms in complete_seeds(h, seeds).items() if n not in first]
+        if one.verdict not in (SHOWN, OPPOSITE) or not fresh:
+            continue
+        mean, held = finite_mean(fresh), held + 1
+        inside = abs(mean) < h.margin
+        kept += mean * one.test.mean > 0 if h.sign else inside == (one.verdict == SHOWN)
+    if not held:
+        return "Too few seeds to decide statements on three quarters of them and repeat the rest."
     return (
-        f"**Repeated** on the last {REPEAT} seeds, whose facts and warm starts the others do not "
-        f"share: the mean has the sign of the other seeds' mean in {same(decided)} decided and "
-        f"{same(others)} undecided statements."
+        f"**Repeated**: the first {len(first)} seeds decide {held} statements; the mean over the "
+        f"other {len(seeds) - len(first)} seeds, with facts and initial policies of their own, is "
+        f"on the same side in {kept}."
     )
 
 
@@ -320,7 +340,7 @@ def draw(found: Mapping[str, Sequence[Finding]], file: Path) -> Path:
         for axes, task in zip(panels, found, strict=True):
             axes.axvline(0, color=MUTED, linewidth=0.8)
             for one in found[task]:
-                if one.verdict == UNMEASURABLE or one.test.n < 2:
+                if one.verdict not in MARKERS or one.test.n < 2:
                     continue
                 colour, marker = MARKERS[one.verdict]
                 sign, place = one.hypothesis.sign or 1, names.index(one.hypothesis.name)

@@ -12,7 +12,8 @@ also 50 steps of GRPO and REINFORCE with other shares of misremembered facts).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -22,7 +23,7 @@ from studies import results
 from studies.jobs import ON_MIXED, PAPER_ROWS, SINGLE_BETAS, UNTRAINED, Arm, betas, row
 from studies.results import Measure, Seed
 
-Kind = Literal["accuracy", "entropy", "mechanism"]
+Kind = Literal["accuracy", "entropy", "mechanism", "ours"]
 GREEDY, NATS, SHARE = "greedy accuracy", "nats per token", "share of groups"
 SCHEDULE = row("peak_tracking")
 POCKET_ARMS = (
@@ -44,7 +45,8 @@ ARMS: Mapping[str, tuple[Arm, ...]] = {
     ),
 }
 SEEDS = {"pocket": 16, "pocket_short": 16, "sums": 4}
-MORE_SEEDS = {"pocket": (("grpo", "asym_sym", "asym"), 32)}  # for the paper's central claim
+# for the paper's central claim, and for a statement of no difference
+MORE_SEEDS = {"pocket": (("grpo", "asym_sym", "asym", "pos0.9_neg0.5"), 32)}
 
 
 @frozen
@@ -58,7 +60,8 @@ class Expected:
 @frozen
 class Hypothesis:
     """measure: the number of one seed. floor_or_ceiling: given all seeds, why the task cannot
-    decide it, or an empty text."""
+    decide it, or an empty text. A hypothesis of the kind `ours` is not a statement of the paper.
+    """
 
     name: str
     kind: Kind
@@ -85,6 +88,13 @@ def over_arms(seed: Seed, quantity: Measure, points: Mapping[float, str]) -> flo
 def unsolved_over_arms(seed: Seed, points: Mapping[float, str]) -> float:
     hard = partial(results.unsolved_hard, untrained=seed["untrained"])
     return over_arms(seed, hard, points)
+
+
+def along_kappa(seed: Seed, arm: str, sign: int) -> float:
+    """The entropy of an arm minus REINFORCE's, in the direction that Proposition 1 predicts from
+    the kappa of the first 20 steps of REINFORCE on mixed groups."""
+    kappa = math.copysign(1, results.kappa_hat(seed["reinforce_mixed"]))
+    return sign * kappa * difference(seed, results.entropy, arm, "reinforce_mixed")
 
 
 def of_arm(seed: Seed, quantity: Measure, arm: str) -> float:
@@ -123,12 +133,13 @@ def accuracy(
     margin: float = 0.0,
     quantity: Measure = results.greedy,
     what: str = "greedy accuracy",
+    kind: Kind = "accuracy",
     **tasks: tuple[int, str],
 ) -> Hypothesis:
     relation = {1: "above", -1: "below", 0: f"within {margin:g} of"}[sign]
     return Hypothesis(
         name=f"{what}: {arm} - {other}",
-        kind="accuracy",
+        kind=kind,
         section=section,
         statement=f"{what} of {arm} {relation} {other}",
         unit=GREEDY,
@@ -172,11 +183,12 @@ def mechanism(
     *,
     margin: float = 0.0,
     floor_or_ceiling: Callable[[Sequence[Seed]], str] = always,
+    kind: Kind = "mechanism",
     **tasks: tuple[int, str],
 ) -> Hypothesis:
     return Hypothesis(
         name=statement,
-        kind="mechanism",
+        kind=kind,
         section=section,
         statement=statement,
         unit=unit,
@@ -219,21 +231,20 @@ ENTROPY = (
         pocket=(-1, "REINFORCE's -1 on unsolved groups flattens the policy; kappa plays no role"),
         pocket_short=(-1, f"{POSITIVE}, and unsolved groups stop pushing"),
     ),
-    entropy(
-        "Proposition 1, on mixed groups",
-        "pos_only_mixed",
-        "reinforce_mixed",
-        +1,
-        pocket=(-1, f"{NEGATIVE}: the proposition itself says below"),
-        pocket_short=(+1, POSITIVE),
-    ),
-    entropy(
-        "Proposition 1, on mixed groups",
-        "neg_only_mixed",
-        "reinforce_mixed",
-        -1,
-        pocket=(+1, f"{NEGATIVE}: the proposition itself says above"),
-        pocket_short=(-1, POSITIVE),
+    *(
+        mechanism(
+            "Proposition 1, on mixed groups",
+            f"entropy of {arm} minus reinforce_mixed, times {'minus ' * (sign < 0)}the sign of "
+            "kappa, above 0",
+            NATS,
+            (arm, "reinforce_mixed"),
+            +1,
+            partial(along_kappa, arm=arm, sign=sign),
+            kind="entropy",
+            pocket=(+1, "the proposition itself; kappa is negative"),
+            pocket_short=(+1, "the proposition itself; kappa is positive"),
+        )
+        for arm, sign in (("pos_only_mixed", +1), ("neg_only_mixed", -1))
     ),
     entropy(
         "3.2, flips",
@@ -362,6 +373,30 @@ ACCURACY = (
         pocket_short=(0, "too small to find"),
         sums=(0, "too small to find with 4 seeds"),
     ),
+    *(
+        accuracy(
+            "5, at the paper's temperature 0.4",
+            "asym",
+            other,
+            +1,
+            quantity=results.tempered,
+            what="accuracy at T = 0.4",
+            pocket=(0, "as in greedy accuracy"),
+            pocket_short=(0, "as in greedy accuracy"),
+            sums=(0, "as in greedy accuracy"),
+        )
+        for other in ("asym_sym", "grpo")
+    ),
+    accuracy(
+        "ours, whether unsolved and all-solved groups make the difference",
+        "grpo",
+        "reinforce_mixed",
+        +1,
+        kind="ours",
+        pocket=(0, "most of REINFORCE's loss comes from its -1 on unsolved groups"),
+        pocket_short=(0, "most of REINFORCE's loss comes from its -1 on unsolved groups"),
+        sums=(0, "too small to find with 4 seeds"),
+    ),
     accuracy(
         "5, Table 2",
         "asym",
@@ -417,7 +452,7 @@ ACCURACY = (
         "pos0.9_neg0.5",
         "grpo",
         0,
-        margin=0.03,
+        margin=0.05,
         pocket=(0, "all of these betas were equal in the prototype"),
         pocket_short=(0, "all of these betas are equal"),
     ),
@@ -427,6 +462,7 @@ ACCURACY = (
             SCHEDULE.name,
             other,
             +1,
+            kind="ours",
             pocket=(
                 0,
                 "it keeps beta_pos high and lowers beta_neg early; the same as all of these betas",
@@ -437,22 +473,13 @@ ACCURACY = (
         for other in ("asym", "grpo")
     ),
 )
-ENOUGH_UNSOLVED = partial(
-    between,
-    quantity=results.none_solved,
-    arms=tuple(BY_BETA_POS.values()),
-    low=0.02,
-    high=1.0,
-    text="the none-solved share",
-)
-ENOUGH_SOLVED = partial(
-    between,
-    quantity=results.all_solved,
-    arms=("reinforce", "reinforce_ent"),
-    low=0.02,
-    high=0.98,
-    text="the all-solved share",
-)
+
+
+def enough(quantity: Measure, arms: Iterable[str], text: str) -> Callable[[Sequence[Seed]], str]:
+    return partial(between, quantity=quantity, arms=tuple(arms), low=0.02, high=0.98, text=text)
+
+
+BONUS = ("reinforce_ent", "reinforce")
 MECHANISM = (
     mechanism(
         "3.2, solved fractions",
@@ -461,9 +488,20 @@ MECHANISM = (
         tuple(BY_BETA_POS.values()),
         -1,
         partial(over_arms, quantity=results.none_solved, points=BY_BETA_POS),
-        floor_or_ceiling=ENOUGH_UNSOLVED,
+        floor_or_ceiling=enough(results.none_solved, BY_BETA_POS.values(), "the none-solved share"),
         pocket=(-1, HARD_FALLS),
         pocket_short=(-1, HARD_FALLS),
+    ),
+    mechanism(
+        "Proposition 2, solved fractions",
+        "all-solved share, slope over beta_pos in {0, .25, .5, .75}, below 0",
+        f"{SHARE} per unit of beta_pos",
+        tuple(BY_BETA_POS.values()),
+        -1,
+        partial(over_arms, quantity=results.all_solved, points=BY_BETA_POS),
+        floor_or_ceiling=enough(results.all_solved, BY_BETA_POS.values(), "the all-solved share"),
+        pocket=(+1, "pos_only learned faster than REINFORCE in the prototype, so more is solved"),
+        pocket_short=(+1, "as on the long sums"),
     ),
     mechanism(
         "3.2, on a fixed panel (ours)",
@@ -472,6 +510,7 @@ MECHANISM = (
         ("untrained", *BY_BETA_POS.values()),
         -1,
         partial(unsolved_over_arms, points=BY_BETA_POS),
+        kind="ours",
         pocket=(-1, HARD_FALLS),
         pocket_short=(-1, HARD_FALLS),
     ),
@@ -479,11 +518,11 @@ MECHANISM = (
         "3.1, bonus",
         "none-solved share of reinforce_ent within .02 of reinforce",
         SHARE,
-        ("reinforce_ent", "reinforce"),
+        BONUS,
         0,
         partial(difference, quantity=results.none_solved, arm="reinforce_ent", other="reinforce"),
         margin=0.02,
-        floor_or_ceiling=ENOUGH_UNSOLVED,
+        floor_or_ceiling=enough(results.none_solved, BONUS, "the none-solved share"),
         pocket=(0, "a calibrated bonus is small"),
         pocket_short=(0, "a calibrated bonus is small"),
     ),
@@ -491,11 +530,11 @@ MECHANISM = (
         "3.1, bonus",
         "all-solved share of reinforce_ent within .02 of reinforce",
         SHARE,
-        ("reinforce_ent", "reinforce"),
+        BONUS,
         0,
         partial(difference, quantity=results.all_solved, arm="reinforce_ent", other="reinforce"),
         margin=0.02,
-        floor_or_ceiling=ENOUGH_SOLVED,
+        floor_or_ceiling=enough(results.all_solved, BONUS, "the all-solved share"),
         pocket=(0, "a calibrated bonus is small"),
         pocket_short=(0, "a calibrated bonus is small"),
     ),

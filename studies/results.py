@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from asymrl.errors import UserError
 from asymrl.evaluation.scores import pass_at_k
@@ -41,6 +42,11 @@ SERIES = (
 DIGITS = 5
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+# null in JSON is nan
+Number = Annotated[float, BeforeValidator(lambda x: math.nan if x is None else x)]
+
+
 @frozen
 class Result:
     """One run. All accuracies are of held-out problems.
@@ -52,14 +58,14 @@ class Result:
 
     task: str
     arm: str
-    seed: int
+    seed: Annotated[int, Field(strict=True)]
     settings: str
-    greedy: Mapping[str, float]
-    tempered: float
-    samples: int
-    solved: tuple[int, ...]
-    kappa_hat: float
-    series: Mapping[str, tuple[float, ...]]
+    greedy: Mapping[str, Share]
+    tempered: Share
+    samples: Annotated[int, Field(gt=0, strict=True)]
+    solved: tuple[Annotated[int, Field(ge=0, strict=True)], ...]
+    kappa_hat: Number
+    series: Mapping[str, tuple[Number, ...]]
     pressure: Mapping[str, Mapping[str, float]]
     seconds: int
     date: str
@@ -67,6 +73,7 @@ class Result:
     software: str
 
 
+VALID = TypeAdapter(Result)
 Seed = Mapping[str, Result]  # arm -> its run; all runs share one task and one seed
 Measure = Callable[[Result], float]
 
@@ -132,9 +139,11 @@ def append(result: Result, folder: Path) -> None:
     """Add a line to <folder>/<task>.jsonl; several processes may do so at a time."""
     line = json.dumps(rounded(asdict(result)), separators=(",", ":")) + "\n"
     file = folder / f"{result.task}.jsonl"
-    with file.open("a") as stream:
+    with file.open("ab+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        stream.write(line)
+        if stream.tell() and not file.read_bytes().endswith(b"\n"):
+            stream.write(b"\n")  # after a line that a killed process left incomplete
+        stream.write(line.encode())
         stream.flush()
     sync_to_disk(file)
 
@@ -151,21 +160,20 @@ def rounded(value: Any) -> Any:
 
 
 def read_results(folder: Path, task: str) -> list[Result]:
-    """UserError for a line that is not a result."""
+    """UserError for a line that is not a result; an incomplete last line is skipped."""
     file = folder / f"{task}.jsonl"
     results = []
-    for where, row in read_jsonl(file) if file.is_file() else ():
+    for where, row in read_jsonl(file, drop_partial=True) if file.is_file() else ():
         try:
-            row["series"] = {k: tuple(map(number, x)) for k, x in row["series"].items()}
-            row["kappa_hat"], row["solved"] = number(row["kappa_hat"]), tuple(row["solved"])
-            results.append(Result(**row))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{where} is not a result of a study: {error}") from None
+            one = VALID.validate_python(row)
+            if one.task != task or not one.greedy or max(one.solved, default=99) > one.samples:
+                raise ValueError("task, greedy, solved and samples do not fit together")
+        except ValueError as error:
+            lines = str(error).splitlines()
+            problem = ": ".join(line.strip() for line in lines[1:3]) or lines[0]
+            raise UserError(f"{where} is not a result of a study: {problem}") from None
+        results.append(one)
     return results
-
-
-def number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def find_results(jobs: Sequence[Job], folder: Path) -> dict[Job, Result]:

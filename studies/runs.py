@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from asymrl.errors import UserError
 from asymrl.types import frozen
 from studies.jobs import TASKS, Job, folder_of
-from studies.results import append, evaluation_folder, find_results, read_run
+from studies.results import Result, append, evaluation_folder, find_results, read_run
 
 Report = Callable[[int, Sequence[Job], str], None]  # newly finished, running jobs, message
 ROOT = Path(__file__).resolve().parents[1]  # the folder of train.py and eval.py
@@ -85,14 +85,14 @@ def supervise(
             for worker, job in [pair for pair in busy if pair[0].connection in ready]:
                 busy.remove((worker, job))
                 seconds = receive(worker)
-                if seconds is None:
-                    failures.append(failure(worker, job, out))
-                    message = f"{job.name} failed: {failures[-1].reason}"
+                outcome = failure(worker, job, out)
+                if seconds is not None:
+                    outcome = record(job, out, results, seconds)
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                    message = f"{job.name} failed: {outcome.reason}"
                 else:
-                    result = read_run(job, out, seconds)
-                    append(result, results)
-                    shutil.rmtree(folder_of(job, out) / "checkpoints")
-                    first, *_, last = result.greedy.values()
+                    first, *_, last = outcome.greedy.values()
                     message = f"{job.name} {seconds:.0f} s, greedy {first:.3f} -> {last:.3f}"
                 report(1, [job for _, job in busy], message)
                 if worker.process.exitcode is None:
@@ -104,6 +104,17 @@ def supervise(
             worker.process.kill()
             worker.process.join()
     return failures
+
+
+def record(job: Job, out: Path, results: Path, seconds: float) -> Result | Failure:
+    """Write the result of a finished run and delete its checkpoints."""
+    try:
+        result = read_run(job, out, seconds)
+        append(result, results)
+        shutil.rmtree(folder_of(job, out) / "checkpoints")
+    except (UserError, OSError) as error:
+        return Failure(job=job, reason=str(error))
+    return result
 
 
 def receive(worker: Worker) -> float | None:

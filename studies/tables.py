@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from asymrl.errors import UserError
 from asymrl.files import write_atomically
 from asymrl.report.drawing import GRID, MUTED, PAPER, draw_heat_map, figure_style
 from asymrl.statistics import PairedTest, finite_mean, paired_test, standard_error
@@ -46,7 +47,7 @@ interval, not corrected for multiple comparisons. **Bold** is the highest mean o
 def report_table2(docs: Path, found: Mapping[str, Sequence[Result]]) -> list[Path]:
     """Write table2.md and table2.png."""
     arms = list(dict.fromkeys(one.arm for one in found["pocket"]))
-    seeds = complete(by_seed(found["pocket"]), arms)
+    seeds = complete(by_seed(found["pocket"]), [*arms, UNTRAINED, ANCHOR, "asym"])
     means = {
         arm: {
             name: (finite_mean(x), standard_error(x))
@@ -72,8 +73,16 @@ def report_table2(docs: Path, found: Mapping[str, Sequence[Result]]) -> list[Pat
 
 
 def complete(seeds: Mapping[int, Seed], arms: Sequence[str]) -> list[Seed]:
-    """The seeds that have all arms."""
-    return [seed for seed in seeds.values() if set(arms) <= seed.keys()]
+    """The seeds that have all arms. UserError without any."""
+    whole = [seed for seed in seeds.values() if set(arms) <= seed.keys()]
+    if not whole:
+        have = set().union(*seeds.values())
+        missing = ", ".join(arm for arm in dict.fromkeys(arms) if arm not in have)
+        raise UserError(
+            f"no seed has results of all {len(set(arms))} arms of this page"
+            + (f"; none has {missing}" if missing else "")
+        )
+    return whole
 
 
 Means = Mapping[str, Mapping[str, tuple[float, float]]]

@@ -15,7 +15,7 @@ from filelock import FileLock
 from transformers.utils import logging as transformers_logging
 
 from asymrl.errors import UserError
-from asymrl.files import read_json, write_atomically
+from asymrl.files import read_json, relative_files, write_atomically
 
 RECORD = "made_from.json"  # the file that says what a folder was made from; written last
 
@@ -33,12 +33,14 @@ def make_once(
     renamed, and returns what else to record, such as measurements. Other processes wait and use the
     result. UserError if `folder` holds something else or cannot be written.
     """
+    if not force and _is_complete(folder, made_from):
+        return folder  # without the lock, so that a read-only folder can be used
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock"):
-            recorded = _record_of(folder)
-            if not force and recorded is not None and made_from.items() <= recorded.items():
+            if not force and _is_complete(folder, made_from):
                 return folder
+            recorded = _record_of(folder)
             if recorded is None and folder.exists() and not _is_empty(folder):
                 raise UserError(f"{folder} exists, but AsymRL did not create it: move or delete it")
             for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
@@ -48,7 +50,9 @@ def make_once(
                 new, old = partial / "new", partial / "old"
                 new.mkdir()
                 extra = write(new)
-                write_atomically(new / RECORD, json.dumps({**made_from, **extra}, indent=2) + "\n")
+                sizes = {name: (new / name).stat().st_size for name in relative_files(new)}
+                record = {**made_from, **extra, "files": sizes}
+                write_atomically(new / RECORD, json.dumps(record, indent=2) + "\n")
                 if folder.exists():
                     os.rename(folder, old)
                 os.rename(new, folder)
@@ -57,6 +61,17 @@ def make_once(
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
     return folder
+
+
+def _is_complete(folder: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether the folder was made from the same and has its files, each of its size."""
+    recorded = _record_of(folder)
+    if recorded is None or not made_from.items() <= recorded.items():
+        return False
+    sizes = recorded.get("files", {}).items()
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == n for name, n in sizes
+    )
 
 
 def _record_of(folder: Path) -> dict[str, Any] | None:

@@ -277,6 +277,9 @@ def test_an_existing_policy_is_reused_and_another_recipe_or_force_rebuilds_it(
     assert len(steps) == TINY.steps + 6
     build_policy(place, 1, count, recipe=short)
     assert len(steps) == TINY.steps + 6
+    (place / "tokenizer.json").unlink()  # a damaged folder is made again
+    build_policy(place, 1, count, recipe=short)
+    assert len(steps) == TINY.steps + 8 and (place / "tokenizer.json").is_file()
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
@@ -356,9 +359,12 @@ def test_names_of_models_that_are_made_here() -> None:
     assert not any(map(pocket.is_made_here, ["pockets", "Qwen/Qwen3-4B", "runs/pocket", ""]))
 
 
-def test_the_untrained_policy_has_much_to_learn() -> None:
+@pytest.mark.parametrize(
+    "name", ["pocket:0", pytest.param("pocket_short:0", marks=pytest.mark.long)]
+)
+def test_the_untrained_policy_has_much_to_learn(name: str) -> None:
     """Greedy accuracy leaves room, so that a rise is ability and not a lower temperature."""
-    record = json.loads((pocket.model_folder("pocket:0") / RECORD).read_text())
+    record = json.loads((pocket.model_folder(name) / RECORD).read_text())
     assert 0.1 < record["heldout_accuracy"]["greedy"] <= 0.35
     assert record["heldout_accuracy"]["t1"] <= record["heldout_accuracy"]["greedy"] + 0.05
 

@@ -71,7 +71,7 @@ def test_the_real_model_is_an_ordinary_folder_and_takes_two_steps(tmp_path: Path
         Path("smollm2_135m_asym"), tmp_path / "run", *small, "steps=2", "tracking.rollouts_every=1"
     )
     rows = {row["step"]: row for row in metrics(trained)}
-    assert 0.1 < rows[0]["eval/sums_heldout/greedy/avg"] < 0.5  # .27 on all held-out sums
+    assert 0.1 < rows[0]["eval/sums_heldout/greedy/avg"] < 0.5  # .30 on all 192
     assert rows[0]["eval/sums_heldout/t1/pass_at_k"] > rows[0]["eval/sums_heldout/t1/avg"]
     assert 0 < rows[1]["reward/mean"] < 0.6
     assert rows[1]["rollout/truncated"] < 0.3
