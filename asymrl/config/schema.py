@@ -7,6 +7,7 @@ no data and no training framework, and reads no file (load.py does).
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -62,9 +63,13 @@ class ModelConfig(StrictModel):
 
 
 class DataConfig(StrictModel):
-    train: str  # a name in sources.SOURCES, or a local .jsonl, .json, .csv or .parquet file
-    problem_field: str = "problem"  # column of a local file; named sources define theirs
-    answer_field: str = "answer"
+    # a name in sources.SOURCES, a local .jsonl, .json, .csv or .parquet file, or a hub data set
+    train: Annotated[str, Field(min_length=1)]
+    config: str | None = None  # of a hub data set
+    split: str | None = None  # of a hub data set; default train
+    # columns of files and hub data sets, of benchmarks too; default: found by their usual names
+    problem_field: Annotated[str, Field(min_length=1)] | None = None
+    answer_field: Annotated[str, Field(min_length=1)] | None = None
     system: str | None = None
     user: str = "{problem}"
     # default: the tokenizer's; `none`: the prompt is `user` as it is; or the path of a Jinja file
@@ -232,7 +237,9 @@ class EvalSamplingConfig(StrictModel):
 
 class EvalConfig(StrictModel):
     every: Positive = 10
-    benchmarks: list[str] = []
+    benchmarks: list[str] = []  # the same kinds of source as data.train
+    config: str | None = None  # of those that are hub data sets
+    split: str = "test"
     # name -> settings; each has metrics eval/<benchmark>/<name>/... and a folder of samples. null
     # removes a setting of a base config.
     sampling: Annotated[dict[SettingName, EvalSamplingConfig], Field(min_length=1)] = {
@@ -423,13 +430,18 @@ def check_selection(config: Config) -> None:
     best_on = config.checkpoint.best_on
     if best_on is None:
         return
-    names = [PurePath(benchmark).stem for benchmark in config.eval.benchmarks]
+    names = [short_name(benchmark) for benchmark in config.eval.benchmarks]
     check_choice("checkpoint.select.best_on", best_on, names)
     if config.checkpoint.every % config.eval.every:
         raise ValueError(
             f"checkpoint.every = {config.checkpoint.every} must be a multiple of eval.every = "
             f"{config.eval.every}, so that best_on has a score for every checkpoint"
         )
+
+
+def short_name(source: str) -> str:
+    """The name of a source in metrics: without folder, organisation and the suffix of a file."""
+    return PurePath(re.sub(r"\.(jsonl|json|csv|parquet)$", "", source)).name
 
 
 def check_schedule(config: Config) -> None:
