@@ -373,7 +373,7 @@ def load_problems(
     """UserError if there are fewer than 2 x --prompts problems."""
     from asymrl.data import problems as data
     from asymrl.data.readers import Fields
-    from asymrl.data.sources import Subset
+    from asymrl.data.sources import training_subset
 
     fields, source = config.data, arguments.data or config.data.train
     loader = data.ProblemLoader(
@@ -383,7 +383,7 @@ def load_problems(
         fields=Fields(problem=fields.problem_field, answer=fields.answer_field),
         verifier=verifier,
     )
-    subset = Subset(config=fields.config, split=fields.split or "train")
+    subset = training_subset(config.data.train, fields.config, fields.split)
     loaded = loader.load(source, subset=subset)
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -137,9 +137,7 @@ class MethodConfig(StrictModel):
     def fill_in_defaults(cls, section: Any) -> Any:
         """Add the function's own defaults, so that config.yaml and the metrics state them."""
         if isinstance(section, dict) and section.get("name") in list(cls.METHODS):
-            parameters = keyword_parameters(cls.METHODS[section["name"]])
-            defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-            return defaults | section
+            return parameter_defaults(cls.METHODS[section["name"]]) | section
         return section
 
     @property
@@ -378,6 +376,12 @@ def keyword_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """The keyword-only parameters: those that a config may set."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def parameter_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The default of every keyword-only parameter that has one."""
+    parameters = keyword_parameters(function)
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def check_params(key: str, method: MethodConfig) -> None:

@@ -169,14 +169,16 @@ def is_hub_source(name: str) -> bool:
     return os.path.isdir(name) or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
 
 
-def check_subset(name: str, config: str | None, split: str | None) -> None:
-    """UserError if data.config or data.split is set for a source that has no such parts."""
+def training_subset(name: str, config: str | None, split: str | None) -> Subset:
+    """The part of data.train to read, by default its split train. UserError if data.config or
+    data.split is set for a source that has no such parts."""
     key = "config" if config is not None else "split" if split is not None else None
     if key and not is_hub_source(name):
         raise UserError(
             f"data.{key} = {short_repr(config or split)} applies only to hub data sets (org/name), "
             f"and data.train is {name}; remove data.{key}"
         )
+    return Subset(config=config, split=split or "train")
 
 
 def hub_source(name: str, subset: Subset) -> Source:

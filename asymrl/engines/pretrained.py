@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
@@ -139,9 +140,7 @@ def from_hub(load: Any, model: ModelConfig, **kwargs: Any) -> Any:
     if local:
         model_folder.check_config_files(Path(located), model.trust_remote_code, model.allow_pickle)
     elif located.startswith(("/", ".", "~")):  # cannot be a hub id
-        raise UserError(
-            f"model folder {located} does not exist; model.path must be a folder or a hub id"
-        )
+        raise UserError(model_folder.NO_FOLDER.format(located))
     else:
         hub.go_offline_if_unreachable()
     kwargs |= {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
@@ -168,11 +167,24 @@ HINTS = {
 }
 
 
-def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
-    """UserError unless `model.shape`, with which dry runs calculate, equals the model's config."""
+def read_shape(model: ModelConfig, folder: Path) -> ShapeConfig | None:
+    """The shape of a model by its config.json in `folder`; None if that lacks one of the sizes.
+    UserError if the folder cannot be loaded, or differs from `model.shape`."""
+    config = load_config(model.model_copy(update={"path": str(folder), "revision": None}))
+    if model.shape:
+        check_shape(model.shape, config, model.path)
+    try:
+        return ShapeConfig.model_validate(sizes(config))
+    except ValidationError:
+        return None
+
+
+def sizes(config: Any) -> dict[str, Any]:
+    """The values that `model.shape` should have by a model's config, None where it has none."""
+    config = config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     hidden = getattr(config, "hidden_size", None)
-    actual = {
+    return {
         "layers": getattr(config, "num_hidden_layers", None),
         "hidden": hidden,
         "intermediate": getattr(config, "intermediate_size", None),
@@ -182,9 +194,17 @@ def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
         "vocab": getattr(config, "vocab_size", None),
         "tied": getattr(config, "tie_word_embeddings", None),
     }
+
+
+def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
+    """UserError unless `model.shape`, with which dry runs calculate, equals the model's config."""
+    actual = sizes(config)
     for name, stated in shape.model_dump().items():
         if stated != actual[name]:
-            raise UserError(f"model.shape.{name} = {stated}, but {path} has {actual[name]}")
+            raise UserError(
+                f"model.shape.{name} = {stated}, but {path} has {actual[name]}; model.shape=null "
+                "reads the shape from the model"
+            )
 
 
 def positions(model: ModelConfig) -> int | None:

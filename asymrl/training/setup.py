@@ -20,7 +20,7 @@ from asymrl import verifiers
 from asymrl.config.schema import Config
 from asymrl.data.problems import ProblemLoader, problems_digest
 from asymrl.data.readers import Fields, short_names
-from asymrl.data.sources import Subset, check_subset
+from asymrl.data.sources import Subset, training_subset
 from asymrl.engines import build, pretrained
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.policy import Policy
@@ -151,29 +151,23 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
         reject_unparseable=config.data.unparseable_gold == "refuse",
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
-    training, evaluation = subsets(config)
-    loaded_training = loader.load(config.data.train, limit=config.data.limit, subset=training)
+    training = loader.load(
+        config.data.train,
+        limit=config.data.limit,
+        subset=training_subset(config.data.train, config.data.config, config.data.split),
+    )
+    part = Subset(config=config.eval.config, split=config.eval.split)
     names = short_names(config.eval.benchmarks)
     benchmarks = {
-        name: loader.load(source, limit=config.eval.limit, subset=evaluation)
+        name: loader.load(source, limit=config.eval.limit, subset=part)
         for name, source in zip(names, config.eval.benchmarks, strict=True)
     }
-    for loaded in (loaded_training, *benchmarks.values()):
+    for loaded in (training, *benchmarks.values()):
         for note in loaded.notes:
             print(f"note: {note}", flush=True)
     return RunData(
-        problems=loaded_training.problems,
+        problems=training.problems,
         benchmarks={name: loaded.problems for name, loaded in benchmarks.items()},
-    )
-
-
-def subsets(config: Config) -> tuple[Subset, Subset]:
-    """Which part of a hub data set to train on, and which part of one to evaluate on."""
-    data, evaluation = config.data, config.eval
-    check_subset(data.train, data.config, data.split)
-    return (
-        Subset(config=data.config, split=data.split or "train"),
-        Subset(config=evaluation.config, split=evaluation.split),
     )
 
 

@@ -13,7 +13,7 @@ from asymrl.data.readers import Fields, short_names
 from asymrl.data.sources import Subset
 from asymrl.errors import UserError
 from asymrl.run.card import hub_id
-from asymrl.training.setup import load_data, subsets
+from asymrl.training.setup import load_data
 
 PROMPT: dict[str, Any] = {"system": None, "user": "{problem}", "template_kwargs": {}}
 
@@ -107,10 +107,6 @@ def test_training_and_benchmarks_have_their_own_splits(on_hub, tokenizer) -> Non
     with verifiers.make("exact") as verifier:
         data = load_data(config, tokenizer, verifier)
     assert data.problems[0].gold == "7.0" and data.benchmarks["name-1.5"][0].gold == "8.0"
-    changed = load_config(
-        "pocket_asym", [*settings, "data.split=a", "data.config=b", "eval.split=c"]
-    )
-    assert subsets(changed) == (Subset(config="b", split="a"), Subset(split="c"))
 
 
 def test_a_part_that_a_data_set_does_not_have_names_the_settings(on_hub, tokenizer) -> None:
@@ -121,10 +117,13 @@ def test_a_part_that_a_data_set_does_not_have_names_the_settings(on_hub, tokeniz
 
 
 @pytest.mark.parametrize("setting", ["data.split=dev", "data.config=main"])
-def test_a_part_of_a_source_without_parts_is_an_error(setting: str) -> None:
+def test_a_part_of_a_source_without_parts_is_an_error(tokenizer, setting: str) -> None:
     key, _, value = setting.partition("=")
-    with pytest.raises(UserError, match=rf"{key} = '{value}' applies only to hub data sets"):
-        subsets(load_config("pocket_asym", [setting]))
+    with (
+        verifiers.make("exact") as verifier,
+        pytest.raises(UserError, match=rf"{key} = '{value}' applies only to hub data sets"),
+    ):
+        load_data(load_config("pocket_asym", [setting]), tokenizer, verifier)
 
 
 def test_a_known_data_set_by_its_id_is_read_as_the_named_one() -> None:
