@@ -27,7 +27,7 @@ def card(config: Config, run: Path, step: int) -> str:
     front = {
         "library_name": "transformers",
         "base_model": config.model.path,
-        "datasets": sorted({hub_id(name) for name in names} - {None}),
+        "datasets": sorted({known for name in names if (known := hub_id(name))}),
         "tags": ["reinforcement-learning", "rlvr", "asymrl", config.advantage.name],
     }
     data = "\n".join(f"- {line}" for line in licences(config))
