@@ -7,9 +7,7 @@ no data and no training framework, and reads no file (load.py does).
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
@@ -18,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from asymrl.algo.advantages import ADVANTAGES
 from asymrl.algo.reweight import REWEIGHT
 from asymrl.algo.schedules import SCHEDULES, StepStats
+from asymrl.files import short_name
 from asymrl.pocket import SEEDED
 from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
@@ -441,11 +440,6 @@ def check_selection(config: Config) -> None:
             f"checkpoint.every = {config.checkpoint.every} must be a multiple of eval.every = "
             f"{config.eval.every}, so that best_on has a score for every checkpoint"
         )
-
-
-def short_name(source: str) -> str:
-    """The name of a source in metrics: without folder, organisation and the suffix of a file."""
-    return PurePath(re.sub(r"\.(jsonl|json|csv|parquet)$", "", source)).name
 
 
 def check_schedule(config: Config) -> None:

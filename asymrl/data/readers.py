@@ -29,7 +29,7 @@ from asymrl.data.sources import (
     use_own_columns,
 )
 from asymrl.errors import UserError, one_line, short_repr
-from asymrl.files import parse_object, read_jsonl
+from asymrl.files import parse_object, read_jsonl, short_name
 from asymrl.types import frozen
 
 FIELDS_HINT = (
@@ -77,7 +77,7 @@ def read_problem_rows(
     that a local file is a copy of, so that its columns are accepted too. subset: of a hub data set.
     """
     if source in SOURCES:
-        records, given = named_records(source, SOURCES[source]), Fields()
+        records, given, known = named_records(source, SOURCES[source]), Fields(), None
     elif source in pocket.DATA:
         records = ((f"{source}:{n}", row) for n, row in enumerate(pocket.DATA[source](), 1))
         given = Fields()
@@ -120,12 +120,6 @@ def find_fields(record: Any, given: Fields) -> Fields:
         problem=find_field(names, PROBLEM_FIELDS, given.problem),
         answer=find_field(names, ANSWER_FIELDS, given.answer),
     )
-
-
-def short_name(source: str) -> str:
-    """The name of a source in metrics and file names: without folder, organisation and suffix."""
-    path = Path(source)
-    return path.stem if path.suffix in FILE_READERS else path.name
 
 
 def short_names(sources: Sequence[str]) -> list[str]:
@@ -235,8 +229,9 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
 
 def load_table(name: str, source: Source) -> Any:
     """A data set of the hub, at its revision if it is pinned, or of a local folder."""
-    from datasets import exceptions, load_dataset
+    from datasets import disable_progress_bars, exceptions, load_dataset
 
+    disable_progress_bars()
     if not os.path.isdir(source.id):
         hub.go_offline_if_unreachable()
     try:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from asymrl.errors import UserError, short_repr
+from asymrl.files import TABLE_SUFFIXES
 from asymrl.types import frozen
 from asymrl.verifiers.extract import last_box
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 # The usual names of columns, most usual first.
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "solution", "final_answer")
@@ -164,7 +164,7 @@ def find_field(names: Iterable[str], usual: Sequence[str], given: str | None) ->
 
 def is_hub_source(name: str) -> bool:
     """Whether a name is read as a data set of the hub: `org/name`, or a local folder of one."""
-    if name in SOURCES or name.endswith(SUFFIXES) or os.path.isfile(name):
+    if name in SOURCES or name.endswith(TABLE_SUFFIXES) or os.path.isfile(name):
         return False
     return os.path.isdir(name) or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
 
@@ -197,11 +197,11 @@ def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> s
     """
     if folder is not None:
         stems = [name, f"{name}_{SOURCES[name].split}"] if name in SOURCES else [name]
-        for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES):
+        for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in TABLE_SUFFIXES):
             if os.path.isfile(file):  # Path.is_file raises for names that no file can have
                 return str(file)
         if name not in others:
-            names = sorted({f.stem for f in folder.iterdir() if f.suffix in SUFFIXES})
+            names = sorted({f.stem for f in folder.iterdir() if f.suffix in TABLE_SUFFIXES})
             raise UserError(
                 f"benchmark {name!r} has no file in {folder}; it has: {', '.join(names) or 'none'}"
             )

@@ -14,9 +14,8 @@ import yaml
 from tabulate import tabulate
 
 from asymrl.config.schema import Config
-from asymrl.data.readers import short_name
 from asymrl.data.sources import SOURCES, Subset, hub_source, is_hub_source, source_of_file
-from asymrl.files import read_json
+from asymrl.files import read_json, short_name
 
 CARD_SECTIONS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
 

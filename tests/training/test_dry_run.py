@@ -104,6 +104,19 @@ def test_a_local_mistake_ends_it_with_one_sentence(capsys, setting: str, part: s
     assert part in sentence(capsys, "--config", "pocket", setting)
 
 
+def test_a_hub_model_of_earlier_runs_is_read_from_the_cache(
+    model_folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    repository = tmp_path / "models--org--model"
+    shutil.copytree(model_folder, repository / "snapshots/abc")
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    lines = printed(capsys, "--config", "own", "model.path=org/model", "data.train=gsm8k")
+    assert lines[0].startswith("verdict: fits on this machine's CPU")
+    assert any(line.startswith("checked: model org/model, by ") for line in lines)
+
+
 def test_a_pocket_model_that_is_not_made_yet_is_not_made(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     lines = printed(capsys, "--config", "pocket")
