@@ -2,6 +2,7 @@
 
     python eval.py --ckpt DIR_OR_HF_ID | --config CONFIG [--benchmarks math500,aime24,...]
         [--avg-at K|paper] [--temperature 0.4] [--max-tokens N] [--data-dir DIR] [--output DIR]
+        [--problem-field NAME] [--answer-field NAME] [--data-config NAME] [--data-split NAME]
     accelerate launch eval.py ...     # one process per GPU, each with a share of the problems
 
 Prompt, stop tokens, length and verifier settings come from the checkpoint (asymrl.json). For a
@@ -44,7 +45,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--ckpt", help="a checkpoint, a model folder or a hub id")
     model.add_argument("--config", help="evaluate the untrained model of this config")
     add = parser.add_argument
-    add("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
+    add(
+        "--benchmarks",
+        default=BENCHMARKS,
+        help=f"names, files or hub data sets org/name, with commas; default: {BENCHMARKS}",
+    )
     add(
         "--avg-at",
         type=avg_at,
@@ -55,6 +60,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--temperature", type=float, default=0.4)
     add("--max-tokens", type=int, help="default: the checkpoint's, else 4096")
     add("--data-dir", type=Path, help="read NAME.jsonl from this folder instead of the hub")
+    add("--problem-field", help="column of the problems in own files; default: by its usual name")
+    add("--answer-field", help="column of the answers in own files; default: by its usual name")
+    add("--data-config", help="config of benchmarks that are hub data sets, org/name")
+    add("--data-split", default="test", help="split of hub data sets; default: test")
     add("--output", type=Path, help="default: runs/eval/<name of the checkpoint or config>")
     add(
         "--replace", action="store_true", help="delete samples in --output that have other settings"

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asymrl.config.load import composition, dump_config, load_config
+from asymrl.config.load import composition, load_config
 from asymrl.config.schema import Config
 from asymrl.errors import UserError
 from asymrl.run.exit_codes import exit_code, is_first
@@ -46,7 +46,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="a path, or a bare name in configs/")
     parser.add_argument("--row", help="a method to apply: a path, or a name in configs/rows/")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print config, batches and memory; load no model"
+        "--dry-run",
+        action="store_true",
+        help="check config and local paths, print whether the run fits; no model, no network",
     )
     parser.add_argument(
         "--resume",
@@ -70,10 +72,9 @@ def execute(arguments: argparse.Namespace) -> int | None:
     """The exit code; None means 0."""
     config = load_config(arguments.config, arguments.overrides, arguments.row)
     if arguments.dry_run:
-        from asymrl.engines import memory
+        from asymrl.training.dry_run import dry_run
 
-        print(f"# composed of {composition(arguments.config, arguments.row)}")
-        print(dump_config(config), memory.describe(config, *memory.cards()), sep="\n")
+        print(dry_run(config, composition(arguments.config, arguments.row)))
         return None
     parts = [arguments.config, *([arguments.row] if arguments.row else [])]
     name = "_".join(Path(part).name.removesuffix(".yaml") for part in parts)

@@ -100,6 +100,16 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def short_name(source: str) -> str:
+    """The name of a data source in metrics and file names: that of a file or a hub data set without
+    its folder or organisation, and without the suffix of a table."""
+    path = Path(source)
+    return path.stem if path.suffix in TABLE_SUFFIXES else path.name
+
+
 MAX_JSON_DEPTH = 100  # levels of lists and objects in a JSON text
 MAX_JSON_BYTES = 2**30  # of a JSON file, or of one line of a JSONL file
 

@@ -372,17 +372,19 @@ def load_problems(
 ) -> tuple[Problem, ...]:
     """UserError if there are fewer than 2 x --prompts problems."""
     from asymrl.data import problems as data
+    from asymrl.data.readers import Fields
+    from asymrl.data.sources import training_subset
 
     fields, source = config.data, arguments.data or config.data.train
     loader = data.ProblemLoader(
         tokenizer=tokenizer,
         prompt=definitions.prompt.model_dump() if definitions else fields.prompt,
         max_prompt_tokens=fields.max_prompt_tokens,
-        problem_field=fields.problem_field,
-        answer_field=fields.answer_field,
+        fields=Fields(problem=fields.problem_field, answer=fields.answer_field),
         verifier=verifier,
     )
-    loaded = loader.load(source)
+    subset = training_subset(config.data.train, fields.config, fields.split)
+    loaded = loader.load(source, subset=subset)
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     if len(loaded.problems) < 2 * arguments.prompts:

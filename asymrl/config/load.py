@@ -120,7 +120,12 @@ def row_layers(row: str | None, model: ConfigFile) -> list[tuple[str, Any]]:
 
 
 def merge_configs(base: Any, top: Any) -> Any:
-    """`top` over `base`. If `top` names another method, the base's parameters are dropped."""
+    """`top` over `base`. If `top` names another method, the base's parameters are dropped; if it
+    names another model, the base's revision and shape, which belong to the base's model."""
+    path = OmegaConf.select(top, "model.path")
+    if path not in (None, OmegaConf.select(base, "model.path", default=path)):
+        for key in ("revision", "shape"):
+            base.model.pop(key, None)
     for section in METHOD_SECTIONS:
         name = OmegaConf.select(top, f"{section}.name")
         if name is not None and name != OmegaConf.select(base, f"{section}.name"):
@@ -223,7 +228,7 @@ def describe_error(error: ValidationError) -> str:
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         return f"unknown key {key}; {hint}valid keys are {', '.join(valid)}"
     if first["type"] == "missing":
-        return f"{key} is missing"
+        return f"{key} is missing; add it to the file, or {key}=VALUE to the command line"
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message

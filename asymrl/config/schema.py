@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from asymrl.algo.advantages import ADVANTAGES
 from asymrl.algo.reweight import REWEIGHT
 from asymrl.algo.schedules import SCHEDULES, StepStats
+from asymrl.files import short_name
 from asymrl.pocket import SEEDED
 from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
@@ -63,9 +63,13 @@ class ModelConfig(StrictModel):
 
 
 class DataConfig(StrictModel):
-    train: str  # a name in sources.SOURCES, or a local .jsonl, .json, .csv or .parquet file
-    problem_field: str = "problem"  # column of a local file; named sources define theirs
-    answer_field: str = "answer"
+    # a name in sources.SOURCES, a local .jsonl, .json, .csv or .parquet file, or a hub data set
+    train: Annotated[str, Field(min_length=1)]
+    config: str | None = None  # of a hub data set
+    split: str | None = None  # of a hub data set; default train
+    # columns of files and hub data sets, of benchmarks too; default: found by their usual names
+    problem_field: Annotated[str, Field(min_length=1)] | None = None
+    answer_field: Annotated[str, Field(min_length=1)] | None = None
     system: str | None = None
     user: str = "{problem}"
     # default: the tokenizer's; `none`: the prompt is `user` as it is; or the path of a Jinja file
@@ -134,9 +138,7 @@ class MethodConfig(StrictModel):
     def fill_in_defaults(cls, section: Any) -> Any:
         """Add the function's own defaults, so that config.yaml and the metrics state them."""
         if isinstance(section, dict) and section.get("name") in list(cls.METHODS):
-            parameters = keyword_parameters(cls.METHODS[section["name"]])
-            defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-            return defaults | section
+            return parameter_defaults(cls.METHODS[section["name"]]) | section
         return section
 
     @property
@@ -234,7 +236,9 @@ class EvalSamplingConfig(StrictModel):
 
 class EvalConfig(StrictModel):
     every: Positive = 10
-    benchmarks: list[str] = []
+    benchmarks: list[str] = []  # the same kinds of source as data.train
+    config: str | None = None  # of those that are hub data sets
+    split: str = "test"
     # name -> settings; each has metrics eval/<benchmark>/<name>/... and a folder of samples. null
     # removes a setting of a base config.
     sampling: Annotated[dict[SettingName, EvalSamplingConfig], Field(min_length=1)] = {
@@ -374,6 +378,12 @@ def keyword_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
+def parameter_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The default of every keyword-only parameter that has one."""
+    parameters = keyword_parameters(function)
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
 def check_params(key: str, method: MethodConfig) -> None:
     """Check a method's parameters against the signature of its function, and by calling it once:
     its own assertions check the values."""
@@ -424,7 +434,7 @@ def check_selection(config: Config) -> None:
     best_on = config.checkpoint.best_on
     if best_on is None:
         return
-    names = [PurePath(benchmark).stem for benchmark in config.eval.benchmarks]
+    names = [short_name(benchmark) for benchmark in config.eval.benchmarks]
     check_choice("checkpoint.select.best_on", best_on, names)
     if config.checkpoint.every % config.eval.every:
         raise ValueError(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jinja2 import TemplateError
 
-from asymrl.data.readers import read_problem_rows
-from asymrl.data.sources import source_notes
+from asymrl.data.readers import Fields, read_problem_rows
+from asymrl.data.sources import Subset, source_notes
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 from asymrl.types import Problem, Request, derive_seed, frozen
 from asymrl.verifiers import Verifier, unreadable
@@ -94,8 +94,9 @@ class LoadedProblems:
 class ProblemLoader:
     """Reads sources, checks their golds and renders their prompts.
 
-    prompt: the keyword arguments of `render_prompt`. Prompts over max_prompt_tokens are dropped,
-    with a note. A gold that the verifier cannot parse is verified by exact match, with a note; with
+    fields: the columns of files and hub data sets; named sources know their own. prompt: the
+    keyword arguments of `render_prompt`. Prompts over max_prompt_tokens are dropped, with a note.
+    A gold that the verifier cannot parse is verified by exact match, with a note; with
     reject_unparseable, it raises UserError.
     """
 
@@ -103,8 +104,7 @@ class ProblemLoader:
     verifier: Verifier
     prompt: Mapping[str, Any]
     max_prompt_tokens: int
-    problem_field: str = "problem"
-    answer_field: str = "answer"
+    fields: Fields = Fields()
     reject_unparseable: bool = False
 
     def load(
@@ -114,14 +114,20 @@ class ProblemLoader:
         limit: int | None = None,
         known: str | None = None,
         any_count: bool = False,
+        subset: Subset = Subset(),  # noqa: B008, it is frozen
     ) -> LoadedProblems:
-        """The problems of a named source or a local file; the first `limit` rows.
+        """The problems of a named source, a local file or a hub data set; the first `limit` rows.
 
-        known: the named source that a local file is a copy of, if any; the file may then have that
-        source's columns, and must have as many problems unless any_count is set.
+        subset: which part of a hub data set. known: the named source that a local file is a copy
+        of, if any; the file may then have that source's columns, and must have as many problems
+        unless any_count is set.
         """
-        rows = read_problem_rows(source, self.problem_field, self.answer_field, known)
+        rows, fields = read_problem_rows(source, self.fields, known=known, subset=subset)
         notes = source_notes(source, known, len(rows), any_count=any_count)
+        if self.fields != fields != Fields(problem="problem", answer="answer"):
+            notes.append(
+                f"{source}: problems from the column {fields.problem}, answers from {fields.answer}"
+            )
         rows = rows[:limit]
         for index in unreadable(self.verifier, [row.gold for row in rows]):
             sentence = f"{rows[index].where}: gold {rows[index].gold!r} cannot be parsed"

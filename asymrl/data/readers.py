@@ -9,16 +9,39 @@ from __future__ import annotations
 import codecs
 import csv
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from asymrl import pocket
 from asymrl.data import hub
-from asymrl.data.sources import SOURCES, Source, use_own_columns
+from asymrl.data.sources import (
+    ANSWER_FIELDS,
+    PROBLEM_FIELDS,
+    SOURCES,
+    Source,
+    Subset,
+    find_field,
+    hub_source,
+    is_hub_source,
+    use_own_columns,
+)
 from asymrl.errors import UserError, one_line, short_repr
-from asymrl.files import parse_object, read_jsonl
+from asymrl.files import parse_object, read_jsonl, short_name
 from asymrl.types import frozen
+
+FIELDS_HINT = (
+    "choose others with data.problem_field and data.answer_field, in eval.py with --problem-field "
+    "and --answer-field"
+)
+FILE_HINT = "a local file works too: give its path, or --data-dir to eval.py"
+SUBSET_HINT = (
+    "data.config and data.split choose a part of it (benchmarks: eval.config and eval.split; "
+    "eval.py: --data-config and --data-split)"
+)
+PLAIN_DTYPES = ("string", "large_string", "bool", "int", "uint", "float")  # as JSON has
 
 
 @frozen
@@ -32,22 +55,42 @@ class ProblemRow:
     meta: Mapping[str, Any]
 
 
-def read_problem_rows(
-    source: str, problem_field: str, answer_field: str, known: str | None = None
-) -> list[ProblemRow]:
-    """The rows of a named source or a local file. UserError names file, line and field.
+@frozen
+class Fields:
+    """The columns with the problems and with the answers. None: found by their usual names."""
 
-    known: the named source that a local file is a copy of, so that its columns are accepted too.
+    problem: str | None = None
+    answer: str | None = None
+
+
+def read_problem_rows(
+    source: str,
+    given: Fields = Fields(),  # noqa: B008, it is frozen
+    *,
+    known: str | None = None,
+    subset: Subset = Subset(),  # noqa: B008, it is frozen
+) -> tuple[list[ProblemRow], Fields]:
+    """The rows of a named source, a local file or a data set of the hub, and the columns used.
+    UserError names file, line and field.
+
+    given: columns of files and hub data sets; named sources know their own. known: the named source
+    that a local file is a copy of, so that its columns are accepted too. subset: of a hub data set.
     """
     if source in SOURCES:
-        records = hub_records(source, SOURCES[source])
-        problem_field, answer_field, known = "problem", "answer", None
+        records, given, known = named_records(source, SOURCES[source]), Fields(), None
     elif source in pocket.DATA:
         records = ((f"{source}:{n}", row) for n, row in enumerate(pocket.DATA[source](), 1))
+        given = Fields()
+    elif is_hub_source(source):
+        found = hub_source(source, subset)
+        if found.id in {named.id for named in SOURCES.values()}:
+            records, given = named_records(source, found), Fields()
+        else:
+            records = own_records(source, found, given)
     elif not Path(source).is_file():
         raise UserError(
             f"data file {source} does not exist; valid is a local .jsonl, .json, .csv or .parquet "
-            f"file or one of {', '.join([*SOURCES, *pocket.DATA])}"
+            f"file, a hub data set org/name, or one of {', '.join([*SOURCES, *pocket.DATA])}"
         )
     elif Path(source).suffix not in FILE_READERS:
         raise UserError(f"data file {source} must end in one of {', '.join(FILE_READERS)}")
@@ -55,23 +98,28 @@ def read_problem_rows(
         records = file_records(Path(source))
     if known:
         records = ((where, use_own_columns(record, SOURCES[known])) for where, record in records)
+    first = next(records, None)
+    if first is None:
+        raise UserError(f"{source} contains no problems")
+    fields = find_fields(first[1], Fields() if known else given)
     rows: dict[str, ProblemRow] = {}
-    for number, (where, record) in enumerate(records):
-        default_id = f"{short_name(source)}/{number}"
-        row = to_row(record, where, default_id, problem_field, answer_field)
+    for number, (where, record) in enumerate(chain([first], records)):
+        row = to_row(record, where, f"{short_name(source)}/{number}", fields)
         if row.id in rows:
             raise UserError(
                 f"{where}: field 'id' = {row.id!r} is a duplicate of {rows[row.id].where}"
             )
         rows[row.id] = row
-    if not rows:
-        raise UserError(f"{source} contains no problems")
-    return [*rows.values()]
+    return [*rows.values()], fields
 
 
-def short_name(source: str) -> str:
-    """The name of a source in metrics and file names: a file's name without folder and suffix."""
-    return source if source in SOURCES or source in pocket.DATA else Path(source).stem
+def find_fields(record: Any, given: Fields) -> Fields:
+    """The columns of a data set by its first record, the given ones or those with usual names."""
+    names = record if isinstance(record, dict) else ()
+    return Fields(
+        problem=find_field(names, PROBLEM_FIELDS, given.problem),
+        answer=find_field(names, ANSWER_FIELDS, given.answer),
+    )
 
 
 def short_names(sources: Sequence[str]) -> list[str]:
@@ -148,17 +196,16 @@ FILE_READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
 }
 
 
-def to_row(
-    record: Any, where: str, default_id: str, problem_field: str, answer_field: str
-) -> ProblemRow:
+def to_row(record: Any, where: str, default_id: str, fields: Fields) -> ProblemRow:
     """A record as a row. default_id has no path, so that ids do not depend on the folder."""
+    assert fields.problem and fields.answer, "find_fields comes first"
     if not isinstance(record, dict):
-        raise UserError(f"{where}: a row must be an object with {problem_field}, {answer_field}")
-    used = {problem_field, answer_field, "id"}
+        raise UserError(f"{where}: a row must be an object with {fields.problem}, {fields.answer}")
+    used = {fields.problem, fields.answer, "id"}
     return ProblemRow(
         id=default_id if record.get("id") in (None, "") else str(record["id"]),
-        problem=text_of(record, problem_field, where),
-        gold=text_of(record, answer_field, where),
+        problem=text_of(record, fields.problem, where),
+        gold=text_of(record, fields.answer, where),
         where=where,
         meta={key: field for key, field in record.items() if key not in used},
     )
@@ -170,27 +217,53 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        fields = "" if field in record else f"; its fields are {short_repr(', '.join(record))}"
+        names = short_repr(", ".join(map(str, record)))
+        hint = "" if field in record else f"; its fields are {names}; {FIELDS_HINT}"
         raise UserError(
-            f"{where}: field {field!r} must be a non-empty text, not {short_repr(value)}{fields}"
+            f"{where}: field {field!r} must be a non-empty text, not {short_repr(value)}{hint}"
         )
     if not value.isascii() and value != value.encode(errors="ignore").decode():
         raise UserError(f"{where}: field {field!r} contains a lone surrogate, which is not text")
     return value
 
 
-def hub_records(name: str, source: Source) -> Iterator[tuple[str, Any]]:
-    """(where, record) for every row of a data set on the hub, at its pinned revision."""
-    from datasets import exceptions, load_dataset
+def load_table(name: str, source: Source) -> Any:
+    """A data set of the hub, at its revision if it is pinned, or of a local folder."""
+    from datasets import disable_progress_bars, exceptions, load_dataset
 
-    hub.go_offline_if_unreachable()
+    disable_progress_bars()
+    if not os.path.isdir(source.id):
+        hub.go_offline_if_unreachable()
     try:
-        table = load_dataset(source.id, source.config, split=source.split, revision=source.revision)
+        return load_dataset(source.id, source.config, split=source.split, revision=source.revision)
     except (OSError, ValueError, exceptions.DatasetsError) as error:
+        what, hint = f"data set {name} ({source.id})", FILE_HINT
+        if name not in SOURCES:
+            what, hint = f"{name} is not a data file, and as a data set it", SUBSET_HINT
         raise UserError(
-            f"data set {name} ({source.id}) cannot be loaded from the Hugging Face hub "
-            f"({one_line(error)}); a local file works too: give its path, or --data-dir to eval.py"
+            f"{what} cannot be loaded from the Hugging Face hub ({one_line(error)}); {hint}"
         ) from None
+
+
+def own_records(name: str, source: Source, given: Fields) -> Iterator[tuple[str, Any]]:
+    """(where, record) for every row of a data set that is not in SOURCES: the columns with plain
+    values, and those with problems and answers."""
+    from datasets import Value
+
+    table = load_table(name, source)
+    names = table.column_names
+    fields = find_fields(dict.fromkeys(names), given)
+    used = {fields.problem, fields.answer}
+    for column, kind in table.features.items():
+        if isinstance(kind, Value) and kind.dtype.startswith(PLAIN_DTYPES):
+            used.add(column)
+    for number, record in enumerate(table.select_columns([c for c in names if c in used])):
+        yield f"{name} {source.split}[{number}]", dict(record)
+
+
+def named_records(name: str, source: Source) -> Iterator[tuple[str, Any]]:
+    """(where, record) for every row of a data set in SOURCES: its problem and its answer."""
+    table = load_table(name, source)
     if missing := {source.problem, source.answer} - set(table.column_names):
         raise UserError(
             f"data set {name} ({source.id}) has no column {', '.join(sorted(missing))}; it has "

@@ -1,4 +1,5 @@
-"""The table of named data sets, and how a local file is recognized as a copy of one.
+"""The table of named data sets, how a local file is recognized as a copy of one, and which names
+are data sets of the hub.
 
 Knows names, columns and counts. Reads no data.
 """
@@ -6,15 +7,28 @@ Knows names, columns and counts. Reads no data.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asymrl.errors import UserError
+from asymrl.errors import UserError, short_repr
+from asymrl.files import TABLE_SUFFIXES
 from asymrl.types import frozen
 from asymrl.verifiers.extract import last_box
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+# The usual names of columns, most usual first.
+PROBLEM_FIELDS = ("problem", "question", "prompt")
+ANSWER_FIELDS = ("answer", "solution", "final_answer")
+
+
+@frozen
+class Subset:
+    """Which part of a data set on the hub to read; other sources ignore it."""
+
+    config: str | None = None
+    split: str = "train"
 
 
 @frozen
@@ -130,12 +144,50 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
+UNPINNED = "{name} is not pinned to a revision; its latest version is used"
+
+
 def source_of_file(name: str) -> str | None:
     """The named source of a file called `aime24`, or with its split, `gsm8k_test`; else None."""
     for known, source in SOURCES.items():
         if name in (known, f"{known}_{source.split}"):
             return known
     return None
+
+
+def find_field(names: Iterable[str], usual: Sequence[str], given: str | None) -> str:
+    """The given field, or else the first usual name among `names`; the most usual one if there is
+    none, so that the reader reports it as missing."""
+    names = set(names)
+    return given or next((name for name in usual if name in names), usual[0])
+
+
+def is_hub_source(name: str) -> bool:
+    """Whether a name is read as a data set of the hub: `org/name`, or a local folder of one."""
+    if name in SOURCES or name.endswith(TABLE_SUFFIXES) or os.path.isfile(name):
+        return False
+    return os.path.isdir(name) or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
+
+
+def training_subset(name: str, config: str | None, split: str | None) -> Subset:
+    """The part of data.train to read, by default its split train. UserError if data.config or
+    data.split is set for a source that has no such parts."""
+    key = "config" if config is not None else "split" if split is not None else None
+    if key and not is_hub_source(name):
+        raise UserError(
+            f"data.{key} = {short_repr(config or split)} applies only to hub data sets (org/name), "
+            f"and data.train is {name}; remove data.{key}"
+        )
+    return Subset(config=config, split=split or "train")
+
+
+def hub_source(name: str, subset: Subset) -> Source:
+    """The source of a hub id. An id in SOURCES keeps its columns, its revision and its reader."""
+    known = next((source for source in SOURCES.values() if source.id == name), None)
+    if known is None:
+        config, split = subset.config, subset.split
+        return Source(id=name, config=config, split=split, problems=(), licence="see its card")
+    return replace(known, config=subset.config or known.config, split=subset.split, problems=())
 
 
 def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> str:
@@ -145,19 +197,19 @@ def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> s
     """
     if folder is not None:
         stems = [name, f"{name}_{SOURCES[name].split}"] if name in SOURCES else [name]
-        for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES):
+        for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in TABLE_SUFFIXES):
             if os.path.isfile(file):  # Path.is_file raises for names that no file can have
                 return str(file)
         if name not in others:
-            names = sorted({f.stem for f in folder.iterdir() if f.suffix in SUFFIXES})
+            names = sorted({f.stem for f in folder.iterdir() if f.suffix in TABLE_SUFFIXES})
             raise UserError(
                 f"benchmark {name!r} has no file in {folder}; it has: {', '.join(names) or 'none'}"
             )
-    if name in SOURCES or name in others or os.path.isfile(name):
+    if name in SOURCES or name in others or os.path.isfile(name) or is_hub_source(name):
         return name
     raise UserError(
-        f"benchmark {name!r} is unknown; valid are {', '.join([*SOURCES, *others])}, or the path "
-        "of a .jsonl, .json, .csv or .parquet file"
+        f"benchmark {name!r} is unknown; valid are {', '.join([*SOURCES, *others])}, the path of a "
+        ".jsonl, .json, .csv or .parquet file, or a hub data set org/name"
     )
 
 
@@ -183,6 +235,9 @@ def source_notes(source: str, known: str | None, count: int, *, any_count: bool)
 
     UserError if the number of problems is wrong and any_count is not set.
     """
+    if is_hub_source(source) and not os.path.isdir(source):
+        pinned = hub_source(source, Subset()).revision
+        return [] if pinned else [UNPINNED.format(name=source)]
     name = source if source in SOURCES else known
     if name is None:
         return []
@@ -196,5 +251,5 @@ def source_notes(source: str, known: str | None, count: int, *, any_count: bool)
                 "problems of the full file, or eval.py --allow-count to accept the file)"
             )
     if name == source and SOURCES[name].revision is None:
-        notes.append(f"{name} is not pinned to a revision; its latest version is used")
+        notes.append(UNPINNED.format(name=name))
     return notes

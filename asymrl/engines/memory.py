@@ -7,6 +7,7 @@ framework. There are two estimates: one process (hf rollouts, local policy), and
 
 from __future__ import annotations
 
+import os
 from math import ceil
 
 import torch
@@ -251,6 +252,69 @@ def describe(config: Config, gpus: int, gib: float) -> str:
     return "\n".join([*describe_batches(config), *memory])
 
 
+def host_memory() -> float:
+    """GiB of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+
+
+def verdict(config: Config, gpus: int, gib: float, host: float) -> str:
+    """Whether the run fits, and on what, in one sentence. gpus: of this machine, each with `gib`
+    GiB. host: GiB of this machine's own memory."""
+    if is_one_process(config, gpus):
+        return one_process_verdict(config, *(("GPU", gib) if gpus else ("CPU", host)))
+    card = gib if gpus else CARD_80GB
+    estimates = {n: estimate_per_gpu(config, n, card) for n in gpu_counts(config, gpus)}
+    spare = {n: estimate.spare(card) for n, estimate in estimates.items()}
+    fitting = [n for n in spare if spare[n] >= 0]
+    somewhere = f"fits on {one_of(fitting)} of {card:.0f} GiB" if fitting else ""
+    if not gpus:
+        nowhere = f"does not fit on {one_of([*spare])} of {card:.0f} GiB"
+        needed = sum(estimate_one_process(config).values()) / GIB
+        return (
+            f"{somewhere or nowhere}; this machine has none, and on its CPU, as one process, the "
+            f"run needs up to {needed:.1f} GiB of memory, and it has {host:.1f}"
+        )
+    if gpus not in fitting:
+        short = f", short by {-spare[gpus]:.1f} GiB on each" if gpus in spare else ""
+        elsewhere = f"; it {somewhere}" if somewhere else ""
+        return (
+            f"does not fit on {gpus} x {card:.0f} GiB, the GPUs of this machine{short}{elsewhere}"
+        )
+    needed = sum(estimates[gpus].host.values()) / GIB
+    if needed > host:
+        return (
+            f"does not fit: saving a checkpoint needs {needed:.0f} GiB of the machine's own "
+            f"memory, and it has {host:.0f}"
+        )
+    return (
+        f"fits on {gpus} x {card:.0f} GiB, the GPUs of this machine, with {spare[gpus]:.1f} GiB to "
+        f"spare on each; saving a checkpoint needs {needed:.0f} of its own {host:.0f} GiB"
+    )
+
+
+def one_process_verdict(config: Config, device: str, gib: float) -> str:
+    needed = sum(estimate_one_process(config).values()) / GIB
+    if needed <= gib:
+        return (
+            f"fits on this machine's {device}, as one process: it needs at most {needed:.2f} of "
+            f"{gib:.1f} GiB"
+        )
+    checkpointing = config.policy.gradient_checkpointing
+    return (
+        f"does not fit on this machine's {device}: one process needs up to {needed:.1f} GiB, and "
+        f"it has {gib:.1f}; lower policy.token_budget, rollout.max_rows or rollout.max_tokens"
+        + ("" if checkpointing else ", or set policy.gradient_checkpointing=true")
+    )
+
+
+def one_of(counts: list[int]) -> str:
+    """The numbers of GPUs as words: "1, 2 or 4 GPUs"."""
+    *first, last = counts
+    if not first:
+        return f"{last} GPU" + "s" * (last > 1)
+    return f"{', '.join(map(str, first))} or {last} GPUs"
+
+
 def is_one_process(config: Config, gpus: int) -> bool:
     """Whether the config asks for hf or local; without a GPU, also for small models."""
     if config.rollout.engine == "hf" or config.policy.backend == "local":
@@ -285,8 +349,7 @@ def describe_one_process(config: Config) -> list[str]:
 def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
     """One line for each item, one column for each number of GPUs that tensor_parallel divides."""
     gib = gib if gpus else CARD_80GB
-    split = config.rollout.tensor_parallel
-    columns = sorted(n for n in {1, 2, 4, 8, split, gpus} if n and n % split == 0)
+    columns = gpu_counts(config, gpus)
     estimates = [estimate_per_gpu(config, n, gib) for n in columns]
     first = estimates[0]
     machine = f"{gpus} on this machine" if gpus else "none on this machine, assuming 80 GB cards"
@@ -313,6 +376,12 @@ def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
         *(format_row(f"  {item}", [size / GIB]) for item, size in first.host.items()),
         format_row("  total", [sum(first.host.values()) / GIB]),
     ]
+
+
+def gpu_counts(config: Config, gpus: int) -> list[int]:
+    """The numbers of GPUs to estimate for, those that tensor_parallel divides."""
+    split = config.rollout.tensor_parallel
+    return sorted(n for n in {1, 2, 4, 8, split, gpus} if n and n % split == 0)
 
 
 def format_row(label: str, numbers: list[float] | list[int], kind: str = ".2f") -> str:

@@ -1,22 +1,28 @@
-"""Checks a local model folder before transformers reads it: no pickled weights, no custom code, no
-missing or incomplete weights, no sizes that would fill the memory. Each error names the file.
+"""Finds a model that is on this machine, and checks its folder before transformers reads it: no
+pickled weights, no custom code, no missing or incomplete weights, no sizes that would fill the
+memory. Each error names the file.
 
 Knows the files of a Hugging Face folder; loads no model.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
+from asymrl import pocket
 from asymrl.errors import UserError, short_repr
 from asymrl.files import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-EMBEDDING = "model.embed_tokens.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # Far above any model. For larger sizes, transformers would build layers until the memory is full.
 MAX_SIZES = {
@@ -28,6 +34,44 @@ MAX_SIZES = {
     "head_dim": 2**16,
     "vocab_size": 2**24,
 }
+
+
+def on_this_machine(path: str, revision: str | None) -> Path | None:
+    """The folder with the config.json of `model.path`: a local folder, one that the project makes,
+    or the hub's cache. None if it is not here. No network, makes nothing."""
+    if pocket.is_made_here(path):
+        folder = pocket.folder_of(path)
+        return folder if (folder / "config.json").exists() else None
+    if os.path.isdir(path):
+        return Path(path)
+    if path.startswith(("/", ".", "~")):  # cannot be a hub id
+        raise UserError(NO_FOLDER.format(path))
+    try:
+        cached = try_to_load_from_cache(path, "config.json", revision=revision)
+    except HFValidationError:
+        raise UserError(
+            f"model {short_repr(path)} is neither a local folder nor the id of a model on the "
+            "Hugging Face hub"
+        ) from None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+NO_FOLDER = "model folder {} does not exist; model.path must be a folder or a hub id"
+
+
+def count_stored(folder: Path) -> int | None:
+    """Parameters in a folder's safetensors files, an LM head that equals the embedding by
+    config.json not counted; None without such files."""
+    if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
+        return None
+    tied = read_json_if_present(folder / "config.json").get("tie_word_embeddings")
+    total = 0
+    for name in [WEIGHTS] if (folder / WEIGHTS).exists() else shards(folder):
+        with safe_open(folder / name, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118
+                if not (tied and key == HEAD):
+                    total += math.prod(tensors.get_slice(key).get_shape())
+    return total
 
 
 def read_json_if_present(file: Path) -> dict[str, Any]:

@@ -125,7 +125,12 @@ class Head(nn.Module):
 
 def make_module(model: Any, temperature: float, gradient_checkpointing: bool) -> PolicyModule:
     """The module to train, in training mode. Dropout is off, so that the probability ratio of an
-    unchanged policy is 1. gradient_checkpointing: layers recompute their activations."""
+    unchanged policy is 1. gradient_checkpointing: layers recompute their activations. UserError if
+    the LM head has a bias, which `Head` leaves out."""
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise UserError(
+            f"{model.config.model_type} models are not supported: their LM head has a bias"
+        )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
@@ -102,8 +103,9 @@ def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None
 
     UserError for a model without one of its weights, which transformers would initialise randomly.
     """
+    config = load_config(model)
     if model.shape:
-        check_shape(model.shape, load_config(model), model.path)
+        check_shape(model.shape, config, model.path)
     print(f"loading {model.path}", flush=True)
     folder = Path(locate(model.path))
     if folder.is_dir():
@@ -113,7 +115,7 @@ def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None
         AutoModelForCausalLM.from_pretrained,
         model,
         dtype=dtype,
-        attn_implementation="sdpa",
+        attn_implementation="eager" if caps_attention(config) else "sdpa",
         use_safetensors=None if model.allow_pickle else True,
         output_loading_info=True,
     )
@@ -124,7 +126,28 @@ def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None
         )
     if extra := sorted(report["unexpected_keys"]):
         print(f"note: {model.path} has {len(extra)} unused tensors, such as {extra[0]}")
+    make_generation_config_valid(loaded, model.path)
     return loaded.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def caps_attention(config: Any) -> bool:
+    """Whether the model soft-caps its attention scores, as Gemma 2 does: sdpa would not do it."""
+    return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+
+
+def make_generation_config_valid(model: Any, path: str) -> None:
+    """Reduce a generation_config that transformers loads but refuses to save to its token ids, so
+    that checkpoints can be saved. It has no effect here: every sampling field is explicit."""
+    config = model.generation_config
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        print(
+            f"note: generation_config.json of {path} contradicts itself, so checkpoints keep only "
+            f"its token ids ({one_line(error)})"
+        )
+        ids = {key: x for key, x in config.to_dict().items() if key.endswith("_token_id")}
+        model.generation_config = GenerationConfig(**ids)
 
 
 def default_dtype() -> torch.dtype:
@@ -139,9 +162,7 @@ def from_hub(load: Any, model: ModelConfig, **kwargs: Any) -> Any:
     if local:
         model_folder.check_config_files(Path(located), model.trust_remote_code, model.allow_pickle)
     elif located.startswith(("/", ".", "~")):  # cannot be a hub id
-        raise UserError(
-            f"model folder {located} does not exist; model.path must be a folder or a hub id"
-        )
+        raise UserError(model_folder.NO_FOLDER.format(located))
     else:
         hub.go_offline_if_unreachable()
     kwargs |= {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
@@ -168,11 +189,24 @@ HINTS = {
 }
 
 
-def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
-    """UserError unless `model.shape`, with which dry runs calculate, equals the model's config."""
+def read_shape(model: ModelConfig, folder: Path) -> ShapeConfig | None:
+    """The shape of a model by its config.json in `folder`; None if that lacks one of the sizes.
+    UserError if the folder cannot be loaded, or differs from `model.shape`."""
+    config = load_config(model.model_copy(update={"path": str(folder), "revision": None}))
+    if model.shape:
+        check_shape(model.shape, config, model.path)
+    try:
+        return ShapeConfig.model_validate(sizes(config))
+    except ValidationError:
+        return None
+
+
+def sizes(config: Any) -> dict[str, Any]:
+    """The values that `model.shape` should have by a model's config, None where it has none."""
+    config = config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     hidden = getattr(config, "hidden_size", None)
-    actual = {
+    return {
         "layers": getattr(config, "num_hidden_layers", None),
         "hidden": hidden,
         "intermediate": getattr(config, "intermediate_size", None),
@@ -182,9 +216,17 @@ def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
         "vocab": getattr(config, "vocab_size", None),
         "tied": getattr(config, "tie_word_embeddings", None),
     }
+
+
+def check_shape(shape: ShapeConfig, config: Any, path: str) -> None:
+    """UserError unless `model.shape`, with which dry runs calculate, equals the model's config."""
+    actual = sizes(config)
     for name, stated in shape.model_dump().items():
         if stated != actual[name]:
-            raise UserError(f"model.shape.{name} = {stated}, but {path} has {actual[name]}")
+            raise UserError(
+                f"model.shape.{name} = {stated}, but {path} has {actual[name]}; model.shape=null "
+                "reads the shape from the model"
+            )
 
 
 def positions(model: ModelConfig) -> int | None:
@@ -211,18 +253,13 @@ def template_digest(tokenizer: Any) -> str:
 def stop_ids(model: ModelConfig, tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:
     """All token ids that end a response, sorted: those of the model, the tokenizer and `stop`.
 
-    stop: texts that are one token each. UserError for any other text, an invalid id, or no id.
+    stop: texts that are one token each in a response. UserError for any other text, an invalid
+    id, or no id.
     """
     eos = load_generation_config(model).eos_token_id
     ids = [*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id]
     for text in stop:
-        tokens = tokenizer.encode(text, add_special_tokens=False)
-        if len(tokens) != 1:
-            raise UserError(
-                f"rollout.stop: {short_repr(text)} is {len(tokens)} tokens of this model's "
-                "tokenizer; a stop text must be exactly one"
-            )
-        ids += tokens
+        ids.append(token_of(tokenizer, text))
     ids = [i for i in ids if i is not None]
     if not ids:
         raise UserError(f"{model.path} has no stop token; name one in rollout.stop")
@@ -234,6 +271,25 @@ def stop_ids(model: ModelConfig, tokenizer: Any, stop: Sequence[str]) -> tuple[i
                 f"size {size}"
             )
     return tuple(sorted(set(ids)))
+
+
+def token_of(tokenizer: Any, text: str) -> int:
+    """The one token that a text is. UserError if it is none or several.
+
+    Tokenizers like Llama 2's put a space before a text that they encode, but not before its
+    continuation in a response, so a text may also be one token after another text.
+    """
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    before = tokenizer.encode("a", add_special_tokens=False)
+    together = tokenizer.encode(f"a{text}", add_special_tokens=False)
+    if len(tokens) == 1:
+        return tokens[0]
+    if len(together) == len(before) + 1 and together[:-1] == before:
+        return together[-1]
+    raise UserError(
+        f"rollout.stop: {short_repr(text)} is {len(tokens)} tokens of this model's tokenizer; a "
+        "stop text must be exactly one"
+    )
 
 
 def load_generation_config(model: ModelConfig) -> GenerationConfig:

@@ -5,6 +5,7 @@ eval.py is its command line.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,8 @@ from rich.console import Console
 from asymrl import pocket, verifiers
 from asymrl.config.schema import DeadlinesConfig
 from asymrl.data.problems import ProblemLoader
-from asymrl.data.readers import short_names
-from asymrl.data.sources import locate_benchmark, source_of_file
+from asymrl.data.readers import Fields, short_names
+from asymrl.data.sources import Subset, locate_benchmark, source_of_file
 from asymrl.engines import build, pretrained
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.rollout import RolloutEngine
@@ -149,13 +150,19 @@ def load_benchmarks(
         verifier=verifier,
         prompt=model.prompt,
         max_prompt_tokens=sys.maxsize,
+        fields=Fields(problem=options.problem_field, answer=options.answer_field),
     )
+    subset = Subset(config=options.data_config, split=options.data_split)
     benchmarks: dict[str, Any] = {}
     notes: list[str] = []
     for name, source in zip(short_names(names), sources, strict=True):
-        known = source_of_file(name)
+        known = source_of_file(name) if os.path.isfile(source) else None
         loaded = loader.load(
-            source, limit=options.limit, known=known, any_count=options.allow_count
+            source,
+            limit=options.limit,
+            known=known,
+            any_count=options.allow_count,
+            subset=subset,
         )
         benchmarks[name] = loaded.problems
         notes += loaded.notes

@@ -41,15 +41,23 @@ def model_folder(path: str, *, force: bool = False) -> Path:
     `pocket` is `pocket:0`. force: make it again. UserError if N is not a whole number below 2**63,
     or if the folder cannot be made.
     """
+    folder = folder_of(path)
     if path == SMOLLM2:
         from asymrl.pocket.smollm2 import convert  # loads torch
 
-        return convert(FOLDER / SMOLLM2, force=force)
+        return convert(folder, force=force)
+    from asymrl.pocket.build import PrintProgress, build_policy  # loads torch
+
+    variant, _, seed = path.partition(":")
+    return build_policy(folder, int(seed or 0), PrintProgress(), variant=variant, force=force)
+
+
+def folder_of(path: str) -> Path:
+    """Where the model of that name is or will be; makes nothing."""
+    if path == SMOLLM2:
+        return FOLDER / SMOLLM2
     variant, _, seed = path.partition(":")
     seed = seed or "0"
     if not re.fullmatch("[0-9]{1,19}", seed) or int(seed) >= 2**63:
         raise UserError(f"model {path!r}: the seed after `{variant}:` must be a number below 2**63")
-    from asymrl.pocket.build import PrintProgress, build_policy  # loads torch
-
-    folder = FOLDER / f"{variant}-{int(seed)}"
-    return build_policy(folder, int(seed), PrintProgress(), variant=variant, force=force)
+    return FOLDER / f"{variant}-{int(seed)}"

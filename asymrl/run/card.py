@@ -5,6 +5,7 @@ Knows a config and the summary of an evaluation; no model and no engine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ import yaml
 from tabulate import tabulate
 
 from asymrl.config.schema import Config
-from asymrl.data.readers import short_name
-from asymrl.data.sources import SOURCES, source_of_file
-from asymrl.files import read_json
+from asymrl.data.sources import SOURCES, Subset, hub_source, is_hub_source, source_of_file
+from asymrl.files import read_json, short_name
 
 CARD_SECTIONS = ("advantage", "reweight", "schedule", "loss", "rollout", "optim")
 
@@ -26,7 +26,7 @@ def card(config: Config, run: Path, step: int) -> str:
     front = {
         "library_name": "transformers",
         "base_model": config.model.path,
-        "datasets": sorted({SOURCES[name].id for name in names if name in SOURCES}),
+        "datasets": sorted({known for name in names if (known := hub_id(name))}),
         "tags": ["reinforcement-learning", "rlvr", "asymrl", config.advantage.name],
     }
     data = "\n".join(f"- {line}" for line in licences(config))
@@ -101,11 +101,21 @@ def markdown_table(rows: list[list[Any]], header: list[str]) -> str:
     return tabulate(cells, header, tablefmt="pipe", disable_numparse=True)
 
 
+def hub_id(name: str) -> str | None:
+    """The id of a source on the hub; None for local files and folders and generated data."""
+    if name in SOURCES:
+        return SOURCES[name].id
+    return name if is_hub_source(name) and not os.path.isdir(name) else None
+
+
 def licences(config: Config) -> Iterator[str]:
     """A line for the training data, one for each benchmark, and one for the weights."""
     data = [("trained on", config.data.train)]
     data += [("evaluated on", name) for name in config.eval.benchmarks]
     for verb, name in data:
+        if name not in SOURCES and hub_id(name):
+            yield f"{verb} {name}: {hub_source(name, Subset()).licence}"
+            continue
         known = source_of_file(short_name(name))
         source = SOURCES[known] if known else None
         copy = "" if known == name else "local data, by its name a copy of "

@@ -19,7 +19,8 @@ import torch
 from asymrl import verifiers
 from asymrl.config.schema import Config
 from asymrl.data.problems import ProblemLoader, problems_digest
-from asymrl.data.readers import short_names
+from asymrl.data.readers import Fields, short_names
+from asymrl.data.sources import Subset, training_subset
 from asymrl.engines import build, pretrained
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.policy import Policy
@@ -145,16 +146,20 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
         tokenizer=tokenizer,
         prompt=config.data.prompt,
         max_prompt_tokens=config.data.max_prompt_tokens,
-        problem_field=config.data.problem_field,
-        answer_field=config.data.answer_field,
+        fields=Fields(problem=config.data.problem_field, answer=config.data.answer_field),
         verifier=verifier,
         reject_unparseable=config.data.unparseable_gold == "refuse",
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
-    training = loader.load(config.data.train, limit=config.data.limit)
+    training = loader.load(
+        config.data.train,
+        limit=config.data.limit,
+        subset=training_subset(config.data.train, config.data.config, config.data.split),
+    )
+    part = Subset(config=config.eval.config, split=config.eval.split)
     names = short_names(config.eval.benchmarks)
     benchmarks = {
-        name: loader.load(source, limit=config.eval.limit)
+        name: loader.load(source, limit=config.eval.limit, subset=part)
         for name, source in zip(names, config.eval.benchmarks, strict=True)
     }
     for loaded in (training, *benchmarks.values()):

@@ -1,5 +1,6 @@
 """Every config in configs/, and every composition of a model and a row, has the right settings."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from asymrl.config.load import (
     flatten,
     load_config,
 )
+from asymrl.errors import UserError
 
-FILES = [path.stem for path in sorted(CONFIG_DIR.glob("*.yaml"))]
+FILES = [path.stem for path in sorted(CONFIG_DIR.glob("*.yaml")) if path.stem != "own"]
 ROW_FILES = [path.stem for path in sorted(ROW_DIR.glob("*.yaml"))]
 GRPO = {"advantage.name": "asym", "advantage.beta_pos": 0.5, "advantage.beta_neg": 0.5}
 HIGHER = {"loss.clip_high": 0.28}
@@ -76,8 +78,10 @@ MODELS = ["pocket", "smollm2_135m", *BACKBONES]
 def test_every_config_dry_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["--config", name, "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "optimizer steps" in printed and "GiB" in printed
-    assert printed.startswith(f"# composed of {composition(name)}\n")
+    verdict, summary, *_ = printed.splitlines()
+    assert verdict.startswith("verdict: ") and "fit" in verdict and "GiB" in verdict
+    assert summary.startswith("a step: at most ") and summary.endswith(" optimizer steps")
+    assert f"\n# composed of {composition(name)}\n" in printed
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -125,6 +129,33 @@ def test_every_row_of_the_paper_has_a_file() -> None:
     assert set(PAPER_ROWS) <= set(ROW_FILES)
     examples = {"qwen3_4b_asym", "pocket_math_smoke", "cw_grpo_paper", "eapo_paper", "pocket_short"}
     assert set(FILES) == set(MODELS) | examples
+
+
+OWN = ["model.path=org/model", "data.train=own.jsonl"]
+
+
+def test_own_needs_a_model_and_data_and_takes_every_row() -> None:
+    for key in ("model.path", "data.train"):
+        with pytest.raises(UserError, match=f"{key} is missing; add it to the file"):
+            load_config("own", [setting for setting in OWN if not setting.startswith(key)])
+    for row in ROW_FILES:
+        assert load_config(f"own_{row}", OWN).model.path == "org/model"
+
+
+def test_every_value_of_own_is_marked_as_ours() -> None:
+    lines = (CONFIG_DIR / "own.yaml").read_text().splitlines()
+    numbers = [line for line in lines if re.search(r": \[?[0-9]", line.partition("#")[0])]
+    assert len(numbers) > 8
+    assert [line for line in numbers if "# ours" not in line and "advantage" not in line] == []
+
+
+def test_another_model_does_not_inherit_shape_and_revision() -> None:
+    other = load_config("qwen3_4b_asym", ["model.path=org/model"]).model
+    assert other.shape is None and other.revision is None
+    same = load_config("qwen3_4b_asym", ["model.path=Qwen/Qwen3-4B"]).model
+    assert same.shape and same.revision
+    settings = ["model.path=org/model", "model.revision=main"]
+    assert load_config("qwen3_4b_asym", settings).model.revision == "main"
 
 
 def test_a_composed_name_may_stand_behind_the_folder() -> None:

@@ -10,7 +10,7 @@ import pytest
 from asymrl import verifiers
 from asymrl.data import problems as data
 from asymrl.data import sources
-from asymrl.data.readers import short_names
+from asymrl.data.readers import Fields, short_names
 from asymrl.errors import UserError
 from asymrl.types import Problem
 
@@ -172,7 +172,7 @@ def test_two_benchmarks_with_one_name_are_an_error() -> None:
 
 def test_field_names_can_be_set(tmp_path, tokenizer) -> None:
     source = write(tmp_path / "d.jsonl", {"question": "a", "gold": "1"})
-    loaded = load(source, tokenizer, problem_field="question", answer_field="gold")
+    loaded = load(source, tokenizer, fields=Fields(problem="question", answer="gold"))
     assert loaded.problems[0].gold == "1"
 
 

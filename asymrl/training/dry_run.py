@@ -1,0 +1,165 @@
+"""What --dry-run prints: whether the run fits, the arithmetic, the whole config.
+
+Reads what is on this machine: the model's config.json, the problems, a chat template. Names what
+is on the hub as unchecked. Loads no model, uses no network and writes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from asymrl import pocket
+from asymrl.config.schema import RAW, Config, MethodConfig, ShapeConfig, parameter_defaults
+from asymrl.data.readers import Fields, read_problem_rows, short_names
+from asymrl.data.sources import SOURCES, Subset, is_hub_source, training_subset
+from asymrl.engines import memory, model_folder
+
+DIFFERENT_COUNT = 0.05  # of parameters, by which the estimate may differ from the folder's files
+
+
+def dry_run(config: Config, composed_of: str) -> str:
+    """The report, verdict first. UserError for a local model, file or column that is not there."""
+    shape, checked, unchecked = check_model(config)
+    for line, is_checked in check_data(config):
+        (checked if is_checked else unchecked).append(line)
+    sized = config.model_copy(update={"model": config.model.model_copy(update={"shape": shape})})
+    gpus, gib = memory.cards()
+    if shape is None:
+        verdict = (
+            f"unknown whether it fits: this machine does not have the config.json of "
+            f"{config.model.path}; give a local folder, or set model.shape"
+        )
+        arithmetic = "\n".join(memory.describe_batches(config))
+    else:
+        verdict = memory.verdict(sized, gpus, gib, memory.host_memory())
+        arithmetic = memory.describe(sized, gpus, gib)
+    return "\n".join(
+        [
+            f"verdict: {verdict}",
+            summary(config),
+            *(f"checked: {line}" for line in checked),
+            *(f"not checked, since a dry run uses no network: {line}" for line in unchecked),
+            "",
+            arithmetic,
+            "",
+            f"# composed of {composed_of}",
+            "# a value that differs from its default has the default beside it",
+            *marked(config),
+        ]
+    )
+
+
+def summary(config: Config) -> str:
+    rollout, optim = config.rollout, config.optim
+    tokens = rollout.prompts * rollout.group_size * rollout.max_tokens
+    updates = rollout.prompts // optim.minibatch_prompts * optim.epochs
+    return (
+        f"a step: at most {tokens:,} response tokens and {updates} optimizer steps; the run: "
+        f"{config.steps:,} steps, {config.steps * updates:,} optimizer steps"
+    )
+
+
+def check_model(config: Config) -> tuple[ShapeConfig | None, list[str], list[str]]:
+    """The model's shape, and what was checked and what was not, in words.
+
+    The shape is read from the model if it is on this machine; otherwise it is model.shape.
+    """
+    model, checked, unchecked = config.model, [], []
+    shape, folder = model.shape, model_folder.on_this_machine(model.path, model.revision)
+    if folder is None and pocket.is_made_here(model.path):
+        checked.append(f"model {model.path}, which is made on first use")
+    elif folder is None:
+        unchecked.append(f"model {model.path}")
+    else:
+        from asymrl.engines import pretrained  # loads transformers
+
+        shape = pretrained.read_shape(model, folder)
+        checked.append(f"model {model.path}, by {folder / 'config.json'}")
+        if pocket.is_made_here(model.path) or os.path.isdir(model.path):
+            sizes = (shape.vocab, shape.hidden) if shape else (None, None)
+            model_folder.check_weights(folder, model.allow_pickle, sizes)
+            checked[-1] += compare_counts(shape, model_folder.count_stored(folder))
+    if config.data.chat_template not in (None, RAW):
+        from asymrl.engines import pretrained
+
+        pretrained.read_chat_template(Path(config.data.chat_template))
+        checked.append(f"data.chat_template {config.data.chat_template}")
+    return shape, checked, unchecked
+
+
+def compare_counts(shape: ShapeConfig | None, stored: int | None) -> str:
+    """A remark if the memory estimate counts other parameters than the folder has."""
+    estimated = memory.count_parameters(shape) if shape else None
+    if not estimated or not stored or abs(estimated / stored - 1) <= DIFFERENT_COUNT:
+        return ""
+    return (
+        f"; it has {stored:,} parameters, but the memory estimate, which assumes a plain decoder "
+        f"with a gated MLP, counts {estimated:,}"
+    )
+
+
+def check_data(config: Config) -> Iterator[tuple[str, bool]]:
+    """What is known of every source, in words, and whether it was checked."""
+    data, evaluation = config.data, config.eval
+    short_names(evaluation.benchmarks)  # raises UserError if two have one name
+    sources = [("data.train", data.train, training_subset(data.train, data.config, data.split))]
+    part = Subset(config=evaluation.config, split=evaluation.split)
+    sources += [("eval.benchmarks", benchmark, part) for benchmark in evaluation.benchmarks]
+    given = Fields(problem=data.problem_field, answer=data.answer_field)
+    for key, source, subset in sources:
+        if source in SOURCES:
+            yield f"{key} {source}, {SOURCES[source].id} on the hub", False
+        elif is_hub_source(source) and not os.path.isdir(source):
+            config_name = f", config {subset.config}" if subset.config else ""
+            yield f"{key} {source}{config_name}, split {subset.split}", False
+        elif source in pocket.DATA:
+            yield f"{key} {source}, which is generated", True
+        else:
+            rows, fields = read_problem_rows(source, given, subset=subset)
+            columns = f"columns {fields.problem} and {fields.answer}"
+            yield f"{key} {source}, {len(rows):,} problems in the {columns}", True
+
+
+def marked(section: BaseModel, indent: str = "") -> Iterator[str]:
+    """The section as lines of YAML; a value that differs from its default names it in a comment."""
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in type(section).model_fields.items()
+        if not field.is_required()
+    }
+    if isinstance(section, MethodConfig):
+        defaults |= parameter_defaults(section.METHODS[section.name])
+    plain = section.model_dump()
+    for name, value in plain.items():
+        inner = getattr(section, name)
+        if isinstance(inner, BaseModel):
+            yield f"{indent}{name}:"
+            yield from marked(inner, f"{indent}  ")
+            continue
+        *first, last = to_yaml({name: value}).split("\n")
+        yield from (f"{indent}{line}" for line in first)
+        differs = name in defaults and inner != defaults[name]
+        yield f"{indent}{last}" + (f"  # default: {shown(defaults[name])}" if differs else "")
+
+
+def shown(default: Any) -> str:
+    if isinstance(default, dict):
+        default = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in default.items()}
+    return to_yaml({"": default}).partition(":")[2].strip()
+
+
+def to_yaml(entry: dict[str, Any]) -> str:
+    """One key and its value, on one line except for texts of several lines."""
+    style: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": math.inf}
+    text = yaml.safe_dump(entry, allow_unicode=True, **style)
+    if re.search("[\x85\u2028\u2029]", text):  # YAML reads them as line breaks
+        text = yaml.safe_dump(entry, **style)
+    return text.strip()[1:-1]
