@@ -56,14 +56,14 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ),
         ("eval.sampling={greedy: {temperature: 0.5}}", ["greedy.temperature = 0.5 must be 0"]),
         ("eval.sampling={a/b: {temperature: 0.5}}", ["eval.sampling.a/b"]),
-        ("eval.sampling={}", ["eval.sampling"]),
+        ("eval.sampling={greedy: null, t0.4: null}", ["eval.sampling", "at least 1"]),
         ("eval.sampling={t1: {samples: 4}}", ["eval.sampling.t1.temperature is missing"]),
         (
             "eval.sampling={t0: {temperature: 0.0, samples: 4}}",
             ["samples = 4 at temperature 0", "use 1"],
         ),
         (
-            "eval={patience: 2, sampling: {t1: {temperature: 1.0}}}",
+            "eval={patience: 2, sampling: {greedy: null, t1: {temperature: 1.0}}}",
             ["read the setting greedy", "add greedy: {temperature: 0.0}"],
         ),
         (
