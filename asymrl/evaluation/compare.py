@@ -197,20 +197,25 @@ def table(
 
 def markdown(evaluations: Sequence[Evaluation]) -> str:
     header, *rows = table(evaluations, markdown_text, ("{}", "**{}**", "<u>{}</u>"))
-    text = tabulate(
+    items = "\n".join(
+        f"- {markdown_text(line)}"
+        for line in [*settings_notes(evaluations), *conclusions(evaluations)]
+    )
+    several = len(evaluations) > 1
+    caption = f"{CAPTION} {RANKING}" if several else CAPTION
+    parts = [markdown_table(header, rows), caption, items, METHOD * several]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column is aligned left, all others right."""
+    return tabulate(
         rows,
         headers=header,
         tablefmt="pipe",
         disable_numparse=True,
         colalign=("left", *["right"] * (len(header) - 1)),
     )
-    items = "\n".join(
-        f"- {markdown_text(line)}"
-        for line in [*settings_notes(evaluations), *conclusions(evaluations)]
-    )
-    several = len(evaluations) > 1
-    parts = [text, f"{CAPTION} {RANKING}" if several else CAPTION, items, METHOD * several]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def markdown_text(text: str) -> str:
@@ -222,16 +227,20 @@ def markdown_text(text: str) -> str:
 
 def latex(evaluations: Sequence[Evaluation]) -> str:
     """A booktabs table, followed by notes and differences as comments."""
-    import pandas  # slow to import
-
     marks = ("${}$", "$\\mathbf{{{}}}$", "$\\underline{{{}}}$")
     header, *rows = table(evaluations, latex_text, marks, plus_minus="\\pm")
-    text = pandas.DataFrame(rows, columns=header).to_latex(
-        index=False, escape=False, column_format="l" + "r" * (len(header) - 1)
-    )
     several, notes = len(evaluations) > 1, settings_notes(evaluations)
     lines = [CAPTION, RANKING * several, *notes, *conclusions(evaluations), METHOD * several]
-    return text + "".join(f"% {line}\n" for line in lines if line)
+    return latex_table(header, rows) + "".join(f"% {line}\n" for line in lines if line)
+
+
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A booktabs table of cells in LaTeX."""
+    import pandas  # slow to import
+
+    return pandas.DataFrame(rows, columns=list(header)).to_latex(
+        index=False, escape=False, column_format="l" + "r" * (len(header) - 1)
+    )
 
 
 def latex_text(text: str) -> str:
