@@ -76,9 +76,9 @@ def sweep(arguments: argparse.Namespace) -> int:
     runs = make_runs(arguments.config, arms, arguments.seeds, out, () if gpus else ONE_THREAD)
     finished = [run for run in runs if is_finished(run)]
     print(
-        f"{len(runs)} runs in {out}: {len(arms)} x {arguments.seeds} seeds, "
-        f"{len(finished)} already finished, {min(len(places), len(runs))} at a time, each on one "
-        f"{'GPU' if gpus else 'CPU thread'}",
+        f"{out}: {counted(len(arms), 'combination')} x {counted(arguments.seeds, 'seed')}, "
+        f"{len(finished)} of {counted(len(runs), 'run')} already finished; "
+        f"{min(len(places), len(runs))} at a time, each on one {'GPU' if gpus else 'CPU thread'}",
         flush=True,
     )
     with locked(
@@ -90,6 +90,10 @@ def sweep(arguments: argparse.Namespace) -> int:
             print("stopped; run the same command again to resume", file=sys.stderr)
             return UNFINISHED
         return conclude(runs, failures, out)
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def visible_gpus(count: int, visible: str | None) -> list[str]:
@@ -140,8 +144,8 @@ def conclude(runs: Sequence[Run], failures: Sequence[Failure], out: Path) -> int
         print(f"failed: {log.parent}: {reason} (log: {log})", file=sys.stderr)
     if failures:
         print(
-            f"error: {len(failures)} of {len(runs)} runs failed and are left out; the same command "
-            "runs them again",
+            f"error: {len(failures)} of {counted(len(runs), 'run')} failed and left out; the same "
+            "command runs them again",
             file=sys.stderr,
         )
     return 1 if failures else 0

@@ -153,8 +153,16 @@ def check_distinct(key: str, values: Sequence[str]) -> None:
         seen.append(meaning)
 
 
-def load_arm(config: str, arm: Arm, *overrides: str) -> Config:
-    return load_config(config, (*arm.overrides, *overrides), arm.row)
+def load_arm(config: str, arm: Arm) -> Config:
+    """UserError for an invalid config; it says how values are separated if that may be why."""
+    try:
+        return load_config(config, arm.overrides, arm.row)
+    except UserError as error:
+        if not any(f"{key} =" in str(error) for key in arm.settings):
+            raise
+        raise UserError(
+            f"{error} (commas separate the values of a sweep; quote a value that contains one)"
+        ) from None
 
 
 def make_runs(

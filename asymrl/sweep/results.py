@@ -21,6 +21,7 @@ from asymrl.sweep.plan import Arm, Run
 from asymrl.types import frozen
 
 UNTRAINED = "untrained"
+DIGITS = 6  # of a fraction in the CSV
 # Sections and keys that the evaluation before training does not depend on.
 OF_TRAINING = {
     *("advantage", "reweight", "schedule", "loss", "optim", "steps", "checkpoint", "row"),
@@ -137,9 +138,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         for title, scores in row.scores.items():
             mean = row.mean(title)
-            stderr = mean.stderr if len(scores) > 1 else ""
+            stderr = round(mean.stderr, DIGITS) if len(scores) > 1 else ""
             settings = [row.settings.get(key, "") for key in keys]
-            each = [scores.get(seed, "") for seed in seeds]
-            where = title.rsplit(", ", 1)
-            writer.writerow([row.name, *settings, *where, mean.value, stderr, len(scores), *each])
+            each = [round(scores[seed], DIGITS) if seed in scores else "" for seed in seeds]
+            mine = [row.name, *settings, *title.rsplit(", ", 1)]
+            writer.writerow([*mine, round(mean.value, DIGITS), stderr, len(scores), *each])
     return text.getvalue()
