@@ -212,7 +212,8 @@ def progress(total: int, done_before: int) -> Iterator[Report]:
             eta = str(timedelta(seconds=int(seconds_a_run * (total - count))))
         names = ", ".join(task.name for task in running)
         bar.update(task, completed=count, description=names, eta=eta)
-        if message and (not console.is_terminal or "failed" in message):
+        is_news = not console.is_terminal or "failed" in message or "warning" in message
+        if message and is_news:
             console.print(f"{count}/{total} {message}  ETA {eta}", markup=False)
 
     with bar:

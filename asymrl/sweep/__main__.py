@@ -27,7 +27,7 @@ from asymrl.report.page import write_report
 from asymrl.run import workers
 from asymrl.run.exit_codes import UNFINISHED, exit_code
 from asymrl.run.workers import Failure, Task
-from asymrl.sweep.execute import execute, last_accuracy
+from asymrl.sweep.execute import describe_end, execute
 from asymrl.sweep.plan import Run, config_name, is_finished, make_arms, make_runs
 from asymrl.sweep.results import write_results
 
@@ -126,16 +126,19 @@ def run_all(
     if not tasks:
         return []
     with workers.progress(len(runs), len(finished)) as report:
-        return workers.execute_all(tasks, execute, places, last_accuracy, report)
+        return workers.execute_all(tasks, execute, places, describe_end, report)
 
 
 def conclude(runs: Sequence[Run], failures: Sequence[Failure], out: Path) -> int:
     """Write report and results of the runs that did not fail, and name those that did."""
     reasons = {failure.task.log: failure.reason for failure in failures}
+    order = list(dict.fromkeys(run.arm.name for run in runs))
     done = [run for run in runs if run.folder / "train.log" not in reasons]
+    done.sort(key=lambda run: order.index(run.arm.name))
     if done:
         names = {run.folder.resolve(): run.arm.name for run in done}
-        write_report([run.folder for run in done], out / "report.html", names)
+        for sentence in write_report([run.folder for run in done], out / "report.html", names):
+            print(f"skipped: {sentence}", file=sys.stderr)
         files = write_results(done, out)
         if files:
             print(out.joinpath("results.md").read_text(encoding="utf-8"))

@@ -36,7 +36,10 @@ def train(
     return stopped.code if stopped else 0
 
 
-def last_accuracy(task: Task, seconds: float) -> str:
-    """The greedy accuracy before and after training, in words; empty without evaluations."""
+def describe_end(task: Task, seconds: float) -> str:
+    """The greedy accuracy before and after training, if evaluated, and the number of warnings."""
     scores = [*read_eval_scores(task.log.parent, None).values()]
-    return f", greedy {scores[0]:.3f} -> {scores[-1]:.3f}" if scores else ""
+    lines = task.log.read_text(encoding="utf-8", errors="replace").split("\n")
+    warnings = sum(line.startswith("warning: ") for line in lines)
+    accuracy = f", greedy {scores[0]:.3f} -> {scores[-1]:.3f}" if scores else ""
+    return accuracy + (f", {warnings} warnings in {task.log}" if warnings else "")

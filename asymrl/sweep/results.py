@@ -65,7 +65,9 @@ def collect(finished: Sequence[Run]) -> list[Row]:
     trained: dict[str, dict[str, dict[int, float]]] = {}
     arms: dict[str, Arm] = {}
     for run in finished:
-        one, start, arm = by_folder[run.folder.resolve()], name_of_start(run.arm), run.arm.name
+        if (one := by_folder.get(run.folder.resolve())) is None:
+            continue
+        start, arm = name_of_start(run.arm), run.arm.name
         arms.setdefault(arm, run.arm)
         for title, names in sets.items():
             series = accuracy(one, names)

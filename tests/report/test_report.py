@@ -399,3 +399,18 @@ def test_importing_the_report_loads_no_torch_and_no_pyplot() -> None:
     code = f"import sys, asymrl.report.__main__; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_out_the_page_is_in_the_folder_of_the_runs(
+    make_run: MakeRun, monkeypatch, capsys
+) -> None:
+    one, two = make_run("arms/one"), make_run("arms/two", config=config(beta_pos=1))
+    monkeypatch.chdir(one.parents[1])
+    for folders, page in (
+        (["arms/one"], "arms/one/report.html"),
+        (["arms"], "arms/report.html"),
+        (["arms/one", str(two)], "arms/report.html"),
+    ):
+        assert main(folders) == 0
+        assert capsys.readouterr().out.startswith(f"wrote {page}, ")
+        assert Path(page).is_file()
