@@ -89,7 +89,7 @@ define TWO_RUNS
 	$(BIN)/python train.py --config $(1)_asym --output-dir runs/$(2)/asym; \
 	echo "waiting for runs/$(2)/grpo"; \
 	wait $$other || { tail -n 3 runs/$(2)/grpo.log; exit 1; }; \
-	grep -A 9 '^finished: ' runs/$(2)/grpo.log
+	sed -n '/^finished: /,$$p' runs/$(2)/grpo.log
 	$(BIN)/python -m asymrl.report runs/$(2)/asym runs/$(2)/grpo
 endef
 
