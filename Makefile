@@ -89,8 +89,8 @@ define TWO_RUNS
 	$(BIN)/python train.py --config $(1)_asym --output-dir runs/$(2)/asym; \
 	echo "waiting for runs/$(2)/grpo"; \
 	wait $$other || { tail -n 3 runs/$(2)/grpo.log; exit 1; }; \
-	tail -n 1 runs/$(2)/grpo.log
-	$(BIN)/python -m asymrl.report runs/$(2)/asym runs/$(2)/grpo --out runs/$(2)/report.html
+	sed -n '/^finished: /,$$p' runs/$(2)/grpo.log
+	$(BIN)/python -m asymrl.report runs/$(2)/asym runs/$(2)/grpo
 endef
 
 demo: $(VENV)/core ## AsymGRPO beside GRPO on the pocket task -> runs/demo/report.html
@@ -104,7 +104,7 @@ demo-stack: $(VENV)/stack ## AsymGRPO on 2 processes, vLLM rollouts, ZeRO-3 upda
 	rm -rf runs/demo_stack
 	$(BIN)/python -m asymrl.pocket
 	$(RANKS) train.py --config pocket_asym.yaml --output-dir runs/demo_stack rollout.engine=vllm
-	$(BIN)/python -m asymrl.report runs/demo_stack --out runs/demo_stack/report.html
+	$(BIN)/python -m asymrl.report runs/demo_stack
 
 pocket: $(VENV)/core ## make the small policy of seed 0 in runs/models/pocket-0, if it is not there
 	$(BIN)/python -m asymrl.pocket
@@ -120,11 +120,11 @@ smollm2: $(VENV)/smollm2 ## make SmolLM2-135M-Instruct in runs/models/smollm2_13
 
 $(POCKET_TARGETS): pocket-%: $(VENV)/core ## train that row on the pocket task -> runs/pocket_<row>/report.html
 	$(BIN)/python train.py --config pocket_$*
-	$(BIN)/python -m asymrl.report runs/pocket_$* --out runs/pocket_$*/report.html
+	$(BIN)/python -m asymrl.report runs/pocket_$*
 
 $(SMOLLM2_TARGETS): smollm2_135m-%: smollm2 ## train that row on SmolLM2 -> runs/smollm2_135m_<row>/report.html
 	$(BIN)/python train.py --config smollm2_135m_$*
-	$(BIN)/python -m asymrl.report runs/smollm2_135m_$* --out runs/smollm2_135m_$*/report.html
+	$(BIN)/python -m asymrl.report runs/smollm2_135m_$*
 
 $(BACKBONE_TARGETS): $(VENV)/core ## on a GPU machine: train that row, evaluate it, add it to runs/table2-<model>.md
 	$(BIN)/accelerate launch train.py --config $(subst -,_,$@).yaml

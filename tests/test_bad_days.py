@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -173,7 +173,17 @@ GOOD = {
     "verdict/timeout": 0.0,
     "verdict/crashed": 0.0,
     "rollout/logprob_mismatch_mean": 0.01,
+    "verdict/no_answer": 0.1,
+    "reward/mean": 0.25,
+    "groups/all_solved": 0.0,
+    "groups/none_solved": 0.5,
+    "diag/mass_positive": 0.25,
+    "diag/mass_negative": 0.25,
 }
+NO_PRESSURE = {"diag/mass_positive": 0.0, "diag/mass_negative": 0.0}
+UNSOLVED = NO_PRESSURE | {"reward/mean": 0.0, "groups/none_solved": 1.0}
+SOLVED = NO_PRESSURE | {"reward/mean": 1.0, "groups/none_solved": 0.0, "groups/all_solved": 1.0}
+HALF = NO_PRESSURE | {"reward/mean": 0.5, "groups/none_solved": 2 / 3, "groups/all_solved": 1 / 3}
 
 
 @pytest.mark.parametrize(
@@ -185,22 +195,95 @@ GOOD = {
         ({"verdict/timeout": 0.02}, "verifier_failures_above", "verifier.timeout"),
         ({"verdict/crashed": 0.02}, "verifier_failures_above", "verifier.timeout"),
         ({"rollout/logprob_mismatch_mean": 0.2}, "mismatch_above", "loss.importance_sampling"),
+        ({"verdict/no_answer": 1.0}, "no_answer_above", "data.chat_template"),
     ],
 )
 def test_a_violated_bound_is_warned_about_once(changed, bound: str, advice: str) -> None:
-    lines: list[str] = []
-    tracker = tracking.Alerts(WarnConfig(), lines.append)
-    for step, row in enumerate([GOOD, GOOD | changed, GOOD | changed, GOOD, GOOD | changed]):
-        tracker.log(step, row)
+    lines = warnings([GOOD, GOOD | changed, GOOD | changed, GOOD, GOOD | changed])
     assert [line.split(":")[1] for line in lines] == [" step 1", " step 4"]
     (name, number), *_ = changed.items()
     assert all(f"warn.{bound}" in line and advice in line and name in line for line in lines)
-    assert not alerts.violated_bounds(GOOD | changed, WarnConfig(**{bound: number}))
-    assert bound in alerts.violated_bounds(GOOD | {name: math.nan}, WarnConfig())
+    assert not alerts.violated_bounds([GOOD, GOOD | changed], WarnConfig(**{bound: number}))
+    if bound != "no_answer_above":  # a fraction of verdicts is never NaN
+        assert bound in alerts.violated_bounds([GOOD, GOOD | {name: math.nan}], WarnConfig())
+
+
+def warnings(rows: Sequence[dict[str, float]], done: int = 0) -> list[str]:
+    """The warnings of a run with these metrics, resumed after `done` steps."""
+    lines: list[str] = []
+    tracker = tracking.Alerts(WarnConfig(), lines.append, rows[:done])
+    for step, row in enumerate(rows[done:], done):
+        tracker.log(step, row)
+    return lines
+
+
+def test_a_policy_that_starts_with_a_high_entropy_is_not_coming_apart() -> None:
+    high = GOOD | {"policy/entropy": 3.0}
+    assert not warnings([high, high | {"policy/entropy": 4.4}])
+    assert not warnings([GOOD, GOOD | {"policy/entropy": 1.9}])  # below the bound
+    (line,) = warnings([high, high | {"policy/entropy": 4.6}])
+    assert "risen from 3 nats at the first step to 4.6" in line
+
+
+def test_the_advice_on_a_low_entropy_at_the_first_step_is_another_one() -> None:
+    low = GOOD | {"policy/entropy": 0.01}
+    assert "rollout.temperature" in warnings([low])[0]
+    assert "optim.lr" in warnings([GOOD, low])[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "step", "part"),
+    [
+        ([UNSOLVED] * 5, 2, "no response in 3 steps was correct, so every advantage is 0; try eas"),
+        ([HALF] * 5, 2, "no prompt in 3 steps had both correct and wrong responses, so every adv"),
+        ([UNSOLVED, HALF, SOLVED, HALF], 2, "no prompt in 3 steps had both"),
+        ([{}, SOLVED, SOLVED, SOLVED], 3, "every response in 3 steps was correct, so every adv"),
+        ([SOLVED] * 5, 0, "every response since the first step is correct"),
+        ([UNSOLVED | {"verdict/no_answer": 1.0}] * 5, 0, "verdict/no_answer is 100% of the"),
+        (
+            [UNSOLVED | {"verdict/no_answer": 1.0, "rollout/truncated": 0.2}, *[UNSOLVED] * 3],
+            0,
+            "data.user",
+        ),
+        ([UNSOLVED | {"diag/mass_negative": 1.0}] * 5, 2, "so nothing tells better responses"),
+    ],
+)
+def test_a_run_that_cannot_learn_says_so_once_for_each_reason(
+    rows: list[dict[str, float]], step: int, part: str
+) -> None:
+    first, *others = warnings([GOOD | row for row in rows])
+    assert first.startswith(f"warning: step {step}: ") and part in first
+    assert len(others) == (part == "data.user")  # then answers come, all wrong: another reason
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [UNSOLVED, UNSOLVED, {}, UNSOLVED, UNSOLVED],
+        [HALF | {"diag/mass_positive": 0.5}] * 5,  # REINFORCE learns from one prompt on another
+        [{"groups/all_solved": math.nan, "groups/none_solved": math.nan}] * 5,  # all masked
+        [{"verdict/no_answer": 0.9}] * 5,
+    ],
+)
+def test_a_run_that_can_learn_gets_no_warning(rows: list[dict[str, float]]) -> None:
+    assert not warnings([GOOD | row for row in rows])
+
+
+def test_truncated_responses_without_an_answer_get_the_advice_of_a_larger_limit() -> None:
+    cut = UNSOLVED | {"verdict/no_answer": 1.0, "rollout/truncated": 1.0}
+    lines = warnings([GOOD | cut])
+    assert all("rollout.max_tokens" in line for line in lines) and len(lines) == 2
+
+
+def test_a_resumed_run_counts_the_steps_before_it_stopped() -> None:
+    rows = [GOOD | UNSOLVED] * 6
+    assert len(warnings(rows, done=2)) == 1
+    assert not warnings(rows, done=3)  # it has said so already
+    assert not warnings([GOOD | {"policy/entropy": 3.0}] * 4, done=2)
 
 
 def test_warnings_are_printed(config_file: Path, tmp_path: Path, capsys) -> None:
-    run(config_file, tmp_path / "run", "steps=1", "warn.entropy_above=0.1")
+    run(config_file, tmp_path / "run", "steps=1", "warn.entropy_below=9")
     assert "warning: step 1: policy/entropy is" in capsys.readouterr().out
 
 

@@ -293,10 +293,12 @@ class WarnConfig(StrictModel):
     """Bounds on metrics. A run that leaves them prints a warning and continues (run/alerts.py)."""
 
     entropy_below: Rate = 0.02  # policy/entropy, nats per token
-    entropy_above: Rate = 2.0
+    entropy_above: Rate = 2.0  # and above 1.5 times the entropy of the first step
     truncated_above: Rate = 0.25  # rollout/truncated, fraction of responses
     verifier_failures_above: Rate = 0.01  # verdict/timeout + verdict/crashed, fraction
     mismatch_above: Rate = 0.05  # rollout/logprob_mismatch_mean, nats per token
+    no_answer_above: Rate = 0.99  # verdict/no_answer, fraction of responses
+    unmixed_steps: Positive = 3  # steps in a row without a group that has both rewards
 
 
 class TrackingConfig(StrictModel):

@@ -1,8 +1,8 @@
 """Groups runs into arms, and computes the numbers of an arm: curves over steps and table cells.
 
 An arm is all runs that differ only in their seed. Knows runs; knows nothing about pages or
-drawings. The spread of a curve is one standard error over seeds, that of a table cell a 95% t
-interval.
+drawings. The spread of a curve and the ± of a table cell are the same: one standard error over
+seeds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from asymrl.report.runs import (
     series,
     untrained,
 )
-from asymrl.statistics import estimate_mean, standard_error, t_half_width
+from asymrl.statistics import estimate_mean, standard_error
 from asymrl.types import frozen
 
 EMA = 0.7  # the paper's
@@ -63,8 +63,9 @@ class Curve:
 Column = tuple[str, str, Callable[[Arm], Cell]]  # name, unit, the cell of an arm
 
 
-def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
-    """The arms, in order of first appearance.
+def group_into_arms(runs: Sequence[Run], names: Mapping[Path, str] | None = None) -> list[Arm]:
+    """The arms, in order of first appearance. names: run folder -> the name of its arm; arms
+    without one are named after their folder.
 
     A second run with the same settings and seed starts another arm: the two may be one draw, and
     counting them as two would understate the error.
@@ -79,7 +80,8 @@ def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
     arms = []
     for name, folder, group in zip(distinct_names(folders), folders, members.values(), strict=True):
         more = len(group) - 1 if folder == group[0].folder else 0
-        arms.append(Arm(label=f"{name} and {more} more" if more else name, runs=group))
+        label = f"{name} and {more} more" if more else name
+        arms.append(Arm(label=(names or {}).get(group[0].folder, label), runs=group))
     return arms
 
 
@@ -245,14 +247,14 @@ def differing_settings(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
 def _first_to_last(arm: Arm, get: Callable[[Run], Series]) -> Cell:
     """`first → last`, with the steps as small print.
 
-    ± is a 95% t interval over several runs, or the standard error that a single run recorded.
+    ± is one standard error: over several runs, or over problems as a single run recorded it.
     """
     recorded = _recorded(longest_runs(arm), get)
     if not recorded:
         return NO_VALUE, ""
     ends = (0, -1) if any(len(metric.values) > 1 for metric in recorded) else (0,)
     if len(recorded) > 1:
-        texts = [_with_interval([metric.values[i] for metric in recorded]) for i in ends]
+        texts = [_with_error([metric.values[i] for metric in recorded]) for i in ends]
     else:
         (only,) = recorded
         errors = [f" ± {error:.3f}" for error in only.errors] or [""] * len(only.values)
@@ -265,11 +267,11 @@ def _gain(arm: Arm, get: Callable[[Run], Series]) -> Cell:
     """Last minus first. A single run has no error here: its two evaluations share problems, so
     their errors are not independent."""
     recorded = [metric.values for metric in map(get, longest_runs(arm)) if len(metric.values) > 1]
-    return _with_interval([values[-1] - values[0] for values in recorded], "+"), ""
+    return _with_error([values[-1] - values[0] for values in recorded], "+"), ""
 
 
 def _kappa(arm: Arm) -> Cell:
-    return _with_interval([kappa_hat(run.rows) for run in arm.runs]), ""
+    return _with_error([kappa_hat(run.rows) for run in arm.runs]), ""
 
 
 def _seeds(arm: Arm) -> Cell:
@@ -289,10 +291,9 @@ def _minutes(arm: Arm) -> Cell:
     return f"{sum(spent) / len(spent):.1f}" if any(spent) else NO_VALUE, ""
 
 
-def _with_interval(values: Sequence[float], sign: str = "") -> str:
-    """The mean ± half the width of its 95% t interval. Values that are nan are left out. One value
-    has no interval, none no mean."""
+def _with_error(values: Sequence[float], sign: str = "") -> str:
+    """The mean ± one standard error. Values that are nan are left out. One value has no error, none
+    no mean."""
     mean = estimate_mean([value for value in values if math.isfinite(value)])
-    half_width = t_half_width(mean.stderr, mean.df)
     text = f"{mean.value:{sign}.3f}".replace("-", MINUS) if mean.df >= 0 else NO_VALUE
-    return f"{text} ± {half_width:.3f}" if math.isfinite(half_width) else text
+    return f"{text} ± {mean.stderr:.3f}" if math.isfinite(mean.stderr) else text

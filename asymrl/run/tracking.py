@@ -11,7 +11,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from rich.progress import (
 )
 
 from asymrl.errors import UserError, one_line
-from asymrl.files import write_atomically
+from asymrl.files import read_jsonl, write_atomically
 from asymrl.run.alerts import violated_bounds
 
 if TYPE_CHECKING:  # a program that only needs the progress bar loads no torch
@@ -184,16 +184,26 @@ def summary_line(metrics: Mapping[str, float]) -> str:
 
 
 class Alerts(Tracker):
-    """Prints a warning when a bound becomes violated, and not again until it has been met."""
+    """Prints a warning when a bound becomes violated, and not again until it has been met.
 
-    def __init__(self, bounds: WarnConfig, say: Callable[[str], None]) -> None:
+    before: the metrics of the steps that a resumed run has done.
+    """
+
+    def __init__(
+        self,
+        bounds: WarnConfig,
+        say: Callable[[str], None],
+        before: Sequence[Mapping[str, float]] = (),
+    ) -> None:
         self.bounds, self.say = bounds, say
-        self.active: Mapping[str, str] = {}
+        self.history = list(before)
+        self.active: Mapping[str, str] = violated_bounds(before, bounds) if before else {}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if "policy/entropy" not in metrics:  # step 0 is an evaluation
             return
-        violated = violated_bounds(metrics, self.bounds)
+        self.history.append(metrics)
+        violated = violated_bounds(self.history, self.bounds)
         for name in violated.keys() - self.active.keys():
             self.say(f"warning: step {step}: {violated[name]}")
         self.active = violated
@@ -235,7 +245,16 @@ def build_tracker(
         project, mode = config.tracking.project, config.tracking.wandb
         trackers.append(WandbTracker(run_dir, project, mode, config.model_dump()))
     console = ConsoleTracker(run_dir.name, first_step, config.steps)
-    return Trackers(*trackers, console, Alerts(config.warn, console.say))
+    return Trackers(*trackers, console, Alerts(config.warn, console.say, training_metrics(run_dir)))
+
+
+def training_metrics(run_dir: Path) -> list[dict[str, float]]:
+    """The metrics of the training steps in metrics.jsonl; nan for null."""
+    return [
+        {name: math.nan if number is None else number for name, number in row.items()}
+        for _, row in read_jsonl(run_dir / "metrics.jsonl")
+        if "policy/entropy" in row
+    ]
 
 
 class Clock:

@@ -28,6 +28,7 @@ from asymrl.engines.rollout import RolloutEngine
 from asymrl.run import checkpoint
 from asymrl.run.early_stop import StopSignals, build_stop
 from asymrl.run.folder import describe_saved, find_checkpoint, open_for_training
+from asymrl.run.result import describe_result
 from asymrl.run.tracking import build_tracker
 from asymrl.run.watchdog import Watchdog
 from asymrl.training import loop
@@ -71,7 +72,7 @@ def run_training(
     start, state, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
     if start.step >= config.steps:
         print(f"{run_dir} is at step {start.step}, steps = {config.steps}: nothing to do")
-        return None
+        return finish(config, run_dir, world)
     pretrained.set_threads(config.policy.threads)
     with ExitStack() as stack:
         print(reasons, flush=True)
@@ -136,8 +137,16 @@ def run_training(
             ),
             start,
         )
+    if not stopped or stopped.code == 0:
+        finish(config, run_dir, world)
     saved = describe_saved(run_dir, checkpoint_dir)
     return stopped and replace(stopped, why=f"{stopped.why}; {saved}")
+
+
+def finish(config: Config, run_dir: Path, world: World) -> None:
+    """Print the result of a run that ended, on rank 0."""
+    if world.first:
+        print(describe_result(run_dir, config.eval.benchmarks), flush=True)
 
 
 def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:

@@ -16,7 +16,7 @@ Rewards = dict[str, list[list[int]]]  # benchmark -> per problem, its samples
 
 
 def folder(path: Path, rewards: Rewards, **row: Any) -> str:
-    path.mkdir()
+    path.mkdir(parents=True)
     for name, problems in rewards.items():
         lines = [
             {"problem_id": f"{name}/{n}", "problem": f"{n}?", "gold": "1"}
@@ -240,3 +240,69 @@ def test_damaged_and_unfinished_folders_are_errors_that_name_the_file(tmp_path, 
     for text in (deep, '{"benchmarks": {"a": 1}}', "[" * 100_000, "[]", ""):
         (Path(one) / "settings.json").write_text(text)
         assert "settings.json: " in error_of(capsys, one)
+
+
+def seeds(path: Path, solved: dict[str, int], within: str = "") -> str:
+    """An arm: seed -> how many of 8 problems its evaluation solves."""
+    for seed, count in solved.items():
+        folder(path / seed / within, {"a": [[1]] * count + [[0]] * (8 - count)})
+    return str(path)
+
+
+def test_seeds_are_one_arm_with_errors_over_seeds(tmp_path, capsys) -> None:
+    """Accuracies .25, .5, .75 and .5, .625, 1: differences .25, .125, .25, mean .2083, standard
+    error .0417, t(.975, 2) = 4.3027."""
+    weak = seeds(tmp_path / "weak", {"seed-0": 2, "seed-1": 4, "seed-2": 6})
+    strong = seeds(tmp_path / "strong", {"seed-2": 8, "seed-0": 4, "seed-1": 5})
+    md, tex = tmp_path / "t.md", tmp_path / "t.tex"
+    out = output_of(capsys, weak, strong, "--markdown", str(md), "--latex", str(tex))
+    line = "a: strong - weak +20.83 points, 95% [+2.91, +38.76], 3 seeds: strong is higher"
+    for text in (out, md.read_text(), tex.read_text()):
+        assert line in text
+        assert "over seeds" in text and "bootstrap" not in text
+    rows = [squeezed(row) for row in md.read_text().splitlines()]
+    assert rows[2:4] == ["| weak | <u>50.00 ± 14.43</u> |", "| strong | **70.83 ± 15.02** |"]
+
+
+def test_a_single_evaluation_beside_an_arm_counts_as_exact_and_has_no_error(
+    tmp_path, capsys
+) -> None:
+    base = folder(tmp_path / "base", {"a": [[1]] * 4 + [[0]] * 4})
+    arm = seeds(tmp_path / "arm", {"seed-0": 5, "seed-1": 7})  # differences .125 and .375
+    md = tmp_path / "t.md"
+    out = output_of(capsys, base, arm, "--markdown", str(md))
+    assert "arm - base +25.00 points, 95% [-133.83, +183.83], 2 seeds" in out.replace("  ", " ")
+    assert squeezed(md.read_text().splitlines()[2]) == "| base | <u>50.00</u> |"
+
+
+def test_runs_are_compared_by_their_last_evaluation_with_a_setting(tmp_path, capsys) -> None:
+    one, two = ({"seed-0": solved, "seed-1": solved} for solved in (2, 3))
+    for step in ("step-000010", "step-000100"):
+        first = seeds(tmp_path / "one", one, f"eval/{step}/t1")
+    second = seeds(tmp_path / "two", two, "eval/step-000020/t1")
+    assert compare.main([first, second, "--setting", "t1"]) == 0
+    captured = capsys.readouterr()
+    assert "two - one +12.50 points" in captured.out
+    assert captured.err == "note: one and two differ in step (100 and 20)\n"
+    (tmp_path / "one" / "seed-1" / "config.yaml").touch()
+    assert "seed-1 has neither summary.json nor eval/step-*/t2" in error_of(
+        capsys, first, second, "--setting", "t2"
+    )
+
+
+def test_arms_without_a_common_seed_are_an_error(tmp_path, capsys) -> None:
+    one = seeds(tmp_path / "one", {"seed-0": 1, "seed-1": 2})
+    two = seeds(tmp_path / "two", {"seed-2": 1, "seed-3": 2})
+    assert "have no seed in common (seed-0, seed-1 and seed-2, seed-3)" in error_of(
+        capsys, one, two
+    )
+
+
+def test_a_setting_that_differs_between_the_seeds_of_an_arm_is_noted(tmp_path, capsys) -> None:
+    arm = seeds(tmp_path / "arm", {"seed-0": 1, "seed-1": 2})
+    for seed, temperature in ((0, 0.4), (1, 1.0)):
+        settings = {"seed": seed, "sampling": {"temperature": temperature}, "benchmarks": {}}
+        (tmp_path / "arm" / f"seed-{seed}" / "settings.json").write_text(json.dumps(settings))
+    assert compare.main([arm]) == 0
+    note = "note: seed-1 of arm differs from its first seed in sampling.temperature (0.4 and 1.0)\n"
+    assert capsys.readouterr().err == note

@@ -1,4 +1,4 @@
-"""Arms: which runs form one, means and intervals over seeds, curves over group accuracy, charts."""
+"""Arms: which runs form one, means and errors over seeds, curves over group accuracy, charts."""
 
 from __future__ import annotations
 

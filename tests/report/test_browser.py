@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asymrl.report.__main__ import write_report
+from asymrl.report.page import write_report
 from tests.helpers.browser import NAMES, Tab, browser, find_browser
 from tests.helpers.report_folders import FULL, config, rollout, step_row, write_run
 

@@ -18,9 +18,10 @@ from xml.etree import ElementTree
 import pytest
 
 from asymrl.errors import UserError
-from asymrl.report import __main__, drawing
-from asymrl.report.__main__ import main, write_report
+from asymrl.report import drawing
+from asymrl.report.__main__ import main
 from asymrl.report.arms import Arm, differing_settings, group_into_arms
+from asymrl.report.page import headline, write_report
 from asymrl.report.runs import read_runs
 from tests.helpers.report_folders import (
     CONFIG,
@@ -148,12 +149,12 @@ def test_the_table_has_first_and_last_values_gain_and_minutes(make_run: MakeRun)
     ]
 
 
-def test_an_arm_has_means_and_t_intervals_over_its_seeds(make_run: MakeRun) -> None:
-    for seed, last in enumerate((0.5, 0.625, 0.75)):  # s = 0.125, t(.975, 2) = 4.303
+def test_an_arm_has_means_and_standard_errors_over_its_seeds(make_run: MakeRun) -> None:
+    for seed, last in enumerate((0.5, 0.625, 0.75)):  # s / sqrt(3) = 0.072
         rows = [evaluation(0, 0.25), step_row(1) | evaluation(1, last)]
         make_run(f"arm/seed-{seed}", rows=rows, config=config(seed))
     texts = cells(page_of(make_run("other", config=config(beta_pos=1)).parent), "arm")
-    assert texts[1:4] == ["0.250 ± 0.000 → 0.625 ± 0.311", "+0.375 ± 0.311", "0.250 ± 0.000"]
+    assert texts[1:4] == ["0.250 ± 0.000 → 0.625 ± 0.072", "+0.375 ± 0.072", "0.250 ± 0.000"]
     assert texts[6] == "0, 1, 2"
 
 
@@ -298,7 +299,7 @@ def test_only_settings_that_differ_are_listed(make_run: MakeRun) -> None:
 def test_the_headline_says_what_is_compared(
     make_run: MakeRun, names: list[str], sentence: str
 ) -> None:
-    text = __main__.headline(arms_in(*[make_run(name) for name in names]))
+    text = headline(arms_in(*[make_run(name) for name in names]))
     assert text.replace("\xa0", " ").replace("\N{MINUS SIGN}", "-") == sentence
 
 
@@ -398,3 +399,18 @@ def test_importing_the_report_loads_no_torch_and_no_pyplot() -> None:
     code = f"import sys, asymrl.report.__main__; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_out_the_page_is_in_the_folder_of_the_runs(
+    make_run: MakeRun, monkeypatch, capsys
+) -> None:
+    one, two = make_run("arms/one"), make_run("arms/two", config=config(beta_pos=1))
+    monkeypatch.chdir(one.parents[1])
+    for folders, page in (
+        (["arms/one"], "arms/one/report.html"),
+        (["arms"], "arms/report.html"),
+        (["arms/one", str(two)], "arms/report.html"),
+    ):
+        assert main(folders) == 0
+        assert capsys.readouterr().out.startswith(f"wrote {page}, ")
+        assert Path(page).is_file()

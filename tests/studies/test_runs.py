@@ -10,6 +10,7 @@ import pytest
 
 from asymrl.config.load import dump_config, load_config
 from asymrl.errors import UserError
+from asymrl.run import workers
 from studies import runs
 from studies.jobs import Arm, Job, folder_of
 from studies.results import Result, evaluation_folder, find_results, read_run
@@ -39,7 +40,7 @@ def reproducible(result: Result) -> dict:
 
 
 @pytest.fixture(scope="module")
-def study(config_file: Path, tmp_path_factory) -> tuple[list[Job], list[runs.Failure], Path]:
+def study(config_file: Path, tmp_path_factory) -> tuple[list[Job], list[workers.Failure], Path]:
     """Four runs in one worker: the third fails before it starts, the fourth repeats the first."""
     out = tmp_path_factory.mktemp("study")
     jobs = make_jobs(config_file, (), ("advantage.beta_pos=0.1",), ("model.path=nowhere",), ())
@@ -48,7 +49,7 @@ def study(config_file: Path, tmp_path_factory) -> tuple[list[Job], list[runs.Fai
 
 def test_a_failed_run_is_reported_with_the_last_line_of_its_log_and_others_continue(study) -> None:
     jobs, failures, out = study
-    assert [failure.job.name for failure in failures] == ["pocket/arm2/seed-0"]
+    assert [failure.task.name for failure in failures] == ["pocket/arm2/seed-0"]
     assert failures[0].reason.startswith("error: ") and "nowhere" in failures[0].reason
     assert [*find_results(jobs, out)] == [jobs[0], jobs[1], jobs[3]]
 
@@ -119,10 +120,7 @@ def test_a_worker_that_dies_is_replaced(config_file: Path, tmp_path: Path) -> No
     (folder / "metrics.jsonl").mkdir(parents=True)
     config = load_config(broken.config, broken.overrides)
     (folder / "config.yaml").write_text(dump_config(config))
-    failures = runs.supervise([broken, whole], 1, tmp_path, tmp_path, no_report)
-    assert [failure.job for failure in failures] == [broken]
+    failures = runs.run_all([broken, whole], 1, tmp_path, tmp_path)
+    assert [failure.task.name for failure in failures] == [broken.name]
     assert [*find_results([broken, whole], tmp_path)] == [whole]
     assert failures[0].reason.startswith("IsADirectoryError")
-
-
-def no_report(finished: int, running: object, message: str) -> None: ...
