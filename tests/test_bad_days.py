@@ -154,16 +154,16 @@ class Interrupted(HFEngine):
         self.trains = stop_requested is not never
         return super().generate(requests, sampling, stop_requested)
 
-    def _forward(self, *arguments: Any) -> torch.Tensor:
+    def _forward(self, ids: Any, mask: Any, positions: Any, cache: Any) -> torch.Tensor:
         self.passes += self.trains
         if self.passes == 2:
             signal.raise_signal(signal.SIGTERM)
-        return super()._forward(*arguments)
+        return super()._forward(ids, mask, positions, cache)
 
 
 def test_a_signal_does_not_wait_for_a_response_to_finish(config_file: Path, tmp_path: Path) -> None:
     """On a large model that takes more than a minute; a launcher kills sooner."""
-    engine = engine_of(config_file, Interrupted)
+    engine: Any = engine_of(config_file, Interrupted)
     long = ["rollout.max_tokens=500", "eval.max_tokens=6"]
     stopped = train.run(load_config(str(config_file), long), tmp_path / "run", engine=engine)
     assert stopped and stopped.code == UNFINISHED and stopped.why.startswith("SIGTERM")

@@ -23,13 +23,15 @@ from asymrl.types import frozen
 
 @frozen
 class ProblemRow:
-    """A problem as text, before tokenization. where: its file and line, for messages."""
+    """A problem as text, before tokenization. where: its file and line, for messages. row: the
+    whole record, for a verifier of the user's own."""
 
     id: str
     problem: str
     gold: str
     where: str
     meta: Mapping[str, Any]
+    row: Mapping[str, Any]
 
 
 def read_problem_rows(
@@ -161,6 +163,7 @@ def to_row(
         gold=text_of(record, answer_field, where),
         where=where,
         meta={key: field for key, field in record.items() if key not in used},
+        row=record,
     )
 
 

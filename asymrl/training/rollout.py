@@ -48,7 +48,7 @@ def generate_and_verify(
     which responses finish. `waiting` is a context manager around the wait for the last verdicts.
     Once stop_requested() is true, generation and verification end and the results are incomplete.
     """
-    golds = {request.draw: request.problem.gold for request in requests}
+    problems = {request.draw: request.problem for request in requests}
     share = world.share(requests)
     total = sum(request.samples for request in share)
     pending = []
@@ -56,7 +56,11 @@ def generate_and_verify(
     stop = stop_requested if world.tensor_parallel == 1 else never
     for rollout in engine.generate(share, sampling, stop):
         if world.leads:
-            pending.append((rollout, verifier.submit(golds[rollout.draw], rollout.text)))
+            problem = problems[rollout.draw]
+            verdict = verifier.submit(
+                problem.gold, rollout.text, prompt=problem.prompt_text, row=problem.row
+            )
+            pending.append((rollout, verdict))
             progress(len(pending), total)
         if stop():
             break
