@@ -209,7 +209,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, capsys) -> None:
 
 def test_every_name_of_another_framework_stands_for_a_key_or_an_option() -> None:
     keys, options = all_keys(), vars(train.parse(["--config", "pocket"]))
-    for other, ours in OTHER_NAMES.items():
+    for ours in OTHER_NAMES.values():
         for name in ours.split(" or "):
             option = name.split()[0].lstrip("-").replace("-", "_")
             assert name.partition("=")[0] in keys or option in options, name

@@ -26,8 +26,7 @@ def with_digests(config: dict[str, Any]) -> dict[str, Any]:
     config = dict(config)
     for section in SECTIONS:
         settings = config.get(section)
-        name = settings.get("name") if isinstance(settings, dict) else None
-        if is_by_path(name):
+        if isinstance(settings, dict) and is_by_path(name := settings.get("name")):
             try:
                 own = verifiers.own.load(name) if section == "verifier" else by_path.load(name)
             except UserError as error:
