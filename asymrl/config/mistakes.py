@@ -179,8 +179,10 @@ def nearest_keys(key: str) -> list[str]:
 def section_hint(key: str, value: Any) -> str:
     if key in MAIN_KEYS:
         return f"; did you mean {key}.{MAIN_KEYS[key]}={value}?"
-    names = known_sections().get(key) or known_sections()[f"{key.rpartition('.')[0]}.NAME"]
-    return f"; its keys are {', '.join(names)}"
+    for section, names in known_sections().items():
+        if section == key or (section.endswith(".NAME") and key.startswith(section[:-4])):
+            return f"; its keys are {', '.join(names)}"
+    return ""
 
 
 def with_name_hint(sentence: str, rows: Sequence[str]) -> str:
