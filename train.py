@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asymrl.config.load import composition, load_config
+from asymrl.config.mistakes import explain_option
 from asymrl.config.schema import Config
 from asymrl.errors import UserError
 from asymrl.run.exit_codes import exit_code, is_first
@@ -61,7 +62,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max-minutes", type=float, help="save and stop after M minutes; exit code 75"
     )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
-    return parser.parse_intermixed_args(argv)
+    arguments, unknown = parser.parse_known_intermixed_args(argv)
+    return argparse.Namespace(**vars(arguments), unknown=unknown)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def execute(arguments: argparse.Namespace) -> int | None:
     """The exit code; None means 0."""
+    if arguments.unknown:
+        raise UserError(explain_option(arguments.unknown[0]))
     config = load_config(arguments.config, arguments.overrides, arguments.row)
     if arguments.dry_run:
         from asymrl.training.dry_run import dry_run

@@ -29,7 +29,7 @@ def frozen(cls: type) -> Any:
 
 @frozen
 class Problem:
-    """One problem with its prompt rendered and tokenised."""
+    """One problem with its prompt rendered and tokenised. row: the data row as it was read."""
 
     id: str
     prompt_ids: tuple[int, ...]
@@ -37,6 +37,7 @@ class Problem:
     gold: str
     source: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 @frozen

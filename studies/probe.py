@@ -315,6 +315,7 @@ def run(arguments: argparse.Namespace) -> None:
     from asymrl.engines import pretrained
     from asymrl.engines.distributed import World
     from asymrl.engines.hf import HFEngine
+    from asymrl.evaluation.settings import current_verifier
     from asymrl.run import checkpoint
 
     console = Console(highlight=False)
@@ -325,7 +326,10 @@ def run(arguments: argparse.Namespace) -> None:
     config, definitions = find_config(arguments, folder), checkpoint.read_definitions(folder)
     model = config.model.model_copy(update={"path": arguments.ckpt, "revision": None})
     pretrained.set_threads(config.policy.threads)
-    with verifiers.make(**(definitions or config).verifier.model_dump()) as verifier:
+    chosen = config.verifier
+    if definitions:
+        chosen, _ = current_verifier(definitions.verifier, folder)
+    with verifiers.make(**chosen.model_dump()) as verifier:
         problems = load_problems(arguments, config, definitions, tokenizer, verifier)
         stop_ids = pretrained.stop_ids(model, tokenizer, config.rollout.stop)
         sampling = Sampling(

@@ -10,25 +10,31 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import train
+from asymrl.config.load import load_config
 from asymrl.config.schema import WarnConfig
 from asymrl.engines.distributed import World
+from asymrl.engines.hf import HFEngine
+from asymrl.engines.rollout import never
 from asymrl.errors import UserError
 from asymrl.run import alerts, checkpoint, early_stop, tracking
 from asymrl.run.early_stop import Stop, StopSignals, evaluations_since_best
 from asymrl.run.exit_codes import UNFINISHED
 from asymrl.training.rollout import generate_and_verify
-from asymrl.types import UpdateStats
-from asymrl.verifiers import make
+from asymrl.types import UpdateStats, Verdict
+from asymrl.verifiers import Inline
 from tests.helpers import first_letter
 from tests.helpers.engines import SAMPLING, hf, requests
-from tests.helpers.runs import comparable, metrics, run, same_weights
+from tests.helpers.runs import comparable, engine_of, metrics, run, same_weights
 
 
 def attempt(config_file: Path, folder: Path, *overrides: str) -> int:
@@ -118,21 +124,51 @@ def test_a_run_stops_after_max_minutes(config_file: Path, tmp_path: Path, capsys
         assert "--max-minutes" in capsys.readouterr().err
 
 
-def test_generation_ends_when_a_stop_is_requested() -> None:
-    reasons = iter([None, None, "SIGTERM"])
-    arguments = {
-        "engine": hf(max_rows=1),
-        "sampling": SAMPLING,
-        "stop_requested": lambda: next(reasons, "SIGTERM"),
-    }
-    with make("exact") as verifier:
+def test_generation_and_verification_end_when_a_stop_is_requested() -> None:
+    submitted = []
+    arguments = {"engine": hf(), "sampling": SAMPLING, "world": World()}
+
+    class Counting(Inline):
+        def submit(self, gold: str, text: str, **others: Any) -> Future[Verdict]:
+            submitted.append(text)
+            return super().submit(gold, text, **others)
+
+    with Counting("asymrl.verifiers.exact", {}) as verifier:
         rollouts, verdicts = generate_and_verify(
-            requests(), verifier=verifier, world=World(), **arguments
+            requests(),
+            verifier=verifier,
+            stop_requested=lambda: "SIGTERM" if len(submitted) >= 3 else None,
+            **arguments,
         )
-        assert len(rollouts) == len(verdicts) == 3
-        arguments["stop_requested"] = lambda: None
-        rollouts, _ = generate_and_verify(requests(), verifier=verifier, world=World(), **arguments)
-        assert len(rollouts) == sum(request.samples for request in requests())
+        assert rollouts == verdicts == [] and len(submitted) == 3
+        rollouts, _ = generate_and_verify(requests(), verifier=verifier, **arguments)
+        assert len(rollouts) == sum(request.samples for request in requests()) == 30
+
+
+class Interrupted(HFEngine):
+    """Receives SIGTERM during its second forward pass for training, and counts those passes."""
+
+    passes, trains = 0, False
+
+    def generate(self, requests: Any, sampling: Any, stop_requested: Any = never) -> Any:
+        self.trains = stop_requested is not never
+        return super().generate(requests, sampling, stop_requested)
+
+    def _forward(self, ids: Any, mask: Any, positions: Any, cache: Any) -> torch.Tensor:
+        self.passes += self.trains
+        if self.passes == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return super()._forward(ids, mask, positions, cache)
+
+
+def test_a_signal_does_not_wait_for_a_response_to_finish(config_file: Path, tmp_path: Path) -> None:
+    """On a large model that takes more than a minute; a launcher kills sooner."""
+    engine: Any = engine_of(config_file, Interrupted)
+    long = ["rollout.max_tokens=500", "eval.max_tokens=6"]
+    stopped = train.run(load_config(str(config_file), long), tmp_path / "run", engine=engine)
+    assert stopped and stopped.code == UNFINISHED and stopped.why.startswith("SIGTERM")
+    assert engine.passes == 2
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [0]
 
 
 @pytest.mark.parametrize(

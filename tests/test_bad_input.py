@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import eval as evaluation
 import train
 from asymrl.config.load import dump_config, load_config
+from asymrl.config.mistakes import OTHER_NAMES, all_keys
 from asymrl.errors import UserError
 from asymrl.files import file_digest
 from asymrl.report import __main__
@@ -33,7 +34,7 @@ def tiny(config_file: Path, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("rollout.grup_size=4", "did you mean group_size"),
+        ("rollout.grup_size=4", "did you mean rollout.group_size"),
         ("rollout.group_size=1", "rollout.group_size = 1"),
         ("advantage.beta_pos=-1", "advantage.beta_pos = -1"),
         ("steps=0", "steps = 0"),
@@ -59,6 +60,159 @@ def test_a_wrong_setting_ends_training_with_one_sentence_and_writes_nothing(
     line = refused(capsys, *tiny, override.format(broken=broken))
     assert part in line
     assert not (tmp_path / "run").exists()
+
+
+# What is typed after `train.py --config pocket_asym` -> the sentence after "error: ".
+MISTAKES = {
+    # settings of another section, or under the name that another framework has for them
+    "beta_pos=.9": "command line: unknown key beta_pos; did you mean advantage.beta_pos?",
+    "lr=1e-6": "command line: unknown key lr; did you mean optim.lr?",
+    "optim.learning_rate=1e-6": (
+        "command line: unknown key optim.learning_rate; did you mean optim.lr?"
+    ),
+    "rolout.group_size=8": (
+        "command line: unknown key rolout.group_size; did you mean rollout.group_size?"
+    ),
+    "rollout.grup_size=8": (
+        "command line: unknown key rollout.grup_size; did you mean rollout.group_size?"
+    ),
+    "rollout.n=8": "command line: unknown key rollout.n; did you mean rollout.group_size?",
+    "num_generations=8": (
+        "command line: unknown key num_generations; did you mean rollout.group_size?"
+    ),
+    "batch_size=64": "command line: unknown key batch_size; did you mean rollout.prompts?",
+    "max_tokens=64": (
+        "command line: unknown key max_tokens; did you mean rollout.max_tokens or eval.max_tokens?"
+    ),
+    "temperature=0.7": (
+        "command line: unknown key temperature; did you mean rollout.temperature or "
+        "eval.sampling.NAME.temperature?"
+    ),
+    "model.name=gpt2": "command line: unknown key model.name; did you mean model.path?",
+    "dataset=mine.jsonl": "command line: unknown key dataset; did you mean data.train?",
+    "loss.entropy_coef=0.01": (
+        "command line: unknown key loss.entropy_coef; did you mean loss.entropy_bonus?"
+    ),
+    "loss.kl_coef=0.1": (
+        "command line: unknown key loss.kl_coef; there is no KL penalty, so leave it out"
+    ),
+    "policy.bf16=true": (
+        "command line: unknown key policy.bf16; did you mean policy.dtype=bfloat16?"
+    ),
+    "wandb=online": "command line: unknown key wandb; did you mean tracking.wandb?",
+    "output_dir=runs/x": "command line: unknown key output_dir; did you mean --output-dir DIR?",
+    "every=5": "command line: unknown key every; did you mean eval.every or checkpoint.every?",
+    "save_steps=10": "command line: unknown key save_steps; did you mean checkpoint.every?",
+    "checkpoint.best_on=pocket": (
+        "command line: unknown key checkpoint.best_on; did you mean checkpoint.select.best_on?"
+    ),
+    "optim.zzz=3": (
+        "command line: unknown key optim.zzz; valid keys are lr, minibatch_prompts, epochs, betas, "
+        "weight_decay, max_grad_norm, warmup_updates, max_skipped"
+    ),
+    # a value for a section
+    "model=gpt2": (
+        "command line: model = 'gpt2' is a value, but model is a section; did you mean "
+        "model.path=gpt2?"
+    ),
+    "advantage=rloo": (
+        "command line: advantage = 'rloo' is a value, but advantage is a section; did you mean "
+        "advantage.name=rloo?"
+    ),
+    "eval.sampling.greedy=0": (
+        "command line: eval.sampling.greedy = 0 is a value, but eval.sampling.greedy is a section; "
+        "its keys are temperature, samples"
+    ),
+    # names of methods and verifiers
+    "advantage.name=grpo": (
+        "command line: advantage.name = 'grpo' is not an estimator: GRPO is asym with beta_pos 0.5 "
+        "and beta_neg 0.5: use --row grpo, or advantage.name=asym advantage.beta_pos=0.5 "
+        "advantage.beta_neg=0.5"
+    ),
+    "schedule.name=cosin": (
+        "command line: schedule.name = 'cosin' must be one of constant, cosine, entropy_steering, "
+        "linear, peak_tracking, or path/to/file.py:function; did you mean cosine?"
+    ),
+    "reweight.name=cw_grpo": (
+        "command line: reweight.name = 'cw_grpo' must be one of covariance_kernel, "
+        "entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
+        "path/to/file.py:function; did you mean the row, --row cw_grpo?"
+    ),
+    "verifier.name=exact_match": (
+        "command line: verifier.name = 'exact_match' must be one of exact, first_letter, line, "
+        "math, math_verify, or path/to/file.py:function; did you mean exact?"
+    ),
+    "verifier.name=reward.py:score": (
+        "command line: verifier.name: reward.py does not exist in the working directory, {here}"
+    ),
+    "advantage.beta=0.5": (
+        "command line: advantage.beta is not valid: asym takes beta_pos, beta_neg"
+    ),
+    # values
+    "rollout.group_size=1": (
+        "command line: rollout.group_size = 1 must be greater than or equal to 2"
+    ),
+    "rollout.prompts=5": (
+        "command line: optim.minibatch_prompts = 8 must divide rollout.prompts = 5"
+    ),
+    "steps=1e3": "command line: steps = 1000.0 must be an integer: steps=1000",
+    "steps=ten": "command line: steps = 'ten' must be a valid integer",
+    "eval.benchmarks=math500,aime24": (
+        "command line: eval.benchmarks = 'math500,aime24' must be a list: "
+        "eval.benchmarks=[math500,aime24]"
+    ),
+    "policy.dtype=bf16": "command line: policy.dtype = 'bf16' must be 'float32' or 'bfloat16'",
+    "checkpoint.select=best": (
+        "command line: checkpoint.select = 'best' must be last, or "
+        "checkpoint.select.best_on=BENCHMARK"
+    ),
+    "advantage.beta_pos=-1": (
+        "command line: advantage.beta_pos = -1 must be a number from 0 to 40"
+    ),
+    # the form
+    "optim.lr 1e-6": "command line: 'optim.lr' must have the form key.sub=value",
+    "--optim.lr=1e-6": (
+        "command line: --optim.lr=1e-6 is not an option; settings are written key=value; did you "
+        "mean optim.lr=1e-6?"
+    ),
+    "--steps 5": (
+        "command line: --steps is not an option; settings are written key=value; did you mean "
+        "steps=VALUE?"
+    ),
+    "--outputdir runs/x": (
+        "command line: --outputdir is not an option; settings are written key=value; did you mean "
+        "--output-dir DIR?"
+    ),
+    "--row gpro": (
+        "row 'gpro' is neither a file nor a name in configs/rows/; the nearest are grpo, ngrpo"
+    ),
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_typical_mistake_gets_this_sentence(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, "--config", "pocket_asym", *typed.split())
+    assert line == f"error: {MISTAKES[typed].format(here=tmp_path)}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, capsys) -> None:
+    """Not the command line, and not the files that are composed with it."""
+    (tmp_path / "mine.yaml").write_text("base: pocket\nrow: asym\noptim: {learning_rate: 1}\n")
+    line = refused(capsys, "--config", str(tmp_path / "mine.yaml"), "steps=3", "seed=1")
+    sentence = "unknown key optim.learning_rate; did you mean optim.lr?"
+    assert line == f"error: {tmp_path / 'mine.yaml'}: {sentence}"
+
+
+def test_every_name_of_another_framework_stands_for_a_key_or_an_option() -> None:
+    keys, options = all_keys(), vars(train.parse(["--config", "pocket"]))
+    for ours in OTHER_NAMES.values():
+        for name in ours.split(" or "):
+            option = name.split()[0].lstrip("-").replace("-", "_")
+            assert name.partition("=")[0] in keys or option in options, name
 
 
 def test_a_missing_checkpoint_is_named(tiny, capsys) -> None:

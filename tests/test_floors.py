@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.paths import ROOT
 
 FLOORS = (
-    ("types", "errors", "files", "statistics"),
+    ("types", "errors", "files", "statistics", "by_path"),
     ("algo", "verifiers", "pocket"),
     ("config", "data"),
     ("engines",),

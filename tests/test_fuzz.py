@@ -117,7 +117,7 @@ def test_any_config_is_an_answer_or_a_sentence(count: int, tmp_path: Path) -> No
         memory.describe(config, 2, 80.0)
         return "config"
 
-    counts = fuzz("configs", count, case, [str(tmp_path), "override", "config", "model.shape"])
+    counts = fuzz("configs", count, case, [str(tmp_path), "command line", "config", "model.shape"])
     assert counts["refused"] > count / 10 and counts["accepted: config"] > count / 20
 
 

@@ -12,12 +12,13 @@ import re
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 import yaml
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from asymrl.config.mistakes import COMMAND_LINE, explain
 from asymrl.config.read import YAML_ERRORS, check_yaml, flatten, read_config
 from asymrl.config.schema import METHOD_SECTIONS, Config
 from asymrl.errors import UserError, one_line, short_repr
@@ -53,7 +54,9 @@ def load_config(config: str, overrides: Sequence[str] = (), row: str | None = No
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        raise UserError(f"{where}: {describe_error(error)}") from None
+        named = [*layers, (COMMAND_LINE, dotlist)]
+        settings = [(name, OmegaConf.to_container(layer)) for name, layer in named]
+        raise UserError(explain(error, settings, yaml_names(ROW_DIR))) from None
 
 
 def composition(config: str, row: str | None = None) -> str:
@@ -135,13 +138,13 @@ def merge_configs(base: Any, top: Any) -> Any:
 
 def check_override(override: str) -> None:
     if not re.match(r"[A-Za-z_]\w*(\.\w+)*=", override):
-        raise UserError(f"override {short_repr(override)} must have the form key.sub=value")
+        raise UserError(f"{COMMAND_LINE}: {short_repr(override)} must have the form key.sub=value")
     try:
-        check_yaml(override.partition("=")[2], f"override {short_repr(override)}")
+        check_yaml(override.partition("=")[2], f"{COMMAND_LINE}: {short_repr(override)}")
         OmegaConf.from_dotlist([override])
     except YAML_ERRORS as error:
         raise UserError(
-            f"override {short_repr(override)} is not valid YAML: {one_line(error)}"
+            f"{COMMAND_LINE}: {short_repr(override)} is not valid YAML: {one_line(error)}"
         ) from None
 
 
@@ -215,35 +218,6 @@ def read_config_file(path: Path) -> ConfigFile:
         if key != "rows" and not isinstance(value, str):
             raise UserError(f"{path}: {key}: must be a path or a name, got {short_repr(value)}")
     return ConfigFile(path=path, settings=settings, **keys)
-
-
-def describe_error(error: ValidationError) -> str:
-    """The first error as one sentence; unknown keys first, since they explain missing keys."""
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        valid = valid_keys(first["loc"][:-1])
-        nearest = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        return f"unknown key {key}; {hint}valid keys are {', '.join(valid)}"
-    if first["type"] == "missing":
-        return f"{key} is missing; add it to the file, or {key}=VALUE to the command line"
-    message = first["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    return f"{key} = {short_repr(first['input'])}: {message[0].lower()}{message[1:]}"
-
-
-def valid_keys(location: Sequence[int | str]) -> list[str]:
-    """The keys of the section at `location`, a path of pydantic's error."""
-    section: Any = Config
-    for part in location:
-        if part not in section.model_fields:  # pydantic names the union member too
-            continue
-        annotation = section.model_fields[part].annotation
-        section = next(a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields"))
-    return list(section.model_fields)
 
 
 def dump_config(config: Config) -> str:

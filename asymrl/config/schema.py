@@ -1,7 +1,7 @@
 """The schema of a config: its sections, their keys, defaults and valid values.
 
 Uses the names and signatures of estimators, reweighters, schedules and verifiers. Loads no model,
-no data and no training framework, and reads no file (load.py does).
+no data and no training framework. Reads no file (load.py does) but those of functions by path.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from asymrl import by_path
 from asymrl.algo.advantages import ADVANTAGES
 from asymrl.algo.reweight import REWEIGHT
 from asymrl.algo.schedules import SCHEDULES, StepStats
+from asymrl.by_path import FORM, is_by_path
+from asymrl.config.own_functions import is_finite, try_function, with_digests
+from asymrl.errors import short_repr
 from asymrl.files import short_name
 from asymrl.pocket import SEEDED
 from asymrl.types import Groups, TokenGroups
@@ -117,7 +121,8 @@ class VerifierConfig(StrictModel):
     policy learns to give one, and exact about its value.
     """
 
-    name: str = "math"  # or exact, line, or math_verify: the library as TRL calls it
+    # or exact, line, math_verify (the library as TRL calls it), path/to/file.py:function
+    name: str = "math"
     workers: Positive = 1  # processes per rank; one keeps up with generation
     timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds per response; most take 1 ms
     unboxed: bool = False  # accept "the answer is 7" from a response without a box
@@ -126,7 +131,8 @@ class VerifierConfig(StrictModel):
 
 
 class MethodConfig(StrictModel):
-    """`name` is a key of METHODS; all other keys are keyword parameters of that function."""
+    """`name` is a key of METHODS or a function by path; all other keys are keyword parameters of
+    that function."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     METHODS: ClassVar[Mapping[str, Callable[..., Any]]]
@@ -137,9 +143,19 @@ class MethodConfig(StrictModel):
     @classmethod
     def fill_in_defaults(cls, section: Any) -> Any:
         """Add the function's own defaults, so that config.yaml and the metrics state them."""
-        if isinstance(section, dict) and section.get("name") in list(cls.METHODS):
-            return parameter_defaults(cls.METHODS[section["name"]]) | section
+        name = section.get("name") if isinstance(section, dict) else None
+        if name in list(cls.METHODS) or is_by_path(name):
+            return parameter_defaults(cls.find(name)) | section
         return section
+
+    @classmethod
+    def find(cls, name: str) -> Callable[..., Any]:
+        return by_path.load(name).call if is_by_path(name) else cls.METHODS[name]
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function of this name, without its parameters."""
+        return self.find(self.name)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -152,10 +168,10 @@ class AdvantageConfig(MethodConfig):
     METHODS = ADVANTAGES
     EXAMPLE = (
         Groups(
-            rewards=torch.tensor([[1.0, 0.0]]),
-            valid=torch.tensor([[True, True]]),
-            lengths=torch.tensor([[1, 1]]),
-            mean_logprobs=torch.tensor([[-1.0, -1.0]]),
+            rewards=torch.tensor([[1.0, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).double(),
+            valid=torch.ones(3, 4, dtype=torch.bool),
+            lengths=torch.ones(3, 4, dtype=torch.long),
+            mean_logprobs=-torch.ones(3, 4),
         ),
     )
 
@@ -337,9 +353,15 @@ class Config(StrictModel):
                 return config | {"model": model}
         return config
 
+    @model_validator(mode="before")
+    @classmethod
+    def append_digests(cls, config: Any) -> Any:
+        return with_digests(config) if isinstance(config, dict) else config
+
     @model_validator(mode="after")
     def check_combinations(self) -> Config:
-        check_choice("verifier.name", self.verifier.name, VERIFIERS)
+        if not is_by_path(self.verifier.name):
+            check_choice("verifier.name", self.verifier.name, VERIFIERS, FORM)
         for key in METHOD_SECTIONS:
             check_params(key, getattr(self, key))
         check_schedule(self)
@@ -363,9 +385,11 @@ class Config(StrictModel):
         return self
 
 
-def check_choice(key: str, name: str, valid: Any) -> None:
+def check_choice(key: str, name: str, valid: Any, other: str | None = None) -> None:
+    """other: what is valid beside the names."""
     if name not in valid:
-        raise ValueError(f"{key} = {name!r} must be one of {', '.join(sorted(valid))}")
+        names = f"{', '.join(sorted(valid))}{f', or {other}' if other else ''}"
+        raise ValueError(f"{key} = {name!r} must be one of {names}")
 
 
 def check_user_turn(user: str) -> None:
@@ -375,9 +399,14 @@ def check_user_turn(user: str) -> None:
 
 
 def keyword_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The keyword-only parameters: those that a config may set."""
+    """The parameters that a config may set: the keyword-only ones, and others with a default."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return [
+        p
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY
+        or (p.kind is p.POSITIONAL_OR_KEYWORD and p.default is not p.empty)
+    ]
 
 
 def parameter_defaults(function: Callable[..., Any]) -> dict[str, Any]:
@@ -389,27 +418,41 @@ def parameter_defaults(function: Callable[..., Any]) -> dict[str, Any]:
 def check_params(key: str, method: MethodConfig) -> None:
     """Check a method's parameters against the signature of its function, and by calling it once:
     its own assertions check the values."""
-    check_choice(f"{key}.name", method.name, method.METHODS)
-    parameters = {p.name: p for p in keyword_parameters(method.METHODS[method.name])}
+    own = is_by_path(method.name)
+    if not own:
+        check_choice(f"{key}.name", method.name, method.METHODS, FORM)
+    parameters = {p.name: p for p in keyword_parameters(method.function)}
     params = method.model_extra or {}
     for name in params:
         if name not in parameters:
             valid = ", ".join(parameters) or "no parameters"
-            raise ValueError(f"{key}.{name} is not valid: {method.name} takes {valid}")
+            function = by_path.without_digest(method.name)
+            raise ValueError(f"{key}.{name} is not valid: {function} takes {valid}")
     for name, parameter in parameters.items():
         if name not in params:
-            raise ValueError(f"{key}.{name} is missing: {method.name} requires it")
-        check_param(f"{key}.{name}", params[name], get_args(parameter.annotation))
+            function = by_path.without_digest(method.name)
+            raise ValueError(f"{key}.{name} is missing: {function} requires it")
+        choices = get_args(parameter.annotation)
+        check_param(f"{key}.{name}", params[name], choices, any_number=own)
+    if own:
+        try_function(key, by_path.load(method.name), method.EXAMPLE, method.params)
+        return
     try:
         method.METHODS[method.name](*method.EXAMPLE, **method.params)
     except AssertionError as error:
         raise ValueError(f"{key}.name = {method.name!r}: {error}") from None
 
 
-def check_param(key: str, param: Any, choices: Sequence[str]) -> None:
+def check_param(key: str, param: Any, choices: Sequence[str], *, any_number: bool) -> None:
     """A parameter must be one of the choices that its annotation lists, or else a number."""
     if choices:
         check_choice(key, param, choices)
+    elif any_number:
+        if isinstance(param, bool) or not is_finite(param):
+            raise ValueError(
+                f"{key} = {short_repr(param)} must be a number, or one of the texts that the "
+                'function lists in its signature, as in mode: Literal["a", "b"]'
+            )
     elif isinstance(param, bool) or not isinstance(param, int | float) or not 0 <= param <= 40:
         raise ValueError(f"{key} = {param!r} must be a number from 0 to 40")
 

@@ -148,6 +148,7 @@ class ProblemLoader:
                     gold=row.gold,
                     source=source,
                     meta={"problem": row.problem, **row.meta},
+                    row=row.row,
                 )
             )
         if not problems:
@@ -155,6 +156,7 @@ class ProblemLoader:
                 f"{source}: every prompt is over data.max_prompt_tokens = {self.max_prompt_tokens} "
                 "tokens"
             )
+        try_verifier(self.verifier, problems[0])
         if dropped:
             ids_dropped = ", ".join(dropped[:5]) + ", ..." * (len(dropped) > 5)
             notes.append(
@@ -162,6 +164,14 @@ class ProblemLoader:
                 f"{self.max_prompt_tokens} tokens: {ids_dropped}"
             )
         return LoadedProblems(problems=tuple(problems), notes=tuple(notes))
+
+
+def try_verifier(verifier: Verifier, problem: Problem) -> None:
+    """Verify three made-up responses. UserError if a function of the user's own cannot be called or
+    does not return True or False, before minutes of generation are spent."""
+    for response in ("", problem.gold, f"The answer is {problem.gold}."):
+        context = {"prompt": problem.prompt_text, "row": problem.row}
+        verifier.submit(problem.gold, response, **context).result()
 
 
 def sample_prompts(

@@ -46,13 +46,15 @@ PLAIN_DTYPES = ("string", "large_string", "bool", "int", "uint", "float")  # as 
 
 @frozen
 class ProblemRow:
-    """A problem as text, before tokenization. where: its file and line, for messages."""
+    """A problem as text, before tokenization. where: its file and line, for messages. row: the
+    whole record, for a verifier of the user's own."""
 
     id: str
     problem: str
     gold: str
     where: str
     meta: Mapping[str, Any]
+    row: Mapping[str, Any]
 
 
 @frozen
@@ -208,6 +210,7 @@ def to_row(record: Any, where: str, default_id: str, fields: Fields) -> ProblemR
         gold=text_of(record, fields.answer, where),
         where=where,
         meta={key: field for key, field in record.items() if key not in used},
+        row=record,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from asymrl.engines import kv_cache
 from asymrl.engines.kv_cache import GrowingCache
-from asymrl.engines.rollout import fingerprint, make_rollout, uniforms
+from asymrl.engines.rollout import StopRequested, fingerprint, make_rollout, never, uniforms
 from asymrl.errors import UserError
 from asymrl.types import Request, Rollout, Sampling
 
@@ -45,19 +45,26 @@ class HFEngine:
         self.weight_dtype: torch.dtype = model.dtype
         self.exact_logprobs = model.dtype == torch.float32
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        stop_requested: StopRequested = never,
+    ) -> Iterator[Rollout]:
         """Batches requests of similar prompt length, up to `max_rows` samples in a batch. A request
         with more samples than `max_rows` is a batch by itself."""
         self.model.eval()  # in training mode, layer checkpointing would ignore the cache
         waiting = sorted(requests, key=lambda request: len(request.problem.prompt_ids))
-        while waiting:
+        while waiting and not stop_requested():
             rows = list(accumulate(request.samples for request in waiting))
             count = max(1, bisect_right(rows, self.max_rows))
-            yield from self._generate_batch(waiting[:count], sampling)
+            yield from self._generate_batch(waiting[:count], sampling, stop_requested)
             waiting = waiting[count:]
 
     @torch.inference_mode()
-    def _generate_batch(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+    def _generate_batch(
+        self, requests: Sequence[Request], sampling: Sampling, stop_requested: StopRequested
+    ) -> Iterator[Rollout]:
         device = self.model.device
         owners = [(r, i) for r in requests for i in range(r.samples)]  # of all rows
         index = torch.repeat_interleave(torch.tensor([r.samples for r in requests])).to(device)
@@ -95,6 +102,8 @@ class HFEngine:
                     return
                 running, token, positions = running[order], token[order], positions[order]
                 mask = None if mask is None else mask[order]
+            if stop_requested():  # a large model on a CPU takes seconds for a token
+                return
             mask_so_far = None if mask is None else mask[:, : cache.get_seq_length() + 1]
             logits = self._forward(token[:, None], mask_so_far, positions, cache)
             positions = positions + 1

@@ -18,6 +18,12 @@ from asymrl.types import Request, Rollout, Sampling, derive_seed
 
 FINGERPRINT_CHUNK = 2**24  # entries of a tensor that `fingerprint` converts to fp64 at a time
 
+StopRequested = Callable[[], object]  # true if the run should stop now
+
+
+def never() -> None:
+    """A StopRequested for generation that runs to its end."""
+
 
 class RolloutEngine(Protocol):
     """Samples responses with the weights that it received last. Load weights before generating.
@@ -33,10 +39,16 @@ class RolloutEngine(Protocol):
     @property
     def exact_logprobs(self) -> bool: ...
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        stop_requested: StopRequested = never,
+    ) -> Iterator[Rollout]:
         """Yield every sample of every request exactly once, in the order in which they finish.
 
         The tokens depend on the requests' seeds; each engine's module says what else affects them.
+        Once stop_requested() is true, at most one more token is generated, and samples are missing.
         Collective over the ranks of one tensor-parallel engine, which pass the same requests.
         """
         ...

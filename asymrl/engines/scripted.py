@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from asymrl.engines.rollout import fingerprint, make_rollout
+from asymrl.engines.rollout import StopRequested, fingerprint, make_rollout, never
 from asymrl.types import Request, Rollout, Sampling
 
 Script = Callable[[Request, int], Sequence[int]]
@@ -28,9 +28,16 @@ class ScriptedEngine:
         self.decode = decode
         self.fingerprints: dict[str, float] = {}
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        stop_requested: StopRequested = never,
+    ) -> Iterator[Rollout]:
         for request in requests:
             for sample in range(request.samples):
+                if stop_requested():
+                    return
                 ids = self.script(request, sample)[: sampling.max_tokens]
                 zeros = [0.0] * len(ids)
                 yield make_rollout(request, sample, ids, sampling, self.decode, logprobs=zeros)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from asymrl.engines.distributed import World
-from asymrl.engines.rollout import fingerprint, make_rollout
+from asymrl.engines.rollout import StopRequested, fingerprint, make_rollout, never
 from asymrl.engines.vllm_weights import hf_names, named_weight, repack_heads
 from asymrl.errors import UserError, one_line
 from asymrl.types import Request, Rollout, Sampling, derive_seed
@@ -59,7 +59,12 @@ class VLLMEngine:
         self.load_failed = False  # if True, vLLM still buffers tensors of the failed load
         self.sleep()
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        stop_requested: StopRequested = never,
+    ) -> Iterator[Rollout]:
         """engine_logprobs are those of the sampling distribution, after top-p and top-k."""
         self._require_weights()
         assert not self.llm.has_unfinished_requests(), "another call of generate is still running"
@@ -76,7 +81,7 @@ class VLLMEngine:
                     request_id = str(len(owners))
                     owners[request_id] = request, i
                     self.llm.add_request(request_id, prompt, params)
-            while owners:
+            while owners and not stop_requested():
                 for result in self.llm.step():
                     request, i = owners.pop(result.request_id)
                     output = result.outputs[0]

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from asymrl import verifiers
+from asymrl.by_path import is_by_path, without_digest
 from asymrl.config import schema
 from asymrl.config.load import load_config
 from asymrl.data.problems import problems_digest
@@ -83,7 +85,9 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         stop_ids = pretrained.stop_ids(model, tokenizer, config.rollout.stop)
         max_tokens = config.rollout.max_tokens
     elif definitions:
-        prompt, verifier = definitions.prompt.model_dump(), definitions.verifier
+        prompt = definitions.prompt.model_dump()
+        verifier, changed = current_verifier(definitions.verifier, folder)
+        notes += changed
         training_sampling = definitions.sampling.model_dump()
         stop_ids = tuple(training_sampling.pop("stop_ids"))
         max_tokens = training_sampling.get("max_tokens")
@@ -113,6 +117,33 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         which=which,
         notes=notes,
     )
+
+
+def current_verifier(
+    verifier: schema.VerifierConfig, folder: Path
+) -> tuple[schema.VerifierConfig, list[str]]:
+    """The verifier of a checkpoint. A function by path is used with the current content of its
+    file; a note says if that has changed since training.
+
+    UserError if the file is missing, or is part of the checkpoint or its run: code that comes with
+    a model is not run.
+    """
+    if not is_by_path(verifier.name):
+        return verifier, []
+    name, where = without_digest(verifier.name), f"{folder / 'asymrl.json'}: verifier.name"
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    if Path(name.rpartition(":")[0]).resolve().is_relative_to(run):
+        raise UserError(
+            f"{where} = {name} is inside the folder of the model, whose code is not run; if you "
+            "trust it, copy the file out and edit the name"
+        )
+    try:
+        own = verifiers.own.load(name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    changed = [f"{own.path} has changed since training; responses are verified with the new file"]
+    current = verifier.model_copy(update={"name": own.name})
+    return current, changed if current != verifier else []
 
 
 def check_chat_template(

@@ -52,7 +52,8 @@ def violated_bounds(history: Sequence[Mapping[str, float]], bounds: WarnConfig) 
         "verifier_failures_above": (
             failures <= bounds.verifier_failures_above,
             f"verdict/timeout and verdict/crashed are {failures:.1%} of the responses, which earn "
-            "reward 0 even if they are right; try a larger verifier.timeout",
+            "reward 0 even if they are right; try a larger verifier.timeout, or see the exception "
+            "above",
         ),
         "mismatch_above": (
             mismatch <= bounds.mismatch_above,

@@ -1,13 +1,16 @@
 """Turns the result of a program into its exit code, and an error into one sentence.
 
 exit_code wraps the main function of every program. With several processes, rank 0 reports first.
+Warnings that libraries give their developers are not shown; `python -W default` shows them.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
@@ -30,6 +33,7 @@ def exit_code(run: Callable[[], int | None]) -> int:
     once, by the others some seconds later, unless the launcher has ended them by then. Every other
     exception propagates with its traceback.
     """
+    quiet_libraries()
     stdout: Any = RobustStream(sys.stdout)
     stderr: Any = RobustStream(sys.stderr)
     with redirect_stdout(stdout), redirect_stderr(stderr):
@@ -37,6 +41,19 @@ def exit_code(run: Callable[[], int | None]) -> int:
             return _call(run, first=True)
         with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
             return _call(run, first=False)
+
+
+def quiet_libraries() -> None:
+    """Silence the warnings of libraries, unless the user asked for some (python -W) or turned them
+    into errors, as tests do. Errors and our own warnings, which are printed, are still shown."""
+    asked = sys.warnoptions or any(action == "error" for action, *_ in warnings.filters)
+    if asked:
+        return
+    warnings.simplefilter("ignore")
+    for library in ("TRANSFORMERS", "DATASETS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    # DeepSpeed sets the level of its logger when it is imported, but keeps filters
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
 def is_first() -> bool:

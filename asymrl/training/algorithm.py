@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
-from asymrl.algo.advantages import ADVANTAGES
 from asymrl.algo.batch import engine_logprobs, minibatches
 from asymrl.algo.loss import importance_weights, loss_denominators, ppo_clip
-from asymrl.algo.reweight import REWEIGHT
-from asymrl.algo.schedules import SCHEDULES, StepStats
+from asymrl.algo.schedules import StepStats
 from asymrl.config.schema import Config
 from asymrl.data.problems import sample_prompts
 from asymrl.types import Batch, Experience, Groups, LossFn, Problem, Request, TokenGroups, frozen
@@ -52,10 +51,10 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
         sample_prompts=partial(
             sample_prompts, problems, rollout.prompts, samples=rollout.group_size, seed=config.seed
         ),
-        advantages=partial(_advantages, name=config.advantage.name, params=params),
+        advantages=partial(_advantages, estimator=config.advantage.function, params=params),
         to_token_advantages=partial(
             _to_token_advantages,
-            reweight=partial(REWEIGHT[config.reweight.name], **config.reweight.params),
+            reweight=partial(config.reweight.function, **config.reweight.params),
             level=loss.importance_sampling,
             cap=loss.importance_cap,
         ),
@@ -78,17 +77,24 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
             clip_high=loss.clip_high,
             entropy_bonus=loss.entropy_bonus,
         ),
-        update_schedule=partial(SCHEDULES[config.schedule.name], **config.schedule.params),
+        update_schedule=partial(config.schedule.function, **config.schedule.params),
         init_schedule={name: params[name] for name in SCHEDULED if name in params},
     )
 
 
 def _advantages(
-    groups: Groups, schedule: Mapping[str, float], *, name: str, params: Mapping[str, float]
+    groups: Groups,
+    schedule: Mapping[str, float],
+    *,
+    estimator: Callable[..., Tensor],
+    params: Mapping[str, float],
 ) -> Tensor:
-    """(R,): the estimator's advantages, with the schedule's betas instead of the config's."""
+    """(R,): the estimator's advantages, with the schedule's betas instead of the config's; 0 for
+    an invalid rollout, whatever the estimator returns."""
     scheduled = {key: schedule[key] for key in SCHEDULED if key in params}
-    return ADVANTAGES[name](groups, **{**params, **scheduled}).flatten()
+    advantages = estimator(groups, **{**params, **scheduled})
+    assert advantages.shape == groups.rewards.shape, (advantages.shape, groups.rewards.shape)
+    return torch.where(groups.valid, advantages.to(groups.rewards), 0.0).flatten()
 
 
 def _to_token_advantages(
@@ -107,7 +113,9 @@ def _to_token_advantages(
     weights = importance_weights(
         logprobs, engine_logprobs(experience.rollouts), tokens.row, level=level, cap=cap
     )
-    return reweight(token_groups) * weights
+    advantages = reweight(token_groups)
+    assert advantages.shape == token_groups.advantages.shape, advantages.shape
+    return advantages.to(token_groups.advantages) * weights
 
 
 def _to_minibatches(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asymrl.algo.batch import make_groups
 from asymrl.engines.distributed import World
-from asymrl.engines.rollout import RolloutEngine
+from asymrl.engines.rollout import RolloutEngine, StopRequested, never
 from asymrl.training.algorithm import Algorithm
 from asymrl.types import (
     Experience,
@@ -39,29 +39,36 @@ def generate_and_verify(
     verifier: Verifier,
     sampling: Sampling,
     world: World,
-    stop_requested: Callable[[], object] = lambda: None,
+    stop_requested: StopRequested = never,
 ) -> tuple[list[Rollout], list[Verdict]]:
     """All rollouts of `requests` with their verdicts, sorted by (draw, sample), on every rank.
 
     Each rank generates its share of the requests and reports its own progress; a response goes to
     the verifier as soon as it is finished. Sorting makes later stages independent of the order in
     which responses finish. `waiting` is a context manager around the wait for the last verdicts.
-    If stop_requested() is true, generation ends early and the results are incomplete.
+    Once stop_requested() is true, generation and verification end and the results are incomplete.
     """
-    golds = {request.draw: request.problem.gold for request in requests}
+    problems = {request.draw: request.problem for request in requests}
     share = world.share(requests)
     total = sum(request.samples for request in share)
     pending = []
-    for rollout in engine.generate(share, sampling):
+    # the ranks behind one tensor-parallel engine must generate in lockstep
+    stop = stop_requested if world.tensor_parallel == 1 else never
+    for rollout in engine.generate(share, sampling, stop):
         if world.leads:
-            pending.append((rollout, verifier.submit(golds[rollout.draw], rollout.text)))
+            problem = problems[rollout.draw]
+            verdict = verifier.submit(
+                problem.gold, rollout.text, prompt=problem.prompt_text, row=problem.row
+            )
+            pending.append((rollout, verdict))
             progress(len(pending), total)
-        # the ranks behind one tensor-parallel engine must generate in lockstep
-        if stop_requested() and world.tensor_parallel == 1:
+        if stop():
             break
     with waiting:
         verified = []
         for rollout, verdict in pending:
+            if stop_requested():
+                break
             verified.append((rollout, verdict.result()))
             progress(len(pending), total)  # each verdict counts as progress for the watchdog
     pairs = [pair for rank_pairs in world.gather(verified) for pair in rank_pairs]

@@ -4,7 +4,8 @@ Knows text, mathematics and processes; does not know torch, tokens, problems or 
 loading, training and the command line use `make`; a notebook can call `verify`. To add a verifier,
 write a module with `verify(gold, text) -> (reason, answer)` and `is_valid_gold(gold) -> bool`, and
 add a line to VERIFIERS. Its `verify` also takes the settings of `make` that it supports. If it runs
-in processes, an optional `prepare_worker()` is called once in each.
+in processes, an optional `prepare_worker(**settings)` is called once in each. Without any of that,
+`path/to/file.py:function` is a verifier too (own.py).
 """
 
 import atexit
@@ -15,8 +16,10 @@ from concurrent.futures import Future
 from functools import cache
 from typing import Any, Protocol, Self
 
+from asymrl.by_path import FORM, is_by_path
 from asymrl.errors import UserError
 from asymrl.types import Verdict, frozen
+from asymrl.verifiers import own
 from asymrl.verifiers.pool import Pool
 
 
@@ -37,9 +40,14 @@ VERIFIERS: dict[str, Entry] = {
 
 
 class Verifier(Protocol):
-    """Verifies responses in the background; every future gets a result. Use it as a context."""
+    """Verifies responses in the background; every future gets a result. Use it as a context.
 
-    def submit(self, gold: str, text: str) -> Future[Verdict]: ...
+    A future raises UserError if a function of the user's own returns neither True nor False.
+    """
+
+    def submit(self, gold: str, text: str, **context: Any) -> Future[Verdict]:
+        """context: `prompt` and `row`, which only a function of the user's own can read."""
+        ...
 
     def check(self, gold: str) -> Future[bool]:
         """Whether the verifier can parse a gold within its deadline."""
@@ -55,7 +63,7 @@ class Inline:
     def __init__(self, module: str, settings: Mapping[str, Any]) -> None:
         self._module, self._settings = importlib.import_module(module), settings
 
-    def submit(self, gold: str, text: str) -> Future[Verdict]:
+    def submit(self, gold: str, text: str, **_context: Any) -> Future[Verdict]:
         start = time.perf_counter()
         reason, answer = self._module.verify(gold, text, **self._settings)
         seconds = time.perf_counter() - start
@@ -85,15 +93,23 @@ def make(
     thinking: bool = False,
     tolerance: float = 0.0,
 ) -> Verifier:
-    """Starts the verifier of that name. Raises UserError if the name is unknown.
+    """Starts the verifier of that name, or path/to/file.py:function. UserError for other names.
 
     workers, timeout: processes, and seconds per response, for a pooled verifier. unboxed: without a
     box, a closing sentence ("the answer is 7") counts. thinking: text before the last `</think>`
-    counts. tolerance: relative, if the gold is a decimal. `exact` ignores tolerance; `math_verify`
-    and `line` ignore all three.
+    counts. tolerance: relative, if the gold is a decimal. `exact` ignores tolerance; `math_verify`,
+    `line` and functions by path ignore all three.
     """
+    if is_by_path(name):
+        function = own.load(name)
+        context = [field for field in own.fields_of(function) if field in ("prompt", "row")]
+        settings = {"name": function.name}
+        module = own.__name__
+        return Pool(module, workers, timeout, settings, context=context, first_only=True)
     if name not in VERIFIERS:
-        raise UserError(f"verifier {name!r} is unknown; valid are: {', '.join(VERIFIERS)}")
+        raise UserError(
+            f"verifier {name!r} is unknown; valid are: {', '.join(VERIFIERS)}, or {FORM}"
+        )
     entry = VERIFIERS[name]
     chosen = {"unboxed": unboxed, "thinking": thinking, "tolerance": tolerance}
     settings = {key: value for key, value in chosen.items() if value}

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from tabulate import tabulate
 
+from asymrl.by_path import FORM
 from asymrl.errors import UserError
 from asymrl.files import read_jsonl, write_atomically
 from asymrl.run.exit_codes import exit_code
@@ -49,7 +50,7 @@ def verify_rows(rows: list[dict[str, Any]], verifier: Verifier) -> Iterator[Verd
         text, extract = row["response"], POLICY_EXTRACTORS.get(str(row.get("policy")))
         if extract and (answer := extract(text)) is not None:
             text = f"\\boxed{{{answer}}}"
-        futures.append(verifier.submit(row["gold"], text))
+        futures.append(verifier.submit(row["gold"], text, prompt=row.get("prompt"), row=row))
     for future in futures:
         yield future.result()
 
@@ -124,10 +125,11 @@ def print_summary(rows: list[dict[str, Any]], verdicts: list[Verdict]) -> None:
 
 
 def parse_options(arguments: list[str] | None) -> argparse.Namespace:
+    names = f"{', '.join(VERIFIERS)}, or {FORM}"
     parser = argparse.ArgumentParser(prog="python -m asymrl.verifiers", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.jsonl")
     parser.add_argument("--out", type=Path, help="file for the verdicts (default: stdout)")
-    parser.add_argument("--verifier", default="math", help=f"one of: {', '.join(VERIFIERS)}")
+    parser.add_argument("--verifier", default="math", help=f"one of: {names}")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds per response (5)")
     parser.add_argument("--unboxed", action="store_true", help='accept "the answer is 7"')

@@ -8,6 +8,7 @@ long texts would fill a worker's memory. The deadline of the pool bounds what ca
 import contextlib
 import re
 from functools import lru_cache
+from typing import Any
 
 from asymrl.types import Reason
 from asymrl.verifiers import exact, sandbox
@@ -37,7 +38,7 @@ _PROSE = re.compile(r"[A-Za-z][\s.,'-]*[A-Za-z][A-Za-z\d\s.,'-]*")
 _FORMULA = re.compile(r"[*^_=+/<>|]")
 
 
-def prepare_worker() -> None:
+def prepare_worker(**_settings: Any) -> None:
     """Lets sympy compile its tables, then blocks code, files, processes and the network."""
     compare(r"\sum_{k=0}^{\infty} 2^{-k}, \int_0^{\infty} e^{-x^2} dx", r"2, \sqrt{\pi}/2")
     sandbox.install_sandbox(sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS)

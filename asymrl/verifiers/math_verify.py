@@ -30,7 +30,7 @@ for _module in ("parser", "grader"):
     logging.getLogger(f"math_verify.{_module}").setLevel(logging.ERROR)
 
 
-def prepare_worker() -> None:
+def prepare_worker(**_settings: Any) -> None:
     """Imports what the library imports late, then blocks files, processes and the network."""
     verify("x+1", r"\boxed{1+x}")
     sandbox.install_sandbox(sandbox.SYSTEM_EVENTS)

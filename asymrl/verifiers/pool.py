@@ -8,8 +8,9 @@ A job's deadline starts when a worker that has finished its imports takes it. At
 worker is killed (`timeout`). A worker that dies loses its current job (`crashed`) and no other.
 Workers end with their parent, however it ends: an idle worker sees the channel close, and before
 each job a worker arms a kernel timer that ends it even in a loop that never returns to Python.
-Memory is limited where the platform allows. A module's `prepare_worker()`, if it has one, runs
-before the first job; it can install the sandbox.
+Memory is limited where the platform allows, unless the module has `FENCED = False`. A module's
+`prepare_worker(**settings)`, if it has one, runs before the first job; it can install the sandbox.
+A UserError of the module ends the run: it is raised by the future.
 """
 
 import contextlib
@@ -25,12 +26,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import thread as executor_module
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
+from asymrl.errors import UserError
 from asymrl.types import Verdict
 
 logger = logging.getLogger(__name__)
@@ -40,31 +42,44 @@ GRACE_SECONDS = 2.0  # after the deadline, until a worker ends itself
 IDLE_CHECK_SECONDS = 5.0
 MEMORY_BYTES = 2 << 30  # of address space; a worker with sympy takes some 300 MiB
 READY = b"ready"
+ENDS_RUN = "ends the run"  # in place of a reason: a UserError
 START = "import sys; from asymrl.verifiers.pool import work; work(*sys.argv[1:])"
 
 
 class Pool:
     """Runs verify(gold, text, **settings) of a module in `workers` processes.
 
-    timeout: seconds per job. Starts in the background; can be used from any thread. Every future
-    gets a result, or a RuntimeError if no worker can be started. Leaving the context cancels the
-    jobs that have not started, waits for the others, and ends the workers. At the interpreter's
-    exit, jobs that have not started raise RuntimeError.
+    timeout: seconds per job. context: those of `prompt` and `row` that verify takes too.
+    first_only: log the first exception only, because there may be one for every response.
+
+    Starts in the background; can be used from any thread. Every future gets a result, or a
+    RuntimeError if no worker can be started. Leaving the context cancels the jobs that have not
+    started, waits for the others, and ends the workers. At the interpreter's exit, jobs that have
+    not started raise RuntimeError.
     """
 
     def __init__(
-        self, module: str, workers: int, timeout: float, settings: Mapping[str, Any] | None = None
+        self,
+        module: str,
+        workers: int,
+        timeout: float,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        context: Sequence[str] = (),
+        first_only: bool = False,
     ) -> None:
         assert workers >= 1 and timeout > 0, (workers, timeout)
         self._command = module, timeout, dict(settings or {})
+        self._context, self._first_only, self._errors = context, first_only, 0
         self._workers: dict[int, _Worker] = {}  # by the thread that talks to it
         self._threads = ThreadPoolExecutor(workers)
         for _ in range(workers):
             self._threads.submit(self._worker)
 
-    def submit(self, gold: str, text: str) -> Future[Verdict]:
+    def submit(self, gold: str, text: str, **context: Any) -> Future[Verdict]:
         """The verdict on a response. Returns at once; the future waits."""
-        return self._threads.submit(self._run, "verify", gold, text)
+        needed = {name: context.get(name) for name in self._context}
+        return self._threads.submit(self._run, "verify", gold, text, **needed)
 
     def check(self, gold: str) -> Future[bool]:
         """Whether the verifier can parse a gold within the deadline."""
@@ -85,7 +100,7 @@ class Pool:
             worker = self._workers[threading.get_ident()] = _Worker(*self._command)
         return worker
 
-    def _run(self, *request: str) -> Verdict:
+    def _run(self, function: str, *texts: str, **context: Any) -> Verdict:
         # At exit, Python waits for the executor's threads while they run everything that is queued.
         # The main thread still counts as alive then, so this flag is the only sign.
         if executor_module._shutdown:
@@ -95,7 +110,12 @@ class Pool:
         except OSError as error:
             raise RuntimeError(f"cannot start a verifier worker: {error}") from None
         worker.wait_until_ready()
-        verdict = worker.run(request)
+        verdict, error = worker.run([function, texts, context])
+        if error is not None:
+            self._errors += 1
+            if self._errors == 1 or not self._first_only:
+                after = " (later exceptions are counted, not shown)" if self._first_only else ""
+                logger.warning("the verifier crashed on one response%s: %s", after, error)
         with contextlib.suppress(OSError):  # the next job reports it if it persists
             self._worker()
         return verdict
@@ -123,18 +143,26 @@ class _Worker:
         """Waits for the imports. Raises RuntimeError, rather than give a verdict, if they fail."""
         if self._ready:
             return
+        reply = b""
         with contextlib.suppress(EOFError, OSError):
-            self._ready = self._link.poll(START_SECONDS) and self._link.recv_bytes() == READY
+            if self._link.poll(START_SECONDS):
+                reply = self._link.recv_bytes()
+        self._ready = reply == READY
+        if reply and not self._ready:
+            self.stop()
+            raise UserError(reply.decode())
         if not self._ready:
             self.stop()
             raise RuntimeError(f"the worker for {self._module} did not start; see stderr")
 
-    def run(self, request: tuple[str, ...]) -> Verdict:
-        """The verdict of one job. Kills the worker if it does not answer in time."""
+    def run(self, request: list[Any]) -> tuple[Verdict, str | None]:
+        """The verdict of one job, and the exception if there was one. Kills the worker if it does
+        not answer in time."""
         start = time.perf_counter()
         reply = ["timeout", None, None]
         try:
-            self._link.send_bytes(json.dumps(request).encode())
+            # a row of a table may hold what JSON has no type for, such as a date
+            self._link.send_bytes(json.dumps(request, default=str).encode())
             if self._link.poll(self._timeout):
                 reply = json.loads(self._link.recv_bytes())
             else:
@@ -143,9 +171,10 @@ class _Worker:
             self.stop()
             reply = ["crashed", None, f"its process exited with code {self.process.returncode}"]
         reason, answer, error = reply
-        if error is not None:
-            logger.warning("the verifier crashed on one response: %s", error)
-        return Verdict(reason=reason, answer=answer, seconds=time.perf_counter() - start)
+        if reason == ENDS_RUN:
+            raise UserError(error)
+        seconds = time.perf_counter() - start
+        return Verdict(reason=reason, answer=answer, seconds=seconds), error
 
     def stop(self) -> None:
         self.process.kill()
@@ -158,14 +187,19 @@ def work(fd: str, module: str, timeout: str, settings: str) -> None:
     parent = os.getppid()
     # a launcher sends SIGTERM to the whole job; the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(ValueError, OSError):  # not supported on this platform
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     verifier, keywords = importlib.import_module(module), json.loads(settings)
+    if getattr(verifier, "FENCED", True):
+        with contextlib.suppress(ValueError, OSError):  # not supported on this platform
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     inspect.signature(verifier.verify).bind("", "", **keywords)  # else it does not start
-    if prepare := getattr(verifier, "prepare_worker", None):
-        prepare()
+    prepare = getattr(verifier, "prepare_worker", lambda **_: None)
     with Connection(int(fd)) as link, contextlib.suppress(EOFError, OSError):
+        try:
+            prepare(**keywords)
+        except UserError as error:
+            link.send_bytes(str(error).encode())
+            return
         link.send_bytes(READY)
         while os.getppid() == parent:
             if not link.poll(IDLE_CHECK_SECONDS):
@@ -178,13 +212,17 @@ def work(fd: str, module: str, timeout: str, settings: str) -> None:
 
 
 def _answer(
-    verifier: Any, request: list[str], keywords: dict[str, Any]
+    verifier: Any, request: list[Any], keywords: dict[str, Any]
 ) -> tuple[str, str | None, str | None]:
     """(reason, answer, error). Catches every exception, since the text comes from a model."""
-    function, *texts = request
+    function, texts, context = request
     try:
         if function == "verify":
-            return *verifier.verify(*texts, **keywords), None
+            return *verifier.verify(*texts, **keywords, **context), None
         return ("correct" if verifier.is_valid_gold(*texts) else "unparseable"), None, None
+    except UserError as error:
+        return ENDS_RUN, None, str(error)
     except Exception as error:
+        if describe := getattr(verifier, "describe_error", None):
+            return "crashed", None, describe(error, **keywords)
         return "crashed", None, f"{type(error).__name__}: {error}"[:300]

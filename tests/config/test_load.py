@@ -20,8 +20,8 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("rollout.group_sise=8", ["rollout.group_sise", "did you mean group_size", "prompts"]),
-        ("rolout.group_size=8", ["rolout", "did you mean rollout"]),
+        ("rollout.group_sise=8", ["rollout.group_sise", "did you mean rollout.group_size?"]),
+        ("rolout.group_size=8", ["rolout.group_size", "did you mean rollout.group_size?"]),
         ("rollout.group_size=1", ["rollout.group_size = 1", "greater than or equal to 2"]),
         ("rollout.group_size=many", ["rollout.group_size = 'many'", "integer"]),
         ("rollout.group_size=4.5", ["rollout.group_size = 4.5", "integer"]),
@@ -75,13 +75,13 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
         ("data.user=hello", ["data.user = 'hello'", "{problem}"]),
         ("rollout.engine=sglang", ["rollout.engine = 'sglang'", "hf"]),
         ("rollout=5", ["rollout = 5"]),
-        ("steps", ["override 'steps'", "key.sub=value"]),
+        ("steps", ["command line: 'steps'", "key.sub=value"]),
         ("advantage.name=[asym]", ["advantage.name"]),
-        ("[=1", ["override '[=1'", "key.sub=value"]),
+        ("[=1", ["'[=1'", "key.sub=value"]),
         ("verifier.timeout=.inf", ["verifier.timeout = inf"]),
-        ("--steps=5", ["override '--steps=5'", "key.sub=value"]),
+        ("--steps=5", ["'--steps=5'", "key.sub=value"]),
         ("data.limit=${nowhere}", ["nowhere", "interpolation"]),
-        ("steps=" + "9" * 5000, ["override", "not valid YAML"]),
+        ("steps=" + "9" * 5000, ["command line", "not valid YAML"]),
         ("steps=1000000000001", ["steps", "less than or equal to"]),
         ("seed=9223372036854775808", ["seed", "less than or equal to"]),
         ('tracking.project="a\\0b"', ["a\\x00b", "NUL"]),
@@ -292,7 +292,10 @@ def test_a_wrong_composition_is_one_sentence(tmp_path: Path, text: str, part: st
         ("[asym]", "rows: must map names of rows"),
         ("{asim: {}}", "row 'asim' is neither a file"),
         ("{grpo: 5}", "rows.grpo must be a mapping"),
-        ("{asym: {los: {}}}", "unknown key los; did you mean loss"),
+        (
+            "{asym: {los: {clip_low: 1}}}",
+            "(rows.asym): unknown key los.clip_low; did you mean loss.clip",
+        ),
     ],
 )
 def test_a_wrong_rows_block_is_one_sentence(tmp_path: Path, rows: str, part: str) -> None:

@@ -35,6 +35,11 @@ class EngineContract:
         once, again = engine.generate(requests(), SAMPLING), engine.generate(requests(), SAMPLING)
         assert by_key(once) == by_key(again)
 
+    def test_generation_ends_before_the_next_token_when_a_stop_is_requested(self, engine) -> None:
+        rollouts = list(engine.generate(requests(), SAMPLING, lambda: True))
+        assert all(len(rollout.token_ids) == 1 for rollout in rollouts) and len(rollouts) < 30
+        assert len(list(engine.generate(requests(), SAMPLING))) == 30
+
     def test_the_engine_has_the_weights_that_were_loaded(self, engine) -> None:
         model = tiny_model(VOCABULARY, STOP, seed=5)
         named = {name: p.detach() for name, p in model.named_parameters()}

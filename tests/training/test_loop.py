@@ -16,6 +16,7 @@ from asymrl.engines import pretrained
 from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
+from asymrl.engines.rollout import never
 from asymrl.engines.scripted import ScriptedEngine
 from asymrl.training.loop import is_due, sync_weights
 from asymrl.training.rollout import generate_and_verify, rewards_and_mask
@@ -229,8 +230,8 @@ def test_truncation_settings(truncation: str, rewards: list, valid: list) -> Non
 class Reversed(ScriptedEngine):
     """Finishes last what was asked for first."""
 
-    def generate(self, requests, sampling):
-        yield from reversed(list(super().generate(requests, sampling)))
+    def generate(self, requests, sampling, stop_requested=never):
+        yield from reversed(list(super().generate(requests, sampling, stop_requested)))
 
 
 def test_rollouts_are_sorted_however_they_finish_and_judged_by_their_own_gold() -> None:

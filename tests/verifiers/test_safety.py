@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # starts processes
 CARELESS = r"""
 from asymrl.verifiers import sandbox
 
-def prepare_worker():
+def prepare_worker(**settings):
     sandbox.install_sandbox(sandbox.CODE_EVENTS | sandbox.SYSTEM_EVENTS)
 
 def verify(gold, text):

@@ -1,0 +1,306 @@
+"""Functions of the user's own, by path: loaded, called with what they name, tied to their file."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import eval as evaluation
+import train
+from asymrl import by_path
+from asymrl.config.load import load_config
+from asymrl.errors import UserError
+from asymrl.verifiers import make
+from tests.helpers.runs import comparable, metrics, run
+
+pytestmark = pytest.mark.slow  # starts processes
+
+OWN = """
+import os
+from typing import Literal
+
+def first_letter(response):
+    return bool(response) and ord(response[0]) % 2 == 0
+
+def fields(response, gold, prompt, row):
+    return (response, gold, prompt, row["unit"]) == ("r", "g", "p", "cm")
+
+def part(*, row, scale=1):
+    return row["unit"] == "cm" and scale == 1
+
+def returns(response):
+    return {"true": True, "one": 1, "one.": 1.0, "half": 0.5, "none": None, "yes": "yes"}[response]
+
+def hangs(response):
+    while response == "hang":
+        pass
+    return True
+
+def pid(response, gold):
+    if response == "write":
+        open(gold, "w").write(str(os.getpid()))
+    return True
+
+def asymmetric(groups, beta_pos=0.9, *, beta_neg):
+    p = groups.rewards.mean(1, keepdim=True)
+    positive = ((1 - p) / p).nan_to_num(posinf=0) ** beta_pos
+    negative = (p / (1 - p)).nan_to_num(posinf=0) ** beta_neg
+    return positive * (groups.rewards == 1) - negative * (groups.rewards == 0)
+
+def z_score(groups):
+    rewards = groups.rewards
+    return (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
+
+def of_groups(groups):
+    return groups.rewards.mean(1)
+
+def a_number(groups):
+    return 1
+
+def raises(groups):
+    return groups.reward
+
+def bounded(groups, *, gamma: float = 1.0):
+    assert gamma < 2, "gamma must be below 2"
+    return groups.rewards * gamma
+
+def with_mode(groups, *, mode: Literal["up", "down"] = "up"):
+    return groups.rewards if mode == "up" else -groups.rewards
+
+def with_text(groups, *, mode="up"):
+    return groups.rewards
+
+def same_for_all(tokens):
+    return tokens.advantages.mean()
+
+def forgets(state, stats):
+    return {"beta_pos": 0.5}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """own.py in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    return tmp_path / "own.py"
+
+
+def test_a_relative_path_is_relative_to_the_working_directory(own: Path, tmp_path: Path) -> None:
+    assert by_path.load("own.py:fields").call is by_path.load(f"{own}:fields").call
+    (tmp_path / "sub").mkdir()
+    os.chdir(tmp_path / "sub")
+    with pytest.raises(UserError, match=r"does not exist in the working directory, .*sub"):
+        by_path.load("own.py:fields")
+    assert by_path.load("../own.py:fields").call
+
+
+def test_a_file_can_import_what_lies_beside_it(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "beside_it.py").write_text("def right(): return 3\n")
+    text = "from beside_it import right\ndef f(response): return right() == 3\n"
+    (tmp_path / "folder" / "user.py").write_text(text)
+    with make("folder/user.py:f", workers=1) as verifier:
+        assert verifier.submit("", "").result().reward == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("f.py:reward", "def score(): ...\ndef rewards(): ...", "f.py has no function reward; did"),
+        ("f.py:x", "def score(): ...\ndef _hidden(): ...", "no function x; it has score"),
+        ("f.py:x", "from os.path import join", "no function x; it has no functions"),
+        ("f.py", "def score(): ...", "must have the form path/to/file.py:function; f.py has score"),
+        ("f.py:a.b", "", "'f.py:a.b' must have the form"),
+        ("folder/f:score", "", "'folder/f:score' must have the form path/to/file.py:function"),
+        ("f.py:score", "\ndef score(:", "f.py, line 2: SyntaxError: invalid syntax"),
+        ("f.py:score", "x = 1\ny = z", "f.py, line 2: NameError: name 'z' is not defined"),
+        ("f.py:score", "import nothing_like_it", "f.py, line 1: ModuleNotFoundError: No module"),
+        ("f.py:score", "exit(3)", "f.py, line 1: SystemExit: 3"),
+        ("f.py:score@0123456789abcdef", "def score(): ...", "f.py has changed: its digest is "),
+        ("folder.py:score", "", "folder.py cannot be read: [Errno 21] Is a directory"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_sentence(own: Path, name: str, text: str, part: str) -> None:
+    (own.parent / "folder.py").mkdir()
+    (own.parent / "f.py").write_text(text)
+    with pytest.raises(UserError) as raised:
+        by_path.load(name)
+    assert part in str(raised.value)
+
+
+def test_a_verifier_is_called_with_those_fields_that_it_names(own: Path) -> None:
+    context = {"prompt": "p", "row": {"unit": "cm", "day": Path("no JSON type")}}
+    for function in ("fields", "part"):
+        with make(f"own.py:{function}", workers=1) as verifier:
+            assert verifier.submit("g", "r", **context).result().reason == "correct"
+            assert verifier.submit("g", "r", prompt="p", row={"unit": "m"}).result().reward == 0
+            assert verifier.check("any gold").result()
+
+
+@pytest.mark.parametrize(
+    ("signature", "part"),
+    [
+        ("completions, **kwargs", "requires the parameter completions; a verifier may take"),
+        ("*responses", "requires the parameter responses"),
+        ("scale=1", "takes none of response, gold, prompt and row"),
+    ],
+)
+def test_a_verifier_with_another_signature_is_refused(own: Path, signature, part) -> None:
+    (own.parent / "f.py").write_text(f"def f({signature}): return True\n")
+    with pytest.raises(UserError, match=part):
+        make("f.py:f")
+    with pytest.raises(UserError, match=part):
+        load_config("pocket_asym", ["verifier.name=f.py:f"])
+
+
+def test_rewards_are_binary_and_anything_else_ends_the_run_in_one_sentence(own: Path) -> None:
+    with make("own.py:returns", workers=1) as verifier:
+        for word in ("true", "one", "one."):
+            assert verifier.submit("", word).result().reason == "correct"
+        for word, value in (("half", "0.5"), ("none", "None"), ("yes", "'yes'")):
+            sentence = f"own.py:returns returned {value} for the response '{word}'; rewards are b"
+            with pytest.raises(UserError, match=sentence):
+                verifier.submit("", word).result()
+        assert verifier.submit("", "true").result().reward == 1
+
+
+def test_exceptions_are_verdicts_and_the_first_traceback_is_shown(own: Path, caplog) -> None:
+    with make("own.py:returns", workers=1) as verifier:
+        verdicts = [verifier.submit("", word).result() for word in ("a", "b", "true")]
+    assert [verdict.reason for verdict in verdicts] == ["crashed", "crashed", "correct"]
+    (record,) = caplog.records
+    assert "KeyError: 'a'" in record.getMessage() and "in returns" in record.getMessage()
+    assert "verifiers/own.py" not in record.getMessage()
+
+
+def test_the_deadline_holds(own: Path) -> None:
+    with make("own.py:hangs", workers=1, timeout=0.5) as verifier:
+        assert verifier.submit("", "hang").result().reason == "timeout"
+        assert verifier.submit("", "").result().reason == "correct"
+
+
+def test_an_edit_does_not_change_a_verifier_that_runs(own: Path, tmp_path: Path) -> None:
+    with make("own.py:pid", workers=1) as verifier:
+        assert verifier.submit(str(tmp_path / "pid"), "write").result().reward == 1
+        own.write_text(OWN.replace("return True", "return False"))
+        assert verifier.submit("", "").result().reward == 1
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        with pytest.raises(UserError, match=r"own\.py has changed"):
+            while True:  # until the pool notices that the worker is gone
+                verifier.submit("", "").result()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        ("advantage.name=own.py:asymmetric", "advantage.beta_neg is missing: own.py:asymmetric"),
+        ("advantage={name: own.py:bounded, gama: 1}", "own.py:bounded takes gamma"),
+        ("advantage={name: own.py:bounded, gamma: 2}", "AssertionError: gamma must be below 2"),
+        ("advantage={name: own.py:bounded, gamma: x}", "advantage.gamma = 'x' must be a number"),
+        ("advantage={name: own.py:with_mode, mode: x}", "mode = 'x' must be one of down, up"),
+        ("advantage.name=own.py:with_text", "advantage.mode = 'up' must be a number, or one of"),
+        ("advantage.name=own.py:z_score", "[nan, nan, nan, nan] for a group with the rewards [1.0"),
+        (
+            "advantage.name=own.py:of_groups",
+            "a tensor of shape (3,); the shape must be (3, 4) =",
+        ),
+        ("advantage.name=own.py:a_number", "advantage.name: own.py:a_number returned 1; the shape"),
+        ("advantage.name=own.py:raises", "AttributeError: 'Groups' object has no attribute 'rewar"),
+        ("reweight.name=own.py:same_for_all", "the shape must be (1,) = (M,), as the advantages"),
+        ("schedule.name=own.py:forgets", "a dict of finite numbers with beta_pos, beta_neg"),
+        ("verifier.name=nowhere.py:f", "verifier.name: nowhere.py does not exist in the working"),
+    ],
+)
+def test_a_function_that_cannot_work_is_refused_before_the_run(own: Path, overrides, part) -> None:
+    with pytest.raises(UserError) as raised:
+        load_config("pocket_asym", [overrides])
+    assert part in str(raised.value)
+
+
+def test_parameters_are_config_keys_with_the_functions_defaults(own: Path) -> None:
+    config = load_config("pocket", ["advantage={name: own.py:bounded, gamma: -1}"])
+    assert config.advantage.params == {"gamma": -1.0}
+    config = load_config("pocket", ["advantage={name: own.py:asymmetric, beta_neg: 1}"])
+    assert config.advantage.params == {"beta_pos": 0.9, "beta_neg": 1.0}
+    assert load_config("pocket", ["advantage={name: own.py:with_mode, mode: down}"])
+
+
+METHOD = ("verifier.name=own.py:first_letter", "advantage.name=own.py:asymmetric")
+BETAS = ("advantage.beta_pos=.9", "advantage.beta_neg=.4")
+
+
+def test_a_run_with_own_functions_equals_one_with_the_same_functions_of_the_package(
+    own: Path, config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = run(config_file, tmp_path / "run", *METHOD, *BETAS)
+    for row, expected in zip(comparable(folder), comparable(finished), strict=True):
+        times = {name for name in row if name.startswith("perf/")}
+        assert {k: v for k, v in row.items() if k not in times} == pytest.approx(
+            {k: v for k, v in expected.items() if k not in times}, abs=1e-6, nan_ok=True
+        )
+
+
+@pytest.fixture
+def short(own: Path, config_file: Path, tmp_path: Path) -> list[str]:
+    arguments = ["--config", str(config_file), "--output-dir", str(tmp_path / "run"), *METHOD]
+    assert train.main([*arguments, *BETAS, "steps=1"]) == 0
+    return [*arguments, *BETAS]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_resume_with_another_content_is_refused_and_names_the_file(
+    short: list[str], own: Path, tmp_path: Path, capsys
+) -> None:
+    digest = by_path.load("own.py:fields").name.rpartition("@")[2]
+    for file in ("config.yaml", "checkpoints/latest/asymrl.json"):
+        assert f"own.py:first_letter@{digest}" in (tmp_path / "run" / file).read_text()
+    before = contents(tmp_path / "run")
+    own.write_text(OWN + "\n# edited\n")
+    assert train.main([*short, "steps=2"]) == 2
+    (line,) = [row for row in capsys.readouterr().err.splitlines() if row.startswith("error: ")]
+    assert "run/config.yaml: verifier.name: own.py has changed" in line and digest in line
+    assert contents(tmp_path / "run") == before
+    own.write_text(OWN)
+    assert train.main([*short, "steps=2"]) == 0
+    assert metrics(tmp_path / "run")[-1]["step"] == 2
+
+
+def test_an_evaluation_uses_the_function_and_says_when_it_has_changed(
+    short: list[str], own: Path, tmp_path: Path, capsys
+) -> None:
+    data = tmp_path / "some.jsonl"
+    data.write_text(json.dumps({"problem": "a", "answer": "2"}) + "\n")
+    ckpt = tmp_path / "run" / "checkpoints" / "latest"
+    arguments = ["--ckpt", str(ckpt), "--data-dir", str(tmp_path), "--benchmarks", "some"]
+    arguments += ["--avg-at", "8", "--output", str(tmp_path / "out")]
+    assert evaluation.main(arguments) == 0
+    assert "own.py" not in capsys.readouterr().err
+    for line in (tmp_path / "out" / "some.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["reward"] == (bool(row["response"]) and ord(row["response"][0]) % 2 == 0)
+    own.write_text(OWN + "\n# edited\n")
+    assert evaluation.main(arguments) == 2
+    assert "verifier" in capsys.readouterr().err  # its samples have another verifier
+    assert evaluation.main([*arguments, "--replace"]) == 0
+    assert "note: own.py has changed since training" in capsys.readouterr().err
+    own.unlink()
+    assert evaluation.main(arguments) == 2
+    assert "asymrl.json: verifier.name: own.py does not exist in the" in capsys.readouterr().err
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(
+    short: list[str], own: Path, tmp_path: Path, capsys
+) -> None:
+    ckpt = (tmp_path / "run" / "checkpoints" / "latest").resolve()
+    (tmp_path / "run" / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    text = (ckpt / "asymrl.json").read_text()
+    (ckpt / "asymrl.json").write_text(text.replace("own.py", "run/theirs.py"))
+    assert evaluation.main(["--ckpt", str(ckpt), "--output", str(tmp_path / "out")]) == 2
+    assert "is inside the folder of the model, whose code is not run" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
