@@ -159,7 +159,14 @@ def overrides_of(task: str, arm: Arm) -> tuple[str, ...]:
 
 
 # Keys that the schema got after the first results, with the value that changes nothing.
-LATER_KEYS: Mapping[str, Any] = {}
+LATER_KEYS: Mapping[str, Any] = {
+    "data.config": None,
+    "data.split": None,
+    "data.problem_field": None,
+    "data.answer_field": None,
+    "eval.config": None,
+    "eval.split": "test",
+}
 NOT_IN_RESULTS = ("deadlines", "tracking", "warn", "seed")
 
 
