@@ -66,12 +66,13 @@ def test_the_real_model_is_an_ordinary_folder_and_takes_two_steps(tmp_path: Path
     folder = pocket.model_folder("smollm2_135m")
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     assert "Apache-2.0" in (folder / "README.md").read_text()
-    small = ["rollout.prompts=8", "optim.minibatch_prompts=4", "eval.limit=48", "eval.every=2"]
+    small = ["rollout.prompts=8", "optim.minibatch_prompts=4", "eval.every=2"]
+    small += ["eval.sampling={t0.4: null, t1: {temperature: 1.0, samples: 2}}"]
     trained = run(
         Path("smollm2_135m_asym"), tmp_path / "run", *small, "steps=2", "tracking.rollouts_every=1"
     )
     rows = {row["step"]: row for row in metrics(trained)}
-    assert 0.1 < rows[0]["eval/sums_heldout/greedy/avg"] < 0.5  # .30 on all 192
+    assert 0.2 < rows[0]["eval/sums_heldout/greedy/avg"] <= 0.35
     assert rows[0]["eval/sums_heldout/t1/pass_at_k"] > rows[0]["eval/sums_heldout/t1/avg"]
     assert 0 < rows[1]["reward/mean"] < 0.6
     assert rows[1]["rollout/truncated"] < 0.3
