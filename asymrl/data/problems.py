@@ -156,7 +156,6 @@ class ProblemLoader:
                 f"{source}: every prompt is over data.max_prompt_tokens = {self.max_prompt_tokens} "
                 "tokens"
             )
-        try_verifier(self.verifier, problems[0])
         if dropped:
             ids_dropped = ", ".join(dropped[:5]) + ", ..." * (len(dropped) > 5)
             notes.append(
@@ -167,8 +166,8 @@ class ProblemLoader:
 
 
 def try_verifier(verifier: Verifier, problem: Problem) -> None:
-    """Verify three made-up responses. UserError if a function of the user's own cannot be called or
-    does not return True or False, before minutes of generation are spent."""
+    """Verify three made-up responses by a function of the user's own. UserError if it cannot be
+    called or does not return True or False, before minutes of generation are spent."""
     for response in ("", problem.gold, f"The answer is {problem.gold}."):
         context = {"prompt": problem.prompt_text, "row": problem.row}
         verifier.submit(problem.gold, response, **context).result()

@@ -17,8 +17,9 @@ from typing import Any
 from rich.console import Console
 
 from asymrl import pocket, verifiers
+from asymrl.by_path import is_by_path
 from asymrl.config.schema import DeadlinesConfig
-from asymrl.data.problems import ProblemLoader
+from asymrl.data.problems import ProblemLoader, try_verifier
 from asymrl.data.readers import Fields, short_names
 from asymrl.data.sources import Subset, locate_benchmark, source_of_file
 from asymrl.engines import build, pretrained
@@ -165,6 +166,8 @@ def load_benchmarks(
             subset=subset,
         )
         benchmarks[name] = loaded.problems
+        if is_by_path(model.verifier["name"]):
+            try_verifier(verifier, loaded.problems[0])
         notes += loaded.notes
     return benchmarks, notes
 

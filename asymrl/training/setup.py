@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from asymrl import verifiers
+from asymrl.by_path import is_by_path
 from asymrl.config.schema import Config
-from asymrl.data.problems import ProblemLoader, problems_digest
+from asymrl.data.problems import ProblemLoader, problems_digest, try_verifier
 from asymrl.data.readers import Fields, short_names
 from asymrl.data.sources import Subset, training_subset
 from asymrl.engines import build, pretrained
@@ -171,6 +172,8 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
         name: loader.load(source, limit=config.eval.limit, subset=part)
         for name, source in zip(names, config.eval.benchmarks, strict=True)
     }
+    if is_by_path(config.verifier.name):
+        try_verifier(verifier, training.problems[0])
     for loaded in (training, *benchmarks.values()):
         for note in loaded.notes:
             print(f"note: {note}", flush=True)
