@@ -63,7 +63,7 @@ def test_the_checkpoint_that_was_found_is_the_one_that_is_asked(
 def test_the_folder_of_a_run_is_no_model(one_problem, finished: Path, capsys) -> None:
     for folder, inside in (("", "checkpoints/latest"), ("checkpoints", "latest")):
         assert evaluation.main(["--ckpt", str(finished / folder), *one_problem[2:]]) == 2
-        valid = f"valid is {finished / folder}/{inside}\n"
+        valid = f"use {finished / folder}/{inside}\n"
         assert capsys.readouterr().err.endswith(valid)
     logged = str(finished / "rollouts")
     assert evaluation.main(["--ckpt", logged, *one_problem[2:]]) == 2
