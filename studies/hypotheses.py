@@ -60,7 +60,7 @@ class Expected:
 @frozen
 class Hypothesis:
     """measure: the number of one seed. floor_or_ceiling: given all seeds, why the task cannot
-    decide it, or an empty text. A hypothesis of the kind `ours` is not a statement of the paper.
+    decide it, or an empty text. Kind `ours`: a statement of this project, not of the paper.
     """
 
     name: str
