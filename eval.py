@@ -19,23 +19,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from asymrl.errors import UserError
+from asymrl.evaluation.options import BENCHMARKS, ENGINES, build_options
 from asymrl.run.exit_codes import exit_code
-
-BENCHMARKS = "math500,aime24,aime25,amc23,olympiadbench"
-MAX_NAME = 255  # characters of a file or folder name
-VALID = {
-    "ckpt": "a checkpoint, a model folder or a hub id",
-    "config": "a config's name in configs/ or its path",
-}
-BOUNDS = {
-    "avg_at": (1, 10_000),
-    "temperature": (0, 100),
-    "max_tokens": (1, 1_000_000),
-    "limit": (1, 1_000_000_000),
-    "chunk": (1, 1_000_000_000),
-    "threads": (0, 1024),
-}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -72,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--allow-count", action="store_true", help="accept files that are not the whole benchmark")
     add(
         "--engine",
-        choices=("auto", "hf", "vllm"),
+        choices=ENGINES,
         default="auto",
         help="auto: vLLM if there is a GPU and vLLM is installed, else hf",
     )
@@ -91,10 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_arguments(arguments)
+    options = build_options(**vars(arguments))
     from asymrl.evaluation.setup import run_evaluation
 
-    run_evaluation(arguments)
+    run_evaluation(options)
 
 
 def avg_at(text: str) -> int | str:
@@ -102,22 +87,6 @@ def avg_at(text: str) -> int | str:
     if text != "paper" and not text.lstrip("-").isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of samples nor paper")
     return text if text == "paper" else int(text)
-
-
-def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise UserError for an invalid value, before anything is loaded."""
-    for name, valid in VALID.items():
-        value = getattr(arguments, name)
-        if value is not None and (not value or max(map(len, value.split("/"))) > MAX_NAME):
-            problem = "too long for a file name" if value else "empty"
-            raise UserError(f"--{name} is {problem}; valid is {valid}")
-    for name, (least, most) in BOUNDS.items():
-        value = getattr(arguments, name)
-        if value not in (None, "paper") and not least <= value <= most:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {value} must be from {least} to {most}")
-    if arguments.data_dir and not arguments.data_dir.is_dir():
-        raise UserError(f"--data-dir {arguments.data_dir} is not a folder")
 
 
 if __name__ == "__main__":

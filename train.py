@@ -80,9 +80,9 @@ def execute(arguments: argparse.Namespace) -> int | None:
 
         print(dry_run(config, composition(arguments.config, arguments.row)))
         return None
-    parts = [arguments.config, *([arguments.row] if arguments.row else [])]
-    name = "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
-    run_dir = arguments.output_dir or Path("runs") / name
+    from asymrl.run.folder import default_folder
+
+    run_dir = arguments.output_dir or default_folder(arguments.config, arguments.row)
     stopped = run(config, run_dir, arguments.resume, deadline(arguments.max_minutes))
     if not stopped:
         return None

@@ -1,1 +1,36 @@
-"""AsymRL: reinforcement learning with verifiable rewards, readable in an evening."""
+"""AsymRL: reinforcement learning with verifiable rewards, readable in an evening.
+
+For notebooks and scripts: `train`, `evaluate`, `load_run`, `advantages` and `verify`, documented in
+asymrl/api.py. They are loaded when first used, so `import asymrl` loads no framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asymrl.api import advantages, evaluate, load_run, train
+    from asymrl.errors import UserError
+    from asymrl.verifiers import verify
+
+MODULES = {
+    "advantages": "asymrl.api",
+    "evaluate": "asymrl.api",
+    "load_run": "asymrl.api",
+    "train": "asymrl.api",
+    "UserError": "asymrl.errors",
+    "verify": "asymrl.verifiers",
+}
+__all__ = ["UserError", "advantages", "evaluate", "load_run", "train", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module 'asymrl' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -18,7 +18,7 @@ FLOORS = (
     ("run",),
     ("training", "report"),
     ("evaluation",),
-    ("sweep",),
+    ("sweep", "api"),
     ("train", "eval"),
     ("benchmarks", "studies"),
 )
@@ -103,6 +103,8 @@ def test_no_module_imports_itself_over_others() -> None:
         ("asymrl", (*HEAVY, "torch")),
         *((f"asymrl.algo.{path.stem}", HEAVY) for path in files_of("algo")),
         ("asymrl.verifiers", (*HEAVY, "torch")),
+        ("asymrl.api", (*HEAVY, "torch")),
+        ("asymrl.evaluation.options", (*HEAVY, "torch")),
         ("asymrl.types", (*HEAVY, "torch")),
         ("asymrl.errors", (*HEAVY, "torch")),
         ("asymrl.config.load", HEAVY),

@@ -35,14 +35,20 @@ FREE_ON_RESUME = {
 }
 
 
-def load_config(config: str, overrides: Sequence[str] = (), row: str | None = None) -> Config:
+def load_config(
+    config: str,
+    overrides: Sequence[str] = (),
+    row: str | None = None,
+    source: str = COMMAND_LINE,
+) -> Config:
     """The validated config of a path or a name, with `key.sub=value` overrides on top.
 
     config: a path, the name of a file in configs/, or `<model>_<row>`; the suffix `.yaml` is
-    optional in names. row: one more row on top, a path or a name in configs/rows/.
+    optional in names. row: one more row on top, a path or a name in configs/rows/. source: where
+    the overrides are from, for error messages.
     """
     for override in overrides:
-        check_override(override)
+        check_override(override, source)
     layers = compose(config, row)
     where = " + ".join(name for name, _ in layers)
     try:
@@ -54,7 +60,7 @@ def load_config(config: str, overrides: Sequence[str] = (), row: str | None = No
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        named = [*layers, (COMMAND_LINE, dotlist)]
+        named = [*layers, (source, dotlist)]
         settings = [(name, OmegaConf.to_container(layer)) for name, layer in named]
         raise UserError(explain(error, settings, yaml_names(ROW_DIR))) from None
 
@@ -136,15 +142,15 @@ def merge_configs(base: Any, top: Any) -> Any:
     return OmegaConf.merge(base, top)
 
 
-def check_override(override: str) -> None:
+def check_override(override: str, source: str = COMMAND_LINE) -> None:
     if not re.match(r"[A-Za-z_]\w*(\.\w+)*=", override):
-        raise UserError(f"{COMMAND_LINE}: {short_repr(override)} must have the form key.sub=value")
+        raise UserError(f"{source}: {short_repr(override)} must have the form key.sub=value")
     try:
-        check_yaml(override.partition("=")[2], f"{COMMAND_LINE}: {short_repr(override)}")
+        check_yaml(override.partition("=")[2], f"{source}: {short_repr(override)}")
         OmegaConf.from_dotlist([override])
     except YAML_ERRORS as error:
         raise UserError(
-            f"{COMMAND_LINE}: {short_repr(override)} is not valid YAML: {one_line(error)}"
+            f"{source}: {short_repr(override)} is not valid YAML: {one_line(error)}"
         ) from None
 
 

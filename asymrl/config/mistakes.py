@@ -248,14 +248,14 @@ def all_keys() -> list[str]:
 
 
 def origin(sentence: str, layers: Sequence[tuple[str, Any]]) -> str:
-    """The layer that is merged last of those that set a key of the sentence; all of them if none
-    does, since what is missing is missing everywhere."""
+    """The layer that is merged last of those that set a key of the sentence; all files (not the
+    overrides, which come last) if none does, since what is missing is missing everywhere."""
     keys = re.findall(r"[A-Za-z_]\w*(?:\.\w+)+|^unknown key \w+|^\w+", sentence)
     paths = [key.removeprefix("unknown key ").split(".") for key in keys]
     sets = [(depth(settings, path), n) for n, (_, settings) in enumerate(layers) for path in paths]
     deepest, last = max(sets, default=(0, 0))
     if not deepest:
-        return " + ".join(name for name, _ in layers if name != COMMAND_LINE)
+        return " + ".join(name for name, _ in layers[:-1])
     return layers[last][0]
 
 

@@ -400,7 +400,7 @@ def compare_folders(arguments: argparse.Namespace) -> None:
     for file, render in ((arguments.markdown, markdown), (arguments.latex, latex)):
         if file:
             write_file(file, render(arms))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, force_jupyter=False)
     console.print(terminal_table(arms))
     for note in settings_notes(arms):
         print(note, file=sys.stderr)

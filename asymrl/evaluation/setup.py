@@ -1,13 +1,12 @@
 """Runs an evaluation from start to end: model, problems, engine, samples, table.
 
-eval.py is its command line.
+eval.py is its command line, `asymrl.evaluate` its function.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -28,6 +27,7 @@ from asymrl.engines.rollout import RolloutEngine
 from asymrl.errors import UserError
 from asymrl.evaluation import settings
 from asymrl.evaluation.evaluate import EvalTask, Resumable, evaluate, results_table
+from asymrl.evaluation.options import EvalOptions
 from asymrl.evaluation.scores import Scores
 from asymrl.evaluation.settings import EvaluatedModel
 from asymrl.files import locked
@@ -42,17 +42,18 @@ HF_TOKENS = 2**18  # in the cache of hf at a time: 40 GB for Qwen3-4B
 VLLM_MEMORY = 0.85  # share of the GPU; the rest is for the check of the weights
 
 
-def run_evaluation(options: Namespace) -> list[Scores]:
+def run_evaluation(options: EvalOptions) -> list[Scores]:
     """Evaluate a model on benchmarks, print the table, return the scores. Resumes in its folder.
 
-    options: the command line of eval.py.
+    options: checked (options.build_options).
     """
     world, deadlines = from_environment(), DeadlinesConfig()
     machine = build.detect_machine(world)
     engine_name, reason = build.choose_engine(options.engine, machine, "--engine")
     print(f"samples: {engine_name} ({reason})", flush=True)
     pretrained.set_threads(options.threads)
-    console = Console() if sys.stdout.isatty() else Console(width=120)  # a whole table in a log
+    width = None if sys.stdout.isatty() else 120  # a whole table in a log or a notebook
+    console = Console(width=width, force_jupyter=False)
     with ExitStack() as stack:
         if world.size > 1:
             join(world, deadlines.load)
@@ -137,7 +138,7 @@ def eval_engine(
 
 
 def load_benchmarks(
-    options: Namespace, model: EvaluatedModel, verifier: Verifier
+    options: EvalOptions, model: EvaluatedModel, verifier: Verifier
 ) -> tuple[Mapping[str, Sequence[Problem]], list[str]]:
     """The problems of each benchmark by its short name, and notes for the user."""
     names = [name.strip() for name in options.benchmarks.split(",") if name.strip()]

@@ -67,7 +67,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     runs, skipped = [], []
     for folder, label in zip(distinct, distinct_names(distinct), strict=True):
         try:
-            runs.append(_read_run(folder, label))
+            runs.append(read_run(folder, label))
         except UserError as error:
             skipped.append(str(error))
     if not runs:
@@ -287,7 +287,8 @@ def _runs_at(folder: Path) -> list[Path]:
     return sorted({file.parent for name in RUN_FILES for file in folder.rglob(name)}) or [folder]
 
 
-def _read_run(folder: Path, label: str) -> Run:
+def read_run(folder: Path, label: str = "") -> Run:
+    """One run. UserError if the folder is not a run, or its files cannot be read."""
     config, metrics = (folder / name for name in RUN_FILES)
     for file in (config, metrics):
         if not file.is_file():

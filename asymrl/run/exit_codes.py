@@ -46,7 +46,10 @@ def exit_code(run: Callable[[], int | None]) -> int:
 def quiet_libraries() -> None:
     """Silence the warnings of libraries, unless the user asked for some (python -W) or turned them
     into errors, as tests do. Errors and our own warnings, which are printed, are still shown."""
-    asked = sys.warnoptions or any(action == "error" for action, *_ in warnings.filters)
+    asked = sys.warnoptions or any(
+        action == "error" and category is Warning  # Jupyter makes an error of one of its own
+        for action, _, category, *_ in warnings.filters
+    )
     if asked:
         return
     warnings.simplefilter("ignore")

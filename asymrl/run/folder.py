@@ -27,6 +27,12 @@ ORIGIN = "begun_from"  # contains the --resume DIR that the run started from
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
 
 
+def default_folder(config: str, row: str | None = None) -> Path:
+    """runs/<config>[_<row>], of a config and a row by path or by name."""
+    parts = [config, *([row] if row else [])]
+    return Path("runs") / "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
+
+
 def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
     """The checkpoint that a run in folder `run` starts from; None for a new run. Changes no file.
 

@@ -124,7 +124,7 @@ class ConsoleTracker(Tracker):
     """One live line on a terminal; elsewhere one plain line per step."""
 
     def __init__(self, name: str, first_step: int, steps: int) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, force_jupyter=False)
         self.name, self.steps = name, steps
         self.started, self.first_step = time.monotonic(), first_step
         self.bar = Progress(

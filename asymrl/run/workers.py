@@ -205,7 +205,7 @@ def last_line(log: Path) -> str:
 @contextmanager
 def progress(total: int, done_before: int) -> Iterator[Report]:
     """A progress bar on a terminal, otherwise a line for each finished run."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, force_jupyter=False)
     bar = Progress(
         BarColumn(bar_width=20),
         MofNCompleteColumn(),

@@ -127,9 +127,9 @@ def _shared(name: str, timeout: float, **settings: Any) -> Verifier:
 
 
 def verify(
-    gold: str, response: str, name: str = "math", timeout: float = 5.0, **settings: Any
+    response: str, gold: str, name: str = "math", timeout: float = 5.0, **settings: Any
 ) -> Verdict:
-    r"""Whether a response gives the gold answer: `verify("1/2", r"so \boxed{0.5}").reward == 1`.
+    r"""Whether a response gives the gold answer: `verify(r"so \boxed{0.5}", "1/2").reward == 1`.
 
     The answer is the content of the last box after the last `</think>`; adjacent boxes are a list.
     Without a box the reason is `no_answer`, unless unboxed=True ("the answer is 7"). Examples for

@@ -74,9 +74,9 @@ def test_model_text_runs_no_code(attack, tmp_path):
     canary = tmp_path / "canary"
     text = f"\\boxed{{{attack.format(canary=canary)}}}"
     for gold in ("7", r"\oint_C f", "x_1"):
-        assert verify(gold, text).reason != "correct"
+        assert verify(text, gold).reason != "correct"
     assert not canary.exists()
-    assert verify("7", r"\boxed{7}").reason == "correct"
+    assert verify(r"\boxed{7}", "7").reason == "correct"
 
 
 def test_the_sandbox_blocks_evaluators_and_files(careless, tmp_path):

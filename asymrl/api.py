@@ -1,0 +1,213 @@
+"""The functions of `import asymrl`: what train.py, eval.py and the report do, from Python.
+
+They read and write the same files as the programs, so a run that was started in a notebook can be
+resumed from the shell and the other way round. Invalid input raises asymrl.UserError, whose text is
+one sentence.
+
+    >>> import asymrl
+    >>> asymrl.verify(r"so it is \\boxed{0.5}", "1/2").reward
+    1.0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asymrl.errors import UserError, short_repr
+from asymrl.run.exit_codes import quiet_libraries
+
+if TYPE_CHECKING:  # pandas and torch load only when they are needed
+    from pandas import DataFrame
+    from torch import Tensor
+
+    from asymrl.engines.policy import Policy
+    from asymrl.engines.rollout import RolloutEngine
+    from asymrl.types import Groups
+
+
+def train(
+    config: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    row: str | None = None,
+    output_dir: str | Path | None = None,
+    resume: str = "auto",
+    engine: RolloutEngine | None = None,
+    policy: Policy | None = None,
+) -> Path:
+    """Train as train.py does, in this process, and return the run folder.
+
+    config, row: a path or a name in configs/, and a method on top. overrides: dotted key -> value.
+    output_dir: default runs/<config>[_<row>]. resume: `auto` resumes the run in that folder, if
+    there is one; `never` fails then; a checkpoint folder starts a new run from it. engine, policy:
+    used instead of those that the config selects; they must have its model. An interrupt (Ctrl-C,
+    a notebook's stop button) saves, and the same call resumes.
+
+        >>> run = asymrl.train("pocket_asym", {"steps": 2, "eval.every": 1, "eval.limit": 20})
+        rollouts: hf ...
+        >>> run.as_posix()
+        'runs/pocket_asym'
+    """
+    from asymrl.config.load import load_config
+    from asymrl.evaluation.evaluate import evaluate_step
+    from asymrl.run.folder import default_folder
+    from asymrl.training.setup import run_training
+
+    name = os.fspath(config)
+    with warnings.catch_warnings():
+        quiet_libraries()
+        loaded = load_config(name, written(overrides or {}), row, source="overrides")
+        folder = Path(output_dir) if output_dir else default_folder(name, row)
+        stopped = run_training(
+            loaded, folder, evaluate_step, resume=resume, engine=engine, policy=policy
+        )
+    if stopped:
+        print(f"stopped: {stopped.why}", flush=True)
+    return folder
+
+
+def evaluate(
+    ckpt: str | Path | None = None,
+    benchmarks: str | Sequence[str] | None = None,
+    **options: Any,
+) -> DataFrame:
+    """Score a model as eval.py does. Returns one row per benchmark.
+
+    ckpt: a checkpoint, a model folder or a hub id; or give `config=NAME` for the untrained model of
+    a config. benchmarks: names, JSONL files or hub data sets; default: eval.py's. options: the
+    other flags of eval.py with underscores (asymrl/evaluation/options.py): avg_at, temperature,
+    max_tokens, limit, output, seed, ...
+
+    Columns: problems, samples (per problem), and as fractions avg (accuracy), stderr (over
+    problems), low and high (95%), pass_at_k (k = samples), majority, truncated, no_answer; and
+    length_mean, in tokens.
+
+        >>> scores = asymrl.evaluate(
+        ...     "runs/pocket_asym/checkpoints/latest", "pocket_heldout", avg_at=1, limit=20
+        ... )
+        samples: hf ...
+        >>> scores.index.tolist(), int(scores.problems["pocket_heldout"])
+        (['pocket_heldout'], 20)
+    """
+    import pandas as pd
+
+    from asymrl.evaluation.options import build_options
+    from asymrl.evaluation.scores import summary_of
+    from asymrl.evaluation.setup import run_evaluation
+
+    if benchmarks is not None:
+        names = [benchmarks] if isinstance(benchmarks, str) else benchmarks
+        options["benchmarks"] = ",".join(names)
+    if ckpt is not None:
+        options["ckpt"] = os.fspath(ckpt)
+    with warnings.catch_warnings():
+        quiet_libraries()
+        results = run_evaluation(build_options(**options))
+    table = pd.DataFrame([summary_of(one) for one in results]).set_index("benchmark")
+    return table.drop(columns=["pass_at", "stderrs"])
+
+
+def load_run(folder: str | Path) -> DataFrame:
+    """The metrics of a run: one row per step, one column per metric (docs/metrics.md).
+
+    The index is the step; step 0 is the evaluation before training. A metric that a step does not
+    have is nan. The run's settings, by dotted key, are in `attrs["settings"]`.
+
+        >>> metrics = asymrl.load_run("runs/pocket_asym")
+        >>> metrics.index.tolist()
+        [0, 1, 2]
+        >>> metrics.attrs["settings"]["advantage.beta_pos"]
+        0.9
+        >>> curve = metrics["eval/pocket_heldout/greedy/avg"]
+    """
+    import pandas as pd
+
+    from asymrl.report.runs import read_run
+
+    run = read_run(Path(folder))
+    table = pd.DataFrame(run.rows).set_index("step")
+    table.attrs["settings"] = dict(run.settings)
+    return table
+
+
+def advantages(
+    rewards: Sequence[Sequence[float]] | Tensor,
+    name: str | Callable[..., Tensor] = "asym",
+    *,
+    valid: Tensor | None = None,
+    lengths: Tensor | None = None,
+    mean_logprobs: Tensor | None = None,
+    **parameters: float,
+) -> Tensor:
+    """The advantages of N groups of G rollouts, (N, G), by an estimator of asymrl/algo/advantages.
+
+    rewards (N, G): 0 or 1. name: an estimator, `path/to/file.py:function`, or a function. valid
+    (N, G) bool: default all. lengths, mean_logprobs (N, G): tokens, and the mean log-prob per
+    token, for the estimators that use them; default 1 and 0. parameters: the estimator's.
+
+        >>> asymrl.advantages([[1, 0, 0, 0]], "asym", beta_pos=0.5, beta_neg=0.5)
+        tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
+        >>> asymrl.advantages([[1, 0, 0, 0]], lambda groups: groups.rewards - 0.5)
+        tensor([[ 0.5000, -0.5000, -0.5000, -0.5000]])
+    """
+    groups = as_groups(rewards, valid, lengths, mean_logprobs)
+    if callable(name):
+        return name(groups, **parameters)
+    from pydantic import ValidationError
+
+    from asymrl.config.schema import AdvantageConfig, check_params
+
+    try:
+        method = AdvantageConfig.model_validate({"name": name, **parameters})
+        check_params("advantage", method)
+    except ValidationError as error:
+        raise UserError(str(error.errors()[0]["msg"])) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return method.function(groups, **method.params)
+
+
+def as_groups(
+    rewards: Any, valid: Tensor | None, lengths: Tensor | None, mean_logprobs: Tensor | None
+) -> Groups:
+    """The input of an estimator. UserError unless the rewards are 0 or 1 and all shapes agree."""
+    import torch
+
+    from asymrl.types import Groups
+
+    try:
+        r = torch.as_tensor(rewards, dtype=torch.get_default_dtype())
+    except (TypeError, ValueError):
+        raise UserError(
+            f"rewards must be N groups of G numbers, got {short_repr(rewards)}"
+        ) from None
+    if r.dim() != 2 or not r.numel():
+        raise UserError(f"rewards must have the shape (N, G), got {tuple(r.shape)}")
+    groups = Groups(
+        rewards=r,
+        valid=torch.ones_like(r, dtype=torch.bool) if valid is None else valid,
+        lengths=torch.ones_like(r, dtype=torch.long) if lengths is None else lengths,
+        mean_logprobs=torch.zeros_like(r) if mean_logprobs is None else mean_logprobs,
+    )
+    for key in ("valid", "lengths", "mean_logprobs"):
+        if (shape := getattr(groups, key).shape) != r.shape:
+            raise UserError(f"{key} has the shape {tuple(shape)}, the rewards {tuple(r.shape)}")
+    if not bool(((r == 0) | (r == 1) | ~groups.valid).all()):
+        raise UserError(f"rewards must be 0 or 1, got {short_repr(r.unique().tolist())}")
+    return groups
+
+
+def written(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides as train.py takes them, key.sub=value. JSON is YAML."""
+    try:
+        return [f"{key}={json.dumps(value, default=os.fspath)}" for key, value in overrides.items()]
+    except TypeError as error:
+        raise UserError(
+            f"overrides: {error}; values are numbers, texts, lists and dicts, and a function is "
+            "given by its path, path/to/file.py:function"
+        ) from None

@@ -1,0 +1,186 @@
+"""The functions of `import asymrl`, their examples, and the examples of examples/."""
+
+import doctest
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+import asymrl
+from asymrl import api
+from asymrl.algo.advantages import ADVANTAGES
+from asymrl.errors import UserError
+from tests.helpers.paths import ROOT
+from tests.helpers.runs import metrics, same_weights
+from tests.helpers.runs import run as run_program
+
+EXAMPLES = ROOT / "examples"
+advantages: Any = asymrl.advantages  # also called with what its types do not allow
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory, from which `import asymrl` and its configs are found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def pocket_model(tmp_path_factory) -> Path:
+    """The folder runs/models with the policy of seed 0, made once."""
+    from asymrl import pocket
+
+    folder = tmp_path_factory.mktemp("pocket")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        pocket.model_folder("pocket:0")
+    return folder / "runs" / "models"
+
+
+def with_model(folder: Path, models: Path) -> None:
+    shutil.copytree(models, folder / "runs" / "models")
+
+
+def test_import_loads_no_framework_until_a_function_needs_it() -> None:
+    code = (
+        "import sys, asymrl; asymrl.verify; asymrl.UserError; asymrl.load_run;"
+        "assert {'verify', 'train'} <= {*dir(asymrl)};"
+        "print(*[m for m in ('torch', 'transformers', 'pandas', 'datasets') if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert found.stdout.split() == []
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        asymrl.trian  # noqa: B018
+
+
+def test_every_public_name_has_a_docstring_and_examples_that_run(here, pocket_model) -> None:
+    assert all(getattr(asymrl, name).__doc__ for name in asymrl.__all__)
+    with_model(here, pocket_model)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    tests = doctest.DocTestFinder().find(api, extraglobs={"asymrl": asymrl})
+    for test in sorted(tests, key=lambda test: test.lineno or 0):  # evaluate uses the run of train
+        runner.run(test)
+    assert runner.tries >= 10 and not runner.failures
+
+
+def test_train_equals_train_py_and_resumes_its_run(config_file, here) -> None:
+    whole = run_program(config_file, here / "whole", "steps=3")
+    started = run_program(config_file, here / "parts", "steps=2")
+    resumed = asymrl.train(config_file, {"steps": 3}, output_dir=started)
+    assert resumed == started and same_weights(whole, resumed)
+
+
+def test_overrides_are_python_values(config_file, here) -> None:
+    settings = {
+        "steps": 1,
+        "optim.lr": 1e-6,
+        "eval.benchmarks": [],
+        "data.train": config_file.parent / "problems.jsonl",
+        "eval.sampling": {"greedy": {"temperature": 0.0}},
+        "eval.patience": None,
+    }
+    run = asymrl.train(config_file, settings, output_dir="mine")
+    read = asymrl.load_run(run).attrs["settings"]
+    assert (read["optim.lr"], read["eval.benchmarks"], read["eval.patience"]) == (1e-6, [], None)
+
+
+def test_load_run_has_one_row_per_step(finished) -> None:
+    table = asymrl.load_run(finished)
+    assert table.index.name == "step" and table.index.tolist() == list(range(6))
+    expected = [row["reward/mean"] for row in metrics(finished)[1:]]
+    assert table["reward/mean"].dropna().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_advantages_are_those_of_the_estimator(name: str) -> None:
+    rewards = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]])
+    groups = api.as_groups(rewards, None, None, None)
+    params = {"beta_pos": 0.9, "beta_neg": 0.4} if name == "asym" else {}
+    found = advantages(rewards.long().tolist(), name, **params)
+    assert torch.equal(found, ADVANTAGES[name](groups, **params))
+
+
+def test_invalid_rollouts_get_no_advantage() -> None:
+    valid = torch.tensor([[True, True, False]])
+    found = advantages([[1, 0, 0]], "dr_grpo", valid=valid)
+    assert found.tolist() == [[0.5, -0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: advantages([[1, 0.5]], "dr_grpo"),
+            "rewards must be 0 or 1, got [0.5, 1.0]",
+        ),
+        (
+            lambda: advantages([1, 0], "dr_grpo"),
+            "rewards must have the shape (N, G), got (2,)",
+        ),
+        (lambda: advantages("abc", "dr_grpo"), "rewards must be N groups of G numbers"),
+        (lambda: advantages([[1, 0]], "grp"), "advantage.name = 'grp'"),
+        (
+            lambda: advantages([[1, 0]], "asym", beta_pos=-1.0, beta_neg=0.0),
+            "must be a number from 0",
+        ),
+        (lambda: advantages([[1, 0]], "rloo", beta=1.0), "rloo takes no parameters"),
+        (lambda: advantages([[1, 0]], "no.py:f"), "no.py does not exist"),
+        (
+            lambda: advantages([[1, 0]], "rloo", valid=torch.ones(1, 3).bool()),
+            "valid has the shape (1, 3), the rewards (1, 2)",
+        ),
+        (lambda: asymrl.train("pocket", {"optim.lrr": 1}), "overrides: unknown key optim.lrr"),
+        (lambda: asymrl.train("pocket", {"steps": 0}), "overrides: steps"),
+        (
+            lambda: asymrl.train("pocket", {"advantage.name": print}),
+            "a function is given by its path",
+        ),
+        (lambda: asymrl.train("pockett"), "the nearest are pocket"),
+        (lambda: asymrl.load_run("nowhere"), "nowhere is not a run folder"),
+        (lambda: asymrl.evaluate("nowhere", avg=3), "avg is not an option of an evaluation"),
+        (lambda: asymrl.evaluate(), "needs either a ckpt or a config"),
+        (lambda: asymrl.evaluate("nowhere", avg_at=0), "--avg-at 0 must be from 1 to 10000"),
+        (lambda: asymrl.evaluate("nowhere", engine="gpu"), "--engine 'gpu' must be one of"),
+    ],
+)
+def test_bad_input_is_one_sentence(call, sentence: str, here) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert sentence in str(caught.value)
+    assert not [*here.iterdir()]
+
+
+def test_own_reward_trains_with_the_function_of_its_file(here, pocket_model, capsys) -> None:
+    with_model(here, pocket_model)
+    example = runpy.run_path(str(EXAMPLES / "own_reward.py"))
+    row = {"problem": "What is 3 + 4 + 0 (mod 13)?"}
+    assert example["complete"](r"4 + 0 = 4; 4 + 3 = \boxed{7}", "7", row)
+    assert not example["complete"](r"4 + 3 = \boxed{7}", "7", row)
+    example["main"](steps=2)
+    run = here / "runs" / "own_reward"
+    assert "own_reward.py:complete@" in (run / "config.yaml").read_text()
+    assert "pocket_heldout" in capsys.readouterr().out
+
+
+def test_the_notebook_runs_from_start_to_end(here, pocket_model) -> None:
+    with_model(here, pocket_model)
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    steps = next(cell for cell in notebook.cells if '"steps": 40' in cell.source)
+    steps.source = steps.source.replace(
+        '"steps": 40, "eval.every": 10', '"steps": 4, "eval.every": 2'
+    )
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(here)}}).execute()
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
+    assert any("image/png" in one.get("data", {}) for one in outputs)
+    assert "focal" in "".join(str(one) for one in notebook.cells[-1].outputs)
