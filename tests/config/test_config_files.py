@@ -61,7 +61,7 @@ BONUS = {
     ("qwen2.5_math_1.5b", "reinforce_ent"): 0.002,
     ("qwen2.5_7b", "reinforce_ent"): 0.002,
     ("pocket", "reinforce_ent"): 0.01,
-    ("pocket", "grpo_ent"): 0.02,
+    ("pocket", "grpo_ent"): 0.002,
     ("smollm2_135m", "reinforce_ent"): 0.002,
     ("smollm2_135m", "grpo_ent"): 0.001,
     **{(m, "grpo_ent"): 0.001 for m in ("qwen3_4b", "qwen2.5_math_1.5b", "qwen2.5_7b")},

@@ -250,7 +250,7 @@ def test_a_file_is_composed_of_model_row_rows_block_and_its_own_keys(tmp_path: P
 def test_a_row_option_brings_the_models_values_for_that_row(tmp_path: Path) -> None:
     write(tmp_path, mine="base: pocket\nloss: {entropy_bonus: 0.5}\n")
     assert load_config(str(tmp_path / "mine.yaml")).loss.entropy_bonus == 0.5
-    assert load_config(str(tmp_path / "mine.yaml"), row="grpo_ent").loss.entropy_bonus == 0.02
+    assert load_config(str(tmp_path / "mine.yaml"), row="grpo_ent").loss.entropy_bonus == 0.002
     assert load_config("pocket_asym", row="grpo_ent") == load_config("pocket_grpo_ent")
 
 
