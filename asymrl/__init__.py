@@ -1,7 +1,7 @@
 """AsymRL: reinforcement learning with verifiable rewards, readable in an evening.
 
 For notebooks and scripts: `train`, `evaluate`, `load_run`, `advantages` and `verify`, documented in
-asymrl/api.py. They are loaded when first used, so `import asymrl` loads no framework.
+asymrl/api.py. Each is loaded when it is first used, so `import asymrl` loads no framework.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asymrl.errors import UserError
     from asymrl.verifiers import verify
 
-MODULES = {
+_MODULES = {
     "advantages": "asymrl.api",
     "evaluate": "asymrl.api",
     "load_run": "asymrl.api",
@@ -21,15 +21,16 @@ MODULES = {
     "UserError": "asymrl.errors",
     "verify": "asymrl.verifiers",
 }
+__version__ = "0.1.0"
 __all__ = ["UserError", "advantages", "evaluate", "load_run", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in MODULES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'asymrl' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(MODULES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

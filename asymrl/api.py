@@ -1,8 +1,10 @@
 """The functions of `import asymrl`: what train.py, eval.py and the report do, from Python.
 
 They read and write the same files as the programs, so a run that was started in a notebook can be
-resumed from the shell and the other way round. Invalid input raises asymrl.UserError, whose text is
-one sentence.
+resumed from the shell and the other way round. They run as one process: for several GPUs, use the
+programs. Configs are found by name in the repository's configs/, so install with `make setup` (or
+pip's --editable) and not as a wheel. Invalid input raises asymrl.UserError, whose text is one
+sentence; where it names a flag of a program, the argument has the same name.
 
     >>> import asymrl
     >>> asymrl.verify(r"so it is \\boxed{0.5}", "1/2").reward
@@ -16,7 +18,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from asymrl.errors import UserError, short_repr
 from asymrl.run.exit_codes import quiet_libraries
@@ -34,19 +36,22 @@ def train(
     config: str | Path,
     overrides: Mapping[str, Any] | None = None,
     *,
-    row: str | None = None,
+    row: str | Path | None = None,
     output_dir: str | Path | None = None,
-    resume: str = "auto",
+    resume: str | Path = "auto",
     engine: RolloutEngine | None = None,
     policy: Policy | None = None,
 ) -> Path:
     """Train as train.py does, in this process, and return the run folder.
 
-    config, row: a path or a name in configs/, and a method on top. overrides: dotted key -> value.
-    output_dir: default runs/<config>[_<row>]. resume: `auto` resumes the run in that folder, if
-    there is one; `never` fails then; a checkpoint folder starts a new run from it. engine, policy:
-    used instead of those that the config selects; they must have its model. An interrupt (Ctrl-C,
-    a notebook's stop button) saves, and the same call resumes.
+    config: a path or a name in configs/. overrides: dotted key -> value; functions are given by
+    their path. row: a method on top, a path or a name in configs/rows/. output_dir: default
+    runs/<config>[_<row>]. resume: `auto`: resume the run in that folder, if there is one; `never`:
+    fail if there is one; a checkpoint folder: start a new run from it. engine, policy: used instead
+    of those that the config selects; they must have its model.
+
+    SIGTERM or an interrupt (Ctrl-C, a notebook's stop button) saves and then raises
+    KeyboardInterrupt; the same call resumes. (Outside the main thread signals are not handled.)
 
         >>> run = asymrl.train("pocket_asym", {"steps": 2, "eval.every": 1, "eval.limit": 20})
         rollouts: hf ...
@@ -58,34 +63,43 @@ def train(
     from asymrl.run.folder import default_folder
     from asymrl.training.setup import run_training
 
-    name = os.fspath(config)
+    name, row = os.fspath(config), row and os.fspath(row)
     with warnings.catch_warnings():
         quiet_libraries()
         loaded = load_config(name, written(overrides or {}), row, source="overrides")
         folder = Path(output_dir) if output_dir else default_folder(name, row)
         stopped = run_training(
-            loaded, folder, evaluate_step, resume=resume, engine=engine, policy=policy
+            loaded, folder, evaluate_step, resume=os.fspath(resume), engine=engine, policy=policy
         )
     if stopped:
         print(f"stopped: {stopped.why}", flush=True)
+        if stopped.code:  # on request, unlike eval.patience
+            raise KeyboardInterrupt(stopped.why)
     return folder
 
 
 def evaluate(
     ckpt: str | Path | None = None,
-    benchmarks: str | Sequence[str] | None = None,
+    benchmarks: str | Path | Sequence[str | Path] | None = None,
+    *,
+    config: str | Path | None = None,
+    avg_at: int | Literal["paper"] = 10,
+    temperature: float = 0.4,
     **options: Any,
 ) -> DataFrame:
     """Score a model as eval.py does. Returns one row per benchmark.
 
-    ckpt: a checkpoint, a model folder or a hub id; or give `config=NAME` for the untrained model of
-    a config. benchmarks: names, JSONL files or hub data sets; default: eval.py's. options: the
-    other flags of eval.py with underscores (asymrl/evaluation/options.py): avg_at, temperature,
-    max_tokens, limit, output, seed, ...
+    ckpt: a checkpoint, a model folder or a hub id. config: instead of ckpt, a config whose
+    untrained model is scored. benchmarks: names, JSONL files or hub data sets; default: eval.py's.
+    avg_at: samples per problem. options: the other flags of eval.py with underscores, such as
+    max_tokens, limit, seed and output (asymrl/evaluation/options.py has all).
+
+    Samples in the output folder are reused. If they have other settings, UserError says which:
+    give another `output`, or replace=True.
 
     Columns: problems, samples (per problem), and as fractions avg (accuracy), stderr (over
-    problems), low and high (95%), pass_at_k (k = samples), majority, truncated, no_answer; and
-    length_mean, in tokens.
+    problems), low and high (its 95% interval), pass_at_k (k = samples), majority, truncated,
+    no_answer; and length_mean, in tokens.
 
         >>> scores = asymrl.evaluate(
         ...     "runs/pocket_asym/checkpoints/latest", "pocket_heldout", avg_at=1, limit=20
@@ -101,15 +115,19 @@ def evaluate(
     from asymrl.evaluation.setup import run_evaluation
 
     if benchmarks is not None:
-        names = [benchmarks] if isinstance(benchmarks, str) else benchmarks
-        options["benchmarks"] = ",".join(names)
-    if ckpt is not None:
-        options["ckpt"] = os.fspath(ckpt)
+        names = [benchmarks] if isinstance(benchmarks, str | Path) else benchmarks
+        options["benchmarks"] = ",".join(os.fspath(one) for one in names)
+    options |= {"ckpt": ckpt, "config": config, "avg_at": avg_at, "temperature": temperature}
     with warnings.catch_warnings():
         quiet_libraries()
         results = run_evaluation(build_options(**options))
-    table = pd.DataFrame([summary_of(one) for one in results]).set_index("benchmark")
-    return table.drop(columns=["pass_at", "stderrs"])
+    rows = [summary_of(one) for one in results]
+    ends = [dict(zip(("low", "high"), row["interval"], strict=True)) for row in rows]
+    columns = (
+        "benchmark problems samples avg stderr low high pass_at_k majority truncated no_answer"
+    )
+    table = pd.DataFrame([row | end for row, end in zip(rows, ends, strict=True)])
+    return table.filter([*columns.split(), "length_mean"]).set_index("benchmark")
 
 
 def load_run(folder: str | Path) -> DataFrame:
@@ -137,12 +155,12 @@ def load_run(folder: str | Path) -> DataFrame:
 
 def advantages(
     rewards: Sequence[Sequence[float]] | Tensor,
-    name: str | Callable[..., Tensor] = "asym",
+    name: str | Callable[..., Tensor],
     *,
-    valid: Tensor | None = None,
-    lengths: Tensor | None = None,
-    mean_logprobs: Tensor | None = None,
-    **parameters: float,
+    valid: Sequence[Sequence[bool]] | Tensor | None = None,
+    lengths: Sequence[Sequence[int]] | Tensor | None = None,
+    mean_logprobs: Sequence[Sequence[float]] | Tensor | None = None,
+    **parameters: Any,
 ) -> Tensor:
     """The advantages of N groups of G rollouts, (N, G), by an estimator of asymrl/algo/advantages.
 
@@ -158,6 +176,8 @@ def advantages(
     groups = as_groups(rewards, valid, lengths, mean_logprobs)
     if callable(name):
         return name(groups, **parameters)
+    if not isinstance(name, str):
+        raise UserError(f"name must be an estimator's name or a function, got {short_repr(name)}")
     from pydantic import ValidationError
 
     from asymrl.config.schema import AdvantageConfig, check_params
@@ -172,31 +192,31 @@ def advantages(
     return method.function(groups, **method.params)
 
 
-def as_groups(
-    rewards: Any, valid: Tensor | None, lengths: Tensor | None, mean_logprobs: Tensor | None
-) -> Groups:
+def as_groups(rewards: Any, valid: Any, lengths: Any, mean_logprobs: Any) -> Groups:
     """The input of an estimator. UserError unless the rewards are 0 or 1 and all shapes agree."""
     import torch
 
     from asymrl.types import Groups
 
-    try:
-        r = torch.as_tensor(rewards, dtype=torch.get_default_dtype())
-    except (TypeError, ValueError):
-        raise UserError(
-            f"rewards must be N groups of G numbers, got {short_repr(rewards)}"
-        ) from None
-    if r.dim() != 2 or not r.numel():
-        raise UserError(f"rewards must have the shape (N, G), got {tuple(r.shape)}")
-    groups = Groups(
-        rewards=r,
-        valid=torch.ones_like(r, dtype=torch.bool) if valid is None else valid,
-        lengths=torch.ones_like(r, dtype=torch.long) if lengths is None else lengths,
-        mean_logprobs=torch.zeros_like(r) if mean_logprobs is None else mean_logprobs,
-    )
-    for key in ("valid", "lengths", "mean_logprobs"):
-        if (shape := getattr(groups, key).shape) != r.shape:
-            raise UserError(f"{key} has the shape {tuple(shape)}, the rewards {tuple(r.shape)}")
+    given = {"rewards": rewards, "valid": valid, "lengths": lengths, "mean_logprobs": mean_logprobs}
+    dtypes = {"valid": torch.bool, "lengths": torch.long}
+    tensors = {}
+    for key, value in given.items():
+        if value is None:
+            value = torch.full(tensors["rewards"].shape, 0 if key == "mean_logprobs" else 1)
+        try:
+            tensor = torch.as_tensor(value, dtype=dtypes.get(key, torch.get_default_dtype()))
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"{key} must be N groups of G, got {short_repr(value)}") from None
+        if key == "rewards" and (tensor.dim() != 2 or not tensor.numel()):
+            raise UserError(f"rewards must have the shape (N, G), got {tuple(tensor.shape)}")
+        tensors[key] = tensor
+        if tensor.shape != (shape := tensors["rewards"].shape):
+            raise UserError(
+                f"{key} has the shape {tuple(tensor.shape)}, the rewards {tuple(shape)}"
+            )
+    groups = Groups(**tensors)
+    r = groups.rewards
     if not bool(((r == 0) | (r == 1) | ~groups.valid).all()):
         raise UserError(f"rewards must be 0 or 1, got {short_repr(r.unique().tolist())}")
     return groups
@@ -205,7 +225,10 @@ def as_groups(
 def written(overrides: Mapping[str, Any]) -> list[str]:
     """Overrides as train.py takes them, key.sub=value. JSON is YAML."""
     try:
-        return [f"{key}={json.dumps(value, default=os.fspath)}" for key, value in overrides.items()]
+        return [
+            f"{key}={json.dumps(value, default=os.fspath, ensure_ascii=False)}"
+            for key, value in overrides.items()
+        ]
     except TypeError as error:
         raise UserError(
             f"overrides: {error}; values are numbers, texts, lists and dicts, and a function is "

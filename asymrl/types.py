@@ -83,7 +83,7 @@ class Rollout:
 
 @frozen
 class Verdict:
-    """The verifier's judgement of one response. Only `correct` earns reward 1."""
+    """The verifier's judgement of one response. Only `correct` earns reward 1 and is truthy."""
 
     reason: Reason
     answer: str | None
@@ -92,6 +92,9 @@ class Verdict:
     @property
     def reward(self) -> float:
         return float(self.reason == "correct")
+
+    def __bool__(self) -> bool:
+        return self.reason == "correct"
 
 
 @frozen

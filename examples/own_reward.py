@@ -3,9 +3,9 @@
     .venv/bin/python examples/own_reward.py
 
 The task is sums modulo 13, by the small policy that AsymRL makes itself. The reward demands more
-than the right result: the response must also add every number of the problem. A reward is a
-function of those of `response`, `gold`, `prompt` and `row` (the data row) that it names, and
-returns True or False.
+than the right result: the response must also add every number of the problem. A reward function
+declares any of the arguments `response`, `gold`, `prompt` and `row` (the data row) and returns
+True or False.
 """
 
 import re
@@ -14,7 +14,7 @@ import asymrl
 
 
 def complete(response: str, gold: str, row: dict[str, str]) -> bool:
-    """The boxed result is right, and there is one addition less than there are numbers."""
+    """The boxed result is right, and there is one fewer addition than numbers."""
     boxed = re.findall(r"\\boxed\{(\d+)\}", response)
     numbers = re.findall(r"\d+", row["problem"].partition("(mod")[0])
     return boxed == [gold] and response.count("+") == len(numbers) - 1

@@ -6,9 +6,9 @@ A hypothesis is about one number per seed. The paper predicts that its mean over
 
 Predictions were committed before the first run of a study. What was known then: the prototype of
 the pocket task (nine arms, four seeds), three seeds of AsymGRPO and GRPO (docs/log.md), one run of
-each on `sums`, and calibration runs on seeds 100 and above (for `pocket_short` also 50 steps of GRPO
-and REINFORCE with other shares of misremembered facts). Numbers "in calibration" are of that day;
-docs/bonus.md has the repetition on today's held-out problems.
+each on `sums`, and calibration runs on seeds 100 and above (for `pocket_short` also 50 steps of
+GRPO and REINFORCE with other shares of misremembered facts). Numbers "in calibration" are from
+those runs; docs/bonus.md repeats them on the present held-out problems.
 """
 
 from __future__ import annotations

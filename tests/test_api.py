@@ -1,10 +1,15 @@
 """The functions of `import asymrl`, their examples, and the examples of examples/."""
 
 import doctest
+import os
+import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,9 @@ from tests.helpers.runs import metrics, same_weights
 from tests.helpers.runs import run as run_program
 
 EXAMPLES = ROOT / "examples"
-advantages: Any = asymrl.advantages  # also called with what its types do not allow
+# also called with what their types do not allow
+advantages: Any = asymrl.advantages
+evaluate: Any = asymrl.evaluate
 
 
 @pytest.fixture
@@ -94,6 +101,35 @@ def test_overrides_are_python_values(config_file, here) -> None:
     assert (read["optim.lr"], read["eval.benchmarks"], read["eval.patience"]) == (1e-6, [], None)
 
 
+def test_an_interrupt_saves_and_raises_and_the_same_call_resumes(config_file, here) -> None:
+    def interrupt_after_a_step() -> None:
+        while not (log.is_file() and '"step": 1,' in log.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    log = here / "mine" / "metrics.jsonl"
+    threading.Thread(target=interrupt_after_a_step, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        asymrl.train(config_file, {"steps": 10_000}, output_dir="mine")
+    last = metrics(here / "mine")[-1]["step"]
+    asymrl.train(config_file, {"steps": last + 1}, output_dir="mine")
+    assert [row["step"] for row in metrics(here / "mine")] == [*range(last + 2)]
+
+
+def test_evaluate_has_the_columns_that_it_documents(finished, config_file, here) -> None:
+    found = asymrl.evaluate(
+        finished / "checkpoints" / "latest",
+        [config_file.parent / "problems.jsonl"],
+        avg_at=2,
+        limit=3,
+        output=here / "scores",
+    )
+    documented = re.sub(r"\([^)]*\)", "", str(asymrl.evaluate.__doc__).partition("Columns: ")[2])
+    assert all(re.search(rf"\b{name}\b", documented) for name in found.columns)
+    row = found.loc["problems"]
+    assert row.low <= row.avg <= row.high and row.samples == 2 and row.problems == 3
+
+
 def test_load_run_has_one_row_per_step(finished) -> None:
     table = asymrl.load_run(finished)
     assert table.index.name == "step" and table.index.tolist() == list(range(6))
@@ -111,7 +147,7 @@ def test_advantages_are_those_of_the_estimator(name: str) -> None:
 
 
 def test_invalid_rollouts_get_no_advantage() -> None:
-    valid = torch.tensor([[True, True, False]])
+    valid = [[True, True, False]]
     found = advantages([[1, 0, 0]], "dr_grpo", valid=valid)
     assert found.tolist() == [[0.5, -0.5, 0.0]]
 
@@ -127,7 +163,7 @@ def test_invalid_rollouts_get_no_advantage() -> None:
             lambda: advantages([1, 0], "dr_grpo"),
             "rewards must have the shape (N, G), got (2,)",
         ),
-        (lambda: advantages("abc", "dr_grpo"), "rewards must be N groups of G numbers"),
+        (lambda: advantages("abc", "dr_grpo"), "rewards must be N groups of G, got 'abc'"),
         (lambda: advantages([[1, 0]], "grp"), "advantage.name = 'grp'"),
         (
             lambda: advantages([[1, 0]], "asym", beta_pos=-1.0, beta_neg=0.0),
@@ -147,10 +183,16 @@ def test_invalid_rollouts_get_no_advantage() -> None:
         ),
         (lambda: asymrl.train("pockett"), "the nearest are pocket"),
         (lambda: asymrl.load_run("nowhere"), "nowhere is not a run folder"),
-        (lambda: asymrl.evaluate("nowhere", avg=3), "avg is not an option of an evaluation"),
-        (lambda: asymrl.evaluate(), "needs either a ckpt or a config"),
-        (lambda: asymrl.evaluate("nowhere", avg_at=0), "--avg-at 0 must be from 1 to 10000"),
-        (lambda: asymrl.evaluate("nowhere", engine="gpu"), "--engine 'gpu' must be one of"),
+        (lambda: advantages([[1, 0]], 3), "name must be an estimator's name or a function, got 3"),
+        (lambda: evaluate("nowhere", avg_at=2.5), "--avg-at 2.5 must be a whole number"),
+        (lambda: evaluate("nowhere", temperature=None), "--temperature None must be from"),
+        (lambda: evaluate("nowhere", avg=3), "avg is not an option of an evaluation"),
+        (lambda: evaluate(), "needs either a ckpt or a config"),
+        (
+            lambda: evaluate("nowhere", avg_at=0),
+            "--avg-at 0 must be a whole number from 1 to 10000 or paper",
+        ),
+        (lambda: evaluate("nowhere", engine="gpu"), "--engine 'gpu' must be one of"),
     ],
 )
 def test_bad_input_is_one_sentence(call, sentence: str, here) -> None:

@@ -6,6 +6,7 @@ eval.py has them as flags, `asymrl.evaluate` as keyword arguments.
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -26,18 +27,25 @@ BOUNDS = {
     "max_tokens": (1, 1_000_000),
     "limit": (1, 1_000_000_000),
     "chunk": (1, 1_000_000_000),
+    "seed": (0, 2**63 - 1),
     "threads": (0, 1024),
 }
+OPTIONAL = ("max_tokens", "limit")
 
 
 @frozen
 class EvalOptions:
-    """ckpt or config: the model. benchmarks: separated by commas. avg_at: samples per problem, or
-    `paper`: 5 on MATH-500 and OlympiadBench, 10 on the others. max_tokens: default the
-    checkpoint's, else 4096. data_dir: read NAME.jsonl from there instead of the hub. output:
-    default runs/eval/<name of the model>. replace: delete samples in `output` with other settings.
-    limit: only the first problems of each benchmark. allow_count: accept files that are not the
-    whole benchmark. chunk: samples per process between two saves. threads: 0 means torch's default.
+    """Give either ckpt or config.
+
+    benchmarks: separated by commas.
+    avg_at: samples per problem, or `paper`: 5 on MATH-500 and OlympiadBench, 10 on the others.
+    max_tokens: of a response; None: the checkpoint's, else 4096.
+    data_dir: read NAME.jsonl from this folder instead of the hub.
+    output: None: runs/eval/<name of the model>. Samples there are reused.
+    replace: delete samples in `output` that have other settings.
+    limit: use only the first problems of each benchmark.
+    allow_count: accept incomplete benchmark files.
+    chunk: samples per process between two saves. threads: 0: torch's default.
     """
 
     ckpt: str | None = None
@@ -74,6 +82,9 @@ def build_options(**values: Any) -> EvalOptions:
     for name in ("data_dir", "output"):
         if values.get(name) is not None:
             values[name] = Path(values[name])
+    for name in ("ckpt", "config"):
+        if values.get(name) is not None:
+            values[name] = os.fspath(values[name])
     options = EvalOptions(**values)
     if (options.ckpt is None) == (options.config is None):
         raise UserError("an evaluation needs either a ckpt or a config, and not both")
@@ -89,12 +100,13 @@ def check(options: EvalOptions) -> None:
             raise UserError(f"--{name} is {problem}; valid is {valid}")
     for name, (least, most) in BOUNDS.items():
         value = getattr(options, name)
-        if value is None or (name, value) == ("avg_at", "paper"):
+        if (value is None and name in OPTIONAL) or (name, value) == ("avg_at", "paper"):
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not least <= value <= most:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {value} must be from {least} to {most}")
+        numbers = int | float if name == "temperature" else int
+        if not isinstance(value, numbers) or isinstance(value, bool) or not least <= value <= most:
+            flag, whole = name.replace("_", "-"), "" if name == "temperature" else "a whole number "
+            other = " or paper" if name == "avg_at" else ""
+            raise UserError(f"--{flag} {value} must be {whole}from {least} to {most}{other}")
     if options.engine not in ENGINES:
         raise UserError(
             f"--engine {short_repr(options.engine)} must be one of {', '.join(ENGINES)}"

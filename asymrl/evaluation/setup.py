@@ -178,4 +178,5 @@ def samples_per_problem(avg_at: int | str, benchmark: str) -> int:
     Appendix H)."""
     if isinstance(avg_at, int):
         return avg_at
+    assert avg_at == "paper", avg_at
     return 5 if source_of_file(benchmark) in LARGE_BENCHMARKS else 10

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,9 @@ class StopSignals:
             signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Install the handlers. Until then, a signal ends the process."""
+        """Install the handlers. Until then, a signal ends the process. Only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self.previous[number] = signal.signal(number, self._handle)

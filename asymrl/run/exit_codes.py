@@ -47,7 +47,7 @@ def quiet_libraries() -> None:
     """Silence the warnings of libraries, unless the user asked for some (python -W) or turned them
     into errors, as tests do. Errors and our own warnings, which are printed, are still shown."""
     asked = sys.warnoptions or any(
-        action == "error" and category is Warning  # Jupyter makes an error of one of its own
+        action == "error" and category is Warning  # Jupyter turns one of its own into an error
         for action, _, category, *_ in warnings.filters
     )
     if asked:

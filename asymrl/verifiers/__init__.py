@@ -127,9 +127,19 @@ def _shared(name: str, timeout: float, **settings: Any) -> Verifier:
 
 
 def verify(
-    response: str, gold: str, name: str = "math", timeout: float = 5.0, **settings: Any
+    response: str,
+    gold: str,
+    name: str = "math",
+    timeout: float = 5.0,
+    *,
+    prompt: str | None = None,
+    row: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Verdict:
-    r"""Whether a response gives the gold answer: `verify(r"so \boxed{0.5}", "1/2").reward == 1`.
+    r"""Whether a response gives the gold answer: `verify(r"so \boxed{0.5}", gold="1/2")` is truthy.
+
+    The response comes first, unlike in math-verify. name: as in `make`; prompt and row are for a
+    function by path, settings those of `make`.
 
     The answer is the content of the last box after the last `</think>`; adjacent boxes are a list.
     Without a box the reason is `no_answer`, unless unboxed=True ("the answer is 7"). Examples for
@@ -154,7 +164,10 @@ def verify(
     Runs in a separate process, so that no response can hang, crash or run code in this one. Can be
     called from any thread. For many responses, use `make`, which has workers and returns futures.
     """
-    return _shared(name, timeout, **settings).submit(gold, response).result()
+    if is_by_path(name):
+        name = own.load(name).name  # with its digest, so that an edited file is loaded again
+    verifier = _shared(name, timeout, **settings)
+    return verifier.submit(gold, response, prompt=prompt, row=row).result()
 
 
 def unreadable(verifier: Verifier, golds: Sequence[str]) -> list[int]:
