@@ -224,6 +224,8 @@ def as_groups(rewards: Any, valid: Any, lengths: Any, mean_logprobs: Any) -> Gro
 
 def written(overrides: Mapping[str, Any]) -> list[str]:
     """Overrides as train.py takes them, key.sub=value. JSON is YAML."""
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"overrides must be a dict of dotted keys, got {short_repr(overrides)}")
     try:
         return [
             f"{key}={json.dumps(value, default=os.fspath, ensure_ascii=False)}"

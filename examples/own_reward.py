@@ -1,4 +1,4 @@
-"""Train with a reward of your own, from the root of the repository (about a minute on a CPU):
+"""Train with a reward of your own, from the root of the repository:
 
     .venv/bin/python examples/own_reward.py
 

@@ -30,6 +30,7 @@ EXAMPLES = ROOT / "examples"
 # also called with what their types do not allow
 advantages: Any = asymrl.advantages
 evaluate: Any = asymrl.evaluate
+train: Any = asymrl.train
 
 
 @pytest.fixture
@@ -177,6 +178,8 @@ def test_invalid_rollouts_get_no_advantage() -> None:
         ),
         (lambda: asymrl.train("pocket", {"optim.lrr": 1}), "overrides: unknown key optim.lrr"),
         (lambda: asymrl.train("pocket", {"steps": 0}), "overrides: steps"),
+        (lambda: train("pocket", ["steps=1"]), "overrides must be a dict of dotted keys, got ["),
+        (lambda: train("pocket", {"data.user": "😀"}), "data.user = '😀'"),
         (
             lambda: asymrl.train("pocket", {"advantage.name": print}),
             "a function is given by its path",
