@@ -240,12 +240,15 @@ class UpdateStats:
 
 @frozen
 class TrainerState:
-    """Full fp32 tensors on the CPU by Hugging Face name, independent of world size and backend.
+    """One rank's part of the weights and AdamW's moments, by Hugging Face name: fp32, on the CPU.
 
-    updates: optimizer steps. The mappings may load a tensor only when it is accessed, because host
-    memory cannot hold a copy of a large model for every rank.
+    A tensor is flat: the rank's slice of the flattened parameter. In rank order, the slices of all
+    ranks are the whole parameter, so a state moves between numbers of ranks and backends. shapes:
+    of the whole parameters. updates: optimizer steps. The mappings may read a slice from disk when
+    it is accessed.
     """
 
+    shapes: Mapping[str, tuple[int, ...]]
     weights: Mapping[str, Tensor]
     exp_avg: Mapping[str, Tensor]
     exp_avg_sq: Mapping[str, Tensor]

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import resource
 import shutil
 import signal
 import threading
@@ -34,6 +33,7 @@ from asymrl.types import UpdateStats, Verdict
 from asymrl.verifiers import Inline
 from tests.helpers import first_letter
 from tests.helpers.engines import SAMPLING, hf, requests
+from tests.helpers.full_disk import largest_file
 from tests.helpers.runs import comparable, engine_of, metrics, run, same_weights
 
 
@@ -77,7 +77,7 @@ def test_a_run_stopped_by_a_signal_saves_and_the_same_command_resumes_it(
     assert f"stopped: {number.name}; {what}\n" in capsys.readouterr().out
     assert step <= done < 5
     if done:
-        assert checkpoint.load_position(folder / "checkpoints" / "latest")[0].step == done
+        assert checkpoint.load_position(folder / "checkpoints" / "latest").step == done
     assert [signal.getsignal(each) for each in early_stop.SIGNALS] == before
     run(config_file, folder, rare)
     assert comparable(folder) == comparable(finished)
@@ -191,7 +191,7 @@ def test_a_run_without_improvement_stops_and_does_not_resume(
     assert len(rows) < 60 and evaluations_since_best(scores) == 2
     assert all(evaluations_since_best(scores[:n]) < 2 for n in range(1, len(scores)))
     last = folder / "checkpoints" / "latest"
-    assert checkpoint.load_position(last)[0].step == rows[-1]["step"]
+    assert checkpoint.load_position(last).step == rows[-1]["step"]
     assert attempt(config_file, folder, *settings) == 0
     assert metrics(folder) == rows
     assert attempt(config_file, folder, *settings[:2], f"steps={len(rows)}") == 0  # once more
@@ -352,17 +352,6 @@ def test_skipped_updates_are_counted_over_steps() -> None:
         alerts.stop_if_diverged(7, 3, [bad, bad], most=3)
 
 
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The kernel lets no file grow beyond `size` bytes: writing fails as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_the_same_command_starts_a_branch_that_ran_out_of_disk(
     config_file: Path, finished: Path, tmp_path: Path, capsys
 ) -> None:
@@ -394,6 +383,10 @@ def test_a_full_disk_damages_no_checkpoint(
     assert same_weights(folder, finished)
 
 
+STATE = checkpoint.state_file(0, 1)
+SAVED = ["model.safetensors", STATE, "asymrl.json", "tokenizer.json", "config.json"]
+
+
 def flip(file: Path) -> None:
     """Flip one bit in the last third: sizes, headers and JSON syntax stay valid."""
     content = bytearray(file.read_bytes())
@@ -407,7 +400,14 @@ def cut(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", checkpoint.STATE, "asymrl.json", "tokenizer.json", "config.json"]
+    "name",
+    [
+        "model.safetensors",
+        checkpoint.state_file(0, 1),
+        "asymrl.json",
+        "tokenizer.json",
+        "config.json",
+    ],
 )
 def test_the_damaged_file_of_a_checkpoint_is_named(
     config_file: Path, finished: Path, tmp_path: Path, capsys, name: str, damage

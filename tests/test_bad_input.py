@@ -248,7 +248,7 @@ def test_a_run_folder_with_another_config_is_left_as_it_is(tiny, copy: Path, cap
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "garbage"])
 def test_a_damaged_checkpoint_is_refused_by_name(tiny, copy: Path, capsys, damage: str) -> None:
-    state = copy / "checkpoints" / "latest" / checkpoint.STATE
+    state = copy / "checkpoints" / "latest" / checkpoint.state_file(0, 1)
     whole = state.read_bytes()
     match damage:
         case "cut":
@@ -304,7 +304,7 @@ def test_a_trainer_json_that_makes_no_sense_is_refused(tiny, copy, capsys, chang
 
 @pytest.mark.parametrize("change", ["left out", "another type", "another part"])
 def test_a_state_that_is_not_whole_is_refused(tiny, copy: Path, capsys, change: str) -> None:
-    file = copy / "checkpoints" / "latest" / checkpoint.STATE
+    file = copy / "checkpoints" / "latest" / checkpoint.state_file(0, 1)
     held = load_file(file)
     name = sorted(key for key in held if key.startswith("exp_avg/"))[1]
     tensor = held.pop(name)
@@ -316,7 +316,7 @@ def test_a_state_that_is_not_whole_is_refused(tiny, copy: Path, capsys, change: 
     save_file(held, file)
     trainer = file.parents[1] / "trainer.json"  # by someone who knows of the digests
     known = json.loads(trainer.read_text())
-    known["files"][checkpoint.STATE] = file_digest(file)
+    known["files"][checkpoint.state_file(0, 1)] = file_digest(file)
     known["seal"] = checkpoint.seal(known)
     trainer.write_text(json.dumps(known))
     line = refused(capsys, *tiny, "steps=6")

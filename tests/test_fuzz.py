@@ -244,8 +244,8 @@ def test_any_trainer_json_and_asymrl_json_is_read_or_refused(count: int, run: Pa
         if name == "asymrl.json":
             checkpoint.read_definitions(folder)
         else:
-            position, state = checkpoint.load_checkpoint(folder)
-            assert position.step >= 0 and position.draws >= 0 and state.updates >= 0
+            position, parts = checkpoint.load_checkpoint(folder)
+            assert position.step >= 0 and position.draws >= 0 and parts[0].updates >= 0
         return name
 
     counts = fuzz("trainer", count, case, list(whole))
@@ -290,7 +290,7 @@ def spoil_safetensors(rng: random.Random, content: bytes) -> bytes:
 @cases("state")
 def test_any_trainer_state_is_taken_or_refused(count: int, run: Path) -> None:
     folder = run / "checkpoints" / "latest"
-    file = folder / checkpoint.STATE
+    file = folder / checkpoint.state_file(0, 1)
     whole = file.read_bytes()
     model = pretrained.load_model(ModelConfig(path=str(folder)), torch.float32)
     trained = policy(model)

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ from asymrl.engines.micro_batches import (
     total,
 )
 from asymrl.engines.policy import (
+    MOMENTS,
+    SECTIONS,
     check_linear_head,
     check_same_parameters,
     init_adamw_state,
     make_module,
     non_finite,
+    read_slice,
     set_learning_rate,
 )
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
@@ -57,7 +60,6 @@ deepspeed: Any = untyped_deepspeed
 # DeepSpeed 0.19.8 only comm/torch.py reads this dict, with .get(builder.NAME, False).
 deepspeed.ops.__compatible_ops__ = {}
 StateType: Any = offload_config.OffloadStateTypeEnum
-MOMENTS = ("exp_avg", "exp_avg_sq")
 GATHER_BUCKET = 2**28  # parameters that named_weights gathers at a time: 512 MiB in bf16
 
 
@@ -191,33 +193,42 @@ class DeepSpeedPolicy:
             self.engine.optimizer.offload_states(include=states, pin_memory=False)
         self.asleep = True
 
-    def state(self) -> TrainerState | None:
-        sections: dict[str, dict[str, Any]] = {
-            section: {name: self._gather(p, section) for name, p in self.named_parameters.items()}
-            for section in ("weights", *MOMENTS)
+    def state(self) -> TrainerState:
+        sections = {
+            section: {
+                name: self._owned(parameter, section).cpu()
+                for name, parameter in self.named_parameters.items()
+            }
+            for section in SECTIONS
         }
-        return TrainerState(**sections, updates=self.updates) if self.world.first else None
+        return TrainerState(shapes=self._shapes, **sections, updates=self.updates)
 
     @torch.no_grad()
-    def load_state(self, state: TrainerState) -> None:
-        shapes = {name: tuple(p.ds_shape) for name, p in self.named_parameters.items()}
-        check_same_parameters(state, shapes)
-        self.updates = state.updates
+    def load_state(self, parts: Sequence[TrainerState]) -> None:
+        check_same_parameters(parts, self._shapes)
+        self.updates = parts[0].updates
+        optimizer = self.engine.optimizer
+        optimizer.checkpoint_event_prologue()  # drops the gathered parameters
         for name, parameter in self.named_parameters.items():
-            weights = state.weights[name]
-            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                if self.world.first:
-                    parameter.copy_(weights)
-            deepspeed.utils.safe_set_local_fp32_param(parameter, self._slice(parameter, weights))
-            for moment in MOMENTS:
-                local = self._slice(parameter, getattr(state, moment)[name])
-                deepspeed.utils.safe_set_local_optimizer_state(parameter, local, moment)
-        for flat in self.master_weights:
-            self.adamw.state[flat]["step"].fill_(state.updates)
+            start = self.world.rank * parameter.ds_tensor.numel()
+            for section in SECTIONS:
+                owned = self._owned(parameter, section)
+                owned.copy_(read_slice(parts, section, name, start, start + owned.numel()))
+        for group, flat in enumerate(self.master_weights):
+            self.adamw.state[flat]["step"].fill_(self.updates)
+            # from the master weights to those of the forward pass, as after an optimizer step
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        optimizer.checkpoint_event_epilogue()  # gathers small parameters again
 
-    def save_pretrained(self, folder: Path, state: TrainerState) -> None:
-        weights = {name: tensor.to(self.dtype) for name, tensor in state.weights.items()}
-        self.module.model.save_pretrained(folder, state_dict=weights)
+    def full_weights(self) -> dict[str, Tensor]:
+        weights = {}
+        for name, tensor in self.named_weights():
+            if self.world.first:
+                weights[name] = tensor.to("cpu", copy=True)
+        return weights
+
+    def save_pretrained(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        self.module.model.save_pretrained(folder, state_dict=dict(weights))
 
     def _gradients(self) -> Iterator[tuple[str, Tensor | None]]:
         """This rank's slices, summed over ranks and micro-batches. With offload_optimizer they are
@@ -226,24 +237,16 @@ class DeepSpeedPolicy:
             for name, parameter in self.named_parameters.items():
                 yield name, deepspeed.utils.safe_get_local_grad(parameter)
 
-    def _gather(self, parameter: Any, section: str) -> Tensor | None:
-        """The full fp32 tensor on the CPU of rank 0; None on the other ranks."""
-        if section == "weights":
-            local = deepspeed.utils.safe_get_local_fp32_param(parameter)
-        else:
-            local = deepspeed.utils.safe_get_local_optimizer_state(parameter, section)
-        local = local.cpu().contiguous()
-        slices = [torch.empty_like(local) for _ in range(self.world.size)]
-        dist.gather(local, slices if self.world.first else None)
-        if not self.world.first:
-            return None
-        return torch.cat(slices)[: parameter.ds_numel].view(parameter.ds_shape)
+    @property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(p.ds_shape) for name, p in self.named_parameters.items()}
 
-    def _slice(self, parameter: Any, full: Tensor) -> Tensor:
-        """This rank's slice of the full tensor; the last slice is padded with zeros."""
-        size = parameter.ds_tensor.numel()
-        local = full.flatten()[self.world.rank * size : (self.world.rank + 1) * size]
-        return torch.nn.functional.pad(local, (0, size - len(local)))
+    def _owned(self, parameter: Any, section: str) -> Tensor:
+        """A view of this rank's slice of the master weights or a moment, without the padding."""
+        key = None if section == "weights" else section
+        padded, _ = self.engine.optimizer._get_fp32_opt_state_partition(parameter, False, key)
+        size = parameter.ds_numel - self.world.rank * padded.numel()
+        return padded.detach()[: max(0, size)]
 
     def _wake(self) -> None:
         if self.asleep:

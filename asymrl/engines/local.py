@@ -6,7 +6,7 @@ Independent of rollouts, rewards and estimators.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +28,13 @@ from asymrl.engines.micro_batches import (
     total,
 )
 from asymrl.engines.policy import (
+    SECTIONS,
     check_linear_head,
     check_same_parameters,
     init_adamw_state,
     make_module,
     non_finite,
+    read_slice,
     set_learning_rate,
 )
 from asymrl.types import Batch, LossFn, LossOutputs, Tokens, TrainerState, UpdateStats
@@ -141,28 +143,36 @@ class LocalPolicy:
         """Frees nothing: a rollout engine in the same process keeps its own memory."""
 
     def state(self) -> TrainerState:
-        """A copy, which does not change when training continues."""
-        moments = {name: self.optimizer.state[p] for name, p in self.named_parameters.items()}
-        return TrainerState(
-            weights={name: p.cpu().clone() for name, p in self.named_weights()},
-            exp_avg={name: m["exp_avg"].cpu().clone() for name, m in moments.items()},
-            exp_avg_sq={name: m["exp_avg_sq"].cpu().clone() for name, m in moments.items()},
-            updates=self.updates,
-        )
+        sections = {
+            section: {n: self._tensor(n, section).flatten().cpu() for n in self.named_parameters}
+            for section in SECTIONS
+        }
+        return TrainerState(shapes=self._shapes, **sections, updates=self.updates)
 
-    @torch.no_grad()
-    def load_state(self, state: TrainerState) -> None:
-        check_same_parameters(state, {n: tuple(p.shape) for n, p in self.named_weights()})
-        self.updates = state.updates
+    def load_state(self, parts: Sequence[TrainerState]) -> None:
+        check_same_parameters(parts, self._shapes)
+        self.updates = parts[0].updates
         for name, parameter in self.named_parameters.items():
-            parameter.copy_(state.weights[name])
-            moments = self.optimizer.state[parameter]
-            moments["step"].fill_(state.updates)
-            moments["exp_avg"].copy_(state.exp_avg[name])
-            moments["exp_avg_sq"].copy_(state.exp_avg_sq[name])
+            for section in SECTIONS:
+                whole = read_slice(parts, section, name, 0, parameter.numel())
+                self._tensor(name, section).copy_(whole.view(parameter.shape))
+            self.optimizer.state[parameter]["step"].fill_(self.updates)
 
-    def save_pretrained(self, folder: Path, state: TrainerState) -> None:
-        self.module.model.save_pretrained(folder, state_dict=dict(state.weights))
+    def full_weights(self) -> dict[str, Tensor]:
+        return {name: tensor.cpu() for name, tensor in self.named_weights()}
+
+    def save_pretrained(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        self.module.model.save_pretrained(folder, state_dict=dict(weights))
+
+    @property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(parameter.shape) for name, parameter in self.named_parameters.items()}
+
+    def _tensor(self, name: str, section: str) -> Tensor:
+        """The parameter itself or one of its moments, without gradient."""
+        parameter = self.named_parameters[name].detach()
+        moments = self.optimizer.state[self.named_parameters[name]]
+        return parameter if section == "weights" else moments[section]
 
     @property
     def _micro_batch_tokens(self) -> int:

@@ -6,7 +6,7 @@ Handles torch modules and Hugging Face causal LMs, but no optimizer algorithm an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,10 @@ from asymrl.config.schema import OptimConfig
 from asymrl.engines.flops import Work
 from asymrl.errors import UserError
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+SECTIONS = ("weights", *MOMENTS)
+"""The fields of TrainerState that hold tensors."""
 
 
 class Policy(Protocol):
@@ -58,19 +62,25 @@ class Policy(Protocol):
         """Free device memory until the next update. `score` and `named_weights` still work."""
         ...
 
-    def state(self) -> TrainerState | None:
-        """The full, unsharded state on rank 0; None on the other ranks."""
+    def state(self) -> TrainerState:
+        """This rank's part of the state, without padding. Valid until the next update."""
         ...
 
-    def load_state(self, state: TrainerState) -> None:
-        """Load the same state on every rank. It may come from another backend or world size.
+    def load_state(self, parts: Sequence[TrainerState]) -> None:
+        """Load the slices that this rank owns from the parts of all ranks, in rank order.
 
-        UserError if its names or shapes differ from the model's.
+        The parts may come from another backend or number of ranks. UserError if their names or
+        shapes differ from the model's.
         """
         ...
 
-    def save_pretrained(self, folder: Path, state: TrainerState) -> None:
-        """Write the weights of `state` as a Hugging Face model folder, without the tokenizer. Not
+    def full_weights(self) -> dict[str, Tensor]:
+        """On rank 0, all weights on the CPU by Hugging Face name, in the dtype of the forward pass
+        (fp32 for `local`), to write a model folder; empty on the other ranks."""
+        ...
+
+    def save_pretrained(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write full_weights() as a Hugging Face model folder, without the tokenizer. Not
         collective: rank 0 alone calls it."""
         ...
 
@@ -178,20 +188,33 @@ def set_learning_rate(optimizer: Any, optim: OptimConfig, update: int) -> None:
         group["lr"] = optim.lr * min(1.0, update / max(1, optim.warmup_updates))
 
 
-def check_same_parameters(state: TrainerState, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise UserError unless every part of the state has exactly the model's parameters.
+def check_same_parameters(
+    parts: Sequence[TrainerState], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise UserError unless the parts are of a model with these shapes, by parameter name."""
+    theirs = parts[0].shapes
+    if different := sorted(theirs.items() ^ shapes.items()):
+        name = different[0][0]
+        raise UserError(
+            f"the checkpoint is from another model: the shape of {name} is "
+            f"{theirs.get(name, 'absent')} in the checkpoint and {shapes.get(name, 'absent')} in "
+            "this model"
+        )
 
-    shapes: name -> shape of the model's parameters.
+
+def read_slice(
+    parts: Sequence[TrainerState], section: str, name: str, start: int, stop: int
+) -> Tensor:
+    """The entries from start to stop of a flattened parameter, (stop - start,) or fewer at its end.
+
+    Reads only the parts that have some of them.
     """
-    for section in ("weights", "exp_avg", "exp_avg_sq"):
-        theirs = {name: tuple(x.shape) for name, x in getattr(state, section).items()}
-        if different := sorted(theirs.items() ^ shapes.items()):
-            name = different[0][0]
-            raise UserError(
-                f"the checkpoint is from another model: the shape of {name} in {section} is "
-                f"{theirs.get(name, 'absent')} in the checkpoint and {shapes.get(name, 'absent')} "
-                "in this model"
-            )
+    slices, first = [], 0
+    for part in parts:
+        stored = getattr(part, section)[name]
+        slices.append(stored[max(0, start - first) : max(0, stop - first)])
+        first += stored.numel()
+    return torch.cat(slices)
 
 
 def non_finite(loss: float, gradients: Iterable[tuple[str, Tensor | None]]) -> str | None:

@@ -1,20 +1,23 @@
 """Checkpoints: written atomically, checked when read, complete enough to resume bit for bit.
 
 A checkpoint is a Hugging Face model folder (weights, tokenizer) plus `asymrl.json` (prompt,
-sampling and stop definitions), `trainer.json` (position of the run, digests of all files) and
-`trainer/state.safetensors` (named fp32 weights and AdamW moments, in the same format for every
-policy). Handles files; independent of models.
+sampling and stop definitions), `trainer.json` (position of the run, shapes of the parameters,
+digests of all files) and one `trainer/state-RANK-of-RANKS.safetensors` a rank: its slices of the
+fp32 weights and of AdamW's moments, each a flat tensor `weights/NAME`, `exp_avg/NAME` or
+`exp_avg_sq/NAME`. Every rank writes its own file, and reads only the slices that it needs. Handles
+files; independent of models.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,8 +36,15 @@ from asymrl.config.schema import (
     VerifierConfig,
     check_user_turn,
 )
-from asymrl.engines.policy import Policy
-from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
+from asymrl.engines.distributed import World
+from asymrl.engines.policy import SECTIONS, Policy
+from asymrl.errors import (
+    ReportedByRankZero,
+    UserError,
+    one_line,
+    rust_error_to_value_error,
+    short_repr,
+)
 from asymrl.files import (
     file_digest,
     read_json,
@@ -47,9 +57,15 @@ from asymrl.run.card import card, rule
 from asymrl.run.early_stop import read_eval_scores
 from asymrl.types import Position, Sampling, TrainerState
 
-FORMAT = 5
-STATE = "trainer/state.safetensors"  # in a subfolder: vLLM loads all files next to the model's
-SECTIONS = ("weights", "exp_avg", "exp_avg_sq")
+FORMAT = 6
+MAX_RANKS = 10_000
+ONE_PROCESS = World()
+
+
+def state_file(rank: int, ranks: int) -> str:
+    """The path of a rank's state in a checkpoint. In a subfolder, because vLLM loads all files
+    next to the model's."""
+    return f"trainer/state-{rank:05d}-of-{ranks:05d}.safetensors"
 
 
 def save_checkpoint(
@@ -59,41 +75,49 @@ def save_checkpoint(
     tokenizer: Any,
     definitions: str,
     data: str,
+    world: World,
     position: Position,
 ) -> None:
     """Write checkpoints/step-N under a temporary name, rename it, update `best` and `latest`, and
-    delete old checkpoints. Collective: all ranks gather the state, rank 0 writes.
+    delete old checkpoints. Collective: each rank writes its state, rank 0 everything else.
 
     definitions: from build_definitions. data: digest of the problems. UserError if the checkpoint
     cannot be written; existing ones stay.
     """
-    state = policy.state()
-    if state is None:
-        return
     folder = run / "checkpoints"
     final = folder / f"step-{position.step:06d}"
     temporary = folder / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with ExitStack() as stack:
-            stack.push(rust_error_to_value_error)  # from tokenizer.save_pretrained
-            temporary.mkdir(parents=True)
-            policy.save_pretrained(temporary, state)
+    with stage(world, temporary, final):
+        if world.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            (temporary / "trainer").mkdir(parents=True)
+    state, weights = policy.state(), policy.full_weights()
+    mine = state_file(world.rank, world.size)
+    digests: dict[str, str] = {}
+    with stage(world, temporary, final):
+        tensors = {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()}
+        save_file(tensors, temporary / mine)
+        sync_to_disk(temporary / mine)
+        digests[mine] = file_digest(temporary / mine)
+        if world.first:
+            policy.save_pretrained(temporary, weights)
             tokenizer.save_pretrained(temporary)
-            (temporary / STATE).parent.mkdir()
-            save_file(
-                {f"{s}/{name}": t for s in SECTIONS for name, t in getattr(state, s).items()},
-                temporary / STATE,
-            )
             write_atomically(temporary / "asymrl.json", definitions)
+            files = [name for name in relative_files(temporary) if not name.startswith("trainer/")]
+            digests |= {name: file_digest(temporary / name) for name in files}
+    files = {name: digest for part in world.gather(digests) for name, digest in part.items()}
+    with stage(world, temporary, final):
+        if world.first:
             trainer = {
                 "format": FORMAT,
                 "step": position.step,
                 "draws": position.draws,
                 "schedule": dict(position.schedule),
                 "updates": state.updates,
+                "ranks": world.size,
+                "shapes": state.shapes,
                 "data": data,
-                "files": {n: file_digest(temporary / n) for n in relative_files(temporary)},
+                "files": files,
             }
             trainer["seal"] = seal(trainer)
             write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
@@ -104,22 +128,53 @@ def save_checkpoint(
             os.replace(temporary, final)
             best = link_best(run, config.checkpoint.best_on)
             point_link(folder, "latest", final.name)  # last: a kill before it repeats the step
-    except (OSError, ValueError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        last = latest(run)
-        raise UserError(
-            f"checkpoint {final} could not be written: {one_line(error)}; "
-            + (f"the last checkpoint is still {last.name}" if last else "there is no earlier one")
-        ) from None
-    for old in checkpoints(folder)[: -config.checkpoint.keep]:
-        if old.name != best:
-            remove(old)
+            for old in checkpoints(folder)[: -config.checkpoint.keep]:
+                if old.name != best:
+                    remove(old)
 
 
-def check_digests(folder: Path) -> None:
+@contextmanager
+def stage(world: World, temporary: Path, final: Path) -> Iterator[None]:
+    """Run the block on every rank; if a file cannot be written on one, UserError on all.
+
+    `temporary` is then deleted. Collective.
+    """
+    error: str | None = None
+    try:
+        with ExitStack() as stack:
+            stack.push(rust_error_to_value_error)  # from tokenizer.save_pretrained
+            yield
+    except (OSError, ValueError, SafetensorError) as caught:
+        error = one_line(caught)
+    errors = [each for each in world.gather(error) if each is not None]
+    if not errors:
+        return
+    if not world.first:
+        raise ReportedByRankZero(errors[0])
+    shutil.rmtree(temporary, ignore_errors=True)
+    last = latest(final.parents[1])
+    raise UserError(
+        f"checkpoint {final} could not be written: {errors[0]}; "
+        + (f"the last checkpoint is still {last.name}" if last else "there is no earlier one")
+    )
+
+
+def check_digests(folder: Path, world: World = ONE_PROCESS) -> None:
     """Raise UserError, with the file's name, if a file of the checkpoint is missing or has changed
-    since it was saved. README.md may change."""
-    for name, saved in read_trainer(folder)["files"].items():
+    since it was saved. README.md may change. Collective: each rank reads a share of the files."""
+    error: UserError | None = None
+    try:
+        check_files(folder, world.rank, world.size)
+    except UserError as caught:
+        error = caught
+    errors = [each for each in world.gather(error) if each is not None]
+    if errors:
+        raise errors[0] if world.first else ReportedByRankZero(str(errors[0]))
+
+
+def check_files(folder: Path, first: int, step: int) -> None:
+    """Check every `step`-th file of the checkpoint, from number `first` on."""
+    for name, saved in [*read_trainer(folder)["files"].items()][first::step]:
         file = folder / name
         if not file.is_file():
             raise UserError(f"checkpoint {folder} is damaged: {name} is missing")
@@ -175,65 +230,96 @@ def link_best(run: Path, benchmark: str | None) -> str | None:
 
 
 class Tensors(Mapping[str, Tensor]):
-    """One section of a state file. A tensor is read from disk when it is accessed."""
+    """One section of a rank's state file, name -> flat tensor, read from disk when it is accessed.
 
-    def __init__(self, file: Any, section: str) -> None:
-        self.file = file
-        keys = [key for key in file.keys() if key.startswith(f"{section}/")]  # noqa: SIM118
-        self.key_by_name = {key.removeprefix(f"{section}/"): key for key in keys}
+    sizes: name -> number of entries.
+    """
+
+    def __init__(self, file: Any, section: str, sizes: Mapping[str, int]) -> None:
+        self.file, self.section, self.sizes = file, section, sizes
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.file.get_tensor(self.key_by_name[name])
+        return self.file.get_tensor(f"{self.section}/{name}")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.key_by_name)
+        return iter(self.sizes)
 
     def __len__(self) -> int:
-        return len(self.key_by_name)
+        return len(self.sizes)
 
 
 def starting_point(
     run: Path, checkpoint_dir: Path | None
-) -> tuple[Position, TrainerState | None, bool]:
-    """Where a run starts, its trainer state, and whether the checkpoint belongs to another run.
-    Then steps and weights continue from it, but the schedule restarts."""
+) -> tuple[Position, list[TrainerState], bool]:
+    """Where a run starts, the parts of its trainer state (none for a new run), and whether the
+    checkpoint belongs to another run. Then steps and weights continue from it, but the schedule
+    restarts."""
     if checkpoint_dir is None:
-        return Position(), None, False
-    position, state = load_checkpoint(checkpoint_dir)
+        return Position(), [], False
+    position, parts = load_checkpoint(checkpoint_dir)
     another = checkpoint_dir.parent.parent != run.resolve()
     if not another and checkpoint_dir.name != f"step-{position.step:06d}":
         raise UserError(
             f"{checkpoint_dir} was saved at step {position.step}, but its name says otherwise; "
             "rename it back, or use --resume DIR"
         )
-    return (replace(position, schedule={}) if another else position), state, another
+    return (replace(position, schedule={}) if another else position), parts, another
 
 
-def load_checkpoint(folder: Path) -> tuple[Position, TrainerState]:
-    """Position and trainer state of a checkpoint. UserError names a missing or damaged file."""
-    position, updates = load_position(folder)
-    try:
-        file = safe_open(folder / STATE, framework="pt")
-        for key in file.keys():  # noqa: SIM118
-            kind = file.get_slice(key).get_dtype()
-            if kind != "F32" or key.partition("/")[0] not in SECTIONS:
-                raise UserError(
-                    f"{folder / STATE} is damaged: it holds {key!r} of type {kind}; valid are F32 "
-                    f"tensors in {', '.join(SECTIONS)}"
-                )
-        parts = {section: Tensors(file, section) for section in SECTIONS}
-        return position, TrainerState(**parts, updates=updates)
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not a checkpoint: {STATE} is missing") from None
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder / STATE} is damaged and cannot be read: {error}") from None
-
-
-def load_position(folder: Path) -> tuple[Position, int]:
-    """The position of a checkpoint's run and its number of optimizer steps, from trainer.json."""
+def load_checkpoint(folder: Path) -> tuple[Position, list[TrainerState]]:
+    """Position of a checkpoint, and the parts of its trainer state in rank order, each tensor read
+    when it is accessed. UserError names a missing or damaged file."""
     trainer = read_trainer(folder)
-    position = Position(step=trainer["step"], draws=trainer["draws"], schedule=trainer["schedule"])
-    return position, trainer["updates"]
+    shapes = {name: tuple(shape) for name, shape in trainer["shapes"].items()}
+    parts = []
+    for rank in range(trainer["ranks"]):
+        sections = open_state(folder / state_file(rank, trainer["ranks"]))
+        parts.append(TrainerState(shapes=shapes, **sections, updates=trainer["updates"]))
+    check_complete(folder, parts)
+    return load_position(folder), parts
+
+
+def check_complete(folder: Path, parts: Sequence[TrainerState]) -> None:
+    """Raise UserError unless every part has a slice of each parameter, and they add up to it."""
+    shapes = parts[0].shapes
+    for section in SECTIONS:
+        sizes = [getattr(part, section).sizes for part in parts]
+        for name in sorted(set(shapes).union(*sizes)):
+            entries = sum(by_name.get(name, 0) for by_name in sizes)
+            expected = math.prod(shapes[name]) if name in shapes else 0
+            if entries != expected or not all(name in by_name for by_name in sizes):
+                raise UserError(
+                    f"{folder}/trainer is damaged: {section} of {name} has {entries:,} entries in "
+                    f"the {len(parts)} state files, and the parameter has {expected:,}"
+                )
+
+
+def open_state(path: Path) -> dict[str, Tensors]:
+    """The sections of a rank's state file. UserError if it is missing or damaged."""
+    sizes: dict[str, dict[str, int]] = {section: {} for section in SECTIONS}
+    try:
+        file = safe_open(path, framework="pt")
+        for key in file.keys():  # noqa: SIM118
+            section, _, name = key.partition("/")
+            tensor = file.get_slice(key)
+            kind, shape = tensor.get_dtype(), tensor.get_shape()
+            if kind != "F32" or len(shape) != 1 or section not in SECTIONS:
+                raise UserError(
+                    f"{path} is damaged: it holds {key!r} of type {kind} and shape {shape}; valid "
+                    f"are flat F32 tensors in {', '.join(SECTIONS)}"
+                )
+            sizes[section][name] = shape[0]
+        return {section: Tensors(file, section, sizes[section]) for section in SECTIONS}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing, so its folder is not a whole checkpoint") from None
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged and cannot be read: {error}") from None
+
+
+def load_position(folder: Path) -> Position:
+    """The position of a checkpoint's run, from trainer.json."""
+    trainer = read_trainer(folder)
+    return Position(step=trainer["step"], draws=trainer["draws"], schedule=trainer["schedule"])
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
@@ -255,13 +341,16 @@ def read_trainer(folder: Path) -> dict[str, Any]:
 
 
 class TrainerJson(StrictModel):
-    """trainer.json of a checkpoint. files: name -> digest; seal: digest of all other fields."""
+    """trainer.json of a checkpoint. ranks: that wrote it. shapes: of the whole parameters. files:
+    name -> digest. seal: digest of all other fields."""
 
     format: int
     step: NonNegative
     draws: NonNegative
     schedule: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
     updates: NonNegative
+    ranks: Annotated[int, Field(ge=1, le=MAX_RANKS)]
+    shapes: dict[str, list[NonNegative]]
     data: str
     files: dict[str, str]
     seal: str

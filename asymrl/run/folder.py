@@ -50,7 +50,7 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
                 f"--resume {resume} is not a checkpoint (a folder with trainer.json); valid are "
                 "auto, never and a folder such as runs/NAME/checkpoints/latest"
             )
-        position, _ = load_position(checkpoint)
+        position = load_position(checkpoint)
         if position.step >= config.steps:
             raise UserError(
                 f"--resume {resume} is at step {position.step}, so steps = {config.steps} leaves "

@@ -210,4 +210,4 @@ def is_finished(run: Run) -> bool:
         checkpoint = find_checkpoint(run.folder, run.config, "auto")
     except UserError as error:
         raise UserError(str(error).replace("--output-dir", "--out")) from None
-    return checkpoint is not None and load_position(checkpoint)[0].step >= run.config.steps
+    return checkpoint is not None and load_position(checkpoint).step >= run.config.steps

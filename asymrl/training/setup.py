@@ -70,7 +70,7 @@ def run_training(
     world = from_environment(config.rollout.tensor_parallel)
     chosen, reasons = build.choose(config, build.detect_machine(world))
     checkpoint_dir = find_checkpoint(run_dir, config, resume)
-    start, state, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
+    start, state_parts, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
     if start.step >= config.steps:
         print(f"{run_dir} is at step {start.step}, steps = {config.steps}: nothing to do")
         return finish(config, run_dir, world)
@@ -83,9 +83,9 @@ def run_training(
         watchdog = Watchdog(world, config.deadlines.model_dump(), run_dir)
         stack.enter_context(watchdog)
         verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
+        if checkpoint_dir:
+            checkpoint.check_digests(checkpoint_dir, world)
         with world.rank_zero_first():
-            if world.first and checkpoint_dir:
-                checkpoint.check_digests(checkpoint_dir)
             tokenizer = pretrained.load_tokenizer(config.model, config.data.chat_template)
             data = load_data(config, tokenizer, verifier)
             if checkpoint_dir and not is_branch:
@@ -99,12 +99,12 @@ def run_training(
             engine = training_engine(chosen, tokenizer, world, max_model_len)
         if policy is None:
             policy = build.build_policy(chosen, world)
-        if state is not None:
-            policy.load_state(state)
+        if state_parts:
+            policy.load_state(state_parts)
 
         save = partial(
             checkpoint.save_checkpoint,
-            *(config, run_dir, policy, tokenizer, definitions, data.digest),
+            *(config, run_dir, policy, tokenizer, definitions, data.digest, world),
         )
         first_save = partial(save, start) if is_branch else None
         opened = open_for_training(

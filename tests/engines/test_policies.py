@@ -19,9 +19,10 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
+from asymrl.engines.policy import SECTIONS
 from asymrl.errors import UserError
 from asymrl.training.metrics import measure_logprob_gain
-from asymrl.types import LossInputs, LossOutputs
+from asymrl.types import LossInputs, LossOutputs, TrainerState
 from tests.helpers.models import tiny_model
 from tests.helpers.policies import (
     BONUS,
@@ -34,6 +35,7 @@ from tests.helpers.policies import (
     dense_gradients,
     gradients,
     offloaded,
+    parts_of,
     policy,
     rollout_batch,
     state_of,
@@ -120,41 +122,59 @@ def test_a_policy_with_a_loaded_state_continues_bit_by_bit(make) -> None:
     one, other = make(), make()
     batch = rollout_batch(MIXED)
     one.update(batch, LOSS)
-    other.load_state(state_of(one))
+    other.load_state(parts_of(one))
     one.update(batch, LOSS)
     other.update(batch, LOSS)
     weights, same = dict(one.named_weights()), dict(other.named_weights())
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
-def test_a_state_does_not_change_when_training_continues(make) -> None:
-    trained = make()
-    state = state_of(trained)
-    copies = {name: tensor.clone() for name, tensor in state.weights.items()}
-    trained.update(rollout_batch(MIXED), LOSS)
-    assert all(torch.equal(copies[name], state.weights[name]) for name in copies)
-
-
 def test_a_saved_folder_holds_the_trained_weights(make, tmp_path: Path) -> None:
     trained = make()
     trained.update(rollout_batch(MIXED), LOSS)
-    state, weights = trained.state(), dict(trained.named_weights())
-    if state is None:
+    full, weights = trained.full_weights(), state_of(trained).weights
+    if not full:
         return  # rank 0 writes
-    trained.save_pretrained(tmp_path, state)
+    trained.save_pretrained(tmp_path, full)
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path).named_parameters())
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
 def test_a_state_of_another_model_raises_an_error_that_names_the_tensor(make) -> None:
-    state = state_of(make())
+    parts = parts_of(make())
     name = "model.norm.weight"
-    with pytest.raises(UserError, match=name):
-        make().load_state(replace(state, exp_avg={**state.exp_avg, name: torch.zeros(5)}))
-    less = {key: tensor for key, tensor in state.weights.items() if key != name}
-    with pytest.raises(UserError, match=name):
-        make().load_state(replace(state, weights=less))
+    shapes = dict(parts[0].shapes)
+    for others in (shapes | {name: (5,)}, {k: shape for k, shape in shapes.items() if k != name}):
+        with pytest.raises(UserError, match=name):
+            make().load_state([replace(part, shapes=others) for part in parts])
+
+
+def test_a_state_moves_between_any_numbers_of_ranks(make) -> None:
+    """Cut into other slices, even empty ones, it loads bit by bit."""
+    trained, batch = make(), rollout_batch(MIXED)
+    trained.update(batch, LOSS)
+    whole = state_of(trained)
+    for ranks in (1, 2, 3, 70):
+        other = make()
+        other.load_state([cut(whole, rank, ranks) for rank in range(ranks)])
+        loaded = state_of(other)
+        for section in SECTIONS:
+            mine, theirs = getattr(whole, section), getattr(loaded, section)
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+        ours = dict(other.named_weights())
+        assert all(torch.equal(ours[name], w) for name, w in trained.named_weights())
+
+
+def cut(whole: TrainerState, rank: int, ranks: int) -> TrainerState:
+    """The part that a rank would own."""
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        size = math.ceil(tensor.numel() / ranks)
+        return tensor.flatten()[rank * size : (rank + 1) * size]
+
+    sections = {s: {n: own(t) for n, t in getattr(whole, s).items()} for s in SECTIONS}
+    return replace(whole, **sections)
 
 
 def broken_slope(inputs: LossInputs) -> LossOutputs:

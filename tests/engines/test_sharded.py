@@ -13,6 +13,7 @@ from tests.helpers.policies import (
     close,
     dense_gradients,
     gradients,
+    parts_of,
     policy,
     rollout_batch,
     state_of,
@@ -48,8 +49,8 @@ def test_a_state_moves_between_zero3_and_one_process(sharding) -> None:
     here, there, back = policy(), sharding(), policy()
     batch = rollout_batch(MIXED)
     here.update(batch, LOSS)
-    there.load_state(here.state())
-    back.load_state(state_of(there))
+    there.load_state([here.state()])
+    back.load_state(parts_of(there))
     one, same = here.state(), back.state()
     assert one.updates == same.updates == 1
     for section in ("weights", "exp_avg", "exp_avg_sq"):
@@ -66,7 +67,7 @@ def test_gradients_are_clipped_by_their_global_norm(sharding) -> None:
     stats = there.update(batch, LOSS)
     here.update(batch, LOSS)
     assert stats.grad_norm > 0.01  # the norm before clipping
-    one, same = here.state(), state_of(there)
+    one, same = state_of(here), state_of(there)
     moments = [(one.exp_avg[name], same.exp_avg[name]) for name in one.exp_avg]
     assert all(close(theirs, mine) for mine, theirs in moments)
 

@@ -64,7 +64,7 @@ def check(folder: Path) -> None:
     saved = 0
     if last:
         checkpoint.check_digests(last)
-        saved = checkpoint.load_position(last)[0].step
+        saved = checkpoint.load_position(last).step
     file = folder / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
     steps = [json.loads(line)["step"] for line in lines if line.endswith("\n")]

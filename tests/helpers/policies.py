@@ -1,5 +1,7 @@
 """Policies with a tiny model, a mini-batch, and reference gradients, for tests of policies."""
 
+import copy
+import math
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +14,7 @@ from asymrl.algo.loss import loss_denominators, ppo_clip
 from asymrl.config.schema import OptimConfig, PolicyConfig
 from asymrl.engines.distributed import from_environment, join
 from asymrl.engines.local import LocalPolicy
+from asymrl.engines.policy import SECTIONS, read_slice
 from asymrl.types import Batch, Problem, Request, Rollout, TrainerState
 from tests.helpers.models import tiny_model
 
@@ -128,9 +131,23 @@ def gradients(trained: Any) -> torch.Tensor:
     return torch.cat([full(p).flatten() for p in trained.module.parameters()])
 
 
+def parts_of(trained: Any) -> list[TrainerState]:
+    """Copies of the parts of the state of all ranks, on every rank."""
+    return from_environment().gather(copy.deepcopy(trained.state()))
+
+
 def state_of(trained: Any) -> TrainerState:
-    """The state that rank 0 has, on every rank."""
-    return from_environment().gather(trained.state())[0]
+    """A copy of the whole state, its tensors in the shapes of their parameters."""
+    parts = parts_of(trained)
+    shapes = parts[0].shapes
+    whole = {
+        section: {
+            name: read_slice(parts, section, name, 0, math.prod(shape)).view(shape)
+            for name, shape in shapes.items()
+        }
+        for section in SECTIONS
+    }
+    return TrainerState(shapes=shapes, **whole, updates=parts[0].updates)
 
 
 def dense_gradients(batch: Batch, bonus: float) -> torch.Tensor:

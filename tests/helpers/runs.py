@@ -47,7 +47,7 @@ def comparable(folder: Path) -> list[dict[str, Any]]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "checkpoints" / "latest" / checkpoint.STATE)
+    return load_file(folder / "checkpoints" / "latest" / checkpoint.state_file(0, 1))
 
 
 def same_weights(one: Path, other: Path) -> bool:

@@ -99,7 +99,7 @@ def last_checkpoint(run_dir: Path) -> Path:
 def last_step(run_dir: Path) -> int:
     """Of the last checkpoint; 0 without one."""
     saved = checkpoint.latest(run_dir) if run_dir.is_dir() else None
-    return checkpoint.load_position(saved)[0].step if saved else 0
+    return checkpoint.load_position(saved).step if saved else 0
 
 
 def test_ranks_stopped_by_a_signal_save_the_last_step(launched: Launched) -> None:
@@ -108,7 +108,7 @@ def test_ranks_stopped_by_a_signal_save_the_last_step(launched: Launched) -> Non
     output = launched.output_of_failure()
     assert "stopped: SIGTERM; all finished steps are saved" in output, output[-4000:]
     done = metrics(launched.folder)[-1]["step"]
-    assert checkpoint.load_position(last_checkpoint(launched.folder))[0].step == done
+    assert checkpoint.load_position(last_checkpoint(launched.folder)).step == done
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds ranks in /proc")

@@ -7,6 +7,7 @@ open, so all tests share one, with the tiny model.
 import fcntl
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from asymrl.engines.hf import HFEngine
 from asymrl.engines.rollout import fingerprint
 from asymrl.engines.vllm import VLLMEngine, open_llm
 from asymrl.errors import UserError
+from asymrl.run import checkpoint
+from asymrl.run.checkpoint import state_file
 from asymrl.training.loop import sync_weights
 from asymrl.training.rollout import generate_and_verify
 from asymrl.types import Sampling
 from asymrl.verifiers import make as make_verifier
 from tests.helpers.engines import STOP, VOCABULARY, by_key, decode, dense_values, requests
+from tests.helpers.full_disk import largest_file
 from tests.helpers.models import tiny_model
 from tests.helpers.policies import LOSS, MIXED, rollout_batch, sharded
 
@@ -195,6 +199,37 @@ def test_two_ranks_train_like_one_process(config_file, tmp_path, world, monkeypa
     theirs = world.gather(theirs)[0]
     assert theirs and len(ours) == len(theirs) == 4
     assert all(close(mine, one) for mine, one in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_disk_that_is_full_for_one_rank_ends_both_and_damages_no_checkpoint(
+    config_file, tmp_path, world, capsys, full
+) -> None:
+    config, parent = world.gather((str(config_file), tmp_path))[0]
+    folder = parent / "run"
+    run(config, folder, "steps=1")
+    arguments = ["--config", config, "--output-dir", str(folder), "steps=2"]
+    with largest_file(30_000) if world.rank == full else nullcontext():
+        assert train.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert ("step-000002 could not be written" in printed) == world.first
+    assert "still step-000001" in printed or not world.first
+    saved = checkpoint.latest(folder)
+    assert saved and saved.name == "step-000001"
+    checkpoint.check_digests(saved, world)
+    assert not list(folder.glob("checkpoints/.*"))
+    world.gather(None)
+    assert [row["step"] for row in run(config, folder, "steps=2")] == [0, 1, 2]
+
+
+def test_each_rank_saves_its_own_half_of_the_state(config_file, tmp_path, world) -> None:
+    folder = world.gather(tmp_path)[0] / "run"
+    run(config_file, folder, "steps=1")
+    sizes = [
+        (folder / "checkpoints/latest" / state_file(rank, 2)).stat().st_size for rank in (0, 1)
+    ]
+    model = (folder / "checkpoints/latest/model.safetensors").stat().st_size  # fp32 weights
+    assert all(abs(size / model - 1.5) < 0.1 for size in sizes)
 
 
 def test_only_rank_0_prints_an_error(config_file, tmp_path, world, capsys) -> None:
