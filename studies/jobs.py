@@ -166,6 +166,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "data.answer_field": None,
     "eval.config": None,
     "eval.split": "test",
+    "policy.offload_during_rollouts": "auto",
 }
 NOT_IN_RESULTS = ("deadlines", "tracking", "warn", "seed")
 

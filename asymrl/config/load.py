@@ -30,7 +30,8 @@ ROW_DIR = CONFIG_DIR / "rows"
 # where the run executes, because it may resume on another machine.
 FREE_ON_RESUME = {
     *("steps", "tracking", "checkpoint", "deadlines", "warn", "eval.patience", "optim.max_skipped"),
-    *("policy.backend", "policy.offload_optimizer", "policy.threads", "rollout.engine"),
+    *("policy.backend", "policy.offload_optimizer", "policy.offload_during_rollouts"),
+    *("policy.threads", "rollout.engine"),
     *("rollout.tensor_parallel", "rollout.gpu_memory_utilization", "rollout.enforce_eager"),
 }
 

@@ -230,6 +230,9 @@ class PolicyConfig(StrictModel):
     backend: Literal["auto", "local", "deepspeed"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"  # forward pass only; weights stay fp32
     offload_optimizer: bool = False  # deepspeed: keep and update AdamW's state on the CPU
+    # deepspeed: AdamW's state waits in host memory during rollouts. auto: on GPUs, unless the
+    # memory estimate says that it fits beside vLLM
+    offload_during_rollouts: bool | Literal["auto"] = "auto"
     token_budget: Positive = 16384  # tokens per micro-batch, padding included
     gradient_checkpointing: bool = False
     threads: NonNegative = 0  # CPU threads; 0 keeps torch's default

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from asymrl.config.schema import Config, ModelConfig
-from asymrl.engines import pretrained
+from asymrl.engines import memory, pretrained
 from asymrl.engines.distributed import World
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, check_weights_arrived
@@ -55,11 +55,22 @@ def choose(config: Config, machine: Machine) -> tuple[Config, str]:
             "policy.offload_optimizer=true requires policy.backend=deepspeed (got local)"
         )
     rollout = config.rollout.model_copy(update={"engine": engine})
-    policy = config.policy.model_copy(update={"backend": backend})
+    offload = machine.gpus > 0 and offloads_during_rollouts(config, machine.processes)
+    policy = config.policy.model_copy(
+        update={"backend": backend, "offload_during_rollouts": offload}
+    )
     return (
         config.model_copy(update={"rollout": rollout, "policy": policy}),
         f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})",
     )
+
+
+def offloads_during_rollouts(config: Config, processes: int) -> bool:
+    """policy.offload_during_rollouts; for `auto`, by the memory estimate for this machine's GPUs,
+    and True if that lacks the model's shape."""
+    if config.model.shape is None and config.policy.offload_during_rollouts == "auto":
+        return True
+    return memory.offloads_during_rollouts(config, processes, memory.cards()[1])
 
 
 def choose_engine(

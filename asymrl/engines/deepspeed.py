@@ -33,6 +33,7 @@ from asymrl.engines.micro_batches import (
     to_flat,
     total,
 )
+from asymrl.engines.offload import HostBuffers
 from asymrl.engines.policy import (
     MOMENTS,
     SECTIONS,
@@ -87,7 +88,9 @@ class DeepSpeedPolicy:
     Needs the process group of `world`. temperature: the sampling temperature of the rollouts.
     settings: with dtype bfloat16 the parameters are in bf16, beside fp32 master weights; with
     offload_optimizer, master weights, moments and fp32 gradients stay on the CPU, and AdamW runs
-    there.
+    there; with offload_during_rollouts, master weights and moments wait in pinned host memory while
+    the policy sleeps. DeepSpeed's own way to move them requires its FusedAdam, which has to be
+    compiled.
     """
 
     def __init__(
@@ -127,6 +130,12 @@ class DeepSpeedPolicy:
         self.optim = optim
         self.token_budget = settings.token_budget
         self.offload_optimizer = settings.offload_optimizer
+        self.host_buffers: HostBuffers | None = None
+        if settings.offload_during_rollouts is True and not settings.offload_optimizer:
+            states = [
+                self.adamw.state[flat][key] for flat in self.master_weights for key in MOMENTS
+            ]
+            self.host_buffers = HostBuffers([*self.master_weights, *states])
         self.asleep = False
         self.updates = 0
 
@@ -184,13 +193,18 @@ class DeepSpeedPolicy:
                     yield name, parameter.detach()
 
     def sleep(self) -> None:
-        """Move moments, master weights and gradients off the GPU until the next update."""
-        if not self.asleep:
-            states = [StateType.contiguous_grad_buffer]
-            if not self.offload_optimizer:  # otherwise all else is on the CPU already
-                self._move_optimizer("cpu")
-                states.append(StateType.lp_grads)
-            self.engine.optimizer.offload_states(include=states, pin_memory=False)
+        """Free the gradients, which nothing reads after the optimizer's step. With
+        offload_during_rollouts, moments and master weights wait in host memory."""
+        if self.asleep:
+            return
+        states = [StateType.contiguous_grad_buffer]
+        if not self.offload_optimizer:  # otherwise all else is on the CPU already
+            gradients = self.engine.optimizer.grad_partitions_flat_buffer
+            gradients.data = gradients.new_empty(0)  # DeepSpeed would copy them to the CPU
+            states.append(StateType.lp_grads)
+        if self.host_buffers:
+            self.host_buffers.move_out()
+        self.engine.optimizer.offload_states(include=states, pin_memory=False)
         self.asleep = True
 
     def state(self) -> TrainerState:
@@ -249,19 +263,16 @@ class DeepSpeedPolicy:
         return padded.detach()[: max(0, size)]
 
     def _wake(self) -> None:
-        if self.asleep:
-            if not self.offload_optimizer:
-                self._move_optimizer(self.engine.device)
-            self.engine.optimizer.reload_states()
+        if not self.asleep:
+            return
+        if self.host_buffers:
+            self.host_buffers.move_back()
+        if not self.offload_optimizer:
+            gradients = self.engine.optimizer.grad_partitions_flat_buffer
+            size = sum(flat.numel() for flat in self.master_weights)
+            gradients.data = gradients.new_zeros(size, device=self.engine.device)
+        self.engine.optimizer.reload_states()
         self.asleep = False
-
-    def _move_optimizer(self, device: Any) -> None:
-        """Move master weights and moments. DeepSpeed can only move those of its own FusedAdam,
-        which has to be compiled."""
-        for flat in self.master_weights:
-            flat.data = flat.data.to(device)
-            for moment in MOMENTS:
-                self.adamw.state[flat][moment] = self.adamw.state[flat][moment].to(device)
 
 
 def buckets(named: Sequence[tuple[str, Any]], max_size: int) -> Iterator[list[tuple[str, Any]]]:

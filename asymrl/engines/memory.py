@@ -8,7 +8,7 @@ framework. There are two estimates: one process (hf rollouts, local policy), and
 from __future__ import annotations
 
 import os
-from math import ceil
+from math import ceil, log2
 
 import torch
 
@@ -32,6 +32,7 @@ CARD_80GB = 79.2  # GiB that CUDA reports for an 80 GB card
 CONTEXT = 1.5  # GiB of CUDA context, libraries and NCCL buffers, once a process
 WORKSPACE = 4.0  # GiB of activations and CUDA graphs in vLLM's share of the card
 ASLEEP = 2.0  # GiB that vLLM keeps at sleep level 2: CUDA graphs, buffers outside its pool
+MARGIN = 4.0  # GiB that must remain free if AdamW's state stays on the GPU during rollouts
 SLACK = 0.1  # fragmentation of torch's caching allocator, as a share of an update's temporaries
 
 
@@ -181,6 +182,8 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate
     }
     # what a GPU holds during a whole update; fp32 parameters have fp32 master weights too
     on_gpu = 0 if policy.offload_optimizer else FP32 * shard
+    offloaded = offloads_during_rollouts(config, gpus, gib)
+    generating["policy: optimizer, fp32, 1/N"] = 0 if offloaded else 3 * on_gpu
     updating = {
         "weights, 1/N": width * shard,
         "master weights, fp32, 1/N": on_gpu,
@@ -206,8 +209,11 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate
     # root of the second moment: two tensors of the sub-group's size, on the host if offloaded.
     sub_group = min(shard, SUB_GROUP + ceil(embedding / gpus))
     stepping = {"AdamW's temporaries, fp32": 0 if policy.offload_optimizer else 8 * sub_group}
-    # master weights, two moments, gradients; when offloaded, DeepSpeed holds the gradients twice
-    copies = 5 if policy.offload_optimizer else 4
+    # Master weights and two moments: during rollouts, or only while a checkpoint is saved. With
+    # offload_optimizer, always, and DeepSpeed holds the gradients twice.
+    optimizer = gpus * 3 * pinned_bytes(shard) if offloaded else 3 * FP32 * parameters
+    if policy.offload_optimizer:
+        optimizer = 5 * FP32 * parameters
     return GPUMemoryEstimate(
         phases={
             "generating": generating | context,
@@ -215,13 +221,30 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate
             "updating: optimizer step": updating | context | stepping,
         },
         host={
-            "optimizer and gradients of all ranks": copies * FP32 * parameters,
-            "trainer state, gathered by rank 0 to save": 3 * FP32 * parameters,
-            f"its weights in {policy.dtype}": width * parameters,
+            "optimizer of all ranks": optimizer,
+            f"weights in {policy.dtype}, gathered to save": width * parameters,
         },
         kv_cache=kv_cache,
         sequence=sequence,
     )
+
+
+def offloads_during_rollouts(config: Config, gpus: int, gib: float) -> bool:
+    """Whether AdamW's state leaves the GPU while vLLM is awake: policy.offload_during_rollouts, and
+    for `auto`, unless the estimate leaves MARGIN free with the state on the GPU."""
+    policy = config.policy
+    if policy.offload_optimizer or policy.offload_during_rollouts != "auto":
+        return policy.offload_during_rollouts is True and not policy.offload_optimizer
+    stays = policy.model_copy(update={"offload_during_rollouts": False})
+    estimate = estimate_per_gpu(config.model_copy(update={"policy": stays}), gpus, gib)
+    return estimate.spare(gib) < MARGIN
+
+
+def pinned_bytes(shard: int) -> int:
+    """Bytes of pinned host memory for one fp32 state of a rank: torch rounds each buffer, one a
+    sub-group, up to a power of two."""
+    sizes = [SUB_GROUP] * (shard // SUB_GROUP) + [shard % SUB_GROUP]
+    return sum(2 ** ceil(log2(FP32 * size)) for size in sizes if size)
 
 
 def kv_cache_bytes(config: Config, gib: float) -> tuple[int, int]:
@@ -283,12 +306,12 @@ def verdict(config: Config, gpus: int, gib: float, host: float) -> str:
     needed = sum(estimates[gpus].host.values()) / GIB
     if needed > host:
         return (
-            f"does not fit: saving a checkpoint needs {needed:.0f} GiB of the machine's own "
-            f"memory, and it has {host:.0f}"
+            f"does not fit: the run needs up to {needed:.0f} GiB of the machine's own memory, "
+            f"which has {host:.0f}"
         )
     return (
         f"fits on {gpus} x {card:.0f} GiB, the GPUs of this machine, with {spare[gpus]:.1f} GiB to "
-        f"spare on each; saving a checkpoint needs {needed:.0f} of its own {host:.0f} GiB"
+        f"spare on each; the run needs up to {needed:.0f} of the machine's own {host:.0f} GiB"
     )
 
 
@@ -372,9 +395,12 @@ def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
         *lines,
         f"KV cache of one engine: {first.sequences:,} sequences of {tokens_per_row(config):,} "
         f"tokens at a time (rollout.max_rows is {config.rollout.max_rows})",
-        "host memory of the node, in GiB:",
-        *(format_row(f"  {item}", [size / GIB]) for item, size in first.host.items()),
-        format_row("  total", [sum(first.host.values()) / GIB]),
+        "host memory of the node, in GiB",
+        *(
+            format_row(f"  {item}", [estimate.host[item] / GIB for estimate in estimates])
+            for item in first.host
+        ),
+        format_row("  total", [sum(estimate.host.values()) / GIB for estimate in estimates]),
     ]
 
 

@@ -20,6 +20,8 @@ from asymrl.engines.memory import (
     estimate_one_process,
     estimate_per_gpu,
     logits_bytes,
+    offloads_during_rollouts,
+    pinned_bytes,
     saved_by_layer,
 )
 
@@ -161,7 +163,8 @@ def test_the_items_of_a_tiny_model_equal_the_sums_by_hand() -> None:
     assert (
         estimate.sequence == 24 * 2 * 2 * 1 * 2 * 2
     )  # tokens, k and v, layers, heads, width, bytes
-    assert list(estimate.host.values()) == [16 * TINY_PARAMETERS, 12 * TINY_PARAMETERS, 696]
+    assert generating["policy: optimizer, fp32, 1/N"] == 12 * shard
+    assert list(estimate.host.values()) == [12 * TINY_PARAMETERS, 696]
 
 
 def test_a_row_longer_than_the_budget_counts_in_full() -> None:
@@ -177,7 +180,8 @@ def test_fp32_parameters_have_master_weights_too() -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_more_gpus_need_less_memory_each_and_halve_only_sharded_items(name: str) -> None:
-    few, many = items(name, 2), items(name, 4)
+    offload = "policy.offload_during_rollouts=true"
+    few, many = items(name, 2, offload), items(name, 4, offload)
     for phase in few.phases:
         for item, size in few.phases[phase].items():
             other = many.phases[phase][item]
@@ -186,7 +190,33 @@ def test_more_gpus_need_less_memory_each_and_halve_only_sharded_items(name: str)
             else:
                 assert size >= other, item
     assert many.peak < few.peak
-    assert many.host == few.host
+
+
+def test_the_optimizer_stays_on_the_gpu_during_rollouts_where_four_gib_remain() -> None:
+    """Qwen3-4B on four cards of 80 GB has room for it, on two it does not; Qwen2.5-7B on eight."""
+    for name, gpus, stays in (
+        ("qwen3_4b", 4, True),
+        ("qwen3_4b", 2, False),
+        ("qwen2.5_7b", 4, False),
+        ("qwen2.5_7b", 8, True),
+    ):
+        config = load_config(name)
+        assert config.model.shape
+        assert offloads_during_rollouts(config, gpus, CARD_80GB) != stays
+        estimate = estimate_per_gpu(config, gpus, CARD_80GB)
+        kept = estimate.phases[GENERATING]["policy: optimizer, fp32, 1/N"]
+        assert kept == (12 * -(-count_parameters(config.model.shape) // gpus) if stays else 0)
+        for setting in (True, False):
+            fixed = load_config(name, [f"policy.offload_during_rollouts={setting}"])
+            assert offloads_during_rollouts(fixed, gpus, CARD_80GB) == setting
+
+
+def test_pinned_buffers_are_rounded_up_to_powers_of_two() -> None:
+    assert pinned_bytes(1000) == 4096
+    assert pinned_bytes(1024) == 4096
+    assert pinned_bytes(1_000_000_000 + 1025) == 2**32 + 8192  # a sub-group has at most 10^9
+    host = items("qwen2.5_7b", 4).host["optimizer of all ranks"]
+    assert host == 4 * 3 * 2 * 2**32  # 1.9e9 parameters on each rank
 
 
 def test_both_models_fit_on_four_cards_of_80_gb_with_a_tenth_to_spare() -> None:

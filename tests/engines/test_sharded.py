@@ -6,6 +6,7 @@ Runs on all ranks that run this file, as tests/engines/test_policies.py does.
 import pytest
 import torch
 
+from asymrl.engines.policy import SECTIONS
 from tests.helpers.policies import (
     LOSS,
     MIXED,
@@ -114,21 +115,21 @@ def test_a_parameter_is_gathered_only_while_it_is_used(sharding) -> None:
         assert parameter.ds_status.name == ("AVAILABLE" if gathered else "NOT_AVAILABLE")
 
 
-def test_states_that_move_to_other_memory_while_asleep_return_bit_by_bit(sharding) -> None:
-    """As on a GPU, where the copies on the CPU are in other memory."""
-    mover, other = sharding(), sharding()
-    zero, batch = mover.engine.optimizer, rollout_batch(MIXED)
-    flats = [] if mover.offload_optimizer else zero.fp32_partitioned_groups_flat
+def test_an_optimizer_that_waits_in_other_memory_returns_bit_by_bit(sharding) -> None:
+    """As on a GPU. The buffers are allocated once, and no gradient is copied: they are freed."""
+    mover, other = sharding(), sharding(offload_during_rollouts=False)
+    zero, batch, places = mover.engine.optimizer, rollout_batch(MIXED), set()
     for _ in range(3):
         mover.sleep()
-        for flat in flats:
-            flat.data = flat.data.clone()
-            state = zero.optimizer.state[flat]
-            state |= {name: state[name].clone() for name in ("exp_avg", "exp_avg_sq")}
+        if not mover.offload_optimizer:
+            places.add(tuple(buffer.data_ptr() for buffer in mover.host_buffers.buffers))
+            assert zero.grad_partitions_flat_buffer.numel() == 0
         mover.update(batch, LOSS)
         other.update(batch, LOSS)
+    assert len(places) == (0 if mover.offload_optimizer else 1)
+    assert other.host_buffers is None
     mover.sleep()
     one, same = state_of(mover), state_of(other)
-    for section in ("weights", "exp_avg", "exp_avg_sq"):
+    for section in SECTIONS:
         mine, theirs = getattr(one, section), getattr(same, section)
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

@@ -51,7 +51,8 @@ def zero3_policy(model: Any, **changed):
 
 def sharded(model: Any = None, **settings):
     """A ZeRO-3 policy with fresh weights, equal on every rank. DeepSpeed would keep parameters as
-    small as these gathered; here they are freed after use, like those of a large model."""
+    small as these gathered; here they are freed after use, like those of a large model. While it
+    sleeps, the optimizer waits in other memory."""
     from asymrl.engines import deepspeed
 
     config = deepspeed.zero3_config
@@ -61,6 +62,7 @@ def sharded(model: Any = None, **settings):
         changed["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         return changed
 
+    settings = {"offload_during_rollouts": True} | settings
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deepspeed, "zero3_config", without_persistence)
         return zero3_policy(model or tiny_model(VOCABULARY, STOP), **settings)
