@@ -1,8 +1,9 @@
-"""Times saving and loading a checkpoint on ZeRO-3 ranks, beside DeepSpeed's own.
+"""Times saving and loading a checkpoint on ZeRO-3 ranks, beside DeepSpeed's own and a plain write.
 
 Random weights at the shape of Qwen3-0.6B, in bf16 with fp32 master weights and moments. Ours also
-writes the Hugging Face folder and the digests of all files, and flushes them to disk. Each rank
-reports the bytes of its own state file and by how much its memory grew at the peak.
+writes the Hugging Face folder and the digests of all files, and flushes everything to disk;
+DeepSpeed's does not. The plain write is one file a rank, together as large as our files, and
+flushed. Each rank reports by how much its memory grew at the peak, pages of mapped files included.
 
     torchrun --nproc-per-node 2 benchmarks/checkpoint.py [--layers 28] [--folder runs/bench]
 """
@@ -10,6 +11,7 @@ reports the bytes of its own state file and by how much its memory grew at the p
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -97,8 +99,18 @@ def main() -> None:
         checkpoint.check_digests(folder, world)
         policy.load_state(checkpoint.load_checkpoint(folder)[1])
 
+    def plain_write() -> None:
+        size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) // world.size
+        block = bytes(2**24)
+        with (arguments.folder / f"plain-{world.rank}").open("wb") as file:
+            for _ in range(size // len(block)):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+
     rows = [
         ("save", *measured(world, save)),
+        ("plain write", *measured(world, plain_write)),
         ("save, DeepSpeed", *measured(world, lambda: policy.engine.save_checkpoint(theirs))),
         ("load", *measured(world, resume)),
         ("load, DeepSpeed", *measured(world, lambda: policy.engine.load_checkpoint(theirs))),
@@ -112,10 +124,12 @@ def main() -> None:
         for file in sorted(run.glob("checkpoints/latest/trainer/*")):
             print(f"{file.name}: {file.stat().st_size / GIB:.2f} GiB")
         times = {name: seconds for name, seconds, _ in rows}
-        for name in ("save", "load"):
-            print(
-                f"ratio {times[name] / times[f'{name}, DeepSpeed']:.2f} (ours / DeepSpeed, {name})"
-            )
+        for name, other in (
+            ("save", "plain write"),
+            ("save", "save, DeepSpeed"),
+            ("load", "load, DeepSpeed"),
+        ):
+            print(f"ratio {times[name] / times[other]:.2f} ({name} / {other})")
         shutil.rmtree(arguments.folder)
 
 
