@@ -23,10 +23,11 @@ from asymrl.types import frozen
 
 @frozen
 class Machine:
-    """What the choice depends on: launched processes, GPUs visible to one process, and whether
-    vLLM and DeepSpeed are installed."""
+    """What the choice depends on: launched processes on how many nodes, GPUs visible to one
+    process, and whether vLLM and DeepSpeed are installed."""
 
     processes: int
+    nodes: int = 1
     gpus: int
     vllm: bool
     deepspeed: bool
@@ -35,6 +36,7 @@ class Machine:
 def detect_machine(world: World) -> Machine:
     return Machine(
         processes=world.size,
+        nodes=world.nodes,
         gpus=torch.cuda.device_count(),
         vllm=find_spec("vllm") is not None,
         deepspeed=find_spec("deepspeed") is not None,
@@ -66,10 +68,12 @@ def choose_engine(
     engine: str, machine: Machine, setting: str = "rollout.engine ="
 ) -> tuple[str, str]:
     """hf or vllm, and why. setting: how the user selects the engine, for error messages."""
-    if machine.gpus and machine.processes > machine.gpus:
+    here = machine.processes // machine.nodes
+    if machine.gpus and here > machine.gpus:
+        on_node = f" of this node, one of {machine.nodes}" if machine.nodes > 1 else ""
         raise UserError(
-            f"{machine.processes} processes were launched on {machine.gpus} GPUs, and each process "
-            f"needs its own GPU: use --num_processes {machine.gpus} or fewer"
+            f"{here} processes were launched on {machine.gpus} GPUs{on_node}, and each process "
+            f"needs its own GPU: use --num_processes {machine.gpus * machine.nodes} or fewer"
         )
     match engine:
         case "auto" if machine.gpus and machine.vllm:

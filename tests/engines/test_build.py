@@ -1,6 +1,7 @@
 """Which engine and policy a machine gets, and how rollouts are shared out over its processes."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from asymrl.engines.distributed import World, from_environment
 from asymrl.errors import UserError
 
 
-def here(processes: int = 1, gpus: int = 0, vllm: bool = True, deepspeed: bool = True) -> Machine:
-    return Machine(processes=processes, gpus=gpus, vllm=vllm, deepspeed=deepspeed)
+def here(processes: int = 1, gpus: int = 0, **others: Any) -> Machine:
+    return Machine(processes=processes, gpus=gpus, **({"vllm": True, "deepspeed": True} | others))
 
 
 def chosen(machine: Machine, *overrides: str) -> tuple[str, str]:
@@ -32,6 +33,7 @@ def chosen(machine: Machine, *overrides: str) -> tuple[str, str]:
         (here(processes=2), ("hf", "deepspeed")),
         (here(gpus=1), ("vllm", "deepspeed")),
         (here(gpus=4, processes=4), ("vllm", "deepspeed")),
+        (here(gpus=8, processes=16, nodes=2), ("vllm", "deepspeed")),
         (here(gpus=8, processes=8, vllm=False), ("hf", "deepspeed")),
         (here(gpus=1, deepspeed=False), ("vllm", "local")),
     ],
@@ -55,7 +57,8 @@ def test_what_is_asked_for_is_taken() -> None:
         (here(vllm=False), ["rollout.engine=vllm"], "vLLM is not installed"),
         (here(deepspeed=False), ["policy.backend=deepspeed"], "=deepspeed requires DeepSpeed"),
         (here(processes=2, deepspeed=False), [], "on 2 processes requires DeepSpeed"),
-        (here(processes=4, gpus=2), [], "on 2 GPUs"),
+        (here(processes=4, gpus=2), [], "4 processes .* on 2 GPUs, .* --num_processes 2 or"),
+        (here(processes=8, gpus=2, nodes=2), [], "4 processes .* 2 GPUs of this node, .* 4 or"),
         (here(), ["rollout.tensor_parallel=2"], "rollout.tensor_parallel"),
         (here(), ["policy.offload_optimizer=true"], "policy.offload_optimizer"),
     ],
