@@ -15,6 +15,7 @@ import torch
 from asymrl.config.schema import Config, ModelConfig
 from asymrl.engines import pretrained
 from asymrl.engines.distributed import World
+from asymrl.engines.gpus import count_gpus
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, check_weights_arrived
 from asymrl.errors import UserError
@@ -37,7 +38,7 @@ def detect_machine(world: World) -> Machine:
     return Machine(
         processes=world.size,
         nodes=world.nodes,
-        gpus=torch.cuda.device_count(),
+        gpus=count_gpus(),
         vllm=find_spec("vllm") is not None,
         deepspeed=find_spec("deepspeed") is not None,
     )

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from asymrl.engines.gpus import count_gpus
 from asymrl.errors import ReportedByRankZero, UserError, one_line
 from asymrl.types import frozen
 
@@ -126,7 +127,7 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
     a group too, because ZeRO-3 requires one. The group lives as long as the process: vLLM needs it
     at exit. UserError names the missing ranks if not all arrive within `minutes`.
     """
-    gpus = torch.cuda.is_available()
+    gpus = count_gpus()
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if dist.is_initialized():

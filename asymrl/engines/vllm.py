@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from asymrl.engines.distributed import World
+from asymrl.engines.gpus import count_gpus
 from asymrl.engines.rollout import StopRequested, fingerprint, make_rollout, never
 from asymrl.engines.vllm_weights import hf_names, named_weight, repack_heads
 from asymrl.errors import UserError, one_line
@@ -176,7 +177,8 @@ def open_llm(path: str, **settings: Any) -> Any:
     in engine_arguments; max_rows samples are generated at a time. UserError for a model that vLLM
     cannot open.
     """
-    arguments = engine_arguments(path, gpu=torch.cuda.is_available(), **settings)
+    gpu = count_gpus() > 0
+    arguments = engine_arguments(path, gpu=gpu, **settings)
     for name, setting in ENVIRONMENT.items():
         os.environ.setdefault(name, setting)
     with restored_process(), warnings.catch_warnings():
@@ -187,7 +189,7 @@ def open_llm(path: str, **settings: Any) -> Any:
         context = UsageContext.LLM_CLASS  # batch sizes for offline generation
         try:
             config = EngineArgs(**arguments).create_engine_config(context)
-            if not torch.cuda.is_available():
+            if not gpu:
                 check_head_size(config.model_config.get_head_size())
             llm = LLMEngine.from_vllm_config(config, context, disable_log_stats=True)
         except (ValueError, OSError, NotImplementedError) as error:
