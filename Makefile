@@ -50,6 +50,10 @@ help: ## this list
 
 $(VENV)/core: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AsymRL needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+ifeq ($(GPU),yes)
+	@cuda=$$(nvidia-smi | sed -nE 's/.*CUDA[A-Z ]* Version: *([0-9]+).*/\1/p'); [ "$${cuda:-13}" -ge 13 ] || \
+	{ echo "error: the NVIDIA driver runs CUDA $$cuda, but vLLM 0.32 and its torch need CUDA 13: update the driver, or install for the CPU with GPU= at the end of this command" >&2; exit 1; }
+endif
 	@echo "setting up $(VENV) ($(if $(GPU),NVIDIA GPU: vLLM and CUDA torch,no NVIDIA GPU: CPU torch))"
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(GPU),yes)
@@ -103,7 +107,7 @@ demo-real: smollm2 ## the same two runs on SmolLM2-135M, a real pretrained model
 demo-stack: $(VENV)/stack ## AsymGRPO on 2 processes, vLLM rollouts, ZeRO-3 updates -> runs/demo_stack/report.html
 	rm -rf runs/demo_stack
 	$(BIN)/python -m asymrl.pocket
-	$(RANKS) train.py --config pocket_asym.yaml --output-dir runs/demo_stack rollout.engine=vllm
+	$(RANKS) train.py --config pocket_asym.yaml --output-dir runs/demo_stack rollout.engine=vllm policy.backend=deepspeed
 	$(BIN)/python -m asymrl.report runs/demo_stack
 
 pocket: $(VENV)/core ## make the small policy of seed 0 in runs/models/pocket-0, if it is not there

@@ -10,5 +10,6 @@ jobs.py defines the runs, runs.py executes them, results.py keeps one line of do
 each and reads measures from it; hypotheses.py has the statements and our predictions, and
 claims.py, tables.py and paper.py write pages. Finished jobs are skipped, also when another study
 ran them, so a study can be interrupted and continued on another machine. A study does not change
-how a run works: each run is train.py and eval.py with overrides.
+how a run works: each run is train.py and eval.py with overrides, on one thread of the CPU; GPUs are
+not used.
 """

@@ -114,7 +114,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--tasks", nargs="+", choices=tuple(TASKS), help="default: all")
         command.add_argument("--arms", nargs="+", help="by name; default: all")
         command.add_argument("--seeds", type=int, help="per task; default: the study's own")
-        command.add_argument("--jobs", type=int, help="runs at a time; default: the CPU cores")
+        command.add_argument(
+            "--jobs", type=int, help="runs at a time, all on the CPU; default: its cores"
+        )
         command.add_argument(
             "--out", type=Path, default=Path("runs/study"), help="folder for the runs"
         )

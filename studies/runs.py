@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]  # the folder of train.py and eval.py
 
 
 def run_all(jobs: Sequence[Job], places: int, out: Path, results: Path) -> list[Failure]:
-    """Execute the jobs without a result, at most `places` at a time, and show the progress.
+    """Execute the jobs without a result on the CPU, at most `places` at a time, and show the
+    progress.
 
     out: run folders; results: the folder of <task>.jsonl. A failed run does not stop the others.
     After Ctrl-C, unfinished runs resume from their last checkpoint.

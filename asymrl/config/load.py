@@ -33,6 +33,7 @@ FREE_ON_RESUME = {
     *("policy.backend", "policy.offload_optimizer", "policy.offload_during_rollouts"),
     *("policy.threads", "rollout.engine"),
     *("rollout.tensor_parallel", "rollout.gpu_memory_utilization", "rollout.enforce_eager"),
+    "rollout.per_sample_seeds",
 }
 
 

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from asymrl.engines.gpus import count_gpus
 from asymrl.errors import ReportedByRankZero, UserError, one_line
 from asymrl.types import frozen
 
@@ -26,11 +27,18 @@ COLLECTIVE_TIMEOUT = timedelta(days=2)  # so long because run/watchdog.py ends a
 
 @frozen
 class World:
-    """`rank` of `size` processes; each `tensor_parallel` neighbours share one rollout engine."""
+    """`rank` of `size` processes on `nodes` machines, equally many on each; each `tensor_parallel`
+    neighbours share one rollout engine."""
 
     rank: int = 0
     size: int = 1
     tensor_parallel: int = 1
+    nodes: int = 1
+
+    @property
+    def local_size(self) -> int:
+        """Processes on this node; those of a node have consecutive ranks."""
+        return self.size // self.nodes
 
     @property
     def first(self) -> bool:
@@ -87,12 +95,18 @@ def from_environment(tensor_parallel: int = 1) -> World:
         )
     for name in ("MASTER_PORT", "LOCAL_RANK"):
         env_int(name, 0)
+    local_size = env_int("LOCAL_WORLD_SIZE", size)
+    if not local_size or size % local_size:
+        raise UserError(
+            f"LOCAL_WORLD_SIZE={local_size}, the number of processes on this node, must divide "
+            f"WORLD_SIZE={size}: launch the same number on every node"
+        )
     if size % tensor_parallel:
         raise UserError(
             f"rollout.tensor_parallel = {tensor_parallel} must divide the number of processes, "
             f"which is {size}"
         )
-    return World(rank=rank, size=size, tensor_parallel=tensor_parallel)
+    return World(rank=rank, size=size, tensor_parallel=tensor_parallel, nodes=size // local_size)
 
 
 def env_int(name: str, default: int) -> int:
@@ -113,7 +127,7 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
     a group too, because ZeRO-3 requires one. The group lives as long as the process: vLLM needs it
     at exit. UserError names the missing ranks if not all arrive within `minutes`.
     """
-    gpus = torch.cuda.is_available()
+    gpus = count_gpus()
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if dist.is_initialized():

@@ -14,6 +14,7 @@ import torch
 
 from asymrl.algo.logprobs import LARGEST_TILE
 from asymrl.config.schema import Config, ShapeConfig
+from asymrl.engines.gpus import count_gpus
 from asymrl.errors import UserError
 from asymrl.types import frozen
 
@@ -263,7 +264,7 @@ def kv_cache_bytes(config: Config, gib: float) -> tuple[int, int]:
 
 def cards() -> tuple[int, float]:
     """The number of GPUs on this machine, and the GiB of the first one (0.0 without a GPU)."""
-    gpus = torch.cuda.device_count()
+    gpus = count_gpus()
     return gpus, torch.cuda.get_device_properties(0).total_memory / GIB if gpus else 0.0
 
 

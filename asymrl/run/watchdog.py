@@ -153,7 +153,7 @@ class Watchdog(Tracker):
 
     def _on_this_node(self, rank: int) -> bool:
         """Process ids are valid on one node only. Launchers fill one node after the other."""
-        per_node = int(os.environ.get("LOCAL_WORLD_SIZE") or self.world.size)
+        per_node = self.world.local_size
         return rank // per_node == self.world.rank // per_node
 
     def _report_dead_rank(self) -> None:

@@ -46,7 +46,7 @@ class Failure:
 
 @frozen
 class Worker:
-    """device: the GPU that its run uses, as CUDA_VISIBLE_DEVICES names it; None without a GPU."""
+    """device: the GPU that its run uses, as CUDA_VISIBLE_DEVICES names it; None for the CPU."""
 
     process: Any
     connection: Connection
@@ -66,10 +66,10 @@ def execute_all(
     """Call execute(*task.arguments) for each task, as many at a time as there are places.
 
     execute: a module's function that returns an exit code; it is called in a worker process.
-    places: a GPU for each place, or None on a CPU. finish(task, seconds) is called here after each
-    run that returned 0; its result is shown. A failed run does not stop the others, and a worker
-    that dies is replaced. Ctrl-C and SIGTERM are passed on, so that runs that save when they are
-    stopped do; then KeyboardInterrupt is raised. A second Ctrl-C kills them.
+    places: a GPU for each place, or None for the CPU: its runs see no GPU. finish(task, seconds) is
+    called here after each run that returned 0; its result is shown. A failed run does not stop the
+    others, and a worker that dies is replaced. Ctrl-C and SIGTERM are passed on, so that runs that
+    save when they are stopped do; then KeyboardInterrupt is raised. A second Ctrl-C kills them.
     """
     todo, failures = deque(tasks), []
     idle = [start_worker(place) for place in places[: len(tasks)]]
@@ -170,8 +170,7 @@ def start_worker(device: str | None) -> Worker:
 def work(connection: Connection, device: str | None) -> None:
     """Receive runs, send back seconds (None: the run failed). An exception other than UserError
     ends the worker; its traceback is in the run's log."""
-    if device is not None:  # before anything asks CUDA for its devices
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    os.environ["CUDA_VISIBLE_DEVICES"] = device or ""  # before anything asks CUDA for its devices
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes Ctrl-C on
     while True:
         try:

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from asymrl.engines.distributed import from_environment
+from asymrl.engines.gpus import count_gpus
 from asymrl.errors import UserError
 from asymrl.files import locked
 from asymrl.report.page import write_report
@@ -69,7 +68,7 @@ def sweep(arguments: argparse.Namespace) -> int:
             raise UserError(f"--{name} must be from 1 to {most} (got {value})")
     if from_environment().size > 1:
         raise UserError("a sweep starts its runs itself; run it without accelerate or torchrun")
-    gpus = visible_gpus(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = visible_gpus(count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     places = make_places(arguments.jobs, gpus, os.cpu_count() or 1)
     arms = make_arms(arguments.config, arguments.values, arguments.row)
     out = arguments.out or Path("runs") / "sweep" / config_name(arguments.config, None)

@@ -31,10 +31,13 @@ from tests.helpers.paths import ROOT
         ),
         ({"MASTER_PORT": "x"}, "MASTER_PORT=x is not a non-negative integer"),
         ({"LOCAL_RANK": "x"}, "LOCAL_RANK=x is not a non-negative integer"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0, .* must divide WORLD_SIZE=1"),
+        ({"LOCAL_WORLD_SIZE": "2"}, "LOCAL_WORLD_SIZE=2, .* must divide WORLD_SIZE=1"),
     ],
 )
 def test_an_invalid_environment_is_an_error(monkeypatch, environment, sentence) -> None:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name in names:
         monkeypatch.delenv(name, raising=False)
     assert worlds.from_environment() == World()
     for name, text in environment.items():
@@ -117,9 +120,18 @@ def test_an_error_of_rank_0_is_reported_once() -> None:
         assert type(caught.value) is kind
 
 
-def test_processes_of_another_node_are_not_checked(monkeypatch, tmp_path: Path) -> None:
+def test_processes_of_another_node_are_not_checked(tmp_path: Path) -> None:
     """A process id means nothing on another node."""
-    watchdog = Watchdog(World(rank=5, size=8), {}, tmp_path)
-    assert [watchdog._on_this_node(rank) for rank in range(8)] == [True] * 8
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert [watchdog._on_this_node(rank) for rank in range(8)] == [False] * 4 + [True] * 4
+    for nodes, expected in ((1, [True] * 8), (2, [False] * 4 + [True] * 4)):
+        watchdog = Watchdog(World(rank=5, size=8, nodes=nodes), {}, tmp_path)
+        assert [watchdog._on_this_node(rank) for rank in range(8)] == expected
+
+
+def test_the_launcher_says_how_many_processes_are_on_a_node(monkeypatch) -> None:
+    launched = {"RANK": "9", "WORLD_SIZE": "16", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+    for name, text in (launched | {"LOCAL_WORLD_SIZE": "8"}).items():
+        monkeypatch.setenv(name, text)
+    world = worlds.from_environment()
+    assert (world.nodes, world.local_size) == (2, 8)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert worlds.from_environment().local_size == 16

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def note_place(file: Path) -> int:
     """Write which GPU and which process this run has."""
-    file.write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}")
+    file.write_text(f"{os.environ['CUDA_VISIBLE_DEVICES'] or 'none'} {os.getpid()}")
     return 0
 
 

@@ -40,10 +40,12 @@ def test_each_run_on_a_gpu_has_a_process_of_its_own_and_one_gpu(tmp_path: Path) 
     assert {*gpus} == {"4", "GPU-7f"} and len({*processes}) == 3
 
 
-def test_runs_on_a_cpu_share_a_process(tmp_path: Path) -> None:
+def test_runs_on_a_cpu_share_a_process_and_see_no_gpu(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     tasks = tasks_of(tmp_path, 3)
     assert not execute_all(tasks, note_place, [None], nothing_more, no_report)
-    assert len({process for _, process in places_of(tasks)}) == 1
+    gpus, processes = zip(*places_of(tasks), strict=True)
+    assert {*gpus} == {"none"} and len({*processes}) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
