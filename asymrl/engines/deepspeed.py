@@ -64,15 +64,21 @@ StateType: Any = offload_config.OffloadStateTypeEnum
 GATHER_BUCKET = 2**28  # parameters that named_weights gathers at a time: 512 MiB in bf16
 
 
-def zero3_config(optim: OptimConfig, settings: PolicyConfig) -> dict[str, Any]:
+def zero3_config(optim: OptimConfig, settings: PolicyConfig, world: World) -> dict[str, Any]:
     """The complete DeepSpeed configuration: gradients are reduced and accumulated in fp32, and
-    this file decides what the loss is divided by and when the optimizer steps."""
+    this file decides what the loss is divided by and when the optimizer steps. On several nodes,
+    each node also holds all weights, so that a layer's are gathered within it (hpZ)."""
+    within_node = world.local_size if world.nodes > 1 else 1
     offload = {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
     return {
         "train_micro_batch_size_per_gpu": 1,  # required, but DeepSpeed only uses it in its logs
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,  # the optimizer steps when step() is called
-        "zero_optimization": {"stage": 3, **(offload if settings.offload_optimizer else {})},
+        "zero_optimization": {
+            "stage": 3,
+            "zero_hpz_partition_size": within_node,
+            **(offload if settings.offload_optimizer else {}),
+        },
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW, with and without offloading
         "bf16": {"enabled": settings.dtype == "bfloat16"},
         "communication_data_type": "fp32",
@@ -103,7 +109,7 @@ class DeepSpeedPolicy:
         settings: PolicyConfig,
     ) -> None:
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
-        config = zero3_config(optim, settings)
+        config = zero3_config(optim, settings, world)
         hf_config = HfDeepSpeedConfig(config)  # from_pretrained shards while this object exists
         model = load(self.dtype)
         del hf_config

@@ -106,6 +106,11 @@ def from_environment(tensor_parallel: int = 1) -> World:
             f"rollout.tensor_parallel = {tensor_parallel} must divide the number of processes, "
             f"which is {size}"
         )
+    if local_size % tensor_parallel:
+        raise UserError(
+            f"rollout.tensor_parallel = {tensor_parallel} must divide the {local_size} processes "
+            "of a node, because the processes of an engine must be on one node"
+        )
     return World(rank=rank, size=size, tensor_parallel=tensor_parallel, nodes=size // local_size)
 
 

@@ -31,6 +31,7 @@ from asymrl.evaluation.options import EvalOptions
 from asymrl.evaluation.scores import Scores
 from asymrl.evaluation.settings import EvaluatedModel
 from asymrl.files import locked
+from asymrl.run.folder import check_shared
 from asymrl.run.tracking import progress_bar
 from asymrl.run.watchdog import Watchdog
 from asymrl.types import Problem
@@ -70,6 +71,8 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
             for note in [*model.notes, *data_notes, *sampling_notes]:
                 print(f"note: {note}", file=sys.stderr, flush=True)
         folder = options.output or Path("runs") / "eval" / model.name
+        if world.nodes > 1:
+            check_shared(folder, world, "--output")
         with world.rank_zero_first():
             if world.first:
                 refused = f"--output {folder} cannot be created as a folder"

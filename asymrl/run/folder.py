@@ -17,7 +17,7 @@ from typing import Any
 from asymrl.config.load import differing_keys, dump_config, load_config
 from asymrl.config.schema import Config
 from asymrl.engines.distributed import World
-from asymrl.errors import UserError, short_repr
+from asymrl.errors import ReportedByRankZero, UserError, short_repr
 from asymrl.files import locked, read_jsonl, write_atomically
 from asymrl.run.checkpoint import checkpoints, latest, link_best, load_position, remove
 from asymrl.run.environment import write_environment
@@ -31,6 +31,33 @@ def default_folder(config: str, row: str | None = None) -> Path:
     """runs/<config>[_<row>], of a config and a row by path or by name."""
     parts = [config, *([row] if row else [])]
     return Path("runs") / "_".join(Path(part).name.removesuffix(".yaml") for part in parts)
+
+
+def check_shared(folder: Path, world: World, option: str) -> None:
+    """Raise UserError unless all nodes see the same files in `folder`, which need not exist yet.
+
+    Rank 0 writes a file into it, or into the nearest parent that exists, and deletes it again.
+    option: that names the folder on the command line. Collective.
+    """
+    here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    name, problem = f".shared-by-all-nodes.{os.getpid()}.tmp", None
+    if world.first:
+        try:
+            (here / name).touch()
+        except OSError as error:
+            problem = f"{option} {folder} cannot be written: {error.strerror}"
+    (name, problem), *_ = world.gather((name, problem))
+    seen = world.gather((here / name).exists())
+    if world.first:
+        (here / name).unlink(missing_ok=True)
+    if not problem and not all(seen):
+        problem = (
+            f"{option} {folder} is not the same folder on all {world.nodes} nodes: node "
+            f"{seen.index(False) // world.local_size} does not see the files of node 0; give a "
+            "folder on a file system that all nodes share"
+        )
+    if problem:
+        raise UserError(problem) if world.first else ReportedByRankZero(problem)
 
 
 def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:

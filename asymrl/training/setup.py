@@ -28,7 +28,7 @@ from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine
 from asymrl.run import checkpoint
 from asymrl.run.early_stop import StopSignals, build_stop
-from asymrl.run.folder import describe_saved, find_checkpoint, open_for_training
+from asymrl.run.folder import check_shared, describe_saved, find_checkpoint, open_for_training
 from asymrl.run.result import describe_result
 from asymrl.run.tracking import build_tracker
 from asymrl.run.watchdog import Watchdog
@@ -69,6 +69,9 @@ def run_training(
     """
     world = from_environment(config.rollout.tensor_parallel)
     chosen, reasons = build.choose(config, build.detect_machine(world))
+    if world.nodes > 1:
+        join(world, config.deadlines.load)
+        check_shared(run_dir, world, "--output-dir")
     checkpoint_dir = find_checkpoint(run_dir, config, resume)
     start, state_parts, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
     if start.step >= config.steps:
