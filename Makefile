@@ -107,7 +107,7 @@ demo-real: smollm2 ## the same two runs on SmolLM2-135M, a real pretrained model
 demo-stack: $(VENV)/stack ## AsymGRPO on 2 processes, vLLM rollouts, ZeRO-3 updates -> runs/demo_stack/report.html
 	rm -rf runs/demo_stack
 	$(BIN)/python -m asymrl.pocket
-	$(RANKS) train.py --config pocket_asym.yaml --output-dir runs/demo_stack rollout.engine=vllm
+	$(RANKS) train.py --config pocket_asym.yaml --output-dir runs/demo_stack rollout.engine=vllm policy.backend=deepspeed
 	$(BIN)/python -m asymrl.report runs/demo_stack
 
 pocket: $(VENV)/core ## make the small policy of seed 0 in runs/models/pocket-0, if it is not there

@@ -27,7 +27,9 @@ def main(steps: int = 40) -> None:
         output_dir="runs/own_reward",
     )
     print(asymrl.load_run(run)["eval/pocket_heldout/greedy/avg"].dropna())
-    print(asymrl.evaluate(run / "checkpoints" / "latest", "pocket_heldout", avg_at=4).T)
+    print(
+        asymrl.evaluate(run / "checkpoints" / "latest", "pocket_heldout", avg_at=4, engine="hf").T
+    )
 
 
 if __name__ == "__main__":

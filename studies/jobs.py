@@ -167,6 +167,11 @@ LATER_KEYS: Mapping[str, Any] = {
     "eval.config": None,
     "eval.split": "test",
 }
+# Keys whose value changed after the first results, but not what a run on a CPU does: now, then.
+FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {
+    "rollout.engine": ("hf", "auto"),
+    "policy.backend": ("local", "auto"),
+}
 NOT_IN_RESULTS = ("deadlines", "tracking", "warn", "seed")
 
 
@@ -181,8 +186,9 @@ def settings_of(
     resolved = load_config(config, overrides)
     (benchmark,) = resolved.eval.benchmarks
     flat = flatten(resolved.model_dump(mode="json"))
+    former = {key: then for key, (now, then) in FORMER_VALUES.items() if flat[key] == now}
     chosen = {
-        key: value
+        key: former.get(key, value)
         for key, value in flat.items()
         if key.partition(".")[0] not in NOT_IN_RESULTS
         and not (key in LATER_KEYS and value == LATER_KEYS[key])

@@ -19,7 +19,7 @@ def here(processes: int = 1, gpus: int = 0, **others: Any) -> Machine:
 
 
 def chosen(machine: Machine, *overrides: str) -> tuple[str, str]:
-    config, why = choose(load_config("pocket_asym", overrides), machine)
+    config, why = choose(load_config("qwen3_4b_asym", overrides), machine)
     engine, backend = config.rollout.engine, config.policy.backend
     assert why.startswith(f"rollouts: {engine} (") and f"; policy: {backend} (" in why
     return engine, backend
@@ -65,7 +65,14 @@ def test_what_is_asked_for_is_taken() -> None:
 )
 def test_what_cannot_be_is_one_sentence(machine, overrides, part) -> None:
     with pytest.raises(UserError, match=part):
-        choose(load_config("pocket_asym", overrides), machine)
+        choose(load_config("qwen3_4b_asym", overrides), machine)
+
+
+@pytest.mark.parametrize("model", ["pocket", "pocket_short", "pocket_math_smoke", "smollm2_135m"])
+def test_laptop_scale_runs_use_hf_and_local_on_gpus_too(model: str) -> None:
+    """Two of them fit on one GPU, where an engine of vLLM takes 0.7 of the memory by itself."""
+    config, _ = choose(load_config(model), here(gpus=4))
+    assert (config.rollout.engine, config.policy.backend) == ("hf", "local")
 
 
 def test_no_launcher_is_a_world_of_one(monkeypatch) -> None:

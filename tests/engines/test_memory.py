@@ -259,8 +259,9 @@ def test_a_run_of_one_process_gets_the_estimate_of_one_process() -> None:
         text = describe(load_config(name, list(overrides)), gpus=gpus, gib=80.0)
         return "hf rollouts, local policy" in text
 
-    assert one_process("pocket", 0)
-    assert not one_process("pocket", 2)
+    auto = ["rollout.engine=auto", "policy.backend=auto"]
+    assert one_process("pocket", 0, *auto) and one_process("pocket", 2)
+    assert not one_process("pocket", 2, *auto)
     assert not one_process("qwen3_4b", 0)
     assert one_process("qwen3_4b", 4, "rollout.engine=hf")
     assert one_process("qwen3_4b", 4, "policy.backend=local")

@@ -101,6 +101,12 @@ def test_the_central_claim_has_more_seeds_and_jobs_are_ordered_by_seed() -> None
     assert count == {"asym": 32, "reinforce": 16}
 
 
+def test_the_engine_of_a_cpu_run_does_not_change_its_settings() -> None:
+    """The first results were written when the config said auto, which chose the same."""
+    auto = Arm(name="auto", row="grpo", overrides=("rollout.engine=auto", "policy.backend=auto"))
+    assert make_job("pocket", auto, 0).settings == make_job("pocket", row("grpo"), 0).settings
+
+
 def test_settings_cover_the_problems_and_the_recipe_of_the_policy(monkeypatch) -> None:
     def settings() -> str:
         jobs.settings_of.cache_clear()
