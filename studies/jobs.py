@@ -171,6 +171,7 @@ LATER_KEYS: Mapping[str, Any] = {
 FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {
     "rollout.engine": ("hf", "auto"),
     "policy.backend": ("local", "auto"),
+    "rollout.per_sample_seeds": (None, False),
 }
 NOT_IN_RESULTS = ("deadlines", "tracking", "warn", "seed")
 

@@ -32,6 +32,7 @@ FREE_ON_RESUME = {
     *("steps", "tracking", "checkpoint", "deadlines", "warn", "eval.patience", "optim.max_skipped"),
     *("policy.backend", "policy.offload_optimizer", "policy.threads", "rollout.engine"),
     *("rollout.tensor_parallel", "rollout.gpu_memory_utilization", "rollout.enforce_eager"),
+    "rollout.per_sample_seeds",
 }
 
 

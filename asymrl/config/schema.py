@@ -109,7 +109,8 @@ class RolloutConfig(StrictModel):
     sync_check_every: Positive = 50
     # the keys below apply to vLLM only
     tensor_parallel: Positive = 1  # GPUs per engine
-    per_sample_seeds: bool = False  # samples do not depend on the rest of the batch; slower
+    # a sample's tokens depend on its own seed, not on the batch; null: on GPUs, where it is free
+    per_sample_seeds: bool | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7  # while generating
     enforce_eager: bool = False  # disable CUDA graphs
 

@@ -127,13 +127,14 @@ class VLLMSettings:
     """The settings of an engine that only vLLM has.
 
     max_model_len: tokens of a prompt with its response. gpu_memory_utilization: share of the GPU's
-    memory. enforce_eager: no CUDA graphs. per_sample_seeds: seed each sample by itself.
+    memory. enforce_eager: no CUDA graphs. per_sample_seeds: seed each sample by itself;
+    None: on GPUs.
     """
 
     max_model_len: int
     gpu_memory_utilization: float
     enforce_eager: bool = False
-    per_sample_seeds: bool = False
+    per_sample_seeds: bool | None = None
 
 
 def build_engine(

@@ -43,19 +43,24 @@ class VLLMEngine:
     """`llm` is the engine from `open_llm`, `decode` turns token ids into text.
 
     The ranks of a tensor-parallel group call every method in the same order with equal requests.
-    per_sample_seeds: seed each sample by itself.
+    per_sample_seeds: seed each sample by itself. None: on a GPU, where vLLM seeds every request
+    anyway; on a CPU it is slower.
     """
 
     exact_logprobs = False
 
     def __init__(
-        self, llm: Any, decode: Callable[[Sequence[int]], str], *, per_sample_seeds: bool = False
+        self,
+        llm: Any,
+        decode: Callable[[Sequence[int]], str],
+        *,
+        per_sample_seeds: bool | None = None,
     ) -> None:
         self.llm = llm
         self.decode = decode
-        self.per_sample_seeds = per_sample_seeds
         self.weight_dtype: torch.dtype = llm.model_config.dtype
-        self.sleeps: bool = llm.model_config.enable_sleep_mode
+        self.sleeps: bool = llm.model_config.enable_sleep_mode  # on GPUs only
+        self.per_sample_seeds = self.sleeps if per_sample_seeds is None else per_sample_seeds
         self.ready = True
         self.load_failed = False  # if True, vLLM still buffers tensors of the failed load
         self.sleep()
@@ -165,7 +170,9 @@ def engine_arguments(
         **others,
     }
     if gpu:
-        return arguments | {"enable_sleep_mode": True}
+        # logits in fp32, as the policy has them; else the head of vLLM rounds them to the dtype
+        head = {"hf_overrides": {"head_dtype": "float32"}} if dtype != torch.float32 else {}
+        return arguments | {"enable_sleep_mode": True} | head
     del arguments["gpu_memory_utilization"]
     return arguments | {"enforce_eager": True, "kv_cache_memory_bytes": CPU_CACHE_BYTES}
 

@@ -106,6 +106,7 @@ def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(
 ) -> None:
     sampling = replace(SAMPLING, temperature=temperature)
     assert_logprobs_are_of(MODEL, engine.generate(requests(), sampling), requests(), temperature)
+    assert not engine.per_sample_seeds  # the default without a GPU
 
 
 def long_request(samples: int):
@@ -308,6 +309,7 @@ def test_on_a_gpu_sleep_frees_memory_and_a_load_allocates_it_in_stages(monkeypat
     recorder = Recorder()
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: recorder.calls.append("empty_cache"))
     engine = VLLMEngine(recorder, decode)  # asleep
+    assert engine.per_sample_seeds
     engine.sleep()  # has no effect
     assert recorder.calls == [("sleep", 2), "empty_cache"]
     recorder.calls.clear()
@@ -334,15 +336,18 @@ def arguments_for(path: Path, world: World, gpu: bool) -> dict:
 def test_vllm_accepts_the_engine_arguments(main, model_folder) -> None:
     from vllm import EngineArgs  # pyright: ignore
 
+    cpu = arguments_for(model_folder, World(), gpu=False)
     gpu = EngineArgs(
         **arguments_for(model_folder, World(rank=1, size=4, tensor_parallel=2), gpu=True)
     )
     assert (gpu.enable_sleep_mode, gpu.gpu_memory_utilization, gpu.enforce_eager) == (1, 0.6, 0)
-    assert gpu.async_scheduling
+    assert gpu.async_scheduling and "hf_overrides" not in cpu
     assert (gpu.distributed_executor_backend, gpu.tensor_parallel_size) == ("external_launcher", 2)
-    cpu = EngineArgs(**arguments_for(model_folder, World(), gpu=False))
     with restored_process():
-        config = cpu.create_engine_config()
+        config = EngineArgs(**cpu).create_engine_config()
+        cpu["hf_overrides"] = gpu.hf_overrides
+        overridden = EngineArgs(**cpu).create_engine_config()
+    assert overridden.model_config.head_dtype == torch.float32
     assert config.model_config.dtype == torch.bfloat16 and config.model_config.enforce_eager
     assert config.cache_config.kv_cache_memory_bytes == 2**30
     assert config.parallel_config.distributed_executor_backend == "uni"
