@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from asymrl import by_path
 from asymrl.algo.advantages import ADVANTAGES
@@ -33,7 +33,8 @@ NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
-
+# YAML reads a bare `off` as false
+OFF = BeforeValidator(lambda value: "off" if value is False else value)
 
 SettingName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 
@@ -212,7 +213,7 @@ class LossConfig(StrictModel):
     entropy_bonus: Rate = 0.0
     constant_length: Positive | None = None  # for `constant`; default rollout.max_tokens
     # corrects for numerical differences between engine and policy; see algo/loss.py
-    importance_sampling: Literal["off", "token", "sequence"] = "off"
+    importance_sampling: Annotated[Literal["off", "token", "sequence"], OFF] = "off"
     importance_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
 
 
@@ -319,7 +320,7 @@ class WarnConfig(StrictModel):
 
 
 class TrackingConfig(StrictModel):
-    wandb: Literal["off", "online", "offline"] = "off"
+    wandb: Annotated[Literal["off", "online", "offline"], OFF] = "off"
     project: str = "asymrl"
     rollouts_every: Positive = 10
     logprob_gain_every: NonNegative = 10  # steps; 0 disables it; costs a forward pass

@@ -17,6 +17,13 @@ def message(*overrides: str, config: str = "pocket_asym.yaml") -> str:
     return text
 
 
+def test_a_bare_off_is_the_word(tmp_path: Path) -> None:
+    """YAML reads it as false."""
+    (tmp_path / "off.yaml").write_text("base: qwen3_4b\ntracking: {wandb: off}\n")
+    config = load_config(str(tmp_path / "off.yaml"), ["loss.importance_sampling=off"])
+    assert (config.tracking.wandb, config.loss.importance_sampling) == ("off", "off")
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
