@@ -47,6 +47,7 @@ def dry_run(config: Config, composed_of: str) -> str:
             summary(config),
             *(f"checked: {line}" for line in checked),
             *(f"not checked, since a dry run uses no network: {line}" for line in unchecked),
+            describe_correction(config),
             "",
             arithmetic,
             "",
@@ -65,6 +66,25 @@ def summary(config: Config) -> str:
         f"a step: at most {tokens:,} response tokens and {updates} optimizer steps; the run: "
         f"{config.steps:,} steps, {config.steps * updates:,} optimizer steps"
     )
+
+
+def describe_correction(config: Config) -> str:
+    """Whether importance sampling corrects for the engine's own rounding, and why."""
+    level, dtype, loss = config.loss.importance_sampling, config.policy.dtype, config.loss
+    match dtype, level:
+        case "float32", "off":
+            why = "in float32, rollout engine and policy have nearly the same log-probs"
+        case _, "off":
+            why = (
+                f"although rollout engine and policy round differently in {dtype}; "
+                "loss.importance_sampling=token corrects for it"
+            )
+        case _:
+            why = (
+                f"each {level}'s ratio of policy to rollout engine, at most "
+                f"{loss.importance_cap:g}, multiplies its advantage"
+            )
+    return f"importance sampling: {level} ({why})"
 
 
 def check_model(config: Config) -> tuple[ShapeConfig | None, list[str], list[str]]:

@@ -176,6 +176,14 @@ def test_backbones_have_the_papers_settings(model: str) -> None:
     assert (rollout.group_size, optim.lr, config.loss.aggregation) == (8, 2e-6, "token_mean")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_policy_in_bf16_is_corrected_for_the_rounding_of_its_engine(name: str) -> None:
+    config = load_config(name)
+    expected = ("token", 0.02) if config.policy.dtype == "bfloat16" else ("off", 0.05)
+    assert (config.loss.importance_sampling, config.warn.mismatch_above) == expected
+    assert config.loss.importance_cap == 2
+
+
 def test_rival_papers_have_their_own_settings() -> None:
     cw, eapo = load_config("cw_grpo_paper"), load_config("eapo_paper")
     assert (cw.data.train, cw.rollout.group_size, cw.rollout.temperature) == ("open_rs", 12, 0.7)

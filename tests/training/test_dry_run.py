@@ -140,6 +140,19 @@ def test_the_verdict_says_whether_it_fits_and_on_what(name: str, machine, part: 
     assert memory.verdict(load_config(name), *machine).startswith(part)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "part"),
+    [
+        ("pocket", [], "off (in float32, rollout engine and policy have nearly the same"),
+        ("qwen3_4b", [], "token (each token's ratio of policy to rollout engine, at most 2, mul"),
+        ("qwen3_4b", ["loss.importance_sampling=off"], "off (although rollout engine and policy"),
+    ],
+)
+def test_it_says_whether_importance_sampling_corrects_and_why(name, settings, part, capsys) -> None:
+    lines = printed(capsys, "--config", name, *settings)
+    assert any(line.startswith(f"importance sampling: {part}") for line in lines)
+
+
 @pytest.mark.parametrize("name", ["pocket_asym", "cw_grpo_paper", "eapo_paper"])
 def test_the_printed_config_is_the_config_with_its_defaults_beside_it(name: str) -> None:
     settings = [
