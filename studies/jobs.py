@@ -174,6 +174,12 @@ FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {
     "policy.backend": ("local", "auto"),
     "rollout.per_sample_seeds": (None, False),
 }
+# Keys whose value changed after the first results, but not what a run on a CPU does: now, then.
+FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {
+    "rollout.engine": ("hf", "auto"),
+    "policy.backend": ("local", "auto"),
+    "rollout.per_sample_seeds": (None, False),
+}
 NOT_IN_RESULTS = ("deadlines", "tracking", "warn", "seed")
 
 

@@ -1,5 +1,6 @@
 """The dry run's estimates, against counted parameters, saved tensors and sums by hand."""
 
+from argparse import Namespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from asymrl.engines.memory import (
     pinned_bytes,
     saved_by_layer,
 )
+from benchmarks.gpu import memory_config
 
 TYPES = {"qwen3_4b": "qwen3", "qwen2.5_math_1.5b": "qwen2", "qwen2.5_7b": "qwen2"}
 MODULES: dict[str, tuple[Any, Any, Any]] = {
@@ -55,6 +57,15 @@ def tiny(**policy: Any) -> Config:
 
 def items(name: str, gpus: int = 4, *overrides: str) -> GPUMemoryEstimate:
     return estimate_per_gpu(load_config(name, list(overrides)), gpus, CARD_80GB)
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_the_benchmark_for_gpus_fits_on_cards_of_80_gb(gpus: int) -> None:
+    config = memory_config(Namespace(max_tokens=1024, token_budget=16_384))
+    assert config.model.shape and count_parameters(config.model.shape) == pytest.approx(
+        1.72e9, rel=0.01
+    )
+    assert estimate_per_gpu(config, gpus, CARD_80GB).spare(CARD_80GB) > 10
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -289,8 +300,9 @@ def test_a_run_of_one_process_gets_the_estimate_of_one_process() -> None:
         text = describe(load_config(name, list(overrides)), gpus=gpus, gib=80.0)
         return "hf rollouts, local policy" in text
 
-    assert one_process("pocket", 0)
-    assert not one_process("pocket", 2)
+    auto = ["rollout.engine=auto", "policy.backend=auto"]
+    assert one_process("pocket", 0, *auto) and one_process("pocket", 2)
+    assert not one_process("pocket", 2, *auto)
     assert not one_process("qwen3_4b", 0)
     assert one_process("qwen3_4b", 4, "rollout.engine=hf")
     assert one_process("qwen3_4b", 4, "policy.backend=local")
