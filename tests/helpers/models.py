@@ -19,13 +19,16 @@ TINY: dict[str, Any] = {
 }
 
 
-def tiny_model(vocabulary: int, stop_id: int, seed: int = 0) -> Qwen3ForCausalLM:
+def tiny_model(
+    vocabulary: int, stop_id: int, seed: int = 0, layers: int = TINY["num_hidden_layers"]
+) -> Qwen3ForCausalLM:
     """A random Qwen3 with grouped-query attention and tied embeddings. Its weights are large, so
     that the distributions of different tokens differ."""
     torch.manual_seed(seed)
+    sizes: dict[str, Any] = TINY | {"num_hidden_layers": layers}
     config = Qwen3Config(
         vocab_size=vocabulary,
-        **TINY,
+        **sizes,
         head_dim=32,
         tie_word_embeddings=True,
         max_position_embeddings=1024,

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -49,17 +50,18 @@ def zero3_policy(model: Any, **changed):
     return DeepSpeedPolicy(lambda dtype: model.to(dtype), world=world, **arguments(**changed))
 
 
-def sharded(model: Any = None, **settings):
+def sharded(model: Any = None, zero: Mapping[str, Any] | None = None, **settings):
     """A ZeRO-3 policy with fresh weights, equal on every rank. DeepSpeed would keep parameters as
     small as these gathered; here they are freed after use, like those of a large model. While it
-    sleeps, the optimizer waits in other memory."""
+    sleeps, the optimizer waits in other memory. zero: more keys of DeepSpeed's zero_optimization.
+    """
     from asymrl.engines import deepspeed
 
     config = deepspeed.zero3_config
 
     def without_persistence(*sections: Any) -> dict[str, Any]:
         changed = config(*sections)
-        changed["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        changed["zero_optimization"] |= {"stage3_param_persistence_threshold": 0, **(zero or {})}
         return changed
 
     settings = {"offload_during_rollouts": True} | settings

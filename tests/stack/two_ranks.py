@@ -30,7 +30,8 @@ from asymrl.verifiers import make as make_verifier
 from tests.helpers.engines import STOP, VOCABULARY, by_key, decode, dense_values, requests
 from tests.helpers.full_disk import largest_file
 from tests.helpers.models import tiny_model
-from tests.helpers.policies import LOSS, MIXED, rollout_batch, sharded
+from tests.helpers.policies import LOSS, MIXED, close, gradients, rollout_batch, sharded
+from tests.helpers.policies import policy as local_policy
 
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
 pytestmark = pytest.mark.filterwarnings("ignore:.*reduce_op.*:FutureWarning")
@@ -180,7 +181,7 @@ def run(config_file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]
     return [json.loads(line) for line in lines]
 
 
-def close(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
+def same_metrics(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
     names = [n for n in theirs if n.split("/")[0] not in ("time", "perf")]
     return all(mine[n] == pytest.approx(theirs[n], rel=1e-3, abs=1e-4) for n in names)
 
@@ -198,7 +199,7 @@ def test_two_ranks_train_like_one_process(config_file, tmp_path, world, monkeypa
         theirs = [json.loads(line) for line in lines]
     theirs = world.gather(theirs)[0]
     assert theirs and len(ours) == len(theirs) == 4
-    assert all(close(mine, one) for mine, one in zip(ours, theirs, strict=True))
+    assert all(same_metrics(mine, one) for mine, one in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("full", [0, 1])
@@ -261,3 +262,41 @@ def test_an_error_on_rank_0_ends_every_rank_and_is_printed_once(
 def test_tensor_parallel_must_divide_the_world_size() -> None:
     with pytest.raises(UserError, match="tensor_parallel = 3"):
         from_environment(3)
+
+
+FREED_AFTER_USE = {
+    "stage3_max_reuse_distance": 0,
+    "stage3_max_live_parameters": 3000,
+    "stage3_prefetch_bucket_size": 3000,
+    "reduce_bucket_size": 5000,
+}
+"""A layer's weights are freed after its forward pass and gathered again for its backward pass, and
+gradients are reduced in small buckets: as in a model of billions of parameters."""
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_parameters_gathered_twice_a_pass_give_the_same_updates(
+    bf16: bool, checkpointing: bool
+) -> None:
+    """Over a whole step: sleep, sync, score, update, score."""
+
+    def six_layers() -> Any:
+        return tiny_model(VOCABULARY, STOP, layers=6)
+
+    settings = {"bf16": bf16, "gradient_checkpointing": checkpointing, "token_budget": 40}
+    freed = sharded(six_layers(), FREED_AFTER_USE, **settings)
+    other = sharded(six_layers(), **settings) if bf16 else local_policy(six_layers(), **settings)
+    batch = rollout_batch(MIXED)
+    for _ in range(3):
+        values = []
+        for trained in (freed, other):
+            trained.sleep()
+            synced = {name: tensor.clone() for name, tensor in trained.named_weights()}
+            before, _ = trained.score(batch)
+            trained.update(batch, LOSS)
+            values.append((before, trained.score(batch)[0], gradients(trained), synced))
+        (before, after, gradient, weights), theirs = values
+        assert close(before, theirs[0]) and close(after, theirs[1])
+        assert close(gradient, theirs[2], tolerance=1e-6 if bf16 else 5e-6)
+        assert all(close(weights[name], theirs[3][name]) for name in weights)
