@@ -15,7 +15,7 @@ import torch
 from asymrl.config.schema import Config, ModelConfig
 from asymrl.engines import pretrained
 from asymrl.engines.distributed import World
-from asymrl.engines.gpus import count_gpus
+from asymrl.engines.gpus import count_gpus, missing_for_triton
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, check_weights_arrived
 from asymrl.errors import UserError
@@ -25,22 +25,45 @@ from asymrl.types import frozen
 @frozen
 class Machine:
     """What the choice depends on: launched processes on how many nodes, GPUs visible to one
-    process, and whether vLLM and DeepSpeed are installed."""
+    process, whether vLLM and DeepSpeed are installed, and what Triton lacks to run on the GPUs."""
 
     processes: int
     nodes: int = 1
     gpus: int
     vllm: bool
     deepspeed: bool
+    missing_for_triton: str | None = None
+
+    @property
+    def local_processes(self) -> int:
+        return self.processes // self.nodes
 
 
 def detect_machine(world: World) -> Machine:
+    gpus = count_gpus()
     return Machine(
         processes=world.size,
         nodes=world.nodes,
-        gpus=count_gpus(),
+        gpus=gpus,
         vllm=find_spec("vllm") is not None,
         deepspeed=find_spec("deepspeed") is not None,
+        missing_for_triton=missing_for_triton() if gpus else None,
+    )
+
+
+def describe_processes(machine: Machine) -> str:
+    """Processes against GPUs, and how to use GPUs that stay idle; empty without a GPU."""
+    if not machine.gpus:
+        return ""
+    here, idle = machine.local_processes, machine.gpus - machine.local_processes
+    nodes = f" on {machine.nodes} nodes, {here} on this one" if machine.nodes > 1 else ""
+    counts = f"; processes: {machine.processes}{nodes}, GPUs: {machine.gpus}"
+    if not idle:
+        return counts
+    return (
+        f"{counts}, of which {idle} stay idle: accelerate launch --num_processes "
+        f"{machine.gpus * machine.nodes} uses all (`accelerate env` shows a default config that "
+        "may have set another number)"
     )
 
 
@@ -61,7 +84,8 @@ def choose(config: Config, machine: Machine) -> tuple[Config, str]:
     policy = config.policy.model_copy(update={"backend": backend})
     return (
         config.model_copy(update={"rollout": rollout, "policy": policy}),
-        f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})",
+        f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})"
+        + ("" if backend == "local" else describe_processes(machine)),
     )
 
 
@@ -69,14 +93,20 @@ def choose_engine(
     engine: str, machine: Machine, setting: str = "rollout.engine ="
 ) -> tuple[str, str]:
     """hf or vllm, and why. setting: how the user selects the engine, for error messages."""
-    here = machine.processes // machine.nodes
-    if machine.gpus and here > machine.gpus:
+    if machine.gpus and machine.local_processes > machine.gpus:
         on_node = f" of this node, one of {machine.nodes}" if machine.nodes > 1 else ""
         raise UserError(
-            f"{here} processes were launched on {machine.gpus} GPUs{on_node}, and each process "
-            f"needs its own GPU: use --num_processes {machine.gpus * machine.nodes} or fewer"
+            f"{machine.local_processes} processes were launched on {machine.gpus} GPUs{on_node}, "
+            "and each process needs its own GPU: use --num_processes "
+            f"{machine.gpus * machine.nodes} or fewer"
         )
     match engine:
+        case "auto" | "vllm" if machine.vllm and machine.missing_for_triton:
+            raise UserError(
+                "vLLM compiles kernels when it runs on a GPU, but this machine does not have "
+                f"{machine.missing_for_triton}: install it (Debian and Ubuntu: build-essential and "
+                f"python3-dev), or use {setting} hf"
+            )
         case "auto" if machine.gpus and machine.vllm:
             return "vllm", "this machine has a GPU and vLLM is installed"
         case "auto" if machine.gpus:

@@ -1,8 +1,12 @@
-"""The GPUs of this machine: how many CUDA can use."""
+"""The GPUs of this machine: how many CUDA can use, and what their kernels need at run time."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -41,3 +45,13 @@ def reason_unusable() -> str:
     except (RuntimeError, AssertionError) as error:
         return one_line(error)
     return "CUDA gives no reason"
+
+
+def missing_for_triton() -> str | None:
+    """What this machine lacks for Triton, which compiles a C extension for each kernel at run time
+    (triton/runtime/build.py): a C compiler or Python's headers. None if it has both."""
+    named = os.environ.get("CC")
+    if not any(map(shutil.which, [named] if named else ["gcc", "clang"])):
+        return f"the C compiler CC={named}" if named else "a C compiler, gcc or clang"
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    return None if header.is_file() else f"Python's headers, {header}"

@@ -50,7 +50,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
     world, deadlines = from_environment(), DeadlinesConfig()
     machine = build.detect_machine(world)
     engine_name, reason = build.choose_engine(options.engine, machine, "--engine")
-    print(f"samples: {engine_name} ({reason})", flush=True)
+    print(f"samples: {engine_name} ({reason}){build.describe_processes(machine)}", flush=True)
     pretrained.set_threads(options.threads)
     width = None if sys.stdout.isatty() else 120  # a whole table in a log or a notebook
     console = Console(width=width, force_jupyter=False)

@@ -1,10 +1,8 @@
 """Which engine and policy a machine gets, and how rollouts are shared out over its processes."""
 
-from functools import partial
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +13,8 @@ from asymrl.errors import UserError
 
 
 def here(processes: int = 1, gpus: int = 0, **others: Any) -> Machine:
-    return Machine(processes=processes, gpus=gpus, **({"vllm": True, "deepspeed": True} | others))
+    given: dict[str, Any] = {"vllm": True, "deepspeed": True} | others
+    return Machine(processes=processes, gpus=gpus, **given)
 
 
 def chosen(machine: Machine, *overrides: str) -> tuple[str, str]:
@@ -94,23 +93,3 @@ def test_every_request_is_generated_by_one_engine(engines, tensor_parallel, coun
     for world in worlds:  # behind one engine all are asked the same
         leader = world.rank // tensor_parallel * tensor_parallel
         assert world.share(items) == worlds[leader].share(items)
-
-
-@pytest.mark.parametrize(("gpus", "launcher"), [(1, "simple_launcher"), (4, "multi_gpu_launcher")])
-def test_accelerate_launch_without_flags_starts_a_process_a_gpu(
-    monkeypatch, tmp_path, gpus: int, launcher: str
-) -> None:
-    """What the README says of GPU nodes rests on it; only the devices are made up here."""
-    from accelerate.commands import launch
-
-    started = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(launch, "default_config_file", str(tmp_path / "none"))
-    for name in ("simple_launcher", "multi_gpu_launcher", "deepspeed_launcher"):
-        monkeypatch.setattr(
-            launch, name, partial(lambda name, args: started.append((name, args)), name)
-        )
-    arguments = launch.launch_command_parser().parse_args(["train.py", "--config", "qwen3_4b_asym"])
-    launch.launch_command(arguments)
-    assert [(name, args.num_processes) for name, args in started] == [(launcher, gpus)]
