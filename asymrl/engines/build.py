@@ -206,10 +206,13 @@ def build_engine(
 
 
 def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
-    """Load the model's own weights into an engine that started without any, and check them."""
+    """Load the model's own weights into an engine that started without any, and check them, one
+    tensor at a time on the GPU if there is one, because sums over billions of weights are slow."""
     weights = pretrained.load_model(model, engine.weight_dtype, device="cpu")
     engine.load_weights((name, tensor.detach()) for name, tensor in weights.named_parameters())
-    check_weights_arrived(engine, weights.named_parameters())
+    device = pretrained.default_device()
+    named = ((name, tensor.detach().to(device)) for name, tensor in weights.named_parameters())
+    check_weights_arrived(engine, named)
 
 
 def build_policy(config: Config, world: World) -> Policy:

@@ -127,7 +127,7 @@ def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None
     if extra := sorted(report["unexpected_keys"]):
         print(f"note: {model.path} has {len(extra)} unused tensors, such as {extra[0]}")
     make_generation_config_valid(loaded, model.path)
-    return loaded.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return loaded.eval().to(device or default_device())
 
 
 def caps_attention(config: Any) -> bool:
@@ -148,6 +148,11 @@ def make_generation_config_valid(model: Any, path: str) -> None:
         )
         ids = {key: x for key, x in config.to_dict().items() if key.endswith("_token_id")}
         model.generation_config = GenerationConfig(**ids)
+
+
+def default_device() -> str:
+    """The GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def default_dtype() -> torch.dtype:

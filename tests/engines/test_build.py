@@ -3,12 +3,16 @@
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asymrl.config.load import load_config
-from asymrl.engines.build import Machine, choose
+from asymrl.config.schema import ModelConfig
+from asymrl.engines.build import Machine, choose, load_pretrained_weights
 from asymrl.engines.distributed import World, from_environment
+from asymrl.engines.hf import HFEngine
+from asymrl.engines.pretrained import load_model
 from asymrl.errors import UserError
 
 
@@ -93,3 +97,22 @@ def test_every_request_is_generated_by_one_engine(engines, tensor_parallel, coun
     for world in worlds:  # behind one engine all are asked the same
         leader = world.rank // tensor_parallel * tensor_parallel
         assert world.share(items) == worlds[leader].share(items)
+
+
+def test_weights_of_an_evaluation_are_compared_on_the_gpu(model_folder, monkeypatch) -> None:
+    """The device is made up: what would move to it stays where it is, and is noted."""
+    model = ModelConfig(path=str(model_folder))
+    engine = HFEngine(load_model(model, torch.float32), str, 8)
+    names = [name for name, _ in engine.model.named_parameters()]
+    moved, to = [], torch.Tensor.to
+
+    def note(tensor: torch.Tensor, *where: Any, **how: Any) -> torch.Tensor:
+        if where != ("cuda",):
+            return to(tensor, *where, **how)
+        moved.append(tensor.shape)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", note)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    load_pretrained_weights(engine, model)
+    assert len(moved) == len(names)
