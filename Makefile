@@ -30,6 +30,8 @@ PROTOCOL := --avg-at paper --temperature 0.4
 
 PYTEST := $(BIN)/python -m pytest
 TWO_WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# vLLM's GPU build does not run on a CPU, and a process of it holds one engine.
+TEST_GPU = ASYMRL_TEST_GPU=1 $(PYTEST) -m gpu tests/stack/test_vllm.py
 FAST := tests/test_floors.py tests/test_statistics.py $(addprefix tests/,algo config data verifiers report)
 
 BENCH := runs/bench
@@ -38,7 +40,7 @@ PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack demo demo-real demo-stack test-setup test test-fast test-all check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
+.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
 	$(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%)
 .NOTPARALLEL: # every run takes the whole machine
@@ -158,7 +160,11 @@ else
 endif
 
 test: test-setup ## every test that this machine can run; what it skips is named
-	$(PYTEST) $(if $(GPU),,$(TWO_WORKERS)) -m 'not long'
+	$(PYTEST) $(TWO_WORKERS) -m 'not long'
+	$(if $(GPU),$(TEST_GPU))
+
+test-gpu: $(VENV)/test ## on a GPU machine: the tests of VLLMEngine that vLLM's GPU build can run
+	$(TEST_GPU)
 
 test-fast: $(VENV)/test ## the tests that need no engine and start no program, under a minute
 	$(PYTEST) $(TWO_WORKERS) -m 'not long and not slow' $(FAST)

@@ -1,5 +1,5 @@
-"""What every test has: no network, one thread, shapes checked in `asymrl.algo`. Imports no engine;
-fixtures that need a model import one when they are first used."""
+"""What every test has: no network, no GPU (but `make test-gpu`), one thread, shapes checked in
+`asymrl.algo`. Imports no engine; fixtures that need a model import one when they are first used."""
 
 import json
 import os
@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+if not os.environ.get("ASYMRL_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch

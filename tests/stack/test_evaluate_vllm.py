@@ -1,22 +1,16 @@
 """eval.py with vLLM, as users run it."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.eval_processes import command, finish, start
+from tests.helpers.vllm import NEEDS_VLLM
 
 __all__ = ["command"]
 
-pytestmark = [
-    pytest.mark.skipif(
-        find_spec("vllm") is None,
-        reason="vLLM is not installed: `make stack` installs it without a GPU",
-    ),
-    pytest.mark.timeout(600),
-]
+pytestmark = [*NEEDS_VLLM, pytest.mark.timeout(600)]
 
 
 def test_vllm_and_hf_give_the_same_greedy_responses(command, tmp_path: Path) -> None:

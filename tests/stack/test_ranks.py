@@ -18,11 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import train
 from asymrl.run import checkpoint
 from tests.helpers.paths import BIN, ROOT
+from tests.helpers.vllm import why_not
 
 pytestmark = [
     pytest.mark.skipif(
-        find_spec("vllm") is None or find_spec("deepspeed") is None,
-        reason="vLLM and DeepSpeed are not installed: `make stack` installs them without a GPU",
+        bool(why_not()) or find_spec("deepspeed") is None,
+        reason=why_not() or "DeepSpeed is not installed: `make stack` installs it without a GPU",
     ),
     pytest.mark.timeout(1500),
 ]

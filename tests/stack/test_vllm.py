@@ -1,7 +1,7 @@
 """VLLMEngine with the real vLLM on a CPU: the contract of every rollout engine, and more.
 
-All tests share three engines, because they are slow to open. Of the GPU code paths, only the order
-of the calls and the engine arguments are tested.
+All tests share one engine, because it is slow to open. Of the GPU code paths, only the order of the
+calls and the engine arguments are tested, unless a GPU runs the tests that are marked gpu.
 """
 
 import os
@@ -14,12 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, Qwen2Config, Qwen3Config
-from transformers import Qwen2ForCausalLM as Qwen2
-from transformers import Qwen3ForCausalLM as Qwen3
+from transformers import GenerationConfig, Qwen3Config
 
 from asymrl.engines.distributed import World
-from asymrl.engines.rollout import fingerprint
 from asymrl.engines.vllm import VLLMEngine, engine_arguments, restored_process
 from asymrl.errors import UserError
 from tests.helpers.engine_contract import EngineContract
@@ -28,8 +25,10 @@ from tests.helpers.models import tiny_model
 from tests.helpers.vllm import (
     MODEL,
     NEEDS_VLLM,
+    SMALL,
     assert_logprobs_are_of,
     assert_not_ready,
+    fingerprints,
     make,
     named,
     opened,
@@ -37,31 +36,6 @@ from tests.helpers.vllm import (
 
 pytestmark = NEEDS_VLLM
 OTHER = "model.layers.0.self_attn.k_proj.weight"
-
-
-def scrambled(model):
-    """With random biases too, which are 0 in a fresh model."""
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 313,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 1024,
-}
-UNTIED = scrambled(Qwen3(Qwen3Config(**SMALL, head_dim=32, tie_word_embeddings=False)))
-BIASED = scrambled(Qwen2(Qwen2Config(**SMALL, tie_word_embeddings=True)))
-
-
-def fingerprints(model, dtype: torch.dtype = torch.float32) -> dict[str, float]:
-    return {name: fingerprint(tensor.to(dtype)) for name, tensor in named(model).items()}
 
 
 @pytest.fixture(scope="module")
@@ -76,26 +50,13 @@ def main(tmp_path_factory) -> Iterator[VLLMEngine]:
     yield from opened(folder)
 
 
-@pytest.fixture(scope="module")
-def untied(tmp_path_factory) -> Iterator[VLLMEngine]:
-    folder = tmp_path_factory.mktemp("untied")
-    UNTIED.save_pretrained(folder)
-    yield from opened(folder)
-
-
-@pytest.fixture(scope="module")
-def biased(tmp_path_factory) -> Iterator[VLLMEngine]:
-    folder = tmp_path_factory.mktemp("biased")
-    BIASED.save_pretrained(folder)
-    yield from opened(folder, torch.bfloat16)
-
-
 @pytest.fixture
 def engine(main) -> VLLMEngine:
     main.load_weights(iter(named(MODEL).items()))
     return main
 
 
+@pytest.mark.gpu
 class TestContract(EngineContract):
     """vLLM keeps it."""
 
@@ -132,6 +93,7 @@ def test_samples_share_their_prefill_within_a_call_only(engine, monkeypatch) -> 
     assert sorted(o.num_cached_tokens for o in outputs) == [0, 0] + 14 * [128]
 
 
+@pytest.mark.gpu
 def test_tokens_depend_on_the_seed_of_the_request(engine) -> None:
     (request,) = requests(1, 30)
     responses = {r.token_ids for r in engine.generate([request], SAMPLING)}
@@ -171,6 +133,7 @@ def test_greedy_returns_the_most_likely_token(engine) -> None:
         assert tuple(most_likely.tolist()) == rollout.token_ids
 
 
+@pytest.mark.gpu
 def test_every_stop_token_ends_a_response(engine) -> None:
     rollouts = list(engine.generate(requests(), SAMPLING))
     assert {r.token_ids[-1] for r in rollouts if not r.truncated} == set(SAMPLING.stop_ids)
@@ -178,6 +141,7 @@ def test_every_stop_token_ends_a_response(engine) -> None:
     assert all(len(r.token_ids) == 12 for r in engine.generate(requests(), none))
 
 
+@pytest.mark.gpu
 def test_rollouts_are_yielded_as_they_finish(engine) -> None:
     lengths = []
     for rollout in engine.generate(requests(), SAMPLING):
@@ -187,10 +151,12 @@ def test_rollouts_are_yielded_as_they_finish(engine) -> None:
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
 
 
+@pytest.mark.gpu
 def test_no_requests_give_no_rollouts(engine) -> None:
     assert list(engine.generate([], SAMPLING)) == []
 
 
+@pytest.mark.gpu
 def test_generation_that_stops_early_leaves_no_requests(engine) -> None:
     whole = by_key(engine.generate(requests(), SAMPLING))
     rollouts = engine.generate(requests(), SAMPLING)
@@ -200,6 +166,7 @@ def test_generation_that_stops_early_leaves_no_requests(engine) -> None:
     assert by_key(engine.generate(requests(), SAMPLING)) == whole
 
 
+@pytest.mark.gpu
 def test_a_sleeping_engine_needs_weights_before_it_generates(engine) -> None:
     engine.sleep()
     assert_not_ready(engine)
@@ -222,6 +189,7 @@ def test_after_a_failed_load_the_next_load_replaces_all_weights(engine, after: i
     assert_logprobs_are_of(model, engine.generate(requests(), SAMPLING), requests())
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("fault", ["missing", "unknown", "twice"])
 def test_a_load_needs_every_tensor_exactly_once(engine, fault: str) -> None:
     tensors = list(named(MODEL).items())
@@ -236,6 +204,7 @@ def test_a_load_needs_every_tensor_exactly_once(engine, fault: str) -> None:
     assert_not_ready(engine)
 
 
+@pytest.mark.gpu
 def test_parameters_may_be_emptied_after_they_were_sent(engine) -> None:
     """As ZeRO-3 does with gathered parameters."""
 
@@ -246,24 +215,7 @@ def test_parameters_may_be_emptied_after_they_were_sent(engine) -> None:
 
     engine.load_weights(gathered())
     expected = fingerprints(tiny_model(VOCABULARY, STOP, seed=5))
-    assert engine.fingerprint(list(expected)) == expected
-
-
-@pytest.mark.parametrize(
-    ("fixture", "model"), [("main", MODEL), ("untied", UNTIED), ("biased", BIASED)]
-)
-def test_a_changed_tensor_changes_only_its_own_fingerprint(request, fixture: str, model) -> None:
-    engine, tensors = request.getfixturevalue(fixture), named(model)
-    engine.load_weights(iter(tensors.items()))
-    expected = fingerprints(model, engine.weight_dtype)
-    assert engine.fingerprint(list(tensors)) == expected
-    for name, tensor in tensors.items():
-        changed = tensor.clone()
-        changed[-1] += 1
-        engine.load_weights(iter((tensors | {name: changed}).items()))
-        actual = engine.fingerprint(list(tensors))
-        assert {n for n in tensors if actual[n] != expected[n]} == {name}
-        assert actual[name] == fingerprint(changed.to(engine.weight_dtype))
+    assert engine.fingerprint(list(expected)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_tensor_that_cannot_be_read_back_is_named(engine) -> None:
@@ -354,7 +306,7 @@ def test_vllm_accepts_the_engine_arguments(main, model_folder) -> None:
     assert not config.model_config.enable_sleep_mode
 
 
-def test_opening_an_engine_does_not_change_the_process(main, untied, biased) -> None:
+def test_opening_an_engine_does_not_change_the_process(main) -> None:
     assert {"LOCAL_WORLD_SIZE", "LD_PRELOAD"}.isdisjoint(os.environ)
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
