@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--prompts 64] [--samples 8] [--max-tokens 1024] [--rounds 5]
     python benchmarks/gpu.py --cpu     without a GPU: rollouts and update of the pocket model
 
-The model has the shape of Qwen3-4B and random weights. Three parts, each in its own processes:
+The model has the shape of Qwen3-1.7B and random weights. Three parts, each in its own processes:
 
 rollouts  tokens/s of our VLLMEngine, in one process with the model that sends it weights, and of
           vLLM's own `LLM.generate`, alternating: same prompts, number of samples and log-probs. No
@@ -11,7 +11,9 @@ rollouts  tokens/s of our VLLMEngine, in one process with the model that sends i
 sync      seconds of the engine's sleep and of its next wake and load; the latter is compared with
           a copy of the same bytes on the device.
 update    MFU (asymrl/engines/flops.py) of mini-batches with lognormal lengths, of which every row
-          has a gradient. Goal: at least 45%.
+          has a gradient, in bf16 with ZeRO-3 over all GPUs. Goal: at least 45%.
+
+It begins with the estimate of asymrl/engines/memory.py for a run of this shape.
 
 A run with --cpu only shows that the script works and what VLLMEngine adds to vLLM; its ratio says
 nothing about GPUs.
@@ -35,17 +37,19 @@ from typing import Any
 import torch
 
 from asymrl.algo.loss import ppo_clip
-from asymrl.config.schema import OptimConfig, PolicyConfig
-from asymrl.engines import flops, pretrained
+from asymrl.config.load import load_config
+from asymrl.config.schema import Config, OptimConfig, PolicyConfig
+from asymrl.engines import flops, memory, pretrained
+from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Sampling
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 151_936,
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
     "num_key_value_heads": 8,
     "head_dim": 128,
     "max_position_embeddings": 40_960,
@@ -53,6 +57,7 @@ SHAPE: dict[str, Any] = {
 }
 PROMPT_TOKENS = 120
 MARK = "result "
+VLLM_MEMORY = 0.35  # share of the GPU, beside the model that sends weights
 GOALS = {"rollouts": 0.95, "mfu": 0.45}
 
 
@@ -61,15 +66,18 @@ def main() -> None:
     if arguments.part:
         PARTS[arguments.part](arguments)
         return
-    if not arguments.cpu and not torch.cuda.is_available():
-        sys.exit("this machine has no GPU; --cpu runs rollouts and updates of the pocket model")
+    gpus, gib = memory.cards()
+    if not arguments.cpu:
+        if not gpus:
+            sys.exit("this machine has no GPU; --cpu runs rollouts and updates of the pocket model")
+        print(memory.verdict(memory_config(arguments), gpus, gib, memory.host_memory()), flush=True)
     with TemporaryDirectory() as folder:
         arguments.model = (
             pretrained.locate("pocket") if arguments.cpu else write_config(Path(folder))
         )
         rollouts(arguments)
         for part in ("update",) if arguments.cpu else ("sync", "update"):
-            if with_part(part, arguments).wait():
+            if with_part(part, arguments, gpus if part == "update" else 1).wait():
                 sys.exit(f"{part} failed")
 
 
@@ -83,24 +91,49 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--rows", type=int, default=64, help="rows of a mini-batch, all with a gradient"
+        "--rows", type=int, default=64, help="rows of a mini-batch per GPU, all with a gradient"
     )
     parser.add_argument("--token-budget", type=int, default=16_384)
-    parser.add_argument("--backend", choices=("local", "deepspeed"), default="local")
+    parser.add_argument(
+        "--backend",
+        choices=("local", "deepspeed"),
+        help="default: deepspeed, and local with --cpu; local uses one GPU",
+    )
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.cpu and not arguments.part:
         arguments.prompts, arguments.max_tokens = 32, 32
+    arguments.backend = arguments.backend or ("local" if arguments.cpu else "deepspeed")
     return arguments
 
 
-def with_part(part: str, arguments: argparse.Namespace, **pipes: Any) -> subprocess.Popen[str]:
-    """Start this script again, for one part."""
+def memory_config(arguments: argparse.Namespace) -> Config:
+    """The settings of this benchmark that the memory of a run depends on."""
+    names = {"layers": "num_hidden_layers", "hidden": "hidden_size", "vocab": "vocab_size"}
+    names |= {"intermediate": "intermediate_size", "heads": "num_attention_heads"}
+    names |= {"kv_heads": "num_key_value_heads", "head_dim": "head_dim"}
+    names |= {"tied": "tie_word_embeddings"}
+    settings = [f"model.shape.{ours}={SHAPE[name]}" for ours, name in names.items()]
+    settings += [
+        f"data.max_prompt_tokens={PROMPT_TOKENS}",
+        f"rollout.max_tokens={arguments.max_tokens}",
+    ]
+    settings += [f"policy.token_budget={arguments.token_budget}"]
+    return load_config("qwen3_4b", [*settings, f"rollout.gpu_memory_utilization={VLLM_MEMORY}"])
+
+
+def with_part(
+    part: str, arguments: argparse.Namespace, gpus: int = 1, **pipes: Any
+) -> subprocess.Popen[str]:
+    """Start this script again, for one part, on so many GPUs if DeepSpeed shares its work."""
     names = ("prompts", "samples", "max_tokens", "rounds", "rows", "token_budget", "backend")
     pairs = [(f"--{n.replace('_', '-')}", str(getattr(arguments, n))) for n in names]
     options = [word for pair in pairs for word in pair] + (["--cpu"] if arguments.cpu else [])
-    command = [sys.executable, __file__, "--part", part, "--model", arguments.model, *options]
+    launcher = [sys.executable]
+    if arguments.backend == "deepspeed" and gpus > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
+    command = [*launcher, __file__, "--part", part, "--model", arguments.model, *options]
     return subprocess.Popen(command, text=True, **pipes)
 
 
@@ -170,7 +203,6 @@ def engine_with_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Our engine, and a model in this process whose weights it has loaded."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from asymrl.engines.distributed import World
     from asymrl.engines.vllm import VLLMEngine, open_llm
 
     dtype, device = (torch.float32, "cpu") if arguments.cpu else (torch.bfloat16, "cuda")
@@ -184,7 +216,7 @@ def engine_with_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
         dtype=dtype,
         max_model_len=PROMPT_TOKENS + arguments.max_tokens,
         max_rows=arguments.prompts * arguments.samples,
-        gpu_memory_utilization=0.35,
+        gpu_memory_utilization=VLLM_MEMORY,
     )
     engine = VLLMEngine(llm, lambda ids: "")
     engine.load_weights(model.named_parameters())
@@ -214,7 +246,7 @@ def bare(arguments: argparse.Namespace) -> None:
     from vllm import LLM, SamplingParams, TokensPrompt  # pyright: ignore
 
     on_cpu = {"enforce_eager": True, "kv_cache_memory_bytes": 2**30, "dtype": "float32"}
-    on_gpu = {"gpu_memory_utilization": 0.35, "dtype": "bfloat16"}
+    on_gpu = {"gpu_memory_utilization": VLLM_MEMORY, "dtype": "bfloat16"}
     llm = LLM(
         arguments.model,
         load_format="dummy",
@@ -267,12 +299,15 @@ def timed(function: Callable[[], object]) -> float:
 
 def update(arguments: argparse.Namespace) -> None:
     """Update on the same mini-batch several times; the first one warms up."""
-    policy, batch = make_policy(arguments), make_batch(arguments)
+    world = from_environment()
+    policy, batch = make_policy(arguments, world), make_batch(arguments, world)
     loss = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
     spans = [timed(lambda: policy.update(batch, loss)) for _ in range(arguments.rounds + 1)]
     seconds = statistics.median(spans[1:])
+    if not world.first:
+        return
     tokens = sum(map(len, batch.sequences))
-    print(f"update, {arguments.backend}: {tokens / seconds:,.0f} tokens/s")
+    print(f"update, {arguments.backend}, processes: {world.size}: {tokens / seconds:,.0f} tokens/s")
     shares = flops.utilisation(policy.work, None, [batch], {"time/update": seconds})
     for share in shares.values():
         print(f"ratio {share:.3f} of {torch.cuda.get_device_name()}'s peak, goal {GOALS['mfu']}")
@@ -280,7 +315,7 @@ def update(arguments: argparse.Namespace) -> None:
         print("no MFU: the peak of this device is unknown", flush=True)
 
 
-def make_policy(arguments: argparse.Namespace) -> Any:
+def make_policy(arguments: argparse.Namespace, world: World) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(arguments.model)
@@ -292,14 +327,13 @@ def make_policy(arguments: argparse.Namespace) -> Any:
         gradient_checkpointing=not arguments.cpu,
     )
     if arguments.backend == "deepspeed":
-        from asymrl.engines import distributed as worlds
         from asymrl.engines.deepspeed import DeepSpeedPolicy
 
-        worlds.join(worlds.World())
+        join(world)
         load = partial(AutoModelForCausalLM.from_config, config)
         return DeepSpeedPolicy(
             lambda dtype: load(dtype=dtype),
-            world=worlds.World(),
+            world=world,
             temperature=1.0,
             optim=optim,
             settings=settings,
@@ -309,10 +343,10 @@ def make_policy(arguments: argparse.Namespace) -> Any:
     return LocalPolicy(model, temperature=1.0, optim=optim, settings=settings)
 
 
-def make_batch(arguments: argparse.Namespace) -> Batch:
+def make_batch(arguments: argparse.Namespace, world: World) -> Batch:
     """One response a prompt, with lognormal lengths; the median is 0.6 of --max-tokens."""
     generator = torch.Generator().manual_seed(0)
-    rows, maximum = arguments.rows, arguments.max_tokens
+    rows, maximum = arguments.rows * world.size, arguments.max_tokens
     spread = torch.randn(rows, generator=generator).mul(0.5).exp()
     lengths = (0.6 * maximum * spread).clamp(1, maximum).long()
     count = int(lengths.sum())

@@ -1,5 +1,6 @@
 """The dry run's estimates, against counted parameters, saved tensors and sums by hand."""
 
+from argparse import Namespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from asymrl.engines.memory import (
     logits_bytes,
     saved_by_layer,
 )
+from benchmarks.gpu import memory_config
 
 TYPES = {"qwen3_4b": "qwen3", "qwen2.5_math_1.5b": "qwen2", "qwen2.5_7b": "qwen2"}
 MODULES: dict[str, tuple[Any, Any, Any]] = {
@@ -53,6 +55,15 @@ def tiny(**policy: Any) -> Config:
 
 def items(name: str, gpus: int = 4, *overrides: str) -> GPUMemoryEstimate:
     return estimate_per_gpu(load_config(name, list(overrides)), gpus, CARD_80GB)
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_the_benchmark_for_gpus_fits_on_cards_of_80_gb(gpus: int) -> None:
+    config = memory_config(Namespace(max_tokens=1024, token_budget=16_384))
+    assert config.model.shape and count_parameters(config.model.shape) == pytest.approx(
+        1.72e9, rel=0.01
+    )
+    assert estimate_per_gpu(config, gpus, CARD_80GB).spare(CARD_80GB) > 10
 
 
 @pytest.mark.parametrize("name", TYPES)
