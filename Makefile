@@ -54,7 +54,7 @@ $(VENV)/core: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AsymRL needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 ifeq ($(GPU),yes)
 	@cuda=$$(nvidia-smi | sed -nE 's/.*CUDA[A-Z ]* Version: *([0-9]+).*/\1/p'); [ "$${cuda:-13}" -ge 13 ] || \
-	{ echo "error: the NVIDIA driver runs CUDA $$cuda, but vLLM 0.32 and its torch need CUDA 13: update the driver, or install for the CPU with GPU= at the end of this command" >&2; exit 1; }
+	{ echo "error: the NVIDIA driver runs CUDA $$cuda, but vLLM 0.32 and its torch need CUDA 13: update the driver, or use the CPU with GPU= at the end of each make command" >&2; exit 1; }
 endif
 	@echo "setting up $(VENV) ($(if $(GPU),NVIDIA GPU: vLLM and CUDA torch,no NVIDIA GPU: CPU torch))"
 	$(PYTHON) -m venv $(VENV)

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from asymrl.config.schema import Config, ModelConfig
+from asymrl.config.schema import Config, ModelConfig, PolicyConfig
 from asymrl.engines import memory, pretrained
 from asymrl.engines.distributed import World
-from asymrl.engines.gpus import count_gpus, missing_for_triton
+from asymrl.engines.gpus import missing_for_triton
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, check_weights_arrived
 from asymrl.errors import UserError
@@ -24,12 +24,14 @@ from asymrl.types import frozen
 
 @frozen
 class Machine:
-    """What the choice depends on: launched processes on how many nodes, GPUs visible to one
-    process, whether vLLM and DeepSpeed are installed, and what Triton lacks to run on the GPUs."""
+    """What the choice depends on: launched processes on how many nodes, GPUs visible to one process
+    and the GiB of each, whether vLLM and DeepSpeed are installed, and what Triton lacks to run on
+    the GPUs."""
 
     processes: int
     nodes: int = 1
     gpus: int
+    gib: float = 0.0
     vllm: bool
     deepspeed: bool
     missing_for_triton: str | None = None
@@ -40,11 +42,12 @@ class Machine:
 
 
 def detect_machine(world: World) -> Machine:
-    gpus = count_gpus()
+    gpus, gib = memory.cards()
     return Machine(
         processes=world.size,
         nodes=world.nodes,
         gpus=gpus,
+        gib=gib,
         vllm=find_spec("vllm") is not None,
         deepspeed=find_spec("deepspeed") is not None,
         missing_for_triton=missing_for_triton() if gpus else None,
@@ -81,23 +84,34 @@ def choose(config: Config, machine: Machine) -> tuple[Config, str]:
             "policy.offload_optimizer=true requires policy.backend=deepspeed (got local)"
         )
     rollout = config.rollout.model_copy(update={"engine": engine})
-    offload = machine.gpus > 0 and offloads_during_rollouts(config, machine.processes)
+    offload = machine.gpus > 0 and offloads_during_rollouts(config, machine)
     policy = config.policy.model_copy(
         update={"backend": backend, "offload_during_rollouts": offload}
     )
     return (
         config.model_copy(update={"rollout": rollout, "policy": policy}),
         f"rollouts: {engine} ({engine_why}); policy: {backend} ({backend_why})"
+        + ("" if backend == "local" else describe_optimizer(policy, machine))
         + ("" if backend == "local" else describe_processes(machine)),
     )
 
 
-def offloads_during_rollouts(config: Config, processes: int) -> bool:
+def offloads_during_rollouts(config: Config, machine: Machine) -> bool:
     """policy.offload_during_rollouts; for `auto`, by the memory estimate for this machine's GPUs,
     and True if that lacks the model's shape."""
     if config.model.shape is None and config.policy.offload_during_rollouts == "auto":
         return True
-    return memory.offloads_during_rollouts(config, processes, memory.cards()[1])
+    return memory.offloads_during_rollouts(config, machine.processes, machine.gib)
+
+
+def describe_optimizer(policy: PolicyConfig, machine: Machine) -> str:
+    """Where the optimizer is during rollouts; empty without a GPU."""
+    if not machine.gpus:
+        return ""
+    if policy.offload_optimizer:
+        return ", optimizer on the CPU"
+    where = "in host memory" if policy.offload_during_rollouts else "on the GPU"
+    return f", optimizer {where} during rollouts"
 
 
 def choose_engine(
@@ -154,7 +168,7 @@ def choose_backend(backend: str, machine: Machine) -> tuple[str, str]:
         case "auto" if machine.processes > 1:
             return "deepspeed", f"{machine.processes} processes share it"
         case "auto" if machine.gpus and machine.deepspeed:
-            return "deepspeed", "on a GPU it moves optimizer states away during rollouts"
+            return "deepspeed", "it can move the optimizer off the GPU during rollouts"
         case "auto" if machine.gpus:
             return "local", "DeepSpeed is not installed; `make setup` installs it"
         case "auto":

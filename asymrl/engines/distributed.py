@@ -95,7 +95,7 @@ def from_environment(tensor_parallel: int = 1) -> World:
         )
     for name in ("MASTER_PORT", "LOCAL_RANK"):
         env_int(name, 0)
-    local_size = env_int("LOCAL_WORLD_SIZE", size)
+    local_size = env_int("LOCAL_WORLD_SIZE", size) if size > 1 else 1
     if not local_size or size % local_size:
         raise UserError(
             f"LOCAL_WORLD_SIZE={local_size}, the number of processes on this node, must divide "

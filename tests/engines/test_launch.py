@@ -5,6 +5,7 @@ import subprocess
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from asymrl.config.load import load_config
 from asymrl.engines.build import choose, detect_machine
 from asymrl.engines.distributed import from_environment
 from asymrl.engines.gpus import missing_for_triton
+from asymrl.engines.memory import CARD_80GB, GIB
 from asymrl.errors import UserError
 from asymrl.sweep import __main__ as sweep
 from asymrl.types import frozen
@@ -48,6 +50,8 @@ def set_gpus(monkeypatch, count: int, usable: bool = True) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable and count > 0)
     monkeypatch.setattr(torch.cuda, "init", too_old)
+    card = SimpleNamespace(total_memory=int(CARD_80GB * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
 
@@ -155,6 +159,7 @@ def environment_of(flags: str, monkeypatch) -> dict[str, str]:
     if name == "simple_launcher":
         return {}
     assert name == "multi_gpu_launcher"
+    args.main_process_port = 0  # any free one: another launch may run on this machine
     prepare_multi_gpu_env(args)
     here, address = int(args.nproc_per_node), {"MASTER_ADDR": "node0", "MASTER_PORT": "29511"}
     size = here * (args.num_machines or 1)

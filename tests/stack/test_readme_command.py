@@ -32,7 +32,9 @@ def qwen3_folder(tmp_path: Path) -> Path:
     """A tiny Qwen3 whose tokenizer has both of Qwen3's stop tokens."""
     tokenizer, folder = build_tokenizer(1024), tmp_path / "qwen3"
     tokenizer.add_tokens("<|endoftext|>", special_tokens=True)
-    tiny_model(len(tokenizer), tokenizer.eos_token_id).save_pretrained(folder)
+    stop_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert isinstance(stop_id, int)
+    tiny_model(len(tokenizer), stop_id).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
