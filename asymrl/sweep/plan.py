@@ -205,9 +205,15 @@ def folder_name(name: str) -> str:
 
 def is_finished(run: Run) -> bool:
     """Whether the run's folder holds its last step. UserError if it holds a run with another
-    config."""
+    config, or a longer one: the runs of a table have the same length."""
     try:
         checkpoint = find_checkpoint(run.folder, run.config, "auto")
     except UserError as error:
         raise UserError(str(error).replace("--output-dir", "--out")) from None
-    return checkpoint is not None and load_position(checkpoint)[0].step >= run.config.steps
+    step, steps = load_position(checkpoint)[0].step if checkpoint else 0, run.config.steps
+    if step > steps:
+        raise UserError(
+            f"{run.folder} is at step {step}, longer than steps = {steps} of this sweep; use "
+            f"steps={step} or another --out"
+        )
+    return step == steps
