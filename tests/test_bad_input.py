@@ -496,6 +496,19 @@ def test_an_engine_that_is_not_there_is_refused(one_problem, capsys, monkeypatch
     )
 
 
+def test_an_output_folder_with_other_files_is_refused(one_problem, tmp_path, capsys) -> None:
+    """Such as the folder of the data. An earlier evaluation there is resumed, whatever it has."""
+    notes = tmp_path / "out" / "notes.md"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    line = refused(capsys, *one_problem, program=evaluation)
+    assert "out already holds other files (notes.md); use a new or an empty folder" in line
+    notes.unlink()
+    assert evaluation.main(one_problem) == 0
+    notes.write_text("mine")
+    assert evaluation.main(one_problem) == 0
+
+
 def test_an_output_folder_in_use_is_refused(one_problem, capsys) -> None:
     Path(one_problem[-1]).mkdir()
     with (Path(one_problem[-1]) / ".lock").open("w") as lock:

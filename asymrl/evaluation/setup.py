@@ -25,7 +25,7 @@ from asymrl.engines import build, pretrained
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.rollout import RolloutEngine
 from asymrl.errors import UserError
-from asymrl.evaluation import settings
+from asymrl.evaluation import results_folder, settings
 from asymrl.evaluation.evaluate import EvalTask, Resumable, evaluate, results_table
 from asymrl.evaluation.options import EvalOptions
 from asymrl.evaluation.scores import Scores
@@ -72,6 +72,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
         folder = options.output or Path("runs") / "eval" / model.name
         with world.rank_zero_first():
             if world.first:
+                results_folder.check_output(folder, [*benchmarks])
                 refused = f"--output {folder} cannot be created as a folder"
                 busy = f"another process is evaluating into {folder}"
                 stack.enter_context(locked(folder, refused=refused, busy=busy))

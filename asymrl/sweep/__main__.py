@@ -28,7 +28,7 @@ from asymrl.run import workers
 from asymrl.run.exit_codes import UNFINISHED, exit_code
 from asymrl.run.workers import Failure, Task
 from asymrl.sweep.execute import describe_end, execute
-from asymrl.sweep.plan import Run, config_name, is_finished, make_arms, make_runs
+from asymrl.sweep.plan import Run, check_out, config_name, is_finished, make_arms, make_runs
 from asymrl.sweep.results import write_results
 
 BOUNDS = {"seeds": 1000, "jobs": 1000}
@@ -74,6 +74,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     arms = make_arms(arguments.config, arguments.values, arguments.row)
     out = arguments.out or Path("runs") / "sweep" / config_name(arguments.config, None)
     runs = make_runs(arguments.config, arms, arguments.seeds, out, () if gpus else ONE_THREAD)
+    check_out(out)
     finished = [run for run in runs if is_finished(run)]
     print(
         f"{out}: {counted(len(arms), 'combination')} x {counted(arguments.seeds, 'seed')}, "

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from asymrl.config.load import check_override, dump_config, load_config
 from asymrl.config.schema import Config
 from asymrl.errors import UserError, short_repr
+from asymrl.files import check_unused
 from asymrl.run.checkpoint import load_position
 from asymrl.run.folder import find_checkpoint
 from asymrl.types import frozen
@@ -201,6 +202,12 @@ def folder_name(name: str) -> str:
     if plain == name:
         return name
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def check_out(out: Path) -> None:
+    """UserError for a folder that holds other files and no run of a sweep."""
+    if not any(out.glob("*/seed-*")):
+        check_unused(out, "--out", lambda path: path.stem in ("results", "report", "figures"))
 
 
 def is_finished(run: Run) -> bool:
