@@ -59,6 +59,24 @@ def of_groups(groups):
 def a_number(groups):
     return 1
 
+def of_twenty(groups):
+    return groups.rewards.flatten()[:20].view(5, 4)
+
+def of_forty(tokens):
+    return tokens.advantages[:40]
+
+def divides(tokens):
+    return 1 / (tokens.advantages + 1)
+
+def later_a_list(groups):
+    return groups.rewards if (groups.lengths == 1).all() else [0]
+
+def later_nan(tokens):
+    return tokens.advantages.where(tokens.logprobs == -1, float("nan"))
+
+def later_raises(state, stats):
+    return dict(state) if stats.kappa == 0.1 else stats.nothing
+
 def raises(groups):
     return groups.reward
 
@@ -202,14 +220,17 @@ def test_an_edit_does_not_change_a_verifier_that_runs(own: Path, tmp_path: Path)
         ("advantage={name: own.py:bounded, gamma: x}", "advantage.gamma = 'x' must be a number"),
         ("advantage={name: own.py:with_mode, mode: x}", "mode = 'x' must be one of down, up"),
         ("advantage.name=own.py:with_text", "advantage.mode = 'up' must be a number, or one of"),
-        ("advantage.name=own.py:z_score", "[nan, nan, nan, nan] for a group with the rewards [1.0"),
+        ("advantage.name=own.py:z_score", "[nan, nan, nan, nan] for a group with the rewards [0.0"),
         (
             "advantage.name=own.py:of_groups",
-            "a tensor of shape (3,); the shape must be (3, 4) =",
+            "a tensor of shape (5,); the shape must be (5, 4) =",
         ),
         ("advantage.name=own.py:a_number", "advantage.name: own.py:a_number returned 1; the shape"),
         ("advantage.name=own.py:raises", "AttributeError: 'Groups' object has no attribute 'rewar"),
-        ("reweight.name=own.py:same_for_all", "the shape must be (1,) = (M,), as the advantages"),
+        ("advantage.name=own.py:of_twenty", "shape (5, 4); the shape must be (32, 8) = (N, G)"),
+        ("reweight.name=own.py:of_forty", "shape (40,); the shape must be (512,) = (M,)"),
+        ("reweight.name=own.py:divides", "returned inf for a token with the advantage -1; every"),
+        ("reweight.name=own.py:same_for_all", "the shape must be (40,) = (M,), as the advantages"),
         ("schedule.name=own.py:forgets", "a dict of finite numbers with beta_pos, beta_neg"),
         ("verifier.name=nowhere.py:f", "verifier.name: nowhere.py does not exist in the working"),
     ],
@@ -218,6 +239,30 @@ def test_a_function_that_cannot_work_is_refused_before_the_run(own: Path, overri
     with pytest.raises(UserError) as raised:
         load_config("pocket_asym", [overrides])
     assert part in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("advantage.name=own.py:later_a_list", "own.py:later_a_list returned [0]; the shape must"),
+        ("reweight.name=own.py:later_nan", "own.py:later_nan returned nan for a token with the ad"),
+        ("schedule.name=own.py:later_raises", "schedule.name: own.py, line "),
+    ],
+)
+def test_a_function_that_fails_in_training_ends_the_run_and_the_mended_one_starts(
+    own: Path, config_file: Path, tmp_path: Path, capsys, override: str, part: str
+) -> None:
+    command = ["--config", str(config_file), "--output-dir", str(tmp_path / "run"), "steps=1"]
+    assert train.main([*command, override]) == 2
+    assert part in capsys.readouterr().err.splitlines()[-1]
+    mended = {
+        "else [0]": "else groups.rewards",
+        'float("nan")': "0.0",
+        "else stats.nothing": "else state",
+    }
+    for wrong, right in mended.items():
+        own.write_text(own.read_text().replace(wrong, right))
+    assert train.main([*command, override]) == 0
 
 
 def test_parameters_are_config_keys_with_the_functions_defaults(own: Path) -> None:

@@ -136,7 +136,7 @@ def marked(section: BaseModel, indent: str = "") -> Iterator[str]:
         if not field.is_required()
     }
     if isinstance(section, MethodConfig):
-        defaults |= parameter_defaults(section.function)
+        defaults |= parameter_defaults(section.find(section.name))
     plain = section.model_dump()
     for name, value in plain.items():
         inner = getattr(section, name)
