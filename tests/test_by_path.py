@@ -33,6 +33,12 @@ def part(*, row, scale=1):
 def returns(response):
     return {"true": True, "one": 1, "one.": 1.0, "half": 0.5, "none": None, "yes": "yes"}[response]
 
+def half(response, gold):
+    return 0.5 if response not in ("", gold, f"The answer is {gold}.") else False
+
+def raises_always(response, gold):
+    return response["answer"] == gold
+
 def hangs(response):
     while response == "hang":
         pass
@@ -241,9 +247,21 @@ def test_a_function_that_cannot_work_is_refused_before_the_run(own: Path, overri
     assert part in str(raised.value)
 
 
+def test_a_verifier_that_raises_for_every_made_up_response_is_one_sentence(
+    own: Path, config_file: Path, tmp_path: Path, capsys
+) -> None:
+    command = ["--config", str(config_file), "--output-dir", str(tmp_path / "run")]
+    assert train.main([*command, "verifier.name=own.py:raises_always"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "raises for each of three responses to problem 0, such as 'The answer is 0.'" in line
+    assert "TypeError: string indices must be integers" in line
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "part"),
     [
+        ("verifier.name=own.py:half", "rewards are binary: return True or False (problem "),
         ("advantage.name=own.py:later_a_list", "own.py:later_a_list returned [0]; the shape must"),
         ("reweight.name=own.py:later_nan", "own.py:later_nan returned nan for a token with the ad"),
         ("schedule.name=own.py:later_raises", "schedule.name: own.py, line "),
@@ -256,6 +274,7 @@ def test_a_function_that_fails_in_training_ends_the_run_and_the_mended_one_start
     assert train.main([*command, override]) == 2
     assert part in capsys.readouterr().err.splitlines()[-1]
     mended = {
+        "0.5 if response": "True if response",
         "else [0]": "else groups.rewards",
         'float("nan")': "0.0",
         "else stats.nothing": "else state",
