@@ -231,7 +231,7 @@ def test_an_edit_does_not_change_a_verifier_that_runs(own: Path, tmp_path: Path)
             "advantage.name=own.py:of_groups",
             "a tensor of shape (5,); the shape must be (5, 4) =",
         ),
-        ("advantage.name=own.py:a_number", "advantage.name: own.py:a_number returned 1; the shape"),
+        ("advantage.name=own.py:a_number", "own.py:a_number returned 1; it must be a torch.Tensor"),
         ("advantage.name=own.py:raises", "AttributeError: 'Groups' object has no attribute 'rewar"),
         ("advantage.name=own.py:of_twenty", "shape (5, 4); the shape must be (32, 8) = (N, G)"),
         ("reweight.name=own.py:of_forty", "shape (40,); the shape must be (512,) = (M,)"),
@@ -262,7 +262,10 @@ def test_a_verifier_that_raises_for_every_made_up_response_is_one_sentence(
     ("override", "part"),
     [
         ("verifier.name=own.py:half", "rewards are binary: return True or False (problem "),
-        ("advantage.name=own.py:later_a_list", "own.py:later_a_list returned [0]; the shape must"),
+        (
+            "advantage.name=own.py:later_a_list",
+            "later_a_list returned [0]; it must be a torch.Tensor",
+        ),
         ("reweight.name=own.py:later_nan", "own.py:later_nan returned nan for a token with the ad"),
         ("schedule.name=own.py:later_raises", "schedule.name: own.py, line "),
     ],

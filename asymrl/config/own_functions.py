@@ -84,12 +84,10 @@ def check_result(function: str, result: Any, inputs: tuple[Any, ...]) -> None:
 
 def check_tensor(start: str, result: Any, like: Tensor, shape: str) -> None:
     if not isinstance(result, Tensor) or result.shape != like.shape:
-        returned = (
-            f"a tensor of shape {tuple(result.shape)}"
-            if isinstance(result, Tensor)
-            else short_repr(result)
-        )
-        raise UserError(f"{start} {returned}; the shape must be {tuple(like.shape)} = {shape}")
+        returned, what = short_repr(result), "it must be a torch.Tensor of shape"
+        if isinstance(result, Tensor):
+            returned, what = f"a tensor of shape {tuple(result.shape)}", "the shape must be"
+        raise UserError(f"{start} {returned}; {what} {tuple(like.shape)} = {shape}")
 
 
 def is_finite(value: Any) -> bool:
