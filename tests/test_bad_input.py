@@ -138,6 +138,22 @@ MISTAKES = {
         "entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
         "path/to/file.py:function; did you mean the row, --row cw_grpo?"
     ),
+    "reweight.name=nope": (
+        "command line: reweight.name = 'nope' must be one of covariance_kernel, "
+        "entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
+        "path/to/file.py:function"
+    ),
+    "reweight=null": (
+        "command line: reweight = None is a value, but reweight is a section; did you mean "
+        "reweight.name=none?"
+    ),
+    "schedule.name=none": (
+        "command line: schedule.name = 'none' must be one of constant, cosine, entropy_steering, "
+        "linear, peak_tracking, or path/to/file.py:function; did you mean constant?"
+    ),
+    "tracking.wandb=false": (
+        "command line: tracking.wandb = False is not valid; did you mean tracking.wandb=off?"
+    ),
     "verifier.name=exact_match": (
         "command line: verifier.name = 'exact_match' must be one of exact, first_letter, line, "
         "math, math_verify, or path/to/file.py:function; did you mean exact?"

@@ -16,7 +16,7 @@ from asymrl.by_path import is_by_path, without_digest
 from asymrl.config import schema
 from asymrl.config.load import load_config
 from asymrl.data.problems import problems_digest
-from asymrl.engines import pretrained
+from asymrl.engines import model_folder, pretrained
 from asymrl.errors import UserError
 from asymrl.evaluation import results_folder
 from asymrl.evaluation.evaluate import EvalTask
@@ -60,13 +60,8 @@ def resolve_checkpoint(ckpt: str) -> str:
     id is returned unchanged. UserError for a folder without a model, such as a run folder."""
     if not os.path.isdir(ckpt):
         return ckpt
-    folder = Path(ckpt).resolve()
-    if (folder / "config.json").exists():
-        return str(folder)
-    for inside in ("checkpoints/latest", "latest"):
-        if (folder / inside).is_dir():
-            raise UserError(f"{ckpt} is a run folder, not a model folder; use {ckpt}/{inside}")
-    raise UserError(f"{ckpt} is not a model folder: config.json is missing")
+    model_folder.check_is_model(ckpt)
+    return str(Path(ckpt).resolve())
 
 
 def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from asymrl.engines.distributed import from_environment
-from asymrl.errors import UserError
+from asymrl.errors import UserError, counted
 from asymrl.files import locked
 from asymrl.report.page import write_report
 from asymrl.run import workers
@@ -91,10 +91,6 @@ def sweep(arguments: argparse.Namespace) -> int:
             print("stopped; run the same command again to resume", file=sys.stderr)
             return UNFINISHED
         return conclude(runs, failures, out)
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def visible_gpus(count: int, visible: str | None) -> list[str]:
