@@ -53,7 +53,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--replace", action="store_true", help="delete samples in --output that have other settings"
     )
-    add("--limit", type=int, help="use only the first problems of each benchmark")
+    add(
+        "--limit",
+        type=int,
+        help="use only the first N problems of each benchmark; default: eval.limit of --config",
+    )
     add("--allow-count", action="store_true", help="accept files that are not the whole benchmark")
     add(
         "--engine",

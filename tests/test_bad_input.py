@@ -458,15 +458,17 @@ def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
     }
 
 
-def test_an_untrained_model_is_asked_as_its_config_asks(tiny, tmp_path: Path) -> None:
+def test_an_untrained_model_is_asked_as_its_config_asks(tiny, tmp_path: Path, capsys) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text(dump_config(load_config(tiny[1], ["data.user=Hear {problem}"])))
-    data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
-    (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
+    settings = ["data.user=Hear {problem}", "eval.limit=1"]
+    config.write_text(dump_config(load_config(tiny[1], settings)))
+    data = {"problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
+    (tmp_path / "some.jsonl").write_text(2 * (json.dumps(data) + "\n"))
     arguments = ["--config", str(config), "--data-dir", str(tmp_path), "--benchmarks", "some"]
     assert evaluation.main([*arguments, "--avg-at", "1", "--output", str(tmp_path / "out")]) == 0
     (row,) = (tmp_path / "out" / "some.jsonl").read_text().splitlines()
     assert "Hear What is 1 + 1" in json.loads(row)["prompt"]
+    assert "note: eval.limit = 1 of the config applies" in capsys.readouterr().err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["sampling"]["max_tokens"] == 6
 

@@ -44,7 +44,8 @@ class EvalOptions:
     data_dir: read NAME.jsonl from this folder instead of the hub.
     output: None: runs/eval/<name of the model>. Samples there are reused.
     replace: delete samples in `output` that have other settings.
-    limit: use only the first problems of each benchmark.
+    limit: use only the first problems of each benchmark; None: eval.limit of `config`, if it has
+        one.
     allow_count: accept incomplete benchmark files.
     chunk: samples per process between two saves. threads: 0: torch's default.
     """

@@ -37,6 +37,7 @@ class EvaluatedModel:
     """A model and how it is prompted, sampled and verified.
 
     name: of the default output folder. max_tokens: None if neither checkpoint nor config sets it.
+    limit: eval.limit of the config; None: all problems.
     training_sampling: the sampling of the evaluations during training; may be empty. which: the
     rule that selected this checkpoint of its run, in words; None for other models. notes: for the
     user.
@@ -49,6 +50,7 @@ class EvaluatedModel:
     prompt: Mapping[str, Any]
     stop_ids: tuple[int, ...]
     max_tokens: int | None
+    limit: int | None
     training_sampling: Mapping[str, Any]
     verifier: Mapping[str, Any]
     which: str | None
@@ -107,6 +109,7 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         prompt=prompt,
         stop_ids=stop_ids,
         max_tokens=max_tokens,
+        limit=config.eval.limit if config else None,
         training_sampling=training_sampling,
         verifier=verifier.model_dump(),
         which=which,

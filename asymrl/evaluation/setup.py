@@ -157,12 +157,17 @@ def load_benchmarks(
     )
     subset = Subset(config=options.data_config, split=options.data_split)
     benchmarks: dict[str, Any] = {}
-    notes: list[str] = []
+    limit, notes = options.limit, []
+    if limit is None and (limit := model.limit):
+        notes.append(
+            f"eval.limit = {limit} of the config applies: the first problems of each benchmark; "
+            "--limit N takes another number"
+        )
     for name, source in zip(short_names(names), sources, strict=True):
         known = source_of_file(name) if os.path.isfile(source) else None
         loaded = loader.load(
             source,
-            limit=options.limit,
+            limit=limit,
             known=known,
             any_count=options.allow_count,
             subset=subset,

@@ -287,6 +287,11 @@ def _runs_at(folder: Path) -> list[Path]:
     return sorted({file.parent for name in RUN_FILES for file in folder.rglob(name)}) or [folder]
 
 
+def has_runs(folder: Path) -> bool:
+    """Whether the folder is a run folder or holds one."""
+    return os.path.isdir(folder) and any((run / RUN_FILES[0]).exists() for run in _runs_at(folder))
+
+
 def read_run(folder: Path, label: str = "") -> Run:
     """One run. UserError if the folder is not a run, or its files cannot be read."""
     config, metrics = (folder / name for name in RUN_FILES)
