@@ -437,6 +437,24 @@ def test_evaluation_of_a_checkpoint_takes_its_definitions(
     assert len((tmp_path / "out" / "mine.jsonl").read_text().splitlines()) == 3
 
 
+def test_evaluation_reads_the_columns_of_the_training_data_if_they_are_there(
+    copy: Path, one_problem, tmp_path: Path
+) -> None:
+    file = copy / "checkpoints" / "latest" / "asymrl.json"
+    definitions = json.loads(file.read_text())
+    assert definitions["columns"] == {"problem": None, "answer": None}
+    columns = {"problem": "q", "answer": "gold"}
+    file.write_text(json.dumps(definitions | {"columns": columns}))
+    usual, own = {"problem": "1", "answer": "2"}, {"q": "3", "gold": "4"}
+    evaluate = ["--ckpt", str(file.parent), *one_problem[2:], "--replace", "--avg-at", "1"]
+    flags = ["--problem-field", "problem"]
+    for data, more, gold in ((usual, (), "2"), (usual | own, (), "4"), (usual | own, flags, "2")):
+        (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
+        assert evaluation.main([*evaluate, *more]) == 0
+        (row,) = (tmp_path / "out" / "some.jsonl").read_text().splitlines()
+        assert json.loads(row)["gold"] == gold
+
+
 def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
     finished: Path, tmp_path: Path, capsys
 ) -> None:

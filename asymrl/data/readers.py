@@ -59,10 +59,14 @@ class ProblemRow:
 
 @frozen
 class Fields:
-    """The columns with the problems and with the answers. None: found by their usual names."""
+    """The columns with the problems and with the answers. None: found by their usual names.
+
+    if_there: a data set without such a column is read by the usual names.
+    """
 
     problem: str | None = None
     answer: str | None = None
+    if_there: bool = False
 
 
 def read_problem_rows(
@@ -118,6 +122,11 @@ def read_problem_rows(
 def find_fields(record: Any, given: Fields) -> Fields:
     """The columns of a data set by its first record, the given ones or those with usual names."""
     names = record if isinstance(record, dict) else ()
+    if given.if_there:
+        given = Fields(
+            problem=given.problem if given.problem in names else None,
+            answer=given.answer if given.answer in names else None,
+        )
     return Fields(
         problem=find_field(names, PROBLEM_FIELDS, given.problem),
         answer=find_field(names, ANSWER_FIELDS, given.answer),
