@@ -5,7 +5,7 @@
         [--problem-field NAME] [--answer-field NAME] [--data-config NAME] [--data-split NAME]
     accelerate launch eval.py ...     # one process per GPU, each with a share of the problems
 
-Prompt, stop tokens, length and verifier settings come from the checkpoint (asymrl.json). For a
+Prompt, stop tokens, length, verifier and columns come from the checkpoint (asymrl.json). For a
 plain Hugging Face model, the prompt is the problem with the usual request for a boxed answer, in
 the model's chat template. Samples are saved as they are generated: run the same command again to
 resume. The work is done in asymrl/evaluation/setup.py.
@@ -45,15 +45,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--temperature", type=float, default=0.4)
     add("--max-tokens", type=int, help="default: the checkpoint's, else 4096")
     add("--data-dir", type=Path, help="read NAME.jsonl from this folder instead of the hub")
-    add("--problem-field", help="column of the problems in own files; default: by its usual name")
-    add("--answer-field", help="column of the answers in own files; default: by its usual name")
+    add("--problem-field", help="column of the problems in own files; default: as in training")
+    add("--answer-field", help="column of the answers in own files; default: as in training")
     add("--data-config", help="config of benchmarks that are hub data sets, org/name")
     add("--data-split", default="test", help="split of hub data sets; default: test")
     add("--output", type=Path, help="default: runs/eval/<name of the checkpoint or config>")
     add(
         "--replace", action="store_true", help="delete samples in --output that have other settings"
     )
-    add("--limit", type=int, help="use only the first problems of each benchmark")
+    add(
+        "--limit",
+        type=int,
+        help="use only the first N problems of each benchmark; default: eval.limit of --config",
+    )
     add("--allow-count", action="store_true", help="accept files that are not the whole benchmark")
     add(
         "--engine",

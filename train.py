@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--resume",
         default="auto",
         help="auto (default): resume the run in the output folder, if there is one; never: fail if "
-        "there is one; DIR: start a new run from that checkpoint",
+        "there is one; DIR: start a new run from that checkpoint in the output folder",
     )
     parser.add_argument("--output-dir", type=Path, help="default: runs/<config>[_<row>]")
     parser.add_argument(

@@ -4,7 +4,7 @@ They read and write the same files as the programs, so a run that was started in
 resumed from the shell and the other way round. They run as one process: for several GPUs, use the
 programs. Configs are found by name in the repository's configs/, so install with `make setup` (or
 pip's --editable) and not as a wheel. Invalid input raises asymrl.UserError, whose text is one
-sentence; where it names a flag of a program, the argument has the same name.
+sentence.
 
     >>> import asymrl
     >>> asymrl.verify(r"so it is \\boxed{0.5}", "1/2").reward
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,10 +47,11 @@ def train(
     """Train as train.py does, in this process, and return the run folder.
 
     config: a path or a name in configs/. overrides: dotted key -> value; functions are given by
-    their path. row: a method on top, a path or a name in configs/rows/. output_dir: default
-    runs/<config>[_<row>]. resume: `auto`: resume the run in that folder, if there is one; `never`:
-    fail if there is one; a checkpoint folder: start a new run from it. engine, policy: used instead
-    of those that the config selects; they must have its model.
+    their path. row: a method on top, a path or a name in configs/rows/ (a `row` of `verify` is one
+    of the data). output_dir: default runs/<config>[_<row>]. resume: `auto`: resume the run in that
+    folder, if there is one; `never`: fail if there is one; a checkpoint folder: start a new run
+    from it in output_dir, which must not hold a run yet. engine, policy: used instead of those that
+    the config selects; they must have its model.
 
     SIGTERM or an interrupt (Ctrl-C, a notebook's stop button) saves and then raises
     KeyboardInterrupt; the same call resumes. (Outside the main thread signals are not handled.)
@@ -63,13 +66,15 @@ def train(
     from asymrl.run.folder import default_folder
     from asymrl.training.setup import run_training
 
-    name, row = os.fspath(config), row and os.fspath(row)
-    with warnings.catch_warnings():
-        quiet_libraries()
+    name, resume = as_path("config", config), as_path("resume", resume)
+    row = None if row is None else as_path("row", row)
+    folder = default_folder(name, row)
+    if output_dir is not None:
+        folder = Path(as_path("output_dir", output_dir))
+    with like_a_program():
         loaded = load_config(name, written(overrides or {}), row, source="overrides")
-        folder = Path(output_dir) if output_dir else default_folder(name, row)
         stopped = run_training(
-            loaded, folder, evaluate_step, resume=os.fspath(resume), engine=engine, policy=policy
+            loaded, folder, evaluate_step, resume=resume, engine=engine, policy=policy
         )
     if stopped:
         print(f"stopped: {stopped.why}", flush=True)
@@ -116,10 +121,11 @@ def evaluate(
 
     if benchmarks is not None:
         names = [benchmarks] if isinstance(benchmarks, str | Path) else benchmarks
-        options["benchmarks"] = ",".join(os.fspath(one) for one in names)
+        if not isinstance(names, Sequence):
+            raise UserError(f"benchmarks must be a name, a path or a list, got {short_repr(names)}")
+        options["benchmarks"] = ",".join(as_path("benchmarks", one) for one in names)
     options |= {"ckpt": ckpt, "config": config, "avg_at": avg_at, "temperature": temperature}
-    with warnings.catch_warnings():
-        quiet_libraries()
+    with like_a_program():
         results = run_evaluation(build_options(**options))
     rows = [summary_of(one) for one in results]
     ends = [dict(zip(("low", "high"), row["interval"], strict=True)) for row in rows]
@@ -147,7 +153,7 @@ def load_run(folder: str | Path) -> DataFrame:
 
     from asymrl.report.runs import read_run
 
-    run = read_run(Path(folder))
+    run = read_run(Path(as_path("folder", folder)))
     table = pd.DataFrame(run.rows).set_index("step")
     table.attrs["settings"] = dict(run.settings)
     return table
@@ -165,17 +171,33 @@ def advantages(
     """The advantages of N groups of G rollouts, (N, G), by an estimator of asymrl/algo/advantages.
 
     rewards (N, G): 0 or 1. name: an estimator, `path/to/file.py:function`, or a function. valid
-    (N, G) bool: default all. lengths, mean_logprobs (N, G): tokens, and the mean log-prob per
-    token, for the estimators that use them; default 1 and 0. parameters: the estimator's.
+    (N, G) bool: default all; other rollouts get 0. lengths, mean_logprobs (N, G): tokens, and the
+    mean log-prob per token, for the estimators that use them; default 1 and 0. parameters: the
+    estimator's. UserError if a function of your own raises, or returns another shape.
 
         >>> asymrl.advantages([[1, 0, 0, 0]], "asym", beta_pos=0.5, beta_neg=0.5)
         tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
         >>> asymrl.advantages([[1, 0, 0, 0]], lambda groups: groups.rewards - 0.5)
         tensor([[ 0.5000, -0.5000, -0.5000, -0.5000]])
     """
+    import torch
+
+    from asymrl.by_path import blamed
+    from asymrl.config.own_functions import check_result
+
     groups = as_groups(rewards, valid, lengths, mean_logprobs)
     if callable(name):
-        return name(groups, **parameters)
+        function = getattr(name, "__name__", short_repr(name))
+        with blamed(function):
+            result = name(groups, **parameters)
+        check_result(function, result, (groups,))
+    else:
+        result = call_by_name(groups, name, parameters)
+    return torch.where(groups.valid, result.to(groups.rewards), 0.0)
+
+
+def call_by_name(groups: Groups, name: Any, parameters: Mapping[str, Any]) -> Tensor:
+    """The advantages by an estimator's name in a config."""
     if not isinstance(name, str):
         raise UserError(f"name must be an estimator's name or a function, got {short_repr(name)}")
     from pydantic import ValidationError
@@ -204,6 +226,8 @@ def as_groups(rewards: Any, valid: Any, lengths: Any, mean_logprobs: Any) -> Gro
     for key, value in given.items():
         if value is None:
             value = torch.full(tensors["rewards"].shape, 0 if key == "mean_logprobs" else 1)
+        if hasattr(value, "tolist"):  # torch reads no array with a negative stride
+            value = value.tolist()
         try:
             tensor = torch.as_tensor(value, dtype=dtypes.get(key, torch.get_default_dtype()))
         except (TypeError, ValueError, RuntimeError):
@@ -226,13 +250,35 @@ def written(overrides: Mapping[str, Any]) -> list[str]:
     """Overrides as train.py takes them, key.sub=value. JSON is YAML."""
     if not isinstance(overrides, Mapping):
         raise UserError(f"overrides must be a dict of dotted keys, got {short_repr(overrides)}")
+    return [f"{key}={as_json(key, value)}" for key, value in overrides.items()]
+
+
+def as_json(key: str, value: Any) -> str:
     try:
-        return [
-            f"{key}={json.dumps(value, default=os.fspath, ensure_ascii=False)}"
-            for key, value in overrides.items()
-        ]
-    except TypeError as error:
+        return json.dumps(value, default=os.fspath, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # ValueError: it contains itself
         raise UserError(
-            f"overrides: {error}; values are numbers, texts, lists and dicts, and a function is "
-            "given by its path, path/to/file.py:function"
+            f"overrides: {key} = {short_repr(value)} has a type that no config has; values are "
+            "numbers, texts, lists and dicts, and a function is given by its path, "
+            "path/to/file.py:function"
         ) from None
+
+
+def as_path(name: str, value: Any) -> str:
+    """The text of an argument that is a path or a name."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise UserError(f"{name} must be a path or a name, got {short_repr(value)}")
+    return os.fspath(value)
+
+
+@contextmanager
+def like_a_program() -> Iterator[None]:
+    """Libraries are quiet. A flag in a sentence is written as the argument, `output_dir`."""
+    with warnings.catch_warnings():
+        quiet_libraries()
+        try:
+            yield
+        except UserError as error:
+            flag = r"(?<![\w-])--([a-z][a-z-]+)"
+            sentence = re.sub(flag, lambda match: match[1].replace("-", "_"), str(error))
+            raise UserError(sentence) from error.__cause__

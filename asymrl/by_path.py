@@ -117,6 +117,8 @@ def blamed(path: str) -> Iterator[None]:
     """Turn an exception of the user's code into a UserError with its line in the file."""
     try:
         yield
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:
         lines = [str(frame.lineno) for frame in frames_in(path, error)]
         if isinstance(error, SyntaxError):

@@ -59,6 +59,11 @@ def short_repr(value: Any) -> str:
     return shorten(text, 100)
 
 
+def counted(count: int, noun: str) -> str:
+    """1 step, 2,000 steps."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def one_line(error: object) -> str:
     """The message of an error on one line, at most 240 characters."""
     return shorten(" ".join(str(error).split()), 240)

@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,29 @@ def locked(folder: Path, *, refused: str, busy: str) -> Iterator[None]:
         raise UserError(f"{refused}: {error.strerror}") from None
     with lock:
         yield
+
+
+LOGS = (".log", ".out", ".err")
+
+
+def check_unused(folder: Path, flag: str, own: Callable[[Path], bool] = lambda _: False) -> None:
+    """UserError if a folder for new files is a file, or holds anything but hidden files, logs, what
+    a hung process reported, and files that are the program's `own`. flag: of the folder."""
+    if not os.path.lexists(folder):  # unlike Path.exists it accepts names that no file can have
+        return
+    if not folder.is_dir():
+        raise UserError(f"{flag} {folder} is a file; use a new or an empty folder")
+    other = sorted(
+        path.name
+        for path in folder.iterdir()
+        if not (path.name[0] == "." or path.suffix in LOGS or path.match("stuck-rank-*.txt"))
+        and not own(path)
+    )
+    if other:
+        names = ", ".join(other[:3]) + ", ..." * (len(other) > 3)
+        raise UserError(
+            f"{flag} {folder} already holds other files ({names}); use a new or an empty folder"
+        )
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

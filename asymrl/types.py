@@ -83,11 +83,15 @@ class Rollout:
 
 @frozen
 class Verdict:
-    """The verifier's judgement of one response. Only `correct` earns reward 1 and is truthy."""
+    """The verifier's judgement of one response. Only `correct` earns reward 1 and is truthy.
+
+    error: why the verifier `crashed`.
+    """
 
     reason: Reason
     answer: str | None
     seconds: float
+    error: str | None = None
 
     @property
     def reward(self) -> float:

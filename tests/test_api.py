@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 from nbclient import NotebookClient
@@ -31,6 +32,8 @@ EXAMPLES = ROOT / "examples"
 advantages: Any = asymrl.advantages
 evaluate: Any = asymrl.evaluate
 train: Any = asymrl.train
+load_run: Any = asymrl.load_run
+verify: Any = asymrl.verify
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def with_model(folder: Path, models: Path) -> None:
 def test_import_loads_no_framework_until_a_function_needs_it() -> None:
     code = (
         "import sys, asymrl; asymrl.verify; asymrl.UserError; asymrl.load_run;"
-        "assert {'verify', 'train'} <= {*dir(asymrl)};"
+        "assert {*dir(asymrl)} == {*asymrl.__all__, '__version__'};"
         "print(*[m for m in ('torch', 'transformers', 'pandas', 'datasets') if m in sys.modules])"
     )
     found = subprocess.run(
@@ -187,22 +190,87 @@ def test_invalid_rollouts_get_no_advantage() -> None:
         (lambda: asymrl.train("pockett"), "the nearest are pocket"),
         (lambda: asymrl.load_run("nowhere"), "nowhere is not a run folder"),
         (lambda: advantages([[1, 0]], 3), "name must be an estimator's name or a function, got 3"),
-        (lambda: evaluate("nowhere", avg_at=2.5), "--avg-at 2.5 must be a whole number"),
-        (lambda: evaluate("nowhere", temperature=None), "--temperature None must be from"),
+        (lambda: evaluate("nowhere", avg_at=2.5), "avg_at 2.5 must be a whole number"),
+        (lambda: evaluate("nowhere", temperature=None), "temperature None must be from"),
+        (lambda: evaluate("nowhere", chunk=None), "chunk None must be a whole number from 1 to"),
+        (lambda: evaluate("nowhere", output=3), "output 3 must be a path"),
+        (lambda: evaluate("nowhere", data_split=None), "data_split None must be a text"),
+        (lambda: evaluate("nowhere", replace="no"), "replace 'no' must be True or False"),
+        (lambda: evaluate("nowhere", 3), "benchmarks must be a name, a path or a list, got 3"),
+        (lambda: evaluate(3), "ckpt 3 must be a text"),
+        (lambda: train(None), "config must be a path or a name, got None"),
+        (lambda: train("pocket", row=3), "row must be a path or a name, got 3"),
+        (lambda: train("pocket", output_dir=""), "output_dir must be a path or a name, got ''"),
+        (lambda: train("pocket", {"optim.lr": torch.ones(2)}), "optim.lr = tensor([1., 1.]) has"),
+        (lambda: train("pocket", resume="nowhere"), "resume nowhere is not a checkpoint"),
+        (lambda: load_run(None), "folder must be a path or a name, got None"),
+        (lambda: verify(3, "3"), "response must be a text, got 3"),
+        (lambda: verify("3", 3), "gold must be a text, got 3"),
+        (lambda: verify("3", "3", None), "name must be a verifier's name or a function, got None"),
+        (lambda: verify("3", "3", timeout=0), "timeout must be above 0 and at most 3600 seconds"),
+        (lambda: verify("3", "3", unbxed=True), "unbxed is not a setting of a verifier; did you"),
+        (lambda: verify("3", "3", unboxed=1), "unboxed must be True or False, got 1"),
+        (lambda: verify("3", "3", row=3), "row must be a dict, a row of the data, got 3"),
+        (
+            lambda: verify("3", "3", lambda text: True),
+            "requires the parameter text; a verifier may",
+        ),
+        (lambda: verify("3", "3", lambda gold: 0.5), "<lambda> returned 0.5 for the response '3'"),
+        (lambda: verify("3", "3", lambda gold: 1 / 0), "<lambda>: ZeroDivisionError: division by"),
+        (
+            lambda: advantages([[1, 0]], lambda groups: groups.rewards.mean(1)),
+            "<lambda> returned a tensor of shape (1,); the shape must be (1, 2) = (N, G)",
+        ),
+        (
+            lambda: advantages([[1, 0]], lambda groups: groups.rewards.numpy()),
+            "<lambda> returned array([[1., 0.]], dtype=float32); it must be a torch.Tensor of shap",
+        ),
+        (lambda: advantages([[1, 0]], lambda groups: groups.reward), "<lambda>: AttributeError: "),
+        (
+            lambda: advantages([[1, 0]], lambda groups: groups.rewards / 0),
+            "returned [inf, nan] for",
+        ),
+        (lambda: advantages(np.zeros((2, 2, 2)), "rloo"), "the shape (N, G), got (2, 2, 2)"),
         (lambda: evaluate("nowhere", avg=3), "avg is not an option of an evaluation"),
         (lambda: evaluate(), "needs either a ckpt or a config"),
         (
             lambda: evaluate("nowhere", avg_at=0),
-            "--avg-at 0 must be a whole number from 1 to 10000 or paper",
+            "avg_at 0 must be a whole number from 1 to 10000 or paper",
         ),
-        (lambda: evaluate("nowhere", engine="gpu"), "--engine 'gpu' must be one of"),
+        (lambda: evaluate("nowhere", engine="gpu"), "engine 'gpu' must be one of"),
     ],
 )
 def test_bad_input_is_one_sentence(call, sentence: str, here) -> None:
     with pytest.raises(UserError) as caught:
         call()
-    assert sentence in str(caught.value)
+    assert sentence in str(caught.value) and "--" not in str(caught.value)
     assert not [*here.iterdir()]
+
+
+def test_a_folder_that_is_no_run_points_to_the_runs_around_it(finished: Path) -> None:
+    part = f"it has no config.yaml; it is part of the run folder {finished}"
+    for inside in ("checkpoints/latest", "checkpoints/step-000005", "eval/step-000004/greedy"):
+        with pytest.raises(UserError, match=re.escape(part)):
+            asymrl.load_run(finished / inside)
+    with pytest.raises(UserError, match=re.escape(f"it has the run folders {finished}")):
+        asymrl.load_run(finished.parent)
+
+
+def test_verify_calls_a_function_directly() -> None:
+    def same(response, gold, row):
+        calls.append(os.getpid())
+        return response == gold + row["unit"]
+
+    calls: list[int] = []
+    assert asymrl.verify("7 cm", "7", same, row={"unit": " cm"}).reason == "correct"
+    assert not asymrl.verify("7", "7", same, row={"unit": " cm"}) and calls == [os.getpid()] * 2
+
+
+def test_rewards_may_be_any_array() -> None:
+    rewards = np.array([[0.0, 1.0]])[:, ::-1]
+    assert advantages(rewards, "dr_grpo").tolist() == [[0.5, -0.5]]
+    valid = [[True, False]]
+    assert advantages([[1, 0]], lambda groups: groups.rewards - 0.5, valid=valid)[0, 1] == 0
 
 
 def test_own_reward_trains_with_the_function_of_its_file(here, pocket_model, capsys) -> None:

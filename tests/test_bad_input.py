@@ -138,6 +138,22 @@ MISTAKES = {
         "entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
         "path/to/file.py:function; did you mean the row, --row cw_grpo?"
     ),
+    "reweight.name=nope": (
+        "command line: reweight.name = 'nope' must be one of covariance_kernel, "
+        "entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
+        "path/to/file.py:function"
+    ),
+    "reweight=null": (
+        "command line: reweight = None is a value, but reweight is a section; did you mean "
+        "reweight.name=none?"
+    ),
+    "schedule.name=none": (
+        "command line: schedule.name = 'none' must be one of constant, cosine, entropy_steering, "
+        "linear, peak_tracking, or path/to/file.py:function; did you mean constant?"
+    ),
+    "tracking.wandb=false": (
+        "command line: tracking.wandb = False is not valid; did you mean tracking.wandb=off?"
+    ),
     "verifier.name=exact_match": (
         "command line: verifier.name = 'exact_match' must be one of exact, first_letter, line, "
         "math, math_verify, or path/to/file.py:function; did you mean exact?"
@@ -421,6 +437,24 @@ def test_evaluation_of_a_checkpoint_takes_its_definitions(
     assert len((tmp_path / "out" / "mine.jsonl").read_text().splitlines()) == 3
 
 
+def test_evaluation_reads_the_columns_of_the_training_data_if_they_are_there(
+    copy: Path, one_problem, tmp_path: Path
+) -> None:
+    file = copy / "checkpoints" / "latest" / "asymrl.json"
+    definitions = json.loads(file.read_text())
+    assert definitions["columns"] == {"problem": None, "answer": None}
+    columns = {"problem": "q", "answer": "gold"}
+    file.write_text(json.dumps(definitions | {"columns": columns}))
+    usual, own = {"problem": "1", "answer": "2"}, {"q": "3", "gold": "4"}
+    evaluate = ["--ckpt", str(file.parent), *one_problem[2:], "--replace", "--avg-at", "1"]
+    flags = ["--problem-field", "problem"]
+    for data, more, gold in ((usual, (), "2"), (usual | own, (), "4"), (usual | own, flags, "2")):
+        (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
+        assert evaluation.main([*evaluate, *more]) == 0
+        (row,) = (tmp_path / "out" / "some.jsonl").read_text().splitlines()
+        assert json.loads(row)["gold"] == gold
+
+
 def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
     finished: Path, tmp_path: Path, capsys
 ) -> None:
@@ -442,15 +476,17 @@ def test_the_papers_protocol_takes_fewer_samples_of_the_large_benchmarks(
     }
 
 
-def test_an_untrained_model_is_asked_as_its_config_asks(tiny, tmp_path: Path) -> None:
+def test_an_untrained_model_is_asked_as_its_config_asks(tiny, tmp_path: Path, capsys) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text(dump_config(load_config(tiny[1], ["data.user=Hear {problem}"])))
-    data = {"id": "a", "problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
-    (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
+    settings = ["data.user=Hear {problem}", "eval.limit=1"]
+    config.write_text(dump_config(load_config(tiny[1], settings)))
+    data = {"problem": "What is 1 + 1 (mod 13)?", "answer": "2"}
+    (tmp_path / "some.jsonl").write_text(2 * (json.dumps(data) + "\n"))
     arguments = ["--config", str(config), "--data-dir", str(tmp_path), "--benchmarks", "some"]
     assert evaluation.main([*arguments, "--avg-at", "1", "--output", str(tmp_path / "out")]) == 0
     (row,) = (tmp_path / "out" / "some.jsonl").read_text().splitlines()
     assert "Hear What is 1 + 1" in json.loads(row)["prompt"]
+    assert "note: eval.limit = 1 of the config applies" in capsys.readouterr().err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["sampling"]["max_tokens"] == 6
 
@@ -494,6 +530,19 @@ def test_an_engine_that_is_not_there_is_refused(one_problem, capsys, monkeypatch
     assert "--engine vllm, but vLLM is not installed" in refused(
         capsys, *one_problem, "--engine", "vllm", program=evaluation
     )
+
+
+def test_an_output_folder_with_other_files_is_refused(one_problem, tmp_path, capsys) -> None:
+    """Such as the folder of the data. An earlier evaluation there is resumed, whatever it has."""
+    notes = tmp_path / "out" / "notes.md"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    line = refused(capsys, *one_problem, program=evaluation)
+    assert "out already holds other files (notes.md); use a new or an empty folder" in line
+    notes.unlink()
+    assert evaluation.main(one_problem) == 0
+    notes.write_text("mine")
+    assert evaluation.main(one_problem) == 0
 
 
 def test_an_output_folder_in_use_is_refused(one_problem, capsys) -> None:

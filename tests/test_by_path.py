@@ -33,6 +33,12 @@ def part(*, row, scale=1):
 def returns(response):
     return {"true": True, "one": 1, "one.": 1.0, "half": 0.5, "none": None, "yes": "yes"}[response]
 
+def half(response, gold):
+    return 0.5 if response not in ("", gold, f"The answer is {gold}.") else False
+
+def raises_always(response, gold):
+    return response["answer"] == gold
+
 def hangs(response):
     while response == "hang":
         pass
@@ -58,6 +64,24 @@ def of_groups(groups):
 
 def a_number(groups):
     return 1
+
+def of_twenty(groups):
+    return groups.rewards.flatten()[:20].view(5, 4)
+
+def of_forty(tokens):
+    return tokens.advantages[:40]
+
+def divides(tokens):
+    return 1 / (tokens.advantages + 1)
+
+def later_a_list(groups):
+    return groups.rewards if (groups.lengths == 1).all() else [0]
+
+def later_nan(tokens):
+    return tokens.advantages.where(tokens.logprobs == -1, float("nan"))
+
+def later_raises(state, stats):
+    return dict(state) if stats.kappa == 0.1 else stats.nothing
 
 def raises(groups):
     return groups.reward
@@ -202,14 +226,17 @@ def test_an_edit_does_not_change_a_verifier_that_runs(own: Path, tmp_path: Path)
         ("advantage={name: own.py:bounded, gamma: x}", "advantage.gamma = 'x' must be a number"),
         ("advantage={name: own.py:with_mode, mode: x}", "mode = 'x' must be one of down, up"),
         ("advantage.name=own.py:with_text", "advantage.mode = 'up' must be a number, or one of"),
-        ("advantage.name=own.py:z_score", "[nan, nan, nan, nan] for a group with the rewards [1.0"),
+        ("advantage.name=own.py:z_score", "[nan, nan, nan, nan] for a group with the rewards [0.0"),
         (
             "advantage.name=own.py:of_groups",
-            "a tensor of shape (3,); the shape must be (3, 4) =",
+            "a tensor of shape (5,); the shape must be (5, 4) =",
         ),
-        ("advantage.name=own.py:a_number", "advantage.name: own.py:a_number returned 1; the shape"),
+        ("advantage.name=own.py:a_number", "own.py:a_number returned 1; it must be a torch.Tensor"),
         ("advantage.name=own.py:raises", "AttributeError: 'Groups' object has no attribute 'rewar"),
-        ("reweight.name=own.py:same_for_all", "the shape must be (1,) = (M,), as the advantages"),
+        ("advantage.name=own.py:of_twenty", "shape (5, 4); the shape must be (32, 8) = (N, G)"),
+        ("reweight.name=own.py:of_forty", "shape (40,); the shape must be (512,) = (M,)"),
+        ("reweight.name=own.py:divides", "returned inf for a token with the advantage -1; every"),
+        ("reweight.name=own.py:same_for_all", "the shape must be (40,) = (M,), as the advantages"),
         ("schedule.name=own.py:forgets", "a dict of finite numbers with beta_pos, beta_neg"),
         ("verifier.name=nowhere.py:f", "verifier.name: nowhere.py does not exist in the working"),
     ],
@@ -218,6 +245,46 @@ def test_a_function_that_cannot_work_is_refused_before_the_run(own: Path, overri
     with pytest.raises(UserError) as raised:
         load_config("pocket_asym", [overrides])
     assert part in str(raised.value)
+
+
+def test_a_verifier_that_raises_for_every_made_up_response_is_one_sentence(
+    own: Path, config_file: Path, tmp_path: Path, capsys
+) -> None:
+    command = ["--config", str(config_file), "--output-dir", str(tmp_path / "run")]
+    assert train.main([*command, "verifier.name=own.py:raises_always"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "raises for each of three responses to problem 0, such as 'The answer is 0.'" in line
+    assert "TypeError: string indices must be integers" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("verifier.name=own.py:half", "rewards are binary: return True or False (problem "),
+        (
+            "advantage.name=own.py:later_a_list",
+            "later_a_list returned [0]; it must be a torch.Tensor",
+        ),
+        ("reweight.name=own.py:later_nan", "own.py:later_nan returned nan for a token with the ad"),
+        ("schedule.name=own.py:later_raises", "schedule.name: own.py, line "),
+    ],
+)
+def test_a_function_that_fails_in_training_ends_the_run_and_the_mended_one_starts(
+    own: Path, config_file: Path, tmp_path: Path, capsys, override: str, part: str
+) -> None:
+    command = ["--config", str(config_file), "--output-dir", str(tmp_path / "run"), "steps=1"]
+    assert train.main([*command, override]) == 2
+    assert part in capsys.readouterr().err.splitlines()[-1]
+    mended = {
+        "0.5 if response": "True if response",
+        "else [0]": "else groups.rewards",
+        'float("nan")': "0.0",
+        "else stats.nothing": "else state",
+    }
+    for wrong, right in mended.items():
+        own.write_text(own.read_text().replace(wrong, right))
+    assert train.main([*command, override]) == 0
 
 
 def test_parameters_are_config_keys_with_the_functions_defaults(own: Path) -> None:

@@ -161,6 +161,7 @@ def find_config(config: str) -> tuple[Path, str | None]:
     bare = config.removesuffix(".yaml")
     if path := first_file(Path(config), CONFIG_DIR / f"{bare}.yaml"):
         return path, None
+    check_beside("config", config)
     files, rows = yaml_names(CONFIG_DIR), yaml_names(ROW_DIR)
     if os.path.abspath(os.path.dirname(bare)) == str(CONFIG_DIR):  # raises for no name
         bare = os.path.basename(bare)
@@ -179,8 +180,23 @@ def find_row(row: str) -> Path:
     """The file of a row: a path, or a name in configs/rows/."""
     bare, names = row.removesuffix(".yaml"), yaml_names(ROW_DIR)
     sentence = f"row {short_repr(row)} is neither a file nor a name in configs/rows/"
-    file = first_file(Path(row), ROW_DIR / f"{bare}.yaml")
-    return file or raise_unknown(sentence, bare, names, names)
+    if file := first_file(Path(row), ROW_DIR / f"{bare}.yaml"):
+        return file
+    check_beside("row", row)
+    raise_unknown(sentence, bare, names, names)
+
+
+def check_beside(what: str, path: str) -> None:
+    """UserError for a path that no file has, if its folder exists and is not that of the names: it
+    has the files beside it that are like it, or else all of them."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder) or Path(folder).resolve() in (CONFIG_DIR, ROW_DIR):
+        return
+    beside = sorted(str(file) for file in Path(folder).glob("*.y*ml"))
+    sentence = f"{what} {short_repr(path)} does not exist"
+    if not beside:
+        raise UserError(f"{sentence}; {folder} has no .yaml files")
+    raise_unknown(sentence, path, beside, beside)
 
 
 def find_base(base: str, path: Path) -> Path:

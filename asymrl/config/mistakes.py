@@ -93,6 +93,13 @@ MAIN_KEYS = {
     "loss": "aggregation",
     "tracking": "wandb",
 }
+# What `none`, YAML's null and the like stand for in these keys.
+OFF = {
+    "reweight.name": "none",
+    "schedule.name": "constant",
+    "data.chat_template": "none",
+    "tracking.wandb": "off",
+}
 NO_KL = ("kl", "kl_coef", "kl_loss_coef", "kl_penalty", "use_kl_loss", "init_kl_coef", "kl_beta")
 GRPO = (
     "GRPO is asym with beta_pos 0.5 and beta_neg 0.5: use --row grpo, or advantage.name=asym "
@@ -130,6 +137,8 @@ def explain(
             sentence = f"{key} = {value} must be an integer: {key}={int(value)}"
         case "list_type" if isinstance(value, str | int | float):
             sentence = f"{key} = {short_repr(value)} must be a list: {key}=[{value}]"
+        case "string_type" | "literal_error" if key in OFF and is_off(value):
+            sentence = f"{key} = {short_repr(value)} is not valid; did you mean {key}={OFF[key]}?"
         case _ if not key:
             sentence = with_name_hint(message, rows)
         case _:
@@ -179,7 +188,8 @@ def nearest_keys(key: str) -> list[str]:
 
 def section_hint(key: str, value: Any) -> str:
     if key in MAIN_KEYS:
-        return f"; did you mean {key}.{MAIN_KEYS[key]}={value}?"
+        main = f"{key}.{MAIN_KEYS[key]}"
+        return f"; did you mean {main}={OFF.get(main, 'VALUE') if is_off(value) else value}?"
     for section, names in known_sections().items():
         if section == key or (section.endswith(".NAME") and key.startswith(section[:-4])):
             return f"; its keys are {', '.join(names)}"
@@ -195,11 +205,18 @@ def with_name_hint(sentence: str, rows: Sequence[str]) -> str:
     if section == "advantage" and name == "grpo":
         return f"advantage.name = {match[2]!r} is not an estimator: {GRPO}"
     names = [*valid, *(rows if section != "verifier" else ())]
-    close = difflib.get_close_matches(name, names, n=1)
+    if is_off(name) and (off := OFF.get(f"{section}.name")):
+        return f"{sentence}; did you mean {off}?"
+    close = difflib.get_close_matches(name, [name for name in names if name != "none"], n=1)
     if not close:
         return sentence
     row = close[0] not in valid
     return f"{sentence}; did you mean {'the row, --row ' if row else ''}{close[0]}?"
+
+
+def is_off(value: Any) -> bool:
+    """Whether a value says that there shall be none of something, as other programs write it."""
+    return value in (None, False) or str(value).lower() in ("none", "null", "off", "no", "")
 
 
 def explain_option(word: str) -> str:

@@ -1,7 +1,6 @@
-"""Checks the user's own estimators, reweighters and schedules before a run starts.
+"""Checks what the user's own estimators, reweighters and schedules return, before and during a run.
 
-Knows how such a function is called and what it must return; asymrl/by_path.py loads it. Errors are
-ValueErrors, which the schema reports with their key.
+Knows how such a function is called and what it must return; asymrl/by_path.py loads it.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from asymrl import by_path, verifiers
@@ -35,32 +35,48 @@ def with_digests(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def try_function(
-    key: str, own: OwnFunction, example: tuple[Any, ...], params: Mapping[str, Any]
-) -> None:
-    """Call the function once and check what it returns. ValueError if it fails or returns anything
-    but finite numbers of the right shape."""
+def call_own(key: str, own: OwnFunction, *inputs: Any, **params: Any) -> Any:
+    """What the function returns, checked. UserError names the function, and its line if it raises.
+
+    key: the section of the config that names it.
+    """
     try:
         with blamed(own.path):
-            result = own.call(*example, **params)
+            result = own.call(*inputs, **params)
     except UserError as error:
-        raise ValueError(f"{key}.name: {error}") from None
-    start = f"{key}.name: {by_path.without_digest(own.name)} returned"
-    match example:
-        case (Groups(rewards=rewards),):
+        raise UserError(f"{key}.name: {error}") from error.__cause__
+    check_result(f"{key}.name: {by_path.without_digest(own.name)}", result, inputs)
+    return result
+
+
+def check_result(function: str, result: Any, inputs: tuple[Any, ...]) -> None:
+    """UserError unless `result` is what a function of these inputs must return: finite numbers of
+    the right shape. An invalid rollout and a token outside the loss may have any number.
+
+    function: its name, for the sentence.
+    """
+    start = f"{function} returned"
+    match inputs:
+        case (Groups(rewards=rewards, valid=valid),):
             check_tensor(start, result, rewards, "(N, G), as the rewards")
-            for row, advantages in zip(rewards.tolist(), result.tolist(), strict=True):
-                if not all(map(math.isfinite, advantages)):
-                    raise ValueError(
-                        f"{start} {advantages} for a group with the rewards {row}; every advantage "
-                        "must be finite, usually 0 where the formula has 0 / 0"
-                    )
-        case (TokenGroups(advantages=advantages),):
+            for row in (~result.isfinite() & valid).any(1).nonzero().flatten().tolist():
+                raise UserError(
+                    f"{start} {short_repr(result[row].tolist())} for a group with the rewards "
+                    f"{short_repr(rewards[row].tolist())}; every advantage must be finite, usually "
+                    "0 where the formula has 0 / 0"
+                )
+        case (TokenGroups(advantages=advantages, loss_mask=loss_mask),):
             check_tensor(start, result, advantages, "(M,), as the advantages")
+            wrong = ~result.isfinite() & (loss_mask > 0)
+            if wrong.any():
+                raise UserError(
+                    f"{start} {result[wrong][0].item()} for a token with the advantage "
+                    f"{advantages[wrong][0].item():g}; every advantage must be finite"
+                )
         case (state, _):
-            valid = isinstance(result, Mapping) and state.keys() <= result.keys()
-            if not valid or not all(is_finite(value) for value in result.values()):
-                raise ValueError(
+            has_keys = isinstance(result, Mapping) and state.keys() <= result.keys()
+            if not has_keys or not all(is_finite(value) for value in result.values()):
+                raise UserError(
                     f"{start} {short_repr(result)}; a schedule must return a dict of finite "
                     f"numbers with {', '.join(state)}"
                 )
@@ -68,13 +84,37 @@ def try_function(
 
 def check_tensor(start: str, result: Any, like: Tensor, shape: str) -> None:
     if not isinstance(result, Tensor) or result.shape != like.shape:
-        returned = (
-            f"a tensor of shape {tuple(result.shape)}"
-            if isinstance(result, Tensor)
-            else short_repr(result)
-        )
-        raise ValueError(f"{start} {returned}; the shape must be {tuple(like.shape)} = {shape}")
+        returned, what = short_repr(result), "it must be a torch.Tensor of shape"
+        if isinstance(result, Tensor):
+            returned, what = f"a tensor of shape {tuple(result.shape)}", "the shape must be"
+        raise UserError(f"{start} {returned}; {what} {tuple(like.shape)} = {shape}")
 
 
 def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def example_groups(prompts: int, group_size: int) -> Groups:
+    """Groups with 0, 1, ... group_size, 0, 1, ... correct responses."""
+    correct = torch.arange(prompts).unsqueeze(1) % (group_size + 1)
+    rewards = (torch.arange(group_size) < correct).double()
+    return Groups(
+        rewards=rewards,
+        valid=torch.ones_like(rewards, dtype=torch.bool),
+        lengths=torch.ones_like(rewards, dtype=torch.long),
+        mean_logprobs=-torch.ones_like(rewards),
+    )
+
+
+def example_tokens(prompts: int, group_size: int) -> TokenGroups:
+    """Two tokens of each rollout; the first one of a group is correct."""
+    row = torch.arange(prompts * group_size).repeat_interleave(2)
+    ones = torch.ones(len(row))
+    return TokenGroups(
+        advantages=torch.where(row % group_size == 0, ones, -ones),
+        logprobs=-ones,
+        entropy=ones,
+        loss_mask=ones,
+        row=row,
+        group=row // group_size,
+    )

@@ -7,10 +7,11 @@ no data and no training framework. Reads no file (load.py does) but those of fun
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from asymrl import by_path
@@ -18,15 +19,23 @@ from asymrl.algo.advantages import ADVANTAGES
 from asymrl.algo.reweight import REWEIGHT
 from asymrl.algo.schedules import SCHEDULES, StepStats
 from asymrl.by_path import FORM, is_by_path
-from asymrl.config.own_functions import is_finite, try_function, with_digests
-from asymrl.errors import short_repr
+from asymrl.config.own_functions import (
+    call_own,
+    example_groups,
+    example_tokens,
+    is_finite,
+    with_digests,
+)
+from asymrl.errors import UserError, short_repr
 from asymrl.files import short_name
 from asymrl.pocket import SEEDED
-from asymrl.types import Groups, TokenGroups
 from asymrl.verifiers import VERIFIERS
 
 RAW = "none"  # the value of data.chat_template for prompts without a template
 GREEDY = "greedy"  # the evaluation setting that early stopping and best_on read
+MAX_TRIAL = (
+    2**20
+)  # rollouts of a step, up to which a function by path is tried with the run's own sizes
 METHOD_SECTIONS = ("advantage", "reweight", "schedule")
 Positive = Annotated[int, Field(ge=1, le=10**12)]  # bounded so that products fit in a message
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -137,6 +146,7 @@ class MethodConfig(StrictModel):
     that function."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    SECTION: ClassVar[str]  # of the config
     METHODS: ClassVar[Mapping[str, Callable[..., Any]]]
     EXAMPLE: ClassVar[tuple[Any, ...]]  # positional arguments for a trial call
     name: str
@@ -156,7 +166,10 @@ class MethodConfig(StrictModel):
 
     @property
     def function(self) -> Callable[..., Any]:
-        """The function of this name, without its parameters."""
+        """The function of this name, without its parameters. What one of the user's own returns is
+        checked at every call (own_functions.call_own)."""
+        if is_by_path(self.name):
+            return partial(call_own, self.SECTION, by_path.load(self.name))
         return self.find(self.name)
 
     @property
@@ -167,38 +180,20 @@ class MethodConfig(StrictModel):
 
 
 class AdvantageConfig(MethodConfig):
-    METHODS = ADVANTAGES
-    EXAMPLE = (
-        Groups(
-            rewards=torch.tensor([[1.0, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).double(),
-            valid=torch.ones(3, 4, dtype=torch.bool),
-            lengths=torch.ones(3, 4, dtype=torch.long),
-            mean_logprobs=-torch.ones(3, 4),
-        ),
-    )
+    SECTION, METHODS, EXAMPLE = "advantage", ADVANTAGES, (example_groups(5, 4),)
 
 
 class ReweightConfig(MethodConfig):
     """How a rollout's advantage is spread over its tokens."""
 
-    METHODS = REWEIGHT
-    EXAMPLE = (
-        TokenGroups(
-            advantages=torch.ones(1),
-            logprobs=-torch.ones(1),
-            entropy=torch.ones(1),
-            loss_mask=torch.ones(1),
-            row=torch.tensor([0]),
-            group=torch.tensor([0]),
-        ),
-    )
+    SECTION, METHODS, EXAMPLE = "reweight", REWEIGHT, (example_tokens(5, 4),)
     name: str = "none"
 
 
 class ScheduleConfig(MethodConfig):
     """How beta_pos and beta_neg change during the run."""
 
-    METHODS = SCHEDULES
+    SECTION, METHODS = "schedule", SCHEDULES
     EXAMPLE = (
         {"beta_pos": 0.5, "beta_neg": 0.5},
         StepStats(step=1, steps=2, accuracy=(0.5,), kappa=0.1, entropy=1.0),
@@ -369,6 +364,10 @@ class Config(StrictModel):
             check_choice("verifier.name", self.verifier.name, VERIFIERS, FORM)
         for key in METHOD_SECTIONS:
             check_params(key, getattr(self, key))
+        shape = self.rollout.prompts, self.rollout.group_size
+        for method, example in ((self.advantage, example_groups), (self.reweight, example_tokens)):
+            if is_by_path(method.name) and math.prod(shape) <= MAX_TRIAL:
+                try_method(method, (example(*shape),))
         check_schedule(self)
         check_selection(self)
         if self.rollout.top_p != 1 or self.rollout.top_k != 0:
@@ -426,7 +425,7 @@ def check_params(key: str, method: MethodConfig) -> None:
     own = is_by_path(method.name)
     if not own:
         check_choice(f"{key}.name", method.name, method.METHODS, FORM)
-    parameters = {p.name: p for p in keyword_parameters(method.function)}
+    parameters = {p.name: p for p in keyword_parameters(method.find(method.name))}
     params = method.model_extra or {}
     for name in params:
         if name not in parameters:
@@ -439,13 +438,18 @@ def check_params(key: str, method: MethodConfig) -> None:
             raise ValueError(f"{key}.{name} is missing: {function} requires it")
         choices = get_args(parameter.annotation)
         check_param(f"{key}.{name}", params[name], choices, any_number=own)
-    if own:
-        try_function(key, by_path.load(method.name), method.EXAMPLE, method.params)
-        return
+    try_method(method, method.EXAMPLE)
+
+
+def try_method(method: MethodConfig, inputs: tuple[Any, ...]) -> None:
+    """Call a method once. ValueError for a wrong parameter, by the function's own assertions, and
+    for what a function of the user's own must not do."""
     try:
-        method.METHODS[method.name](*method.EXAMPLE, **method.params)
+        method.function(*inputs, **method.params)
     except AssertionError as error:
-        raise ValueError(f"{key}.name = {method.name!r}: {error}") from None
+        raise ValueError(f"{method.SECTION}.name = {method.name!r}: {error}") from None
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def check_param(key: str, param: Any, choices: Sequence[str], *, any_number: bool) -> None:

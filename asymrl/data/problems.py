@@ -167,10 +167,18 @@ class ProblemLoader:
 
 def try_verifier(verifier: Verifier, problem: Problem) -> None:
     """Verify three made-up responses by a function of the user's own. UserError if it cannot be
-    called or does not return True or False, before minutes of generation are spent."""
-    for response in ("", problem.gold, f"The answer is {problem.gold}."):
-        context = {"prompt": problem.prompt_text, "row": problem.row}
-        verifier.submit(problem.gold, response, **context).result()
+    called, raises for each of them or does not return True or False, before minutes of generation
+    are spent."""
+    context = {"prompt": problem.prompt_text, "row": problem.row}
+    responses = ("", problem.gold, f"The answer is {problem.gold}.")
+    verdicts = [verifier.submit(problem.gold, text, **context).result() for text in responses]
+    if all(verdict.error for verdict in verdicts):
+        last_line = str(verdicts[-1].error).rpartition("\n")[2]
+        raise UserError(
+            f"verifier.name raises for each of three responses to problem {problem.id}, such as "
+            f"{short_repr(responses[-1])}: {one_line(last_line)}; return False for a response that "
+            "cannot be read"
+        )
 
 
 def sample_prompts(

@@ -28,7 +28,7 @@ from asymrl.data.sources import (
     is_hub_source,
     use_own_columns,
 )
-from asymrl.errors import UserError, one_line, short_repr
+from asymrl.errors import UserError, one_line, short_repr, shorten
 from asymrl.files import parse_object, read_jsonl, short_name
 from asymrl.types import frozen
 
@@ -59,10 +59,14 @@ class ProblemRow:
 
 @frozen
 class Fields:
-    """The columns with the problems and with the answers. None: found by their usual names."""
+    """The columns with the problems and with the answers. None: found by their usual names.
+
+    if_there: a data set without such a column is read by the usual names.
+    """
 
     problem: str | None = None
     answer: str | None = None
+    if_there: bool = False
 
 
 def read_problem_rows(
@@ -118,6 +122,11 @@ def read_problem_rows(
 def find_fields(record: Any, given: Fields) -> Fields:
     """The columns of a data set by its first record, the given ones or those with usual names."""
     names = record if isinstance(record, dict) else ()
+    if given.if_there:
+        given = Fields(
+            problem=given.problem if given.problem in names else None,
+            answer=given.answer if given.answer in names else None,
+        )
     return Fields(
         problem=find_field(names, PROBLEM_FIELDS, given.problem),
         answer=find_field(names, ANSWER_FIELDS, given.answer),
@@ -220,14 +229,21 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        names = short_repr(", ".join(map(str, record)))
-        hint = "" if field in record else f"; its fields are {names}; {FIELDS_HINT}"
+        hint = "" if field in record else missing_hint(record, field)
         raise UserError(
             f"{where}: field {field!r} must be a non-empty text, not {short_repr(value)}{hint}"
         )
     if not value.isascii() and value != value.encode(errors="ignore").decode():
         raise UserError(f"{where}: field {field!r} contains a lone surrogate, which is not text")
     return value
+
+
+def missing_hint(record: Mapping[str, Any], field: str) -> str:
+    """For a sentence on a field that a record does not have: the usual names and its fields."""
+    usual = next((names for names in (PROBLEM_FIELDS, ANSWER_FIELDS) if field in names), ())
+    none_of = f"; it has none of {', '.join(usual)}" if not {*usual} & record.keys() else ""
+    names = shorten(", ".join(map(str, record)), 160)
+    return f"{none_of if usual else ''}; its fields are {names!r}; {FIELDS_HINT}"
 
 
 def load_table(name: str, source: Source) -> Any:

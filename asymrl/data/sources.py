@@ -163,10 +163,12 @@ def find_field(names: Iterable[str], usual: Sequence[str], given: str | None) ->
 
 
 def is_hub_source(name: str) -> bool:
-    """Whether a name is read as a data set of the hub: `org/name`, or a local folder of one."""
+    """Whether a name is read as a data set of the hub: `org/name`, or a local folder of one. If
+    there is a folder `org`, the name is a path in it."""
     if name in SOURCES or name.endswith(TABLE_SUFFIXES) or os.path.isfile(name):
         return False
-    return os.path.isdir(name) or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
+    org_and_name = re.fullmatch(r"([A-Za-z0-9][\w.-]*)/[\w.-]+", name)
+    return os.path.isdir(name) or (org_and_name is not None and not os.path.isdir(org_and_name[1]))
 
 
 def training_subset(name: str, config: str | None, split: str | None) -> Subset:

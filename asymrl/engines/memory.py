@@ -15,7 +15,7 @@ import torch
 from asymrl.algo.logprobs import LARGEST_TILE
 from asymrl.config.schema import Config, ShapeConfig
 from asymrl.engines.gpus import count_gpus
-from asymrl.errors import UserError
+from asymrl.errors import UserError, counted
 from asymrl.types import frozen
 
 GIB = 2**30
@@ -354,9 +354,11 @@ def describe_batches(config: Config) -> list[str]:
         f"each step: {rollout.prompts} prompts x {rollout.group_size} rollouts = {rollouts:,} "
         f"rollouts, at most {rollouts * rollout.max_tokens:,} response tokens",
         f"  in mini-batches of {optim.minibatch_prompts} prompts = "
-        f"{optim.minibatch_prompts * rollout.group_size:,} rollouts: {updates} optimizer steps",
-        f"the run: {config.steps} steps = {config.steps * rollout.prompts:,} prompt draws, "
-        f"{config.steps * rollouts:,} rollouts, {config.steps * updates:,} optimizer steps",
+        f"{optim.minibatch_prompts * rollout.group_size:,} rollouts: "
+        f"{counted(updates, 'optimizer step')}",
+        f"the run: {counted(config.steps, 'step')} = "
+        f"{config.steps * rollout.prompts:,} prompt draws, {config.steps * rollouts:,} rollouts, "
+        f"{counted(config.steps * updates, 'optimizer step')}",
     ]
 
 

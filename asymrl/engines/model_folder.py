@@ -44,8 +44,7 @@ def on_this_machine(path: str, revision: str | None) -> Path | None:
         return folder if (folder / "config.json").exists() else None
     if os.path.isdir(path):
         return Path(path)
-    if path.startswith(("/", ".", "~")):  # cannot be a hub id
-        raise UserError(NO_FOLDER.format(path))
+    check_hub_id(path)
     try:
         cached = try_to_load_from_cache(path, "config.json", revision=revision)
     except HFValidationError:
@@ -56,7 +55,27 @@ def on_this_machine(path: str, revision: str | None) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-NO_FOLDER = "model folder {} does not exist; model.path must be a folder or a hub id"
+def check_hub_id(path: str) -> None:
+    """UserError for the path of a missing folder: one that cannot be a hub id, `name` or
+    `org/name`, or whose first folder exists."""
+    first, *rest = path.split("/")
+    if path.startswith(("/", ".", "~")) or len(rest) > 1 or (rest and os.path.isdir(first)):
+        raise UserError(
+            f"model folder {path} does not exist; valid is the folder of a model or a hub id"
+        )
+
+
+def check_is_model(folder: Path | str) -> None:
+    """UserError for a folder without a model, such as that of a run."""
+    if os.path.exists(f"{folder}/config.json"):
+        return
+    for inside in ("checkpoints/latest", "latest"):
+        if os.path.isdir(f"{folder}/{inside}"):
+            raise UserError(f"{folder} is a run folder, not a model folder; use {folder}/{inside}")
+    raise UserError(
+        f"{folder} is not a model folder: config.json is missing; valid is the folder of a model, "
+        "as save_pretrained writes it, or a hub id"
+    )
 
 
 def count_stored(folder: Path) -> int | None:
@@ -80,8 +99,9 @@ def read_json_if_present(file: Path) -> dict[str, Any]:
 
 
 def check_config_files(folder: Path, trust_remote_code: bool, allow_pickle: bool) -> None:
-    """UserError for damaged files, custom code or pickled weights that are not allowed, and absurd
-    sizes."""
+    """UserError for missing or damaged files, custom code or pickled weights that are not allowed,
+    and absurd sizes."""
+    check_is_model(folder)
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         if read_json_if_present(folder / name).get("auto_map") and not trust_remote_code:
             raise UserError(

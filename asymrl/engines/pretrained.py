@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateSyntaxError
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from asymrl import pocket
 from asymrl.config.schema import RAW, ModelConfig, ShapeConfig
@@ -68,9 +70,15 @@ def load_tokenizer(model: ModelConfig, chat_template: str | None = None) -> Any:
 
 
 def read_chat_template(file: Path) -> str:
-    """The Jinja source of data.chat_template."""
+    """The Jinja source of data.chat_template. UserError if it cannot be read or compiled."""
     try:
-        return file.read_text(encoding="utf-8")
+        template = file.read_text(encoding="utf-8")
+        render_jinja_template([], chat_template=template)  # compiles it
+        return template
+    except TemplateSyntaxError as error:
+        raise UserError(
+            f"data.chat_template: {file}, line {error.lineno}: {one_line(error.message)}"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or an impossible name
         raise UserError(
             f"data.chat_template: {file} cannot be read ({one_line(error)}); valid are none and "
@@ -166,9 +174,8 @@ def from_hub(load: Any, model: ModelConfig, **kwargs: Any) -> Any:
     local = Path(located).is_dir()
     if local:
         model_folder.check_config_files(Path(located), model.trust_remote_code, model.allow_pickle)
-    elif located.startswith(("/", ".", "~")):  # cannot be a hub id
-        raise UserError(model_folder.NO_FOLDER.format(located))
     else:
+        model_folder.check_hub_id(located)
         hub.go_offline_if_unreachable()
     kwargs |= {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:

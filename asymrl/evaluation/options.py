@@ -9,7 +9,7 @@ import difflib
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from asymrl.errors import UserError, short_repr
 from asymrl.types import frozen
@@ -31,6 +31,7 @@ BOUNDS = {
     "threads": (0, 1024),
 }
 OPTIONAL = ("max_tokens", "limit")
+PATHS = ("data_dir", "output")
 
 
 @frozen
@@ -43,7 +44,8 @@ class EvalOptions:
     data_dir: read NAME.jsonl from this folder instead of the hub.
     output: None: runs/eval/<name of the model>. Samples there are reused.
     replace: delete samples in `output` that have other settings.
-    limit: use only the first problems of each benchmark.
+    limit: use only the first problems of each benchmark; None: eval.limit of `config`, if it has
+        one.
     allow_count: accept incomplete benchmark files.
     chunk: samples per process between two saves. threads: 0: torch's default.
     """
@@ -79,20 +81,22 @@ def build_options(**values: Any) -> EvalOptions:
             f"{other} is not an option of an evaluation; "
             + (f"did you mean {nearest[0]}?" if nearest else f"valid are {', '.join(names)}")
         )
-    for name in ("data_dir", "output"):
-        if values.get(name) is not None:
-            values[name] = Path(values[name])
-    for name in ("ckpt", "config"):
-        if values.get(name) is not None:
-            values[name] = os.fspath(values[name])
+    for name, value in values.items():
+        if isinstance(value, str | os.PathLike):
+            values[name] = Path(value) if name in PATHS else os.fspath(value)
     options = EvalOptions(**values)
+    check(options)
     if (options.ckpt is None) == (options.config is None):
         raise UserError("an evaluation needs either a ckpt or a config, and not both")
-    check(options)
     return options
 
 
 def check(options: EvalOptions) -> None:
+    for name, kind in get_type_hints(EvalOptions).items():
+        value = getattr(options, name)
+        if name not in BOUNDS and not isinstance(value, kind):
+            valid = "a path" if name in PATHS else "True or False" if kind is bool else "a text"
+            raise UserError(f"--{name.replace('_', '-')} {short_repr(value)} must be {valid}")
     for name, valid in VALID.items():
         value = getattr(options, name)
         if value is not None and (not value or max(map(len, value.split("/"))) > MAX_NAME):

@@ -15,6 +15,7 @@ from typing import Any
 
 from asymrl.errors import UserError, one_line, shorten
 from asymrl.files import (
+    check_unused,
     file_digest,
     parse_object,
     read_json,
@@ -37,6 +38,13 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "truncated": (lambda value: isinstance(value, bool), "true or false"),
     "tokens": (lambda value: type(value) is int and 0 <= value < 2**53, "a number of tokens"),
 }
+
+
+def check_output(folder: Path, benchmarks: Sequence[str]) -> None:
+    """UserError for a folder that holds other files and no evaluation."""
+    if not (folder / SETTINGS_FILE).exists():
+        own = {SUMMARY_FILE, *(f"{name}.jsonl" for name in benchmarks)}
+        check_unused(folder, "--output", lambda path: path.name in own)
 
 
 def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -16,7 +16,8 @@ from asymrl.by_path import is_by_path, without_digest
 from asymrl.config import schema
 from asymrl.config.load import load_config
 from asymrl.data.problems import problems_digest
-from asymrl.engines import pretrained
+from asymrl.data.readers import Fields
+from asymrl.engines import model_folder, pretrained
 from asymrl.errors import UserError
 from asymrl.evaluation import results_folder
 from asymrl.evaluation.evaluate import EvalTask
@@ -37,6 +38,7 @@ class EvaluatedModel:
     """A model and how it is prompted, sampled and verified.
 
     name: of the default output folder. max_tokens: None if neither checkpoint nor config sets it.
+    fields: the columns of its data. limit: eval.limit of the config; None: all problems.
     training_sampling: the sampling of the evaluations during training; may be empty. which: the
     rule that selected this checkpoint of its run, in words; None for other models. notes: for the
     user.
@@ -49,6 +51,8 @@ class EvaluatedModel:
     prompt: Mapping[str, Any]
     stop_ids: tuple[int, ...]
     max_tokens: int | None
+    fields: Fields
+    limit: int | None
     training_sampling: Mapping[str, Any]
     verifier: Mapping[str, Any]
     which: str | None
@@ -60,13 +64,8 @@ def resolve_checkpoint(ckpt: str) -> str:
     id is returned unchanged. UserError for a folder without a model, such as a run folder."""
     if not os.path.isdir(ckpt):
         return ckpt
-    folder = Path(ckpt).resolve()
-    if (folder / "config.json").exists():
-        return str(folder)
-    for inside in ("checkpoints/latest", "latest"):
-        if (folder / inside).is_dir():
-            raise UserError(f"{ckpt} is a run folder, not a model folder; use {ckpt}/{inside}")
-    raise UserError(f"{ckpt} is not a model folder: config.json is missing")
+    model_folder.check_is_model(ckpt)
+    return str(Path(ckpt).resolve())
 
 
 def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
@@ -84,6 +83,7 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         prompt, verifier = config.data.prompt, config.verifier
         stop_ids = pretrained.stop_ids(model, tokenizer, config.rollout.stop)
         max_tokens = config.rollout.max_tokens
+        names = config.data.problem_field, config.data.answer_field
     elif definitions:
         prompt = definitions.prompt.model_dump()
         verifier, changed = current_verifier(definitions.verifier, folder)
@@ -91,10 +91,11 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         training_sampling = definitions.sampling.model_dump()
         stop_ids = tuple(training_sampling.pop("stop_ids"))
         max_tokens = training_sampling.get("max_tokens")
+        names = definitions.columns.problem, definitions.columns.answer
     else:
         prompt, verifier = DEFAULT_PROMPT, schema.VerifierConfig()
         stop_ids = pretrained.stop_ids(model, tokenizer, ())
-        max_tokens = None
+        max_tokens, names = None, (None, None)
         notes.append(DEFAULT_PROMPT_NOTE.format(path=model.path))
     if not prompt.get("raw"):
         check_chat_template(model.path, folder, tokenizer, definitions)
@@ -112,6 +113,8 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         prompt=prompt,
         stop_ids=stop_ids,
         max_tokens=max_tokens,
+        fields=Fields(problem=names[0], answer=names[1], if_there=True),
+        limit=config.eval.limit if config else None,
         training_sampling=training_sampling,
         verifier=verifier.model_dump(),
         which=which,

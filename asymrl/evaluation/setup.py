@@ -25,7 +25,7 @@ from asymrl.engines import build, pretrained
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.rollout import RolloutEngine
 from asymrl.errors import UserError
-from asymrl.evaluation import settings
+from asymrl.evaluation import results_folder, settings
 from asymrl.evaluation.evaluate import EvalTask, Resumable, evaluate, results_table
 from asymrl.evaluation.options import EvalOptions
 from asymrl.evaluation.scores import Scores
@@ -75,6 +75,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
             check_shared(folder, world, "--output")
         with world.rank_zero_first():
             if world.first:
+                results_folder.check_output(folder, [*benchmarks])
                 refused = f"--output {folder} cannot be created as a folder"
                 busy = f"another process is evaluating into {folder}"
                 stack.enter_context(locked(folder, refused=refused, busy=busy))
@@ -150,21 +151,27 @@ def load_benchmarks(
     if "mean" in short_names(names):
         raise UserError('--benchmarks mean: "mean" is reserved for the mean over benchmarks')
     sources = [locate_benchmark(name, options.data_dir, [*pocket.DATA]) for name in names]
+    given = Fields(problem=options.problem_field, answer=options.answer_field)
     loader = ProblemLoader(
         tokenizer=model.tokenizer,
         verifier=verifier,
         prompt=model.prompt,
         max_prompt_tokens=sys.maxsize,
-        fields=Fields(problem=options.problem_field, answer=options.answer_field),
+        fields=model.fields if given == Fields() else given,
     )
     subset = Subset(config=options.data_config, split=options.data_split)
     benchmarks: dict[str, Any] = {}
-    notes: list[str] = []
+    limit, notes = options.limit, []
+    if limit is None and (limit := model.limit):
+        notes.append(
+            f"eval.limit = {limit} of the config applies: the first problems of each benchmark; "
+            "--limit N takes another number"
+        )
     for name, source in zip(short_names(names), sources, strict=True):
         known = source_of_file(name) if os.path.isfile(source) else None
         loaded = loader.load(
             source,
-            limit=options.limit,
+            limit=limit,
             known=known,
             any_count=options.allow_count,
             subset=subset,

@@ -3,7 +3,8 @@
     python -m asymrl.report RUN_DIR... [--out FILE.html]
 
 A folder of runs stands for all runs below it. Runs that differ only in `seed` form one arm. Without
---out the page is report.html in the run's folder, or in the folder that holds all of them.
+--out the page is report.html in the run's folder, or in the folder that holds all runs; folders
+without a run do not count.
 Importing this module loads neither torch nor transformers.
 """
 
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from asymrl.report.page import write_report
+from asymrl.report.runs import has_runs
 from asymrl.run.exit_codes import exit_code
 
 
@@ -45,8 +47,9 @@ def _run(folders: Sequence[Path], out: Path | None) -> None:
 
 
 def default_page(folders: Sequence[Path]) -> Path:
-    """report.html in the folder, or in the one that holds all of several; shown as the user wrote
-    it where that is possible."""
+    """report.html in the folder with runs, or in the one that holds all of several; shown as the
+    user wrote it where that is possible."""
+    folders = [folder for folder in folders if has_runs(folder)] or folders
     if len(folders) == 1:
         return folders[0] / "report.html"
     shared = Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))

@@ -287,12 +287,18 @@ def _runs_at(folder: Path) -> list[Path]:
     return sorted({file.parent for name in RUN_FILES for file in folder.rglob(name)}) or [folder]
 
 
+def has_runs(folder: Path) -> bool:
+    """Whether the folder is a run folder or holds one."""
+    return os.path.isdir(folder) and any((run / RUN_FILES[0]).exists() for run in _runs_at(folder))
+
+
 def read_run(folder: Path, label: str = "") -> Run:
     """One run. UserError if the folder is not a run, or its files cannot be read."""
     config, metrics = (folder / name for name in RUN_FILES)
     for file in (config, metrics):
         if not file.is_file():
-            raise UserError(f"{folder} is not a run folder: it has no {file.name}")
+            hint = nearby_runs(folder)
+            raise UserError(f"{folder} is not a run folder: it has no {file.name}{hint}")
     rows, partial = _read_rows(metrics)
     if not rows:
         raise UserError(f"{metrics} has no complete line; a report needs at least one step")
@@ -315,6 +321,17 @@ def read_run(folder: Path, label: str = "") -> Run:
         rows=[by_step[step] for step in sorted(by_step)],
         notes=notes,
     )
+
+
+def nearby_runs(folder: Path) -> str:
+    """For a sentence: the run that a folder is part of, such as a checkpoint, or the runs in it."""
+    for parent in [*Path(os.path.abspath(folder)).parents][:3]:
+        if all((parent / name).is_file() for name in RUN_FILES):
+            return f"; it is part of the run folder {parent}"
+    files = [file for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{RUN_FILES[1]}")]
+    runs = sorted(str(file.parent) for file in files)
+    more = f", and {len(runs) - 3} others" if len(runs) > 3 else ""
+    return f"; it has the run folders {', '.join(runs[:3])}{more}" if runs else ""
 
 
 def _read_rows(file: Path) -> tuple[dict[str, dict[str, Any]], bool]:

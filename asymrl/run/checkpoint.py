@@ -363,7 +363,8 @@ def seal(trainer: Mapping[str, Any]) -> str:
 
 
 class Definitions(StrictModel):
-    """asymrl.json of a checkpoint: how to prompt and sample its policy, and how to verify."""
+    """asymrl.json of a checkpoint: how to prompt and sample its policy, how to verify, and the
+    columns of its data."""
 
     class Prompt(StrictModel):
         system: str | None
@@ -378,9 +379,14 @@ class Definitions(StrictModel):
         max_tokens: Positive
         stop_ids: list[NonNegative]
 
+    class Columns(StrictModel):
+        problem: str | None = None
+        answer: str | None = None
+
     prompt: Prompt
     sampling: SamplingSettings
     verifier: VerifierConfig
+    columns: Columns = Columns()  # data.problem_field and data.answer_field
     chat_template: str | None = None  # pretrained.template_digest
     which: str | None = None  # card.rule: in words, how the run selects a checkpoint
 
@@ -394,6 +400,7 @@ def build_definitions(config: Config, sampling: Sampling, tokenizer: Any) -> str
         "prompt": config.data.prompt,
         "sampling": asdict(sampling),
         "verifier": config.verifier.model_dump(),
+        "columns": {"problem": config.data.problem_field, "answer": config.data.answer_field},
         "chat_template": template_digest(tokenizer),
         "which": rule(config),
     }

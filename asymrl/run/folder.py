@@ -9,22 +9,26 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from asymrl.config.load import differing_keys, dump_config, load_config
+from asymrl.config.read import read_config
 from asymrl.config.schema import Config
 from asymrl.engines.distributed import World
 from asymrl.errors import ReportedByRankZero, UserError, short_repr
-from asymrl.files import locked, read_jsonl, write_atomically
+from asymrl.files import check_unused, locked, read_jsonl, write_atomically
 from asymrl.run.checkpoint import checkpoints, latest, link_best, load_position, remove
 from asymrl.run.environment import write_environment
 from asymrl.types import Position
 
 ORIGIN = "begun_from"  # contains the --resume DIR that the run started from
 RUN_FILES = ("config.yaml", "metrics.jsonl", "rollouts", "eval", "checkpoints")
+# What a run that was killed, moved or cleaned up may leave beside them.
+LEFT_OVER = (ORIGIN, "checkpoints", "environment.json", "report.html", "figures")
 
 
 def default_folder(config: str, row: str | None = None) -> Path:
@@ -66,6 +70,11 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
     resume: `auto` resumes from checkpoints/latest, or starts a new run in an empty folder; `never`
     requires a folder without a run; a checkpoint folder starts a *new* run from that checkpoint.
     To resume such a run, the same command works again: it then acts like `auto`.
+
+    The config of a run that resumes must be the recorded one. A run with neither a checkpoint nor a
+    finished step has nothing to lose but the evaluation of the untrained policy, so it starts anew,
+    with any config: its user has mended what stopped it, such as a function of their own.
+    UserError for any other folder that is neither empty nor a run.
     """
     origin = run / ORIGIN
     if origin.is_file() and origin.read_text(errors="replace") == os.path.abspath(resume):
@@ -83,14 +92,13 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
                 f"--resume {resume} is at step {position.step}, so steps = {config.steps} leaves "
                 "nothing to do"
             )
-    if run.exists() and not run.is_dir():
-        raise UserError(f"--output-dir {run} is a file; use a new folder or the folder of a run")
     traces = [name for name in RUN_FILES if (run / name).exists()]
     saves = run / "checkpoints"
     unfinished = all(re.fullmatch(r"\..*\.tmp", path.name) for path in saves.glob("*"))
     if traces == ["checkpoints"] and saves.is_dir() and unfinished:
         traces = []  # a run from --resume DIR whose first save was killed or met a full disk
     if not traces:
+        check_unused(run, "--output-dir", lambda path: path.name in LEFT_OVER)
         return None if resume in ("auto", "never") else Path(resume).resolve()
     if "config.yaml" not in traces:
         raise UserError(
@@ -102,6 +110,8 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
             f"{run} already holds a run; use --resume auto to resume it, or another --output-dir "
             "to keep it as it is"
         )
+    if is_unstarted(run):
+        return None
     differing = differing_keys(load_config(str(run / "config.yaml")), config)
     if differing:
         raise UserError(
@@ -109,6 +119,15 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
             "use the same config or another --output-dir"
         )
     return latest(run)
+
+
+def is_unstarted(run: Path) -> bool:
+    """Whether `run` has neither a checkpoint nor a finished step, and its config.yaml is ours."""
+    metrics = run / "metrics.jsonl"
+    rows = rows_until(metrics, sys.maxsize) if metrics.is_file() else []
+    if latest(run) or any(row["step"] > 0 for row in rows):
+        return False
+    return {*Config.model_fields} <= {*read_config(run / "config.yaml")}
 
 
 @contextmanager

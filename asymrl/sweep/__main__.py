@@ -5,6 +5,7 @@
 Every run is a run of train.py in OUT/<settings>/seed-<seed>, on one thread of a CPU or on one GPU.
 Run the same command again to resume: finished runs are skipped, others resume from their last
 checkpoint. At the end: OUT/report.html, and OUT/results.csv, .md and .tex with the last evaluation.
+Without several values, <settings> is the name of the config: runs/sweep/pocket/pocket/seed-0.
 
 Exit codes: 0 done; 1 some runs failed; 2 invalid input; 75 stopped by SIGTERM or Ctrl-C.
 """
@@ -20,15 +21,15 @@ from pathlib import Path
 
 from asymrl.engines.distributed import from_environment
 from asymrl.engines.gpus import count_gpus
-from asymrl.errors import UserError
+from asymrl.errors import UserError, counted
 from asymrl.files import locked
 from asymrl.report.page import write_report
 from asymrl.run import workers
 from asymrl.run.exit_codes import UNFINISHED, exit_code
 from asymrl.run.workers import Failure, Task
 from asymrl.sweep.execute import describe_end, execute
-from asymrl.sweep.plan import Run, config_name, is_finished, make_arms, make_runs
-from asymrl.sweep.results import write_results
+from asymrl.sweep.plan import Run, check_out, config_name, is_finished, make_arms, make_runs
+from asymrl.sweep.results import check_results, write_results
 
 BOUNDS = {"seeds": 1000, "jobs": 1000}
 ONE_THREAD = ("policy.threads=1",)
@@ -73,7 +74,9 @@ def sweep(arguments: argparse.Namespace) -> int:
     arms = make_arms(arguments.config, arguments.values, arguments.row)
     out = arguments.out or Path("runs") / "sweep" / config_name(arguments.config, None)
     runs = make_runs(arguments.config, arms, arguments.seeds, out, () if gpus else ONE_THREAD)
+    check_out(out)
     finished = [run for run in runs if is_finished(run)]
+    check_results(runs, out)
     print(
         f"{out}: {counted(len(arms), 'combination')} x {counted(arguments.seeds, 'seed')}, "
         f"{len(finished)} of {counted(len(runs), 'run')} already finished; "
@@ -89,10 +92,6 @@ def sweep(arguments: argparse.Namespace) -> int:
             print("stopped; run the same command again to resume", file=sys.stderr)
             return UNFINISHED
         return conclude(runs, failures, out)
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def visible_gpus(count: int, visible: str | None) -> list[str]:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from asymrl.config.load import check_override, dump_config, load_config
 from asymrl.config.schema import Config
 from asymrl.errors import UserError, short_repr
+from asymrl.files import check_unused
 from asymrl.run.checkpoint import load_position
 from asymrl.run.folder import find_checkpoint
 from asymrl.types import frozen
@@ -203,11 +204,23 @@ def folder_name(name: str) -> str:
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
+def check_out(out: Path) -> None:
+    """UserError for a folder that holds other files and no run of a sweep."""
+    if not any(out.glob("*/seed-*")):
+        check_unused(out, "--out", lambda path: path.stem in ("results", "report", "figures"))
+
+
 def is_finished(run: Run) -> bool:
     """Whether the run's folder holds its last step. UserError if it holds a run with another
-    config."""
+    config, or a longer one: the runs of a table have the same length."""
     try:
         checkpoint = find_checkpoint(run.folder, run.config, "auto")
     except UserError as error:
         raise UserError(str(error).replace("--output-dir", "--out")) from None
-    return checkpoint is not None and load_position(checkpoint).step >= run.config.steps
+    step, steps = load_position(checkpoint).step if checkpoint else 0, run.config.steps
+    if step > steps:
+        raise UserError(
+            f"{run.folder} is at step {step}, longer than steps = {steps} of this sweep; use "
+            f"steps={step} or another --out"
+        )
+    return step == steps

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from asymrl.errors import printable
+from asymrl.errors import UserError, printable
 from asymrl.evaluation.compare import latex_table, latex_text, markdown_table, markdown_text
 from asymrl.evaluation.scores import percent
 from asymrl.files import write_atomically
@@ -43,6 +43,26 @@ class Row:
 
     def mean(self, title: str) -> MeanEstimate:
         return estimate_mean([*self.scores[title].values()])
+
+
+def check_results(runs: Sequence[Run], out: Path) -> None:
+    """UserError if results.csv in `out` has an arm or a seed that these runs do not have, which
+    would be lost: the new tables and the new report replace it."""
+    file = out / "results.csv"
+    if not file.is_file():
+        return
+    with file.open(newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        arms = {row["arm"] for row in reader if row.get("arm")}
+        seeds = [name for name in reader.fieldnames or () if name.startswith("seed_")]
+    known = {run.arm.name for run in runs} | {f"seed_{run.seed}" for run in runs}
+    other = sorted(arm for arm in arms if not arm.startswith(UNTRAINED) and arm not in known)
+    if lost := other or [seed for seed in seeds if seed not in known]:
+        names = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
+        raise UserError(
+            f"{file} has results of another sweep, of {names}, which this one would replace; use "
+            "another --out, or all of these values and seeds"
+        )
 
 
 def write_results(finished: Sequence[Run], out: Path) -> list[Path]:

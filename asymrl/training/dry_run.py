@@ -21,6 +21,7 @@ from asymrl.config.schema import RAW, Config, MethodConfig, ShapeConfig, paramet
 from asymrl.data.readers import Fields, read_problem_rows, short_names
 from asymrl.data.sources import SOURCES, Subset, is_hub_source, training_subset
 from asymrl.engines import memory, model_folder
+from asymrl.errors import counted
 
 DIFFERENT_COUNT = 0.05  # of parameters, by which the estimate may differ from the folder's files
 
@@ -63,8 +64,9 @@ def summary(config: Config) -> str:
     tokens = rollout.prompts * rollout.group_size * rollout.max_tokens
     updates = rollout.prompts // optim.minibatch_prompts * optim.epochs
     return (
-        f"a step: at most {tokens:,} response tokens and {updates} optimizer steps; the run: "
-        f"{config.steps:,} steps, {config.steps * updates:,} optimizer steps"
+        f"a step: at most {counted(tokens, 'response token')} and "
+        f"{counted(updates, 'optimizer step')}; the run: {counted(config.steps, 'step')}, "
+        f"{counted(config.steps * updates, 'optimizer step')}"
     )
 
 
@@ -145,7 +147,7 @@ def check_data(config: Config) -> Iterator[tuple[str, bool]]:
         else:
             rows, fields = read_problem_rows(source, given, subset=subset)
             columns = f"columns {fields.problem} and {fields.answer}"
-            yield f"{key} {source}, {len(rows):,} problems in the {columns}", True
+            yield f"{key} {source}, {counted(len(rows), 'problem')} in the {columns}", True
 
 
 def marked(section: BaseModel, indent: str = "") -> Iterator[str]:
@@ -156,7 +158,7 @@ def marked(section: BaseModel, indent: str = "") -> Iterator[str]:
         if not field.is_required()
     }
     if isinstance(section, MethodConfig):
-        defaults |= parameter_defaults(section.function)
+        defaults |= parameter_defaults(section.find(section.name))
     plain = section.model_dump()
     for name, value in plain.items():
         inner = getattr(section, name)

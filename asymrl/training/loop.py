@@ -96,6 +96,7 @@ def train(
         metrics = rollout_metrics(experience)
         metrics |= schedule_metrics(config.advantage.params, position.schedule)
         stats = schedule_inputs(step, config.steps, experience.groups, metrics)
+        schedule = algorithm.update_schedule(position.schedule, stats)
         if is_due(step, config.tracking.logprob_gain_every, config.steps):
             with clock("gain"):
                 tokens, scored = experience.tokens, experience.scored
@@ -120,7 +121,7 @@ def train(
         position = Position(
             step=step,
             draws=position.draws + len(experience.requests),
-            schedule=algorithm.update_schedule(position.schedule, stats),
+            schedule=schedule,
         )
         del experience, batches  # large, and not needed while saving and generating
         if is_due(step, config.checkpoint.every, config.steps) and not skipped:

@@ -15,6 +15,7 @@ from torch import Tensor
 from asymrl.algo.batch import make_groups
 from asymrl.engines.distributed import World
 from asymrl.engines.rollout import RolloutEngine, StopRequested, never
+from asymrl.errors import UserError
 from asymrl.training.algorithm import Algorithm
 from asymrl.types import (
     Experience,
@@ -69,7 +70,11 @@ def generate_and_verify(
         for rollout, verdict in pending:
             if stop_requested():
                 break
-            verified.append((rollout, verdict.result()))
+            try:
+                verified.append((rollout, verdict.result()))
+            except UserError as error:
+                problem = problems[rollout.draw].id
+                raise UserError(f"{error} (problem {problem})") from None
             progress(len(pending), total)  # each verdict counts as progress for the watchdog
     pairs = [pair for rank_pairs in world.gather(verified) for pair in rank_pairs]
     pairs.sort(key=lambda pair: (pair[0].draw, pair[0].sample))

@@ -75,7 +75,7 @@ def run_training(
     checkpoint_dir = find_checkpoint(run_dir, config, resume)
     start, state_parts, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
     if start.step >= config.steps:
-        print(f"{run_dir} is at step {start.step}, steps = {config.steps}: nothing to do")
+        print(describe_finished(run_dir, start.step, config.steps), flush=True)
         return finish(config, run_dir, world)
     pretrained.set_threads(config.policy.threads)
     with ExitStack() as stack:
@@ -145,6 +145,15 @@ def run_training(
         finish(config, run_dir, world)
     saved = describe_saved(run_dir, checkpoint_dir)
     return stopped and replace(stopped, why=f"{stopped.why}; {saved}")
+
+
+def describe_finished(run_dir: Path, step: int, steps: int) -> str:
+    if step == steps:
+        return f"{run_dir} is at step {step}, steps = {steps}: nothing to do"
+    return (
+        f"note: {run_dir} is at step {step}, longer than steps = {steps}: nothing to do, and the "
+        f"result below is that of step {step}; for a run of {steps} steps use another --output-dir"
+    )
 
 
 def finish(config: Config, run_dir: Path, world: World) -> None:

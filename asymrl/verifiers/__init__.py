@@ -9,15 +9,16 @@ in processes, an optional `prepare_worker(**settings)` is called once in each. W
 """
 
 import atexit
+import difflib
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache
 from typing import Any, Protocol, Self
 
 from asymrl.by_path import FORM, is_by_path
-from asymrl.errors import UserError
+from asymrl.errors import UserError, short_repr
 from asymrl.types import Verdict, frozen
 from asymrl.verifiers import own
 from asymrl.verifiers.pool import Pool
@@ -129,7 +130,7 @@ def _shared(name: str, timeout: float, **settings: Any) -> Verifier:
 def verify(
     response: str,
     gold: str,
-    name: str = "math",
+    name: str | Callable[..., bool] = "math",
     timeout: float = 5.0,
     *,
     prompt: str | None = None,
@@ -138,8 +139,9 @@ def verify(
 ) -> Verdict:
     r"""Whether a response gives the gold answer: `verify(r"so \boxed{0.5}", gold="1/2")` is truthy.
 
-    The response comes first, unlike in math-verify. name: as in `make`; prompt and row are for a
-    function by path, settings those of `make`.
+    The response comes first, unlike in math-verify. name: as in `make`, or a function. prompt and
+    row (the problem's row of the data, not a method) are for functions; settings are those of
+    `make`.
 
     The answer is the content of the last box after the last `</think>`; adjacent boxes are a list.
     Without a box the reason is `no_answer`, unless unboxed=True ("the answer is 7"). Examples for
@@ -163,11 +165,48 @@ def verify(
 
     Runs in a separate process, so that no response can hang, crash or run code in this one. Can be
     called from any thread. For many responses, use `make`, which has workers and returns futures.
+    A function, other than one by path, is called directly: in this process, without a deadline.
     """
+    context = {"prompt": prompt, "row": row}
+    check_arguments(response=response, gold=gold, name=name, timeout=timeout, **context, **settings)
+    if callable(name):
+        start = time.perf_counter()
+        reason, answer = own.call_directly(name, gold, response, **context)
+        return Verdict(reason=reason, answer=answer, seconds=time.perf_counter() - start)
     if is_by_path(name):
         name = own.load(name).name  # with its digest, so that an edited file is loaded again
     verifier = _shared(name, timeout, **settings)
-    return verifier.submit(gold, response, prompt=prompt, row=row).result()
+    return verifier.submit(gold, response, **context).result()
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# What each argument of `verify` may be, and in words; the last three are settings.
+ARGUMENTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "response": (lambda text: isinstance(text, str), "a text"),
+    "gold": (lambda text: isinstance(text, str), "a text"),
+    "name": (lambda x: isinstance(x, str) or callable(x), "a verifier's name or a function"),
+    "timeout": (lambda x: is_number(x) and 0 < x <= 3600, "above 0 and at most 3600 seconds"),
+    "prompt": (lambda text: text is None or isinstance(text, str), "a text"),
+    "row": (lambda row: row is None or isinstance(row, Mapping), "a dict, a row of the data"),
+    "unboxed": (lambda x: isinstance(x, bool), "True or False"),
+    "thinking": (lambda x: isinstance(x, bool), "True or False"),
+    "tolerance": (lambda x: is_number(x) and 0 <= x < 1, "a number from 0 to below 1"),
+}
+
+
+def check_arguments(**given: Any) -> None:
+    """UserError for the first argument that `verify` does not have, or whose value is not valid."""
+    for name, value in given.items():
+        if name not in ARGUMENTS:
+            nearest = difflib.get_close_matches(name, ARGUMENTS, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"valid are {', '.join(ARGUMENTS)}"
+            raise UserError(f"{name} is not a setting of a verifier; {hint}")
+        is_valid, valid = ARGUMENTS[name]
+        if not is_valid(value):
+            raise UserError(f"{name} must be {valid}, got {short_repr(value)}")
 
 
 def unreadable(verifier: Verifier, golds: Sequence[str]) -> list[int]:

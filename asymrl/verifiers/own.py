@@ -7,11 +7,13 @@ user's code, but within the deadline. An exception is a verdict (`crashed`, rewa
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from asymrl import by_path
-from asymrl.by_path import OwnFunction
+from asymrl.by_path import OwnFunction, blamed
 from asymrl.errors import UserError, short_repr
 from asymrl.types import Reason
 from asymrl.verifiers.extract import final_answer
@@ -23,6 +25,11 @@ FENCED = False
 def load(name: str) -> OwnFunction:
     """The user's function. UserError if it cannot be loaded or requires another parameter."""
     own = by_path.load(name)
+    check_parameters(own)
+    return own
+
+
+def check_parameters(own: OwnFunction) -> None:
     for parameter in own.signature.parameters.values():
         optional = parameter.default is not parameter.empty
         by_keyword = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
@@ -35,7 +42,6 @@ def load(name: str) -> OwnFunction:
         raise UserError(
             f"{by_path.without_digest(own.name)} takes none of response, gold, prompt and row"
         )
-    return own
 
 
 loaded = cache(load)
@@ -64,14 +70,32 @@ def verify(
 
     UserError, which ends the run, if the function returns anything but True, False, 1 or 0.
     """
-    own = loaded(name)
+    return call(loaded(name), gold, text, prompt, row)
+
+
+def call_directly(
+    function: Callable[..., Any], gold: str, text: str, prompt: str | None, row: Any
+) -> tuple[Reason, str | None]:
+    """As `verify`, with a function in place of its path. UserError also if it raises."""
+    name = getattr(function, "__name__", short_repr(function))
+    with blamed(name):
+        own = OwnFunction(
+            name=name, path=name, call=function, signature=inspect.signature(function)
+        )
+        check_parameters(own)
+        return call(own, gold, text, prompt, row)
+
+
+def call(
+    own: OwnFunction, gold: str, text: str, prompt: str | None, row: Any
+) -> tuple[Reason, str | None]:
     values = {"response": text, "gold": gold, "prompt": prompt, "row": row}
     verdict: Any = own.call(**{field: values[field] for field in fields_of(own)})
     if hasattr(verdict, "item"):  # numpy, torch
         verdict = verdict.item()
     if not isinstance(verdict, bool | int | float) or verdict not in (0, 1):
         raise UserError(
-            f"{by_path.without_digest(name)} returned {short_repr(verdict)} for the response "
+            f"{by_path.without_digest(own.name)} returned {short_repr(verdict)} for the response "
             f"{short_repr(text)}; rewards are binary: return True or False"
         )
     return ("correct" if verdict else "wrong"), final_answer(text, False, False)

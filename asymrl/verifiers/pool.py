@@ -110,12 +110,12 @@ class Pool:
         except OSError as error:
             raise RuntimeError(f"cannot start a verifier worker: {error}") from None
         worker.wait_until_ready()
-        verdict, error = worker.run([function, texts, context])
-        if error is not None:
+        verdict = worker.run([function, texts, context])
+        if verdict.error is not None:
             self._errors += 1
             if self._errors == 1 or not self._first_only:
                 after = " (later exceptions are counted, not shown)" if self._first_only else ""
-                logger.warning("the verifier crashed on one response%s: %s", after, error)
+                logger.warning("the verifier crashed on one response%s: %s", after, verdict.error)
         with contextlib.suppress(OSError):  # the next job reports it if it persists
             self._worker()
         return verdict
@@ -155,9 +155,8 @@ class _Worker:
             self.stop()
             raise RuntimeError(f"the worker for {self._module} did not start; see stderr")
 
-    def run(self, request: list[Any]) -> tuple[Verdict, str | None]:
-        """The verdict of one job, and the exception if there was one. Kills the worker if it does
-        not answer in time."""
+    def run(self, request: list[Any]) -> Verdict:
+        """The verdict of one job. Kills the worker if it does not answer in time."""
         start = time.perf_counter()
         reply = ["timeout", None, None]
         try:
@@ -174,7 +173,7 @@ class _Worker:
         if reason == ENDS_RUN:
             raise UserError(error)
         seconds = time.perf_counter() - start
-        return Verdict(reason=reason, answer=answer, seconds=seconds), error
+        return Verdict(reason=reason, answer=answer, seconds=seconds, error=error)
 
     def stop(self) -> None:
         self.process.kill()

@@ -181,6 +181,19 @@ def test_an_unknown_config_names_the_nearest(name: str, nearest: str) -> None:
     assert nearest in message(config=name)
 
 
+def test_a_path_without_a_file_names_those_beside_it(tmp_path: Path) -> None:
+    for name in ("own.yaml", "other.yaml"):
+        (tmp_path / name).write_text("base: own\n")
+    part = f"{tmp_path / 'ownn.yaml'}' does not exist; the nearest are {tmp_path / 'own.yaml'}"
+    assert part in message(config=str(tmp_path / "ownn.yaml"))
+    part = f"valid are {tmp_path / 'other.yaml'}, {tmp_path / 'own.yaml'}"
+    assert part in message(config=f"{tmp_path}/" + "z" * 200)
+    with pytest.raises(UserError, match=r"row .* does not exist; the nearest are"):
+        load_config("pocket", row=str(tmp_path / "ownn.yaml"))
+    (tmp_path / "empty").mkdir()
+    assert "empty has no .yaml files" in message(config=str(tmp_path / "empty" / "own.yaml"))
+
+
 def test_a_base_with_a_base_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: c.yaml\n")

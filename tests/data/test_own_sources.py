@@ -60,6 +60,8 @@ def test_a_file_without_usual_columns_lists_its_own_and_the_setting(tmp_path, to
     source = write(tmp_path / "own.jsonl", {"text": "q", "answer": "2"})
     with pytest.raises(UserError, match=r"'problem' must .* fields are 'text, answer'.*data.prob"):
         load(source, tokenizer)
+    with pytest.raises(UserError, match=r"has none of problem, question, prompt; its fields are"):
+        load(source, tokenizer)
 
 
 def test_given_columns_do_not_reach_sources_that_know_their_own(tmp_path, tokenizer) -> None:
@@ -112,7 +114,9 @@ def test_training_and_benchmarks_have_their_own_splits(on_hub, tokenizer) -> Non
 def test_a_part_that_a_data_set_does_not_have_names_the_settings(on_hub, tokenizer) -> None:
     with pytest.raises(UserError, match=r"Unknown split \"dev\".*train.*data.split.*eval.split"):
         load(on_hub, tokenizer, subset=Subset(split="dev"))
-    with pytest.raises(UserError, match=r"org/none is not a data file, and .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"other/none is not a data file, and .* cannot be loaded"):
+        load("other/none", tokenizer)
+    with pytest.raises(UserError, match="data file org/none does not exist"):  # there is ./org
         load("org/none", tokenizer)
 
 

@@ -126,7 +126,7 @@ def test_an_extra_comma_does_not_change_the_answer(tmp_path, tokenizer) -> None:
     [
         ("d.csv", "problem,answer,answer\nq,1,2\n", "two columns are called 'answer'"),
         ("d.csv", 'problem,answer\nq,1\n"q"x,1\n', "as csv after row 1: ',' expected"),
-        ("d.csv", "problem;answer\nq;1\n", "not None; its fields are 'problem;answer'"),
+        ("d.csv", "problem;answer\nq;1\n", "question, prompt; its fields are 'problem;answer'"),
         ("d.json", '[\n{"problem": "q", "answer": "1"},\n{"problem": 1.2.3}\n]', "line 3 column"),
         ("d.json", '[{"problem": "q", "answer": NaN}]', "d.json, row 1: field 'answer' must"),
     ],

@@ -83,6 +83,9 @@ def test_the_template_of_a_file_replaces_the_tokenizers(model_folder: Path, tmp_
     assert pretrained.load_tokenizer(model, "none").chat_template is not None
     with pytest.raises(UserError, match=r"data.chat_template: .*missing.jinja cannot be read"):
         pretrained.load_tokenizer(model, str(tmp_path / "missing.jinja"))
+    file.write_text("{% for m in messages %}\n{{ m.content }\n{% endfor %}")
+    with pytest.raises(UserError, match=r"short\.jinja, line 2: unexpected '}'"):
+        pretrained.load_tokenizer(model, str(file))
 
 
 def test_a_stop_text_is_exactly_one_token(model_folder: Path, tokenizer) -> None:

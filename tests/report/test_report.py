@@ -406,10 +406,12 @@ def test_without_out_the_page_is_in_the_folder_of_the_runs(
 ) -> None:
     one, two = make_run("arms/one"), make_run("arms/two", config=config(beta_pos=1))
     monkeypatch.chdir(one.parents[1])
+    Path("docs").mkdir()
     for folders, page in (
         (["arms/one"], "arms/one/report.html"),
         (["arms"], "arms/report.html"),
         (["arms/one", str(two)], "arms/report.html"),
+        (["docs", "arms/two"], "arms/two/report.html"),  # docs has no run
     ):
         assert main(folders) == 0
         assert capsys.readouterr().out.startswith(f"wrote {page}, ")

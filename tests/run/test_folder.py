@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import train
+from asymrl.config.load import dump_config, load_config
 from asymrl.errors import UserError
 from asymrl.run import folder as run_folder
 from asymrl.types import Position
@@ -45,3 +46,37 @@ def test_a_folder_that_another_process_trained_in_meanwhile_is_left_alone(
     ):
         pass
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["notes.md", "step.py", "models/"])
+def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.mkdir() if name.endswith("/") else path.write_text("mine")
+    with pytest.raises(UserError, match=r"already holds other files \((notes|step|models)"):
+        run_folder.find_checkpoint(tmp_path, load_config("pocket_asym"), "auto")
+
+
+def test_a_new_run_may_have_logs_and_hidden_files_beside_it(tmp_path: Path) -> None:
+    for name in (".lock", ".gitkeep", "train.log", "slurm-7.out", "stuck-rank-0.txt", "begun_from"):
+        (tmp_path / name).write_text("")
+    assert run_folder.find_checkpoint(tmp_path, load_config("pocket_asym"), "auto") is None
+
+
+def test_a_run_without_a_finished_step_starts_anew_with_any_config(tmp_path: Path) -> None:
+    """As one does that failed in its first step, by a mistake that its user has mended since."""
+    config = load_config("pocket_asym", ["optim.lr=1.0"])
+    (tmp_path / "config.yaml").write_text(dump_config(load_config("pocket_asym")))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"st')
+    (tmp_path / "notes.md").write_text("mine")
+    assert run_folder.find_checkpoint(tmp_path, config, "auto") is None
+    with pytest.raises(UserError, match="already holds a run"):
+        run_folder.find_checkpoint(tmp_path, config, "never")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n')
+    with pytest.raises(UserError, match=r"another config, which differs in optim\.lr"):
+        run_folder.find_checkpoint(tmp_path, config, "auto")
+
+
+def test_a_config_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: gpt2\n")
+    with pytest.raises(UserError, match=r"unknown|section|missing"):
+        run_folder.find_checkpoint(tmp_path, load_config("pocket_asym"), "auto")

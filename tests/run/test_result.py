@@ -28,6 +28,16 @@ def test_a_run_ends_with_its_folder_result_and_next_commands(
     assert evaluate[1:] == ["eval.py", "--ckpt", checkpoint, "--benchmarks", problems]
 
 
+def test_a_run_that_is_longer_than_its_config_says_which_step_its_result_is_of(
+    finished: Path, config_file: Path, capsys
+) -> None:
+    arguments = ["--config", str(config_file), "--output-dir", str(finished), "steps=3"]
+    assert train.main(arguments) == 0
+    note, result, *_ = capsys.readouterr().out.splitlines()
+    assert note.startswith(f"note: {finished} is at step 5, longer than steps = 3")
+    assert "that of step 5" in note and result == f"finished: {finished}, step 5"
+
+
 def test_the_first_command_runs(tmp_path: Path) -> None:
     """Although the name has a space."""
     folder = write_run(tmp_path / "a run", FULL)

@@ -9,7 +9,7 @@ import pytest
 from asymrl.config.load import dump_config
 from asymrl.errors import UserError
 from asymrl.sweep.__main__ import main, make_places, visible_gpus
-from asymrl.sweep.plan import folder_name, make_arms, make_runs, split_values
+from asymrl.sweep.plan import check_out, folder_name, make_arms, make_runs, split_values
 
 BETAS = "advantage.beta_pos=0.9,0.5"
 
@@ -131,10 +131,19 @@ def test_a_folder_with_a_run_of_another_config_is_a_mistake(tmp_path: Path, caps
     folder.mkdir(parents=True)
     (run,) = make_runs("pocket", make_arms("pocket", ["optim.lr=0.1"], None), 1, tmp_path, [])
     (folder / "config.yaml").write_text(dump_config(run.config))
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n')
     assert main(["pocket", BETAS, "--out", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "beta_pos=0.5/seed-0 holds a run with another config, which differs in optim.lr" in line
     assert "use the same config or another --out" in line
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_sweep(tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    assert main(["pocket", BETAS, "--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path} already holds other files (notes.md)" in capsys.readouterr().err
+    (tmp_path / "beta_pos=0.9" / "seed-0").mkdir(parents=True)
+    check_out(tmp_path)
 
 
 def test_a_sweep_is_not_launched(monkeypatch, capsys) -> None:

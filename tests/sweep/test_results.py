@@ -6,8 +6,11 @@ import csv
 import re
 from pathlib import Path
 
+import pytest
+
+from asymrl.errors import UserError
 from asymrl.sweep.plan import Run, make_arms, make_runs
-from asymrl.sweep.results import collect, name_of_start, write_results
+from asymrl.sweep.results import check_results, collect, name_of_start, write_results
 from tests.helpers.report_folders import config, evaluation, step_row, write_run
 
 
@@ -45,6 +48,16 @@ def test_the_tables_have_means_and_standard_errors_over_seeds(tmp_path: Path) ->
     assert r"beta\_pos=0.9 & $75.00 \pm 14.43$ & $3$ \\" in tex
     for text in (lines[-1], tex):
         assert "standard error over seeds" in " ".join(text.split())
+
+
+def test_results_of_other_arms_or_more_seeds_are_not_replaced(tmp_path: Path) -> None:
+    runs = sweep(tmp_path, LASTS)
+    write_results(runs, tmp_path)
+    check_results(runs, tmp_path)
+    with pytest.raises(UserError, match=r"results\.csv has .* of beta_pos=0\.5, which this one"):
+        check_results([run for run in runs if run.arm.name == "beta_pos=0.9"], tmp_path)
+    with pytest.raises(UserError, match=r"results\.csv has .* of seed_1, seed_2, which this one"):
+        check_results([run for run in runs if run.seed == 0], tmp_path)
 
 
 def test_the_csv_has_every_seed(tmp_path: Path) -> None:

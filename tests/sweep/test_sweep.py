@@ -57,6 +57,16 @@ def test_a_run_equals_that_of_train_py(sweep: Sweep, config_file: Path, tmp_path
     assert same_weights(whole, sweep[1] / "seed-1")
 
 
+def test_a_longer_run_is_a_mistake_before_any_run(sweep: Sweep, config_file: Path, capsys) -> None:
+    words = [*GOOD[:2], "steps=1,2", "--seeds", "1", "--out", str(sweep[0])]
+    (sweep[0] / "steps=1").mkdir()
+    (sweep[0] / "steps=1" / "seed-0").symlink_to(sweep[1] / "seed-0")
+    assert main([str(config_file), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{sweep[0] / 'steps=1' / 'seed-0'} is at step 2, longer than steps = 1" in line
+    assert "use steps=2 or another --out" in line and not (sweep[0] / "steps=2").exists()
+
+
 def test_report_and_tables_have_the_runs_that_finished(sweep: Sweep, model_folder: Path) -> None:
     page = (sweep[0] / "report.html").read_text()
     assert f">path={model_folder}<" in page and "path=nowhere" not in page

@@ -79,7 +79,7 @@ def test_local_data_is_read_and_hub_ids_are_named(tmp_path: Path, capsys) -> Non
     arguments = ["--config", "own", "model.path=org/model", f"data.train={file}"]
     lines = printed(capsys, *arguments, "eval.benchmarks=[gsm8k,org/name]", "eval.split=dev")
     assert lines[0].startswith("verdict: unknown") and "model.shape" in lines[0]
-    assert f"checked: data.train {file}, 1 problems in the columns question and solution" in lines
+    assert f"checked: data.train {file}, 1 problem in the columns question and solution" in lines
     unchecked = [line.rpartition("no network: ")[2] for line in lines if line[:4] == "not "]
     assert unchecked == [
         "model org/model",
@@ -94,7 +94,11 @@ def test_local_data_is_read_and_hub_ids_are_named(tmp_path: Path, capsys) -> Non
     [
         ("data.train=none.jsonl", "none.jsonl does not exist"),
         ("model.path=./none", "model folder ./none does not exist"),
-        ("model.path=a/b/c", "neither a local folder nor the id"),
+        ("model.path=a/b/c", "model folder a/b/c does not exist"),
+        ("model.path=a b", "neither a local folder nor the id"),
+        ("model.path=configs/none", "model folder configs/none does not exist"),
+        ("model.path=configs", "configs is not a model folder: config.json is missing; valid is"),
+        ("data.train=configs/none", "data file configs/none does not exist; valid is a local"),
         ("data.chat_template=none.jinja", "none.jinja cannot be read"),
         ("eval.benchmarks=[a/x.jsonl,b/x.jsonl]", "two benchmarks are called x"),
         ("data.split=dev", "applies only to hub data sets"),
