@@ -12,6 +12,8 @@
 set -euo pipefail
 
 config=${1:?usage: sbatch examples/slurm.sh CONFIG [key.sub=value ...]}
+# time that torchrun gives a step, an evaluation and a save to finish after the signal, in seconds
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=540
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 # One launcher a node; it starts a process a GPU. Slurm's SIGTERM, ten minutes before the time limit,
