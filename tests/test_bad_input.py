@@ -135,12 +135,12 @@ MISTAKES = {
     ),
     "reweight.name=cw_grpo": (
         "command line: reweight.name = 'cw_grpo' must be one of covariance_kernel, "
-        "entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
+        "entropic_advantage, entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
         "path/to/file.py:function; did you mean the row, --row cw_grpo?"
     ),
     "reweight.name=nope": (
         "command line: reweight.name = 'nope' must be one of covariance_kernel, "
-        "entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
+        "entropic_advantage, entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
         "path/to/file.py:function"
     ),
     "reweight=null": (
@@ -151,8 +151,8 @@ MISTAKES = {
         "command line: schedule.name = 'none' must be one of constant, cosine, entropy_steering, "
         "linear, peak_tracking, or path/to/file.py:function; did you mean constant?"
     ),
-    "tracking.wandb=false": (
-        "command line: tracking.wandb = False is not valid; did you mean tracking.wandb=off?"
+    "tracking.wandb=true": (
+        "command line: tracking.wandb = True must be 'off', 'online' or 'offline'"
     ),
     "verifier.name=exact_match": (
         "command line: verifier.name = 'exact_match' must be one of exact, first_letter, line, "

@@ -130,6 +130,69 @@ def w_reinforce(
     return _by_channel(groups, positive, torch.full_like(p, -negative_weight))
 
 
+def wapo(groups: Groups) -> Float[Tensor, "N G"]:
+    """WAPO (arXiv 2606.16154; its official code): r - p for correct rollouts, nothing for others.
+
+    All-solved groups get 0. The rest of the method is in the row: no lower clip, ratios up to 10
+    (`loss.clip_high` 9), and a loss divided by a constant length. The official code can also train
+    on some bins of tokens only, by the policy's collision probability; that is not here.
+    """
+    p, _ = _accuracy(groups)
+    return _by_channel(groups, 1 - p, torch.zeros_like(p))
+
+
+def flash_reinforce(groups: Groups) -> Float[Tensor, "N G"]:
+    """The advantage of FlashREINFORCE (September 2026; its official code): r minus the mean reward
+    of the batch, so that all-solved and none-solved groups have a gradient too.
+
+    Not here: that code weights each sequence by its importance ratio without a clip, and drops a
+    sequence whose policy has moved too far from the one that sampled it.
+    """
+    p, size = _accuracy(groups)
+    mean = (p * size).nansum() / size.sum().clamp(min=1)
+    return _by_channel(groups, (1 - mean).expand_as(p), (-mean).expand_as(p))
+
+
+def reinforce_pp(groups: Groups) -> Float[Tensor, "N G"]:
+    """REINFORCE++ (arXiv 2501.03262; verl's code): rewards whitened over the tokens of the batch.
+
+        A = (r - mean) / sqrt(var + 1e-8)
+
+    mean and the sample variance count each rollout once for each of its tokens (`lengths`), so long
+    rollouts weigh more. A batch whose rewards are all equal gets 0.
+    """
+    p, _ = _accuracy(groups)
+    return _whitened(groups, _by_channel(groups, torch.ones_like(p), torch.zeros_like(p)))
+
+
+def reinforce_pp_baseline(groups: Groups) -> Float[Tensor, "N G"]:
+    """REINFORCE++-baseline (arXiv 2501.03262; verl's code): r - p, whitened like `reinforce_pp`.
+
+    All-solved and none-solved groups get the negative of the batch's mean, which is 0 if all
+    rollouts are equally long.
+    """
+    p, _ = _accuracy(groups)
+    return _whitened(groups, _by_channel(groups, 1 - p, -p))
+
+
+def fade(groups: Groups, *, alpha: float = 3.0, delta: float = 1.0) -> Float[Tensor, "N G"]:
+    """FADE (arXiv 2607.01490; from third-party notes): r - p, less on easy prompts.
+
+        A = (1 - p) ** (alpha - 1) * (r - p)              for reward 1
+        A = (1 - p) ** (alpha - 1) * (r - p) / delta      for reward 0
+
+    All-solved and none-solved groups get 0. The paper changes both during a run: alpha falls from 3
+    to 1 as the policy solves more, and delta, from 0.3 to 1, follows its entropy; here they are
+    fixed. The notes leave open in which direction delta moves the entropy. alpha must be >= 1 and
+    delta > 0.
+    """
+    assert alpha >= 1, f"alpha must be at least 1 (got {alpha})"
+    assert delta > 0, f"delta must be above 0 (got {delta})"
+    p, _ = _accuracy(groups)
+    focus = (1 - p) ** (alpha - 1)
+    return _by_channel(groups, focus * (1 - p), -focus * p / delta)
+
+
 def ngrpo(groups: Groups) -> Float[Tensor, "N G"]:
     """NGRPO (arXiv 2509.18851; its official code): GRPO with one virtual correct rollout per group.
 
@@ -249,6 +312,17 @@ def _reflected(p: Float[Tensor, "N"], size: Float[Tensor, "N"], beta: float) -> 
     return torch.where(p == 1, end, _odds(p, 1 - p, beta))
 
 
+def _whitened(groups: Groups, values: Float[Tensor, "N G"]) -> Float[Tensor, "N G"]:
+    """(N, G): values less their mean, over the root of their sample variance + 1e-8, both over the
+    tokens of the valid rollouts; 0 if invalid."""
+    tokens = torch.where(groups.valid, groups.lengths, 0).to(values.dtype)
+    count = tokens.sum()
+    values = torch.where(groups.valid, values, 0.0)
+    centred = values - (tokens * values).sum() / count.clamp(min=1)
+    variance = (tokens * centred.square()).sum() / (count - 1).clamp(min=1)
+    return torch.where(groups.valid, centred / (variance + 1e-8).sqrt(), 0.0)
+
+
 def _by_channel(
     groups: Groups, positive: Float[Tensor, "N"], negative: Float[Tensor, "N"]
 ) -> Float[Tensor, "N G"]:
@@ -266,6 +340,11 @@ ADVANTAGES: dict[str, Callable[..., Tensor]] = {
     "rloo": rloo,
     "maxrl": maxrl,
     "w_reinforce": w_reinforce,
+    "wapo": wapo,
+    "flash_reinforce": flash_reinforce,
+    "reinforce_pp": reinforce_pp,
+    "reinforce_pp_baseline": reinforce_pp_baseline,
+    "fade": fade,
     "ngrpo": ngrpo,
     "qae": qae,
     "a_grae": a_grae,

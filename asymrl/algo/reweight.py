@@ -32,6 +32,7 @@ from torch import Tensor
 
 from asymrl.types import TokenGroups
 
+LN_4 = math.log(4)
 Scope = Literal["group", "batch"]
 Std = Literal["population", "sample"]
 Quadrant = Literal["phr", "plr", "nhr", "nlr"]
@@ -133,6 +134,30 @@ def entropy_advantage(
     return _finalize(tokens, tokens.advantages + bonus)
 
 
+def entropic_advantage(tokens: TokenGroups, *, kappa: float = LN_4) -> Float[Tensor, "M"]:
+    """EAPO of 2026, Entropic Advantage (arXiv 2609.33781; its official code): correct rollouts
+    learn more at uncertain tokens, wrong ones at certain tokens.
+
+        h = clip((H - Q(0.1)) / (Q(0.9) - Q(0.1) + 1e-8), 0, 1)     A' = A w / mean(w)
+        w = exp(kappa sign(A) h)
+
+    Q is the quantile function of H over the batch, interpolated linearly; the mean of w is over the
+    tokens of the rollout, whose mean advantage therefore stays. So two tokens of a rollout differ
+    by at most a factor of exp(kappa), by default 4. The code can also lower kappa to 0 over a run;
+    here it is fixed. kappa must be >= 0; 0 changes nothing.
+    """
+    assert kappa >= 0, f"kappa must be at least 0 (got {kappa})"
+    in_loss = tokens.loss_mask > 0
+    entropy, advantages = tokens.entropy.double(), tokens.advantages.double()
+    if not in_loss.any():
+        return _finalize(tokens, advantages)
+    low, high = (_quantile(entropy[in_loss], share) for share in (0.1, 0.9))
+    h = ((entropy - low) / (high - low + 1e-8)).clamp(0, 1)
+    exponent = kappa * advantages.sign() * h
+    w = (exponent + _lowest(-exponent, tokens.row, in_loss)).exp()  # the largest is 1
+    return _finalize(tokens, advantages * _divide(w, _mean(w, tokens.row, in_loss)))
+
+
 def high_entropy(tokens: TokenGroups, *, rho: float = 0.2) -> Float[Tensor, "M"]:
     """Beyond the 80/20 rule (arXiv 2506.01939): only the batch's highest-entropy tokens keep A.
 
@@ -195,6 +220,12 @@ def _lowest(
     return torch.where(lowest.isinf(), 0.0, lowest)[part]
 
 
+def _quantile(values: Float[Tensor, "n"], share: float) -> Float[Tensor, ""]:
+    """Linear between order statistics. torch.quantile has a limit of 2^24 values."""
+    ordered, place = values.sort().values, share * (len(values) - 1)
+    return torch.lerp(ordered[math.floor(place)], ordered[math.ceil(place)], place % 1)
+
+
 def _divide(values: Float[Tensor, "M"], divisors: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
     """values / divisors, and 0 where a divisor is 0."""
     return torch.where(divisors > 0, values / divisors, 0.0)
@@ -213,5 +244,6 @@ REWEIGHT: dict[str, Callable[..., Tensor]] = {
     "entropy_aware": entropy_aware,
     "quadrant": quadrant,
     "entropy_advantage": entropy_advantage,
+    "entropic_advantage": entropic_advantage,
     "high_entropy": high_entropy,
 }

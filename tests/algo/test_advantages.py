@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,13 +17,18 @@ from asymrl.algo.advantages import (
     dr_grpo,
     ent_decrease,
     ent_increase,
+    fade,
+    flash_reinforce,
     grpo_sample_std,
     maxrl,
     ngrpo,
     qae,
+    reinforce_pp,
+    reinforce_pp_baseline,
     rloo,
     unlikeliness,
     w_reinforce,
+    wapo,
 )
 from asymrl.types import Groups
 from tests.helpers.groups import build_groups, random_groups, with_correct
@@ -35,6 +41,7 @@ SETTINGS = {
     "qae": {"quantile": 0.4},
     "a_grae": {"alpha": 1.0},
     "unlikeliness": {"beta": 0.25},
+    "fade": {"alpha": 3.0, "delta": 1.0},
 }
 EXACT = {"rtol": 0, "atol": 1e-10}
 every_estimator = pytest.mark.parametrize("name", ADVANTAGES)
@@ -67,6 +74,12 @@ def estimate(name: str, groups: Groups) -> Tensor:
         (ngrpo, "1.764/0.504 1.333/0.667 0.843/1.054 0.504/1.764 0.333/2.667"),
         (qae, "3.024/0 2.309/0 2.000/0 0/2.309 0/3.024"),
         (w_reinforce, "0.1/1 0.1/1 0.1/1 0.1/1 0.1/1"),
+        (wapo, "0.875/0 0.75/0 0.5/0 0.25/0 0.125/0"),
+        (fade, "0.670/0.096 0.422/0.141 0.125/0.125 0.016/0.047 0.002/0.014"),
+        # with one group and equal lengths, the batch is the group
+        (flash_reinforce, "0.875/0.125 0.75/0.25 0.5/0.5 0.25/0.75 0.125/0.875"),
+        (reinforce_pp, "2.475/0.354 1.620/0.540 0.935/0.935 0.540/1.620 0.354/2.475"),
+        (reinforce_pp_baseline, "2.475/0.354 1.620/0.540 0.935/0.935 0.540/1.620 0.354/2.475"),
         # a_grae on this group alone, so w = p: grpo_sample_std above times
         # (sqrt(p) + sqrt(1 - p)) / 2, and in the positive channel times p
         (a_grae, "0.199/0.228 0.277/0.369 0.331/0.661 0.277/1.107 0.199/1.595"),
@@ -219,10 +232,13 @@ def test_invalid_rollouts_do_not_count_and_get_zero(name, groups, data):
             torch.testing.assert_close(got[mask], estimate(name, alone)[0], **EXACT)
 
 
-@pytest.mark.parametrize("name", sorted(ADVANTAGES.keys() - {"a_grae"}))
+OF_THE_BATCH = {"a_grae", "flash_reinforce", "reinforce_pp", "reinforce_pp_baseline"}
+
+
+@pytest.mark.parametrize("name", sorted(ADVANTAGES.keys() - OF_THE_BATCH))
 @given(groups=random_groups())
 def test_groups_do_not_affect_each_other(name, groups):
-    """Except in `a_grae`, which uses the accuracy of the batch."""
+    """Except where the estimator uses means of the batch."""
     alone = [estimate(name, build_groups(rewards[None])) for rewards in groups.rewards]
     assert torch.equal(estimate(name, groups), torch.cat(alone))
 
@@ -346,6 +362,45 @@ def test_psr_nsr_and_reinforce_are_members_of_w_reinforce():
     assert torch.equal(nsr, groups.rewards - 1)
     both = w_reinforce(groups, positive_weight=1.0, negative_weight=1.0)
     assert torch.equal(both, asym(groups, beta_pos=0.0, beta_neg=0.0))
+
+
+def test_fade_divides_wrong_rollouts_by_delta_and_is_dr_grpo_at_one_one():
+    groups = with_correct(0, 2, 8)
+    torch.testing.assert_close(fade(groups, alpha=1.0, delta=1.0), dr_grpo(groups), **EXACT)
+    got = fade(groups, alpha=2.0, delta=0.5)[1]  # p = 1/4
+    assert got.tolist() == pytest.approx([0.75 * 0.75] * 2 + [-0.75 * 0.25 / 0.5] * 6)
+    for wrong in ({"alpha": 0.9}, {"delta": 0.0}):
+        with pytest.raises(AssertionError, match="must be"):
+            fade(groups, **wrong)
+
+
+def test_flash_reinforce_subtracts_the_mean_reward_of_the_valid_rollouts_of_the_batch():
+    rewards = torch.tensor([[1.0, 1, 1], [0, 1, 0], [0, 0, 0]]).double()
+    valid = torch.tensor([[True, True, True], [True, True, False], [False] * 3])
+    got = flash_reinforce(build_groups(rewards, valid))
+    assert got[0].tolist() == pytest.approx([1 - 4 / 5] * 3)
+    assert got[1].tolist() == pytest.approx([-4 / 5, 1 / 5, 0])
+    assert not got[2].any()
+
+
+def whitened(values: list[float], lengths: list[int]) -> list[float]:
+    """Of a tensor with one entry a token."""
+    tokens = torch.tensor(values).double().repeat_interleave(torch.tensor(lengths))
+    return [(value - tokens.mean().item()) / tokens.std().item() for value in values]
+
+
+def test_reinforce_pp_whitens_over_the_tokens_of_the_batch():
+    """Rollouts of 1, 3, 5 and 2 tokens in two groups; the invalid ones do not count."""
+    groups = build_groups(
+        torch.tensor([[1.0, 0, 0], [1, 1, 1]]).double(),
+        torch.tensor([[True, True, False], [True, True, False]]),
+    )
+    groups = replace(groups, lengths=torch.tensor([[1, 3, 9], [5, 2, 9]]))
+    got = reinforce_pp(groups)[groups.valid]
+    assert got.tolist() == pytest.approx(whitened([1, 0, 1, 1], [1, 3, 5, 2]), rel=1e-6)
+    got = reinforce_pp_baseline(groups)[groups.valid]
+    assert got.tolist() == pytest.approx(whitened([0.5, -0.5, 0, 0], [1, 3, 5, 2]), rel=1e-6)
+    assert not reinforce_pp(with_correct(8)).any()
 
 
 def test_a_grae_depends_on_the_accuracy_of_the_batch():

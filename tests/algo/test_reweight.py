@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -15,6 +16,7 @@ from asymrl.algo.reweight import (
     REWEIGHT,
     Quadrant,
     covariance_kernel,
+    entropic_advantage,
     entropy_advantage,
     entropy_aware,
     high_entropy,
@@ -32,8 +34,10 @@ CASES = [
     ("entropy_aware", {"alpha": 1.5, "std": "sample"}),
     *(("quadrant", {"which": which}) for which in get_args(Quadrant)),
     ("entropy_advantage", {}),
+    ("entropic_advantage", {}),
     ("high_entropy", {}),
 ]
+OF_THE_BATCH = ("high_entropy", "entropic_advantage")
 every_case = pytest.mark.parametrize(
     ("name", "settings"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x))
 )
@@ -95,6 +99,32 @@ def close(got: Tensor, expected: Sequence[float]) -> None:
 def test_none_returns_the_advantages():
     tokens = make_tokens([0.3, -2.0, 0.0])
     assert torch.equal(none(tokens), tokens.advantages)
+
+
+def test_entropic_advantage_by_hand():
+    """Entropies 0 .. 10: Q(.1) = 1 and Q(.9) = 9, so h of 1, 5 and 9 is 0, 1/2 and 1. The first
+    three tokens are a correct rollout, with w = 1, 2, 4; the next three a wrong one."""
+    entropy = [1, 5, 9, 1, 5, 9, 0, 2, 3, 4, 6, 7, 8, 10, 5, 5, 5]
+    ordered = sorted(entropy)
+    low, high = (float(torch.tensor(ordered).double().quantile(q)) for q in (0.1, 0.9))
+    h = [min(max((x - low) / (high - low), 0), 1) for x in entropy[:3]]
+    tokens = make_tokens([0.7] * 3 + [-0.7] * 3 + [0.0] * 11, entropy=entropy)
+    tokens = replace(tokens, row=torch.tensor([0] * 3 + [1] * 3 + [2] * 11))
+    up = [4**x for x in h]
+    down = [4**-x for x in h]
+    expected = [0.7 * 3 * x / sum(up) for x in up] + [-0.7 * 3 * x / sum(down) for x in down]
+    got = entropic_advantage(tokens)
+    assert got[:6].tolist() == pytest.approx(expected, rel=1e-7)
+    assert not got[6:].any()
+    assert torch.equal(entropic_advantage(tokens, kappa=0.0), tokens.advantages)
+
+
+@given(tokens=random_tokens())
+def test_entropic_advantage_keeps_the_mean_of_each_rollout(tokens):
+    got = entropic_advantage(tokens, kappa=3.0)
+    for row in tokens.row[tokens.loss_mask > 0].unique():
+        mine = tokens.row == row
+        torch.testing.assert_close(got[mine].mean(), tokens.advantages[mine].mean(), **EXACT)
 
 
 def test_covariance_kernel_by_hand():
@@ -298,7 +328,7 @@ def test_the_order_of_tokens_does_not_matter(name, settings, tokens, seed):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [c for c in CASES if c[0] != "high_entropy" and "batch" not in str(c)]
+    ("name", "settings"), [c for c in CASES if c[0] not in OF_THE_BATCH and "batch" not in str(c)]
 )
 @given(tokens=random_tokens())
 def test_groups_do_not_affect_each_other(name, settings, tokens):
