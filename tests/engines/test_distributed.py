@@ -16,6 +16,9 @@ from asymrl.run.watchdog import Watchdog
 from tests.helpers.paths import ROOT
 
 
+LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+
+
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
@@ -31,8 +34,8 @@ from tests.helpers.paths import ROOT
         ),
         ({"MASTER_PORT": "x"}, "MASTER_PORT=x is not a non-negative integer"),
         ({"LOCAL_RANK": "x"}, "LOCAL_RANK=x is not a non-negative integer"),
-        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0, .* must divide WORLD_SIZE=1"),
-        ({"LOCAL_WORLD_SIZE": "2"}, "LOCAL_WORLD_SIZE=2, .* must divide WORLD_SIZE=1"),
+        (LAUNCHED | {"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0, .* must divide WORLD_SIZE=2"),
+        (LAUNCHED | {"LOCAL_WORLD_SIZE": "3"}, "LOCAL_WORLD_SIZE=3, .* must divide WORLD_SIZE=2"),
     ],
 )
 def test_an_invalid_environment_is_an_error(monkeypatch, environment, sentence) -> None:
@@ -128,10 +131,12 @@ def test_processes_of_another_node_are_not_checked(tmp_path: Path) -> None:
 
 
 def test_the_launcher_says_how_many_processes_are_on_a_node(monkeypatch) -> None:
-    launched = {"RANK": "9", "WORLD_SIZE": "16", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
-    for name, text in (launched | {"LOCAL_WORLD_SIZE": "8"}).items():
+    launched = LAUNCHED | {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
+    for name, text in launched.items():
         monkeypatch.setenv(name, text)
     world = worlds.from_environment()
     assert (world.nodes, world.local_size) == (2, 8)
+    with pytest.raises(UserError, match="tensor_parallel = 16 must divide the 8 processes of a no"):
+        worlds.from_environment(16)
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
     assert worlds.from_environment().local_size == 16
