@@ -15,7 +15,6 @@ from asymrl.errors import ReportedByRankZero, UserError
 from asymrl.run.watchdog import Watchdog
 from tests.helpers.paths import ROOT
 
-
 LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
 
 
