@@ -14,6 +14,7 @@ import torch
 
 from asymrl.algo.logprobs import LARGEST_TILE
 from asymrl.config.schema import Config, ShapeConfig
+from asymrl.engines.gpu_memory import PHASES
 from asymrl.engines.gpus import count_gpus
 from asymrl.errors import UserError
 from asymrl.types import frozen
@@ -228,6 +229,23 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate
         kv_cache=kv_cache,
         sequence=sequence,
     )
+
+
+def estimate_by_phase(config: Config, processes: int) -> dict[str, float]:
+    """Upper bounds in GiB on each of this machine's GPUs in the phases of the loop. {} without a
+    GPU or without model.shape.
+
+    sync counts as generating, because vLLM wakes; score counts as an update. One process frees no
+    memory between phases, so each phase has the whole estimate, plus CUDA's context.
+    """
+    gpus, gib = cards()
+    if not gpus or config.model.shape is None:
+        return {}
+    if is_one_process(config, gpus):
+        return dict.fromkeys(PHASES, sum(estimate_one_process(config).values()) / GIB + CONTEXT)
+    estimate = estimate_per_gpu(config, processes, gib)
+    generating, *updating = [sum(items.values()) / GIB for items in estimate.phases.values()]
+    return dict(zip(PHASES, (generating, max(updating), max(updating), generating), strict=True))
 
 
 def offloads_during_rollouts(config: Config, gpus: int, gib: float) -> bool:
