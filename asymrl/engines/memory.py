@@ -148,16 +148,19 @@ def tokens_per_micro_batch(config: Config) -> int:
 def estimate_one_process(config: Config) -> dict[str, int]:
     """Bytes by item, for hf rollouts and a local policy on one device.
 
-    Activations and head are those of one micro-batch; KV cache and activations are upper bounds.
+    Activations and head are those of one micro-batch; KV cache and activations are upper bounds. In
+    bf16, the local policy casts its fp32 weights (autocast), and some activations stay fp32.
     """
     shape, width = require_shape(config), parameter_width(config)
     tokens, parameters = tokens_per_micro_batch(config), count_parameters(shape)
     rows = min(config.rollout.max_rows, config.rollout.prompts * config.rollout.group_size)
     kv_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * width
-    activations = activation_bytes(shape, width, tokens, config.policy.gradient_checkpointing)
+    activations = activation_bytes(shape, FP32, tokens, config.policy.gradient_checkpointing)
     head = logits_bytes(shape, width, tokens) + FP32 * shape.vocab * shape.hidden
+    copies = {} if width == FP32 else {"policy: bf16 copies of its weights": width * parameters}
     return {
         "policy: fp32 weights, gradients, AdamW's moments": 4 * FP32 * parameters,
+        **copies,
         f"engine: its own {config.policy.dtype} weights": width * parameters,
         "KV cache, at most": rows * tokens_per_row(config) * kv_token,
         "activations of a micro-batch, approximately": activations,
