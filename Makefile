@@ -168,7 +168,7 @@ test-all: test-setup ## with the tests marked long (minutes), a real model, and 
 	$(PYTEST)
 
 # With PYTHON=... on the command line, that Python as it is, with its own torch: it needs no .venv.
-OWN_PYTHON := $(if $(filter command,$(firstword $(origin PYTHON))),$(PYTHON))
+OWN_PYTHON := $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 
 smoke-gpu: $(if $(OWN_PYTHON),,$(VENV)/stack) ## on a GPU machine, before the first run: at most 10 minutes, no network (SMOKE='--parts hf-local')
 	PYTHONPATH=$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH} $(or $(OWN_PYTHON),$(BIN)/python) benchmarks/smoke_gpu.py $(SMOKE)
