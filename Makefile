@@ -40,7 +40,7 @@ PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
+.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
 	$(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%)
 .NOTPARALLEL: # every run takes the whole machine
@@ -172,6 +172,12 @@ test-fast: $(VENV)/test ## the tests that need no engine and start no program, u
 test-all: test-setup ## with the tests marked long (minutes), a real model, and a headless browser if installed
 	-$(MAKE) --no-print-directory smollm2
 	$(PYTEST)
+
+# With PYTHON=... on the command line, that Python as it is, with its own torch: it needs no .venv.
+OWN_PYTHON := $(if $(filter command,$(origin PYTHON)),$(PYTHON))
+
+smoke-gpu: $(if $(OWN_PYTHON),,$(VENV)/stack) ## on a GPU machine, before the first run: at most 10 minutes, no network (SMOKE='--parts hf-local')
+	PYTHONPATH=$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH} $(or $(OWN_PYTHON),$(BIN)/python) benchmarks/smoke_gpu.py $(SMOKE)
 
 check: $(VENV)/test ## ruff, format, pyright; changes nothing
 	$(BIN)/ruff check .

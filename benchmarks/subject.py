@@ -23,6 +23,7 @@ from asymrl.algo.batch import engine_values, tokenise
 from asymrl.config.schema import Config, OptimConfig, PolicyConfig
 from asymrl.data.problems import sample_prompts
 from asymrl.engines.distributed import World
+from asymrl.engines.gpu_memory import MemoryMeter
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
 from asymrl.run.tracking import Tracker
@@ -251,6 +252,7 @@ def train(
             save=lambda position: None,
             stop=lambda metrics: None,
             tracker=tracker,
+            memory=MemoryMeter(World(), {}),
         )
         loop.train(
             cfg,

@@ -14,6 +14,7 @@ import torch
 
 from asymrl.algo.logprobs import LARGEST_TILE
 from asymrl.config.schema import Config, ShapeConfig
+from asymrl.engines.gpu_memory import PHASES
 from asymrl.engines.gpus import count_gpus
 from asymrl.errors import UserError, counted
 from asymrl.types import frozen
@@ -147,16 +148,19 @@ def tokens_per_micro_batch(config: Config) -> int:
 def estimate_one_process(config: Config) -> dict[str, int]:
     """Bytes by item, for hf rollouts and a local policy on one device.
 
-    Activations and head are those of one micro-batch; KV cache and activations are upper bounds.
+    Activations and head are those of one micro-batch; KV cache and activations are upper bounds. In
+    bf16, the local policy casts its fp32 weights (autocast), and some activations stay fp32.
     """
     shape, width = require_shape(config), parameter_width(config)
     tokens, parameters = tokens_per_micro_batch(config), count_parameters(shape)
     rows = min(config.rollout.max_rows, config.rollout.prompts * config.rollout.group_size)
     kv_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * width
-    activations = activation_bytes(shape, width, tokens, config.policy.gradient_checkpointing)
+    activations = activation_bytes(shape, FP32, tokens, config.policy.gradient_checkpointing)
     head = logits_bytes(shape, width, tokens) + FP32 * shape.vocab * shape.hidden
+    copies = {} if width == FP32 else {"policy: bf16 copies of its weights": width * parameters}
     return {
         "policy: fp32 weights, gradients, AdamW's moments": 4 * FP32 * parameters,
+        **copies,
         f"engine: its own {config.policy.dtype} weights": width * parameters,
         "KV cache, at most": rows * tokens_per_row(config) * kv_token,
         "activations of a micro-batch, approximately": activations,
@@ -228,6 +232,23 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate
         kv_cache=kv_cache,
         sequence=sequence,
     )
+
+
+def estimate_by_phase(config: Config, processes: int) -> dict[str, float]:
+    """Upper bounds in GiB on each of this machine's GPUs in the phases of the loop. {} without a
+    GPU or without model.shape.
+
+    sync counts as generating, because vLLM wakes; score counts as an update. One process frees no
+    memory between phases, so each phase has the whole estimate, plus CUDA's context.
+    """
+    gpus, gib = cards()
+    if not gpus or config.model.shape is None:
+        return {}
+    if is_one_process(config, gpus):
+        return dict.fromkeys(PHASES, sum(estimate_one_process(config).values()) / GIB + CONTEXT)
+    estimate = estimate_per_gpu(config, processes, gib)
+    generating, *updating = [sum(items.values()) / GIB for items in estimate.phases.values()]
+    return dict(zip(PHASES, (generating, max(updating), max(updating), generating), strict=True))
 
 
 def offloads_during_rollouts(config: Config, gpus: int, gib: float) -> bool:

@@ -36,9 +36,12 @@ from asymrl.report.runs import (
     MAX_ROLLOUT_STEPS,
     MAX_ROLLOUTS,
     Run,
+    gpu_memory,
     read_runs,
     sample_rollouts,
 )
+
+GPU_COLUMNS = ("reserved", "peak", "estimate", "free")
 
 
 def write_report(
@@ -95,6 +98,8 @@ def build_page(
         num_looks=len(COLOURS),
         differences=differing_settings(arms),
         sections=sections,
+        memory=_gpu_memory(arms),
+        gpu_columns=GPU_COLUMNS,
         rollouts=rollouts,
         max_steps=MAX_ROLLOUT_STEPS,
         max_rollouts=MAX_ROLLOUTS,
@@ -163,6 +168,15 @@ def _rollouts(runs: Sequence[Run], arms: Sequence[Arm]) -> tuple[dict[str, Any],
         "groups": sorted(groups, key=lambda group: (group["step"], group["draw"], group["run"])),
     }
     return data, notes
+
+
+def _gpu_memory(arms: Sequence[Arm]) -> list[tuple[Arm, str, list[str]]]:
+    """Rows of the page's table of GPU memory: an arm, a phase, and a text for each column."""
+    return [
+        (arm, phase, [f"{gib[what]:.1f}" if what in gib else "" for what in GPU_COLUMNS])
+        for arm in arms
+        for phase, gib in gpu_memory([row for run in arm.runs for row in run.rows]).items()
+    ]
 
 
 def _file_of_run(arm: Arm, name: str) -> str:

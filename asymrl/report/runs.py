@@ -23,6 +23,7 @@ from asymrl.types import frozen
 
 RUN_FILES = ("config.yaml", "metrics.jsonl")
 TIME_TOTALS = ("total", "step", "verify_wait")  # verify_wait is part of generate
+GPU_MEMORY = "perf/gpu_memory_"
 KAPPA_STEPS = 20
 GREEDY = "greedy"  # as in asymrl.config.schema, which loads torch
 MAX_MAGNITUDE = 1e100  # larger numbers are not measurements, and their squares overflow
@@ -155,6 +156,21 @@ def minutes(run: Run) -> float:
     """Recorded time, evaluations included: the sum of `time/step`, or of all phases without it."""
     whole = sum(series(run, "time/step").values)
     return (whole or sum(phase_seconds(run.rows).values())) / 60
+
+
+def gpu_memory(rows: Sequence[Metrics]) -> dict[str, dict[str, float]]:
+    """Phase -> reserved, peak, free and estimate in GiB, from `perf/gpu_memory_<what>/<phase>`: the
+    largest over all rows, of free the smallest. {} for a run without a GPU."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for name, gib in row.items():
+            if name.startswith(GPU_MEMORY):
+                what, _, phase = name.removeprefix(GPU_MEMORY).partition("/")
+                values.setdefault(phase, {}).setdefault(what, []).append(gib)
+    return {
+        phase: {what: (min if what == "free" else max)(gib) for what, gib in by_what.items()}
+        for phase, by_what in values.items()
+    }
 
 
 def kappa_hat(rows: Sequence[Metrics]) -> float:

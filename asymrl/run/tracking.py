@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +209,28 @@ class Alerts(Tracker):
         self.active = violated
 
 
+class MemoryNote(Tracker):
+    """Prints the peak of the GPU memory beside the estimate, after the first step that has both."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.said = False
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        peaks, estimates = (
+            {name.rpartition("/")[2]: n for name, n in metrics.items() if name.startswith(prefix)}
+            for prefix in ("perf/gpu_memory_peak/", "perf/gpu_memory_estimate/")
+        )
+        if self.said or not peaks or not estimates:
+            return
+        phase, estimate = max(peaks, key=lambda phase: peaks[phase]), max(estimates.values())
+        self.say(
+            f"GPU memory in step {step}: at most {peaks[phase]:.1f} GiB in use, in {phase}; the "
+            f"estimate was {estimate:.1f} GiB"
+        )
+        self.said = True
+
+
 class Trackers(Tracker):
     """Passes everything on to several trackers."""
 
@@ -245,7 +267,8 @@ def build_tracker(
         project, mode = config.tracking.project, config.tracking.wandb
         trackers.append(WandbTracker(run_dir, project, mode, config.model_dump()))
     console = ConsoleTracker(run_dir.name, first_step, config.steps)
-    return Trackers(*trackers, console, Alerts(config.warn, console.say, training_metrics(run_dir)))
+    alerts = Alerts(config.warn, console.say, training_metrics(run_dir))
+    return Trackers(*trackers, console, alerts, MemoryNote(console.say))
 
 
 def training_metrics(run_dir: Path) -> list[dict[str, float]]:
@@ -258,10 +281,15 @@ def training_metrics(run_dir: Path) -> list[dict[str, float]]:
 
 
 class Clock:
-    """Announces phases to a tracker and measures their seconds: `with clock("update"): ...`"""
+    """Announces phases to a tracker and measures their seconds: `with clock("update"): ...`
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
+    measure(phase) is a context manager that measures something else of the phase.
+    """
+
+    def __init__(
+        self, tracker: Tracker, measure: Callable[[str], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self.tracker, self.measure = tracker, measure
         self.seconds: dict[str, float] = {}
         self.phase = ""
         self.started = time.perf_counter()
@@ -271,7 +299,8 @@ class Clock:
         self.phase = phase
         self.tracker.phase(phase)
         start = time.perf_counter()
-        yield
+        with self.measure(phase):
+            yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
     def report(self, done: int, total: int) -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from asymrl.algo.batch import engine_values, tokenise
 from asymrl.config.schema import Config
 from asymrl.engines.flops import utilisation
+from asymrl.engines.gpu_memory import MemoryMeter
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, check_weights_arrived
 from asymrl.run.alerts import skipped_in_a_row, stop_if_diverged
@@ -51,13 +52,15 @@ class Callbacks:
     """What the loop calls in addition to the engine and the policy.
 
     evaluate(step) -> metrics. save(position) writes a checkpoint. stop(metrics) -> the reason to
-    end the run now, or None. tracker receives phases, metrics and rollouts.
+    end the run now, or None. tracker receives phases, metrics and rollouts. memory measures the
+    GPUs in each phase.
     """
 
     evaluate: Callable[[int], Mapping[str, float]]
     save: Callable[[Position], object]
     stop: Callable[[Mapping[str, float]], Stopped | None]
     tracker: Tracker
+    memory: MemoryMeter
 
 
 def train(
@@ -83,7 +86,7 @@ def train(
         tracker.log(0, metrics)
 
     while position.step < config.steps and not (stopped := callbacks.stop(metrics)):
-        step, clock = position.step + 1, Clock(tracker)
+        step, clock = position.step + 1, Clock(tracker, callbacks.memory)
         experience = collect_experience(
             config, algorithm, position, engine, policy, generate, callbacks.stop, clock
         )
@@ -108,6 +111,7 @@ def train(
 
         scored_tokens = None if engine.exact_logprobs else experience.tokens
         metrics |= utilisation(policy.work, scored_tokens, batches, clock.metrics())
+        metrics |= callbacks.memory.metrics()
         if is_due(step, config.eval.every, config.steps):
             with clock("evaluate"):
                 metrics |= callbacks.evaluate(step)

@@ -22,8 +22,9 @@ from asymrl.config.schema import Config
 from asymrl.data.problems import ProblemLoader, problems_digest, try_verifier
 from asymrl.data.readers import Fields, short_names
 from asymrl.data.sources import Subset, training_subset
-from asymrl.engines import build, pretrained
+from asymrl.engines import build, memory, pretrained
 from asymrl.engines.distributed import World, from_environment, join
+from asymrl.engines.gpu_memory import MemoryMeter
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine
 from asymrl.run import checkpoint
@@ -138,6 +139,7 @@ def run_training(
                 save=save,
                 stop=stop,
                 tracker=tracker,
+                memory=MemoryMeter(world, memory.estimate_by_phase(chosen, world.size)),
             ),
             start,
         )

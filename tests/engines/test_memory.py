@@ -16,6 +16,7 @@ from asymrl.engines.memory import (
     GIB,
     GPUMemoryEstimate,
     activation_bytes,
+    count_layer,
     count_parameters,
     describe,
     estimate_one_process,
@@ -89,7 +90,9 @@ def test_the_parameter_count_equals_the_models(name: str) -> None:
     assert count_parameters(shape) == pytest.approx(counted, rel=1e-3)
 
 
-def saved_bytes_a_token(kind: str, shape: ShapeConfig, dtype: torch.dtype) -> float:
+def saved_bytes_a_token(
+    kind: str, shape: ShapeConfig, dtype: torch.dtype, autocast: bool = False
+) -> float:
     """What autograd saves in one real layer, each storage once, parameters and rotations aside."""
     config_type, layer_type, rotary_type = MODULES[kind]
     config = config_type(
@@ -113,7 +116,10 @@ def saved_bytes_a_token(kind: str, shape: ShapeConfig, dtype: torch.dtype) -> fl
         saved[tensor.untyped_storage().data_ptr()] = tensor  # kept, so that no address is reused
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
         layer(hidden, attention_mask=None, position_embeddings=rotations)
     sizes = [t.untyped_storage().nbytes() for p, t in saved.items() if p not in not_activations]
     return sum(sizes) / tokens
@@ -138,6 +144,22 @@ def test_a_layer_saves_as_many_bytes_as_the_formula_says(
     expected = saved_by_layer(shape, dtype.itemsize)
     assert saved_bytes_a_token("qwen3", shape, dtype) == pytest.approx(expected, rel=0.02)
     assert 0.65 * expected < saved_bytes_a_token("qwen2", shape, dtype) <= expected
+
+
+def test_under_autocast_a_layer_saves_copies_of_its_weights_and_at_most_fp32_activations() -> None:
+    shape = ShapeConfig(
+        layers=1, hidden=64, intermediate=160, heads=4, kv_heads=2, head_dim=32, vocab=50, tied=True
+    )
+    saved = 64 * saved_bytes_a_token("qwen3", shape, torch.float32, autocast=True)
+    norms = 2 * shape.hidden  # not cast
+    activations = saved - 2 * (count_layer(shape) - norms)
+    assert 64 * saved_by_layer(shape, 2) < activations < 64 * saved_by_layer(shape, 4)
+
+
+def test_a_policy_of_one_process_in_bf16_has_copies_of_its_weights() -> None:
+    exact, bf16 = (estimate_one_process(tiny(dtype=d)) for d in ("float32", "bfloat16"))
+    copies = "policy: bf16 copies of its weights"
+    assert copies not in exact and bf16[copies] == 2 * TINY_PARAMETERS
 
 
 def test_the_activations_of_a_tiny_model_equal_the_sum_by_hand() -> None:

@@ -274,6 +274,24 @@ def test_phases_beyond_the_palette_are_added_up_as_other(make_run: MakeRun) -> N
     assert ">other</text>" in page.source and ">p0</text>" not in page.source
 
 
+def test_gpu_memory_is_a_table_of_arms_and_phases_where_a_run_has_it(make_run: MakeRun) -> None:
+    rows = [
+        step_row(step, **{f"perf/gpu_memory_{what}/update": gib for what, gib in of_step.items()})
+        for step, of_step in enumerate(
+            (
+                {"peak": 40.0, "reserved": 35.0, "free": 39.0, "estimate": 38.82},
+                {"peak": 41.25, "reserved": 34.0, "free": 37.5, "estimate": 38.82},
+            ),
+            start=1,
+        )
+    ]
+    page = page_of(make_run("gpu", rows=rows), make_run("cpu", rows=FULL))
+    table = page.source.partition('id="memory"')[2].partition("</table>")[0]
+    cells = re.findall(r"<td>(.*?)</td>", table)
+    assert cells == ["update", "35.0", "41.2", "38.8", "37.5"]
+    assert table.count("</tr>") == 2 and "cpu" not in table
+
+
 def test_a_name_that_begins_with_an_underscore_is_in_the_legend(make_run: MakeRun) -> None:
     page = page_of(make_run("_hidden $x_1$"))
     assert all("_hidden $x_1$</text>" in svg for svg in page.svgs())
