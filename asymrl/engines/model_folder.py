@@ -59,8 +59,9 @@ def check_hub_id(path: str) -> None:
     """UserError for the path of a missing folder: one that cannot be a hub id, `name` or
     `org/name`, or whose first folder exists."""
     first, *rest = path.split("/")
-    in_folder = len(rest) == 1 and os.path.isdir(first)
-    if path.startswith(("/", ".", "~")) or len(rest) > 1 or in_folder:
+    is_path = path.startswith(("/", ".", "~")) or len(rest) > 1
+    in_folder = not is_path and bool(rest) and os.path.isdir(first)
+    if is_path or in_folder:
         why = f", taken as a path because there is a folder {first} here," if in_folder else ""
         raise UserError(
             f"model folder {path}{why} does not exist; valid is the folder of a model or a hub id"
