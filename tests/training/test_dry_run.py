@@ -96,7 +96,10 @@ def test_local_data_is_read_and_hub_ids_are_named(tmp_path: Path, capsys) -> Non
         ("model.path=./none", "model folder ./none does not exist"),
         ("model.path=a/b/c", "model folder a/b/c does not exist"),
         ("model.path=a b", "neither a local folder nor the id"),
-        ("model.path=configs/none", "model folder configs/none does not exist"),
+        (
+            "model.path=configs/none",
+            "model folder configs/none, taken as a path because there is a folder configs here, ",
+        ),
         ("model.path=configs", "configs is not a model folder: config.json is missing; valid is"),
         ("data.train=configs/none", "data file configs/none does not exist; valid is a local"),
         ("data.chat_template=none.jinja", "none.jinja cannot be read"),
