@@ -8,7 +8,7 @@
 #SBATCH --cpus-per-task=64
 #SBATCH --time=24:00:00
 #SBATCH --signal=TERM@600
-#SBATCH --output=runs/slurm-%j.log
+#SBATCH --output=slurm-%j.log
 set -euo pipefail
 
 config=${1:?usage: sbatch examples/slurm.sh CONFIG [key.sub=value ...]}
@@ -18,7 +18,7 @@ first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 # One launcher a node; it starts a process a GPU. Slurm's SIGTERM, ten minutes before the time limit,
 # saves the last finished step; submitting the same job again resumes the run.
-srun .venv/bin/torchrun \
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" .venv/bin/torchrun \
     --nnodes "$SLURM_NNODES" --nproc-per-node gpu \
     --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first_node:29511" \
     train.py --config "$config" "${@:2}"

@@ -1,5 +1,6 @@
 """What can go wrong in a run: signals, non-finite numbers, a full disk, damaged or changed data."""
 
+import errno
 import json
 import math
 import os
@@ -419,6 +420,47 @@ def test_the_damaged_file_of_a_checkpoint_is_named(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and name.rpartition("/")[2] in error, error
     assert metrics(folder) == metrics(finished)
+
+
+def test_a_resumed_run_lets_go_of_the_files_that_it_started_from(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would fill the disk after they are deleted, and NFS cannot delete open files."""
+    folder, mapped, remove_old = tmp_path / "run", [], checkpoint.remove_old
+
+    def remove_and_look(*arguments: Any) -> None:
+        remove_old(*arguments)
+        mapped.extend(x for x in Path("/proc/self/maps").read_text().splitlines() if "state-" in x)
+
+    run(config_file, folder, "steps=2", "checkpoint.keep=1")
+    monkeypatch.setattr(checkpoint, "remove_old", remove_and_look)
+    run(config_file, folder, "steps=4", "checkpoint.keep=1")
+    assert not mapped
+    assert [path.name for path in checkpoint.checkpoints(folder / "checkpoints")] == ["step-000004"]
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_is_a_note(
+    config_file: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(checkpoint, "remove", busy)
+    run(config_file, tmp_path / "run", "steps=2", "checkpoint.keep=1")
+    assert "step-000001 could not be deleted: Directory not empty" in capsys.readouterr().out
+
+
+def test_a_run_whose_checkpoints_are_on_another_disk_resumes(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder, scratch = tmp_path / "run", tmp_path / "scratch"
+    scratch.mkdir()
+    folder.mkdir()
+    (folder / "checkpoints").symlink_to(scratch)
+    run(config_file, folder, "steps=2")
+    run(config_file, folder)
+    assert not (folder / "begun_from").exists()
+    assert comparable(folder) == comparable(finished) and same_weights(folder, finished)
 
 
 def test_a_checkpoints_readme_may_be_edited(config_file: Path, finished: Path, tmp_path: Path):

@@ -101,7 +101,7 @@ def offloads_during_rollouts(config: Config, machine: Machine) -> bool:
     and True if that lacks the model's shape."""
     if config.model.shape is None and config.policy.offload_during_rollouts == "auto":
         return True
-    return memory.offloads_during_rollouts(config, machine.processes, machine.gib)
+    return memory.offloads_during_rollouts(config, machine.processes, machine.gib, machine.nodes)
 
 
 def describe_optimizer(policy: PolicyConfig, machine: Machine) -> str:

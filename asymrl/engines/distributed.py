@@ -7,7 +7,7 @@ needs no process group.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -61,6 +61,15 @@ class World:
         parts: list[Any] = [None] * self.size
         dist.all_gather_object(parts, mine)
         return parts
+
+    def from_rank_zero(self, function: Callable[[], Item]) -> Item:
+        """What `function` returns on rank 0, on every rank. A UserError ends every rank.
+        Collective."""
+        result: Any = None
+        with self.rank_zero_first():
+            if self.first:
+                result = function()
+        return self.gather(result)[0]
 
     @contextmanager
     def rank_zero_first(self) -> Iterator[None]:
@@ -151,6 +160,11 @@ def join(world: World, minutes: float = COLLECTIVE_TIMEOUT / timedelta(minutes=1
             f"(deadlines.load): {one_line(error)}"
         ) from None
     dist.distributed_c10d._set_pg_timeout(COLLECTIVE_TIMEOUT)
+    if len(sizes := set(world.gather(world.local_size))) > 1:
+        raise UserError(
+            f"the nodes have {', '.join(map(str, sorted(sizes)))} processes: launch the same "
+            "number on every node"
+        )
 
 
 def store_of_attempt(store: Store) -> Store:

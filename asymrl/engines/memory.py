@@ -168,8 +168,8 @@ def estimate_one_process(config: Config) -> dict[str, int]:
     }
 
 
-def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate:
-    """vLLM and ZeRO-3 on `gpus` cards of `gib` GiB each.
+def estimate_per_gpu(config: Config, gpus: int, gib: float, nodes: int = 1) -> GPUMemoryEstimate:
+    """vLLM and ZeRO-3 on `gpus` cards of `gib` GiB each, on that many nodes together.
 
     The items of a phase need not peak at the same moment, so their sum is an upper bound.
     """
@@ -185,9 +185,10 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float) -> GPUMemoryEstimate
         "policy: weights, 1/N": width * shard,
         "policy: gathered for the engine": width * min(parameters, max(SYNC_BUCKET, embedding)),
     }
+    context |= node_copy(width * parameters, gpus, nodes)
     # what a GPU holds during a whole update; fp32 parameters have fp32 master weights too
     on_gpu = 0 if policy.offload_optimizer else FP32 * shard
-    offloaded = offloads_during_rollouts(config, gpus, gib)
+    offloaded = offloads_during_rollouts(config, gpus, gib, nodes)
     generating["policy: optimizer, fp32, 1/N"] = 0 if offloaded else 3 * on_gpu
     updating = {
         "weights, 1/N": width * shard,
@@ -251,14 +252,19 @@ def estimate_by_phase(config: Config, processes: int) -> dict[str, float]:
     return dict(zip(PHASES, (generating, max(updating), max(updating), generating), strict=True))
 
 
-def offloads_during_rollouts(config: Config, gpus: int, gib: float) -> bool:
+def node_copy(size: int, gpus: int, nodes: int) -> dict[str, int]:
+    """Of weights of `size` bytes, the share of a GPU in the copy that each of several nodes has."""
+    return {"policy: the node's copy of the weights": size * nodes // gpus} if nodes > 1 else {}
+
+
+def offloads_during_rollouts(config: Config, gpus: int, gib: float, nodes: int = 1) -> bool:
     """Whether AdamW's state leaves the GPU while vLLM is awake: policy.offload_during_rollouts, and
     for `auto`, unless the estimate leaves MARGIN free with the state on the GPU."""
     policy = config.policy
     if policy.offload_optimizer or policy.offload_during_rollouts != "auto":
         return policy.offload_during_rollouts is True and not policy.offload_optimizer
     stays = policy.model_copy(update={"offload_during_rollouts": False})
-    estimate = estimate_per_gpu(config.model_copy(update={"policy": stays}), gpus, gib)
+    estimate = estimate_per_gpu(config.model_copy(update={"policy": stays}), gpus, gib, nodes)
     return estimate.spare(gib) < MARGIN
 
 

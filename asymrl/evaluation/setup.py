@@ -113,11 +113,7 @@ def run_evaluation(options: EvalOptions) -> list[Scores]:
 
 def agree_on_model(ckpt: str | None, config: str | None, world: World) -> EvaluatedModel:
     """The same model on every rank: rank 0 resolves `latest`, which may change meanwhile."""
-    folder = None
-    with world.rank_zero_first():
-        if world.first and ckpt:
-            folder = settings.resolve_checkpoint(ckpt)
-    (folder, *_) = world.gather(folder)
+    folder = ckpt and world.from_rank_zero(partial(settings.resolve_checkpoint, ckpt))
     with world.rank_zero_first():  # rank 0 downloads, the others read its cache
         return settings.find_model(folder, config)
 

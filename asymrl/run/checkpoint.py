@@ -126,18 +126,30 @@ def save_checkpoint(
             if final.exists():
                 remove(final)
             os.replace(temporary, final)
-            best = link_best(run, config.checkpoint.best_on)
+            link_best(run, config.checkpoint.best_on)
             point_link(folder, "latest", final.name)  # last: a kill before it repeats the step
-            for old in checkpoints(folder)[: -config.checkpoint.keep]:
-                if old.name != best:
-                    remove(old)
+    if world.first:
+        remove_old(folder, config.checkpoint.keep)
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Delete all checkpoints but the last `keep` and the best one. What cannot be deleted now, for
+    example because a client of a network file system has it open, is deleted at the next start."""
+    best = os.readlink(folder / "best") if (folder / "best").is_symlink() else None
+    for old in checkpoints(folder)[:-keep]:
+        if old.name != best:
+            try:
+                remove(old)
+            except OSError as error:
+                print(f"note: {old} could not be deleted: {error.strerror}", flush=True)
 
 
 @contextmanager
 def stage(world: World, temporary: Path, final: Path) -> Iterator[None]:
     """Run the block on every rank; if a file cannot be written on one, UserError on all.
 
-    `temporary` is then deleted. Collective.
+    `temporary` is then deleted. Other exceptions propagate on their rank alone, and the watchdog
+    ends the others. Collective.
     """
     error: str | None = None
     try:
@@ -164,7 +176,7 @@ def check_digests(folder: Path, world: World = ONE_PROCESS) -> None:
     since it was saved. README.md may change. Collective: each rank reads a share of the files."""
     error: UserError | None = None
     try:
-        check_files(folder, world.rank, world.size)
+        check_files(folder, rank=world.rank, ranks=world.size)
     except UserError as caught:
         error = caught
     errors = [each for each in world.gather(error) if each is not None]
@@ -172,9 +184,9 @@ def check_digests(folder: Path, world: World = ONE_PROCESS) -> None:
         raise errors[0] if world.first else ReportedByRankZero(str(errors[0]))
 
 
-def check_files(folder: Path, first: int, step: int) -> None:
-    """Check every `step`-th file of the checkpoint, from number `first` on."""
-    for name, saved in [*read_trainer(folder)["files"].items()][first::step]:
+def check_files(folder: Path, *, rank: int, ranks: int) -> None:
+    """Check this rank's share of the checkpoint's files: every `ranks`-th one."""
+    for name, saved in [*read_trainer(folder)["files"].items()][rank::ranks]:
         file = folder / name
         if not file.is_file():
             raise UserError(f"checkpoint {folder} is damaged: {name} is missing")
@@ -257,7 +269,7 @@ def starting_point(
     if checkpoint_dir is None:
         return Position(), [], False
     position, parts = load_checkpoint(checkpoint_dir)
-    another = checkpoint_dir.parent.parent != run.resolve()
+    another = checkpoint_dir.parent != (run / "checkpoints").resolve()
     if not another and checkpoint_dir.name != f"step-{position.step:06d}":
         raise UserError(
             f"{checkpoint_dir} was saved at step {position.step}, but its name says otherwise; "

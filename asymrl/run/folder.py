@@ -43,7 +43,8 @@ def check_shared(folder: Path, world: World, option: str) -> None:
     Rank 0 writes a file into it, or into the nearest parent that exists, and deletes it again.
     option: that names the folder on the command line. Collective.
     """
-    here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    parents = (folder.absolute(), *folder.absolute().parents)
+    here = next(path for path in parents if os.path.isdir(path))
     name, problem = f".shared-by-all-nodes.{os.getpid()}.tmp", None
     if world.first:
         try:
@@ -51,7 +52,7 @@ def check_shared(folder: Path, world: World, option: str) -> None:
         except OSError as error:
             problem = f"{option} {folder} cannot be written: {error.strerror}"
     (name, problem), *_ = world.gather((name, problem))
-    seen = world.gather((here / name).exists())
+    seen = world.gather(os.path.exists(here / name))
     if world.first:
         (here / name).unlink(missing_ok=True)
     if not problem and not all(seen):

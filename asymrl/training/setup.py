@@ -70,22 +70,21 @@ def run_training(
     """
     world = from_environment(config.rollout.tensor_parallel)
     chosen, reasons = build.choose(config, build.detect_machine(world))
-    if world.nodes > 1:
-        join(world, config.deadlines.load)
-        check_shared(run_dir, world, "--output-dir")
-    checkpoint_dir = find_checkpoint(run_dir, config, resume)
-    start, state_parts, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
-    if start.step >= config.steps:
-        print(describe_finished(run_dir, start.step, config.steps), flush=True)
-        return finish(config, run_dir, world)
-    pretrained.set_threads(config.policy.threads)
     with ExitStack() as stack:
-        print(reasons, flush=True)
         if world.size > 1 or chosen.policy.backend == "deepspeed":
             join(world, config.deadlines.load)
         signals = stack.enter_context(StopSignals())
         watchdog = Watchdog(world, config.deadlines.model_dump(), run_dir)
         stack.enter_context(watchdog)
+        if world.nodes > 1:
+            check_shared(run_dir, world, "--output-dir")
+        checkpoint_dir = world.from_rank_zero(partial(find_checkpoint, run_dir, config, resume))
+        start, state_parts, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
+        if start.step >= config.steps:
+            print(describe_finished(run_dir, start.step, config.steps), flush=True)
+            return finish(config, run_dir, world)
+        print(reasons, flush=True)
+        pretrained.set_threads(config.policy.threads)
         verifier = stack.enter_context(verifiers.make(**config.verifier.model_dump()))
         if checkpoint_dir:
             checkpoint.check_digests(checkpoint_dir, world)
@@ -105,6 +104,7 @@ def run_training(
             policy = build.build_policy(chosen, world)
         if state_parts:
             policy.load_state(state_parts)
+            state_parts.clear()  # closes the files, which may be deleted during the run
 
         save = partial(
             checkpoint.save_checkpoint,

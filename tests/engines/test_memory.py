@@ -244,6 +244,16 @@ def test_the_optimizer_stays_on_the_gpu_during_rollouts_where_four_gib_remain() 
             assert offloads_during_rollouts(fixed, gpus, CARD_80GB) == setting
 
 
+def test_on_several_nodes_each_gpu_also_has_a_share_of_its_nodes_copy() -> None:
+    one, two = (estimate_per_gpu(tiny(token_budget=32), 4, 80.0, nodes) for nodes in (1, 2))
+    for phase, sizes in two.phases.items():
+        added = sum(sizes.values()) - sum(one.phases[phase].values())
+        assert added == 2 * TINY_PARAMETERS // 2, phase
+    config = load_config("qwen2.5_7b")
+    assert not offloads_during_rollouts(config, 8, CARD_80GB)
+    assert offloads_during_rollouts(config, 8, CARD_80GB, nodes=4)
+
+
 def test_pinned_buffers_are_rounded_up_to_powers_of_two() -> None:
     assert pinned_bytes(1000) == 4096
     assert pinned_bytes(1024) == 4096

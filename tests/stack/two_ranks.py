@@ -20,7 +20,7 @@ from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.rollout import fingerprint
 from asymrl.engines.vllm import VLLMEngine, open_llm
-from asymrl.errors import UserError
+from asymrl.errors import ReportedByRankZero, UserError
 from asymrl.run import checkpoint
 from asymrl.run.checkpoint import state_file
 from asymrl.training.loop import sync_weights
@@ -240,7 +240,17 @@ def test_only_rank_0_prints_an_error(config_file, tmp_path, world, capsys) -> No
     world.gather(None)
     arguments = ["--config", str(config_file), "--output-dir", f"{folder}/run"]
     assert train.main(arguments) == 2
-    assert "is a file" in capsys.readouterr().err
+    assert ("is a file" in capsys.readouterr().err) == world.first
+
+
+def test_what_rank_0_finds_holds_on_every_rank(world) -> None:
+    assert world.from_rank_zero(lambda: world.rank) == 0
+
+    def missing() -> int:
+        raise UserError("nothing here")
+
+    with pytest.raises(UserError if world.first else ReportedByRankZero, match="nothing here"):
+        world.from_rank_zero(missing)
 
 
 def test_an_error_on_rank_0_ends_every_rank_and_is_printed_once(
