@@ -43,7 +43,9 @@ if TYPE_CHECKING:  # torch and transformers load only once the config is valid
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--config", required=True, help="a path, or a bare name in configs/")
     parser.add_argument("--row", help="a method to apply: a path, or a name in configs/rows/")
     parser.add_argument(

@@ -202,8 +202,17 @@ def call_by_name(groups: Groups, name: Any, parameters: Mapping[str, Any]) -> Te
         raise UserError(f"name must be an estimator's name or a function, got {short_repr(name)}")
     from pydantic import ValidationError
 
+    from asymrl.algo.advantages import ADVANTAGES
+    from asymrl.config.load import ROW_DIR, yaml_names
+    from asymrl.config.read import read_config
     from asymrl.config.schema import AdvantageConfig, check_params
 
+    if name not in ADVANTAGES and name in yaml_names(ROW_DIR):
+        estimator = dict(read_config(ROW_DIR / f"{name}.yaml")["advantage"])
+        own, keywords = estimator.pop("name"), ", ".join(f"{k}={x}" for k, x in estimator.items())
+        raise UserError(
+            f"{name} is a row; its estimator is {own}" + f" with {keywords}" * bool(keywords)
+        )
     try:
         method = AdvantageConfig.model_validate({"name": name, **parameters})
         check_params("advantage", method)

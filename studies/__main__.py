@@ -99,7 +99,9 @@ STUDIES = {
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m studies", description="Run many small runs and write what they show."
+        allow_abbrev=False,
+        prog="python -m studies",
+        description="Run many small runs and write what they show.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {name: study.page for name, study in STUDIES.items()} | {

@@ -189,6 +189,10 @@ def test_invalid_rollouts_get_no_advantage() -> None:
         ),
         (lambda: asymrl.train("pockett"), "the nearest are pocket"),
         (lambda: asymrl.load_run("nowhere"), "nowhere is not a run folder"),
+        (
+            lambda: advantages([[1, 0]], "asym_sym"),
+            "is a row; its estimator is asym with beta_pos=0.7",
+        ),
         (lambda: advantages([[1, 0]], 3), "name must be an estimator's name or a function, got 3"),
         (lambda: evaluate("nowhere", avg_at=2.5), "avg_at 2.5 must be a whole number"),
         (lambda: evaluate("nowhere", temperature=None), "temperature None must be from"),

@@ -448,7 +448,7 @@ def test_evaluation_reads_the_columns_of_the_training_data_if_they_are_there(
     usual, own = {"problem": "1", "answer": "2"}, {"q": "3", "gold": "4"}
     evaluate = ["--ckpt", str(file.parent), *one_problem[2:], "--replace", "--avg-at", "1"]
     flags = ["--problem-field", "problem"]
-    for data, more, gold in ((usual, (), "2"), (usual | own, (), "4"), (usual | own, flags, "2")):
+    for data, more, gold in ((usual, (), "2"), (usual | own, (), "4"), (usual | own, flags, "4")):
         (tmp_path / "some.jsonl").write_text(json.dumps(data) + "\n")
         assert evaluation.main([*evaluate, *more]) == 0
         (row,) = (tmp_path / "out" / "some.jsonl").read_text().splitlines()

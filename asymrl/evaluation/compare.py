@@ -373,6 +373,7 @@ def terminal_table(arms: Sequence[Arm]) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m asymrl.evaluation.compare",
         description="Compares evaluations problem by problem, or arms seed by seed; each with the "
         "first one.",

@@ -147,13 +147,17 @@ def load_benchmarks(
     if "mean" in short_names(names):
         raise UserError('--benchmarks mean: "mean" is reserved for the mean over benchmarks')
     sources = [locate_benchmark(name, options.data_dir, [*pocket.DATA]) for name in names]
-    given = Fields(problem=options.problem_field, answer=options.answer_field)
+    given = Fields(
+        problem=options.problem_field or model.fields.problem,
+        answer=options.answer_field or model.fields.answer,
+        if_there=not (options.problem_field or options.answer_field),
+    )
     loader = ProblemLoader(
         tokenizer=model.tokenizer,
         verifier=verifier,
         prompt=model.prompt,
         max_prompt_tokens=sys.maxsize,
-        fields=model.fields if given == Fields() else given,
+        fields=given,
     )
     subset = Subset(config=options.data_config, split=options.data_split)
     benchmarks: dict[str, Any] = {}

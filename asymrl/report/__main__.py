@@ -24,6 +24,7 @@ from asymrl.run.exit_codes import exit_code
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m asymrl.report",
         description="Write one HTML page with figures that compares runs.",
     )

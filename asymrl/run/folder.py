@@ -103,8 +103,8 @@ def find_checkpoint(run: Path, config: Config, resume: str) -> Path | None:
         return None if resume in ("auto", "never") else Path(resume).resolve()
     if "config.yaml" not in traces:
         raise UserError(
-            f"{run} holds {traces[0]} but no config.yaml, so it is not a run that can be resumed; "
-            f"move {traces[0]} away, or use another --output-dir"
+            f"{run} holds {traces[0]} but no config.yaml, so it is not the folder of a run; use "
+            "another --output-dir"
         )
     if resume != "auto":
         raise UserError(

@@ -37,7 +37,9 @@ ONE_THREAD = ("policy.threads=1",)
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m asymrl.sweep", description=(__doc__ or "").partition("\n")[0]
+        allow_abbrev=False,
+        prog="python -m asymrl.sweep",
+        description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("config", help="a path, or a bare name in configs/")
     parser.add_argument(
