@@ -431,6 +431,10 @@ def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
             for item in first.host
         ),
         format_row("  total", [sum(estimate.host.values()) / GIB for estimate in estimates]),
+        format_row(
+            "a checkpoint: each rank's state, in GiB",
+            [3 * FP32 * ceil(parameters / n) / GIB for n in columns],
+        ),
     ]
 
 

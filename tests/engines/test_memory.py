@@ -317,6 +317,8 @@ def test_the_table_has_every_item_and_a_column_for_each_number_of_gpus() -> None
     assert f"{estimate.sequences} sequences of 5,120 tokens" in text
     for item in estimate.host:
         assert item in text
+    state = next(line for line in lines if line.startswith("a checkpoint: each rank's state"))
+    assert float(state.split()[-2]) == pytest.approx(12 * 4_022_458_880 / 4 / GIB, abs=0.006)
 
 
 def test_the_table_uses_the_machines_cards_and_multiples_of_tensor_parallel() -> None:
