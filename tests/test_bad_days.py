@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -422,6 +423,7 @@ def test_the_damaged_file_of_a_checkpoint_is_named(
     assert metrics(folder) == metrics(finished)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds open files in /proc")
 def test_a_resumed_run_lets_go_of_the_files_that_it_started_from(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
