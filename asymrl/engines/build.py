@@ -249,13 +249,22 @@ def build_policy(config: Config, world: World) -> Policy:
             from asymrl.engines.local import LocalPolicy
 
             return LocalPolicy(
-                load(torch.float32), temperature=temperature, optim=optim, settings=settings
+                load(torch.float32),
+                temperature=temperature,
+                optim=optim,
+                settings=settings,
+                total_updates=config.total_updates,
             )
         case "deepspeed":
             from asymrl.engines.deepspeed import DeepSpeedPolicy
 
             return DeepSpeedPolicy(
-                load, world=world, temperature=temperature, optim=optim, settings=settings
+                load,
+                world=world,
+                temperature=temperature,
+                optim=optim,
+                settings=settings,
+                total_updates=config.total_updates,
             )
         case backend:
             raise AssertionError(f"unknown policy backend {backend!r}")

@@ -46,10 +46,17 @@ activations then stay in the CPU's cache, and the rows of a micro-batch are clos
 
 class LocalPolicy:
     """`model` is a causal LM with fp32 weights, already on its device; settings.dtype bfloat16
-    autocasts its forward pass. temperature: the sampling temperature of the rollouts."""
+    autocasts its forward pass. temperature: the sampling temperature of the rollouts.
+    total_updates: optimizer steps of the whole run, for the schedule of the learning rate."""
 
     def __init__(
-        self, model: Any, *, temperature: float, optim: OptimConfig, settings: PolicyConfig
+        self,
+        model: Any,
+        *,
+        temperature: float,
+        optim: OptimConfig,
+        settings: PolicyConfig,
+        total_updates: int = 1,
     ) -> None:
         assert model.dtype == torch.float32, "master weights are fp32"
         self.module = make_module(model, temperature, settings.gradient_checkpointing)
@@ -65,6 +72,7 @@ class LocalPolicy:
         )
         init_adamw_state(self.optimizer, model.parameters())
         self.optim = optim
+        self.total_updates = total_updates
         self.token_budget = settings.token_budget
         self.bf16 = settings.dtype == "bfloat16"
         self.updates = 0
@@ -125,7 +133,7 @@ class LocalPolicy:
                 self.module.parameters(), self.optim.max_grad_norm, grad_norm
             )
             self.updates += 1
-            set_learning_rate(self.optimizer, self.optim, self.updates)
+            set_learning_rate(self.optimizer, self.optim, self.updates, self.total_updates)
             self.optimizer.step()
         return make_update_stats(
             minibatch,

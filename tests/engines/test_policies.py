@@ -19,7 +19,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from asymrl.engines.policy import SECTIONS
+from asymrl.engines.policy import SECTIONS, learning_rate
 from asymrl.errors import UserError
 from asymrl.training.metrics import measure_logprob_gain
 from asymrl.types import LossInputs, LossOutputs, TrainerState
@@ -28,6 +28,7 @@ from tests.helpers.policies import (
     BONUS,
     LOSS,
     MIXED,
+    OPTIM,
     SHARDED,
     STOP,
     VOCABULARY,
@@ -107,6 +108,28 @@ def test_the_learning_rate_rises_linearly_in_warmup(make) -> None:
     trained = make(warmup_updates=4)
     rates = [trained.update(rollout_batch(MIXED), LOSS).lr for _ in range(5)]
     assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # 10 updates, 2 of warmup, then x = 0, 1/8, ... 7/8
+        ({"lr_schedule": "linear", "warmup_updates": 2}, [5, 10, 10, 8.75, 7.5, 1.25]),
+        ({"lr_schedule": "linear", "warmup_share": 0.2}, [5, 10, 10, 8.75, 7.5, 1.25]),
+        ({"lr_schedule": "linear", "lr_floor": 0.5, "warmup_share": 0.2}, [5, 10, 10, 9.375]),
+        ({"lr_schedule": "cosine"}, [10, 10 * (1 + math.cos(math.pi / 10)) / 2]),
+        ({"lr_schedule": "constant"}, [10, 10, 10]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(settings, expected) -> None:
+    optim = OPTIM.model_copy(update={"lr": 10.0, **settings})
+    updates = [*range(1, len(expected)), 10] if len(expected) > 4 else range(1, len(expected) + 1)
+    assert [learning_rate(optim, n, 10) for n in updates] == pytest.approx(expected)
+
+
+def test_the_learning_rate_stays_at_its_floor_after_the_last_planned_update() -> None:
+    optim = OPTIM.model_copy(update={"lr": 10.0, "lr_schedule": "cosine", "lr_floor": 0.1})
+    assert learning_rate(optim, 99, 10) == pytest.approx(1.0)
 
 
 def test_an_update_raises_logprobs_with_a_positive_advantage_and_lowers_the_others(make) -> None:
