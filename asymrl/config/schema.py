@@ -487,7 +487,8 @@ def check_params(key: str, method: MethodConfig) -> None:
     params = method.model_extra or {}
     for name in params:
         if name not in parameters:
-            if key == "loss" and not any(name in parameter_names(f) for f in LOSSES.values()):
+            known = any(name in parameter_names(f) for f in LOSSES.values())
+            if key == "loss" and not own and not known:
                 raise ValueError(f"unknown key loss.{name}")
             valid = ", ".join(parameters) or "no parameters"
             function = by_path.without_digest(method.name)

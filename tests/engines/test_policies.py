@@ -19,6 +19,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
+from asymrl.algo.loss import LOSSES
 from asymrl.engines.policy import SECTIONS, learning_rate
 from asymrl.errors import UserError
 from asymrl.training.metrics import measure_logprob_gain
@@ -35,6 +36,7 @@ from tests.helpers.policies import (
     close,
     dense_gradients,
     gradients,
+    loss_named,
     offloaded,
     parts_of,
     policy,
@@ -73,6 +75,20 @@ def test_gradients_equal_the_plain_loss_under_any_split(make, bonus, budget, che
     stats = trained.update(batch, BONUS if bonus else LOSS)
     assert close(gradients(trained), dense_gradients(batch, bonus))
     assert stats.skipped_rows == (0 if bonus else 5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_of_every_loss_are_the_same_under_any_split(make, name) -> None:
+    """As with all rows in one micro-batch of a policy in one process."""
+    batch = rollout_batch(MIXED, bonus=1.0)
+    whole, split = policy(token_budget=10000), make(token_budget=30)
+    expected = whole.update(batch, loss_named(name))
+    got = split.update(batch, loss_named(name))
+    assert close(gradients(split), gradients(whole))
+    assert got.metrics == pytest.approx(expected.metrics, rel=1e-4, abs=1e-6)
+    if name not in ("kl_cov", "cispo"):  # it removes the gradient of some tokens, and of not all
+        removed = sum(v for k, v in got.metrics.items() if k.startswith("loss/clip_fraction"))
+        assert 0 < removed < 1
 
 
 def test_skipped_rows_count_in_every_mean() -> None:

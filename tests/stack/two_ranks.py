@@ -30,7 +30,7 @@ from asymrl.verifiers import make as make_verifier
 from tests.helpers.engines import STOP, VOCABULARY, by_key, decode, dense_values, requests
 from tests.helpers.full_disk import largest_file
 from tests.helpers.models import tiny_model
-from tests.helpers.policies import LOSS, MIXED, close, gradients, rollout_batch, sharded
+from tests.helpers.policies import LOSS, MIXED, close, gradients, loss_named, rollout_batch, sharded
 from tests.helpers.policies import policy as local_policy
 
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
@@ -267,6 +267,16 @@ def test_an_error_on_rank_0_ends_every_rank_and_is_printed_once(
         world.gather(None)
     printed = capsys.readouterr().err
     assert "another process is training" in printed if world.first else not printed
+
+
+@pytest.mark.parametrize("name", ["gspo", "clip_cov", "kl_cov"])
+def test_a_loss_with_statistics_of_rows_or_the_minibatch_has_the_gradient_of_one_process(
+    name: str,
+) -> None:
+    batch, ours, theirs = rollout_batch(MIXED, 1.0), sharded(token_budget=30), local_policy()
+    stats, expected = (one.update(batch, loss_named(name)) for one in (ours, theirs))
+    assert close(gradients(ours), gradients(theirs))
+    assert stats.metrics == pytest.approx(expected.metrics, rel=1e-4, abs=1e-6)
 
 
 def test_tensor_parallel_must_divide_the_world_size() -> None:
