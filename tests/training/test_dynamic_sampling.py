@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 import train
 from asymrl import verifiers
 from asymrl.algo.batch import tokenise
-from asymrl.config.load import load_config
+from asymrl.config.load import CONFIG_DIR, load_config
 from asymrl.config.schema import RolloutConfig
 from asymrl.engines import pretrained
 from asymrl.engines.scripted import ScriptedEngine
@@ -344,6 +344,9 @@ def test_a_run_trains_on_whole_mixed_groups_only(dynamic: tuple) -> None:
         assert row["optim/updates"] == 2 * row["step"]
         in_batch = 24 + 4 * (row["dynamic_sampling/kept"] - row["dynamic_sampling/carried_over"])
         assert row["dynamic_sampling/discarded"] == row["dynamic_sampling/generated"] - in_batch
+    documented = (CONFIG_DIR.parent / "docs" / "metrics.md").read_text()
+    names = {name for name in steps[0] if name.startswith("dynamic_sampling/")}
+    assert len(names) == 8 and all(f"`{name}`" in documented for name in names)
     kept = [row["dynamic_sampling/kept"] for row in steps]
     assert [row["dynamic_sampling/carried_over"] for row in steps] == [0, *kept[:-1]]
     assert any(kept) == (overrides[0] == KEEP)
