@@ -32,7 +32,7 @@ OTHER_NAMES = {
     "max_new_tokens": "rollout.max_tokens",
     "max_completion_length": "rollout.max_tokens",
     "max_response_length": "rollout.max_tokens",
-    "filter_groups": "rollout.dynamic_sampling",
+    "filter_groups": "rollout.dynamic_sampling.leftover",
     "max_num_gen_batches": "rollout.dynamic_sampling.max_rounds",
     "overlong_buffer": "rollout.overlong.buffer",
     "overlong_buffer_len": "rollout.overlong.buffer",

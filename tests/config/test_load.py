@@ -44,7 +44,7 @@ def test_a_bare_off_is_the_word(tmp_path: Path) -> None:
         ("rollout.dynamic_sampling=true", ["a section; its keys are leftover, max_rounds"]),
         ("rollout.dynamic_sampling.leftover=all", ["leftover = 'all' must be 'drop' or 'keep'"]),
         ("rollout.dynamic_sampling.max_rounds=1", ["max_rounds = 1", "greater than or equal to 2"]),
-        ("rollout.filter_groups=true", ["did you mean rollout.dynamic_sampling?"]),
+        ("rollout.filter_groups=true", ["did you mean rollout.dynamic_sampling.leftover?"]),
         ("rollout.overlong=8", ["a section; its keys are buffer, penalty"]),
         ("rollout.overlong={}", ["rollout.overlong.buffer is missing"]),
         ("rollout.overlong={buffer: 40}", ["buffer = 40", "at most rollout.max_tokens = 32"]),
