@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asymrl.config.schema import RolloutConfig
 from asymrl.run.exit_codes import WRONG
-from asymrl.training.metrics import MIXED, Sums, add_sums, outcome_sums
+from asymrl.training.metrics import MIXED, Sums, add_sums, means, outcome_sums
 from asymrl.training.rollout import rewards_and_mask
 from asymrl.types import Generated, Position, RolloutGroups, Stopped
 
@@ -70,7 +70,6 @@ def fill_batch(
     rewards, _ = rewards_and_mask(batch.rollouts, batch.verdicts, rollout.truncation)
     (tokens, generated), (_, draws) = sums["rollout/length_mean"], sums[MIXED]
     kept = len(leftovers.requests) if leftovers else 0
-    metrics = {name: total / count if count else math.nan for name, (total, count) in sums.items()}
     counts = {
         "rounds": rounds,
         "draws": draws,
@@ -80,8 +79,8 @@ def fill_batch(
         "kept": kept,
         "batch_reward": rewards.mean().item(),
     }
-    metrics |= {f"dynamic_sampling/{name}": float(number) for name, number in counts.items()}
-    return batch, Generated(draws=draws, tokens=int(tokens), metrics=metrics, leftovers=leftovers)
+    metrics = means(sums) | {f"dynamic_sampling/{name}": float(n) for name, n in counts.items()}
+    return batch, Generated(draws=draws, tokens=tokens, metrics=metrics, leftovers=leftovers)
 
 
 def size_of_round(missing: int, mixed: int, draws: int, *, most: int) -> int:

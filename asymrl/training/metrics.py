@@ -5,6 +5,7 @@ The names are a contract (docs/metrics.md). Reads no file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -79,6 +80,11 @@ def add_sums(one: Sums, other: Sums) -> Sums:
     return {name: (a + c, b + d) for name, ((a, b), (c, d)) in pairs.items()}
 
 
+def means(sums: Sums) -> dict[str, float]:
+    """The mean of an empty selection is nan."""
+    return {name: total / count if count else math.nan for name, (total, count) in sums.items()}
+
+
 def measure_logprob_gain(
     policy: Policy, tokens: Tokens, scored: Scored, rewards: Tensor
 ) -> dict[str, float]:
@@ -101,16 +107,16 @@ def update_metrics(
     generated, batch: response tokens of all rollouts generated and of those in the batch, skipped
     rows included.
     """
-    means = {
+    by_name = {
         name: mean([update.metrics[name] for update in updates if name in update.metrics])
         for name in sorted({name for update in updates for name in update.metrics})
     }
     bins = [update.by_accuracy_bin["pressure"] for update in updates]
-    means |= diagnostics.pressure([mean(column) for column in zip(*bins, strict=True)])
+    by_name |= diagnostics.pressure([mean(column) for column in zip(*bins, strict=True)])
     peaks = [u.metrics["loss/ratio_max"] for u in updates if "loss/ratio_max" in u.metrics]
     if peaks:
-        means["loss/ratio_max"] = max(peaks)
-    return means | {
+        by_name["loss/ratio_max"] = max(peaks)
+    return by_name | {
         "optim/grad_norm": mean([update.grad_norm for update in updates]),
         "optim/lr": updates[-1].lr,
         "optim/updates": float(updates[-1].updates),
