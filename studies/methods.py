@@ -5,11 +5,12 @@ A row's first line is a comment that says what it is; its other lines are its se
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import yaml
 
 from asymrl.config.load import ROW_DIR
 from asymrl.errors import UserError
@@ -82,11 +83,15 @@ class Method:
 
 def read_method(name: str) -> Method:
     """UserError unless the file's first line says what the row is."""
-    first, *lines = (ROW_DIR / f"{name}.yaml").read_text().splitlines()
+    text = (ROW_DIR / f"{name}.yaml").read_text()
+    first = text.splitlines()[0]
     if not first.startswith("# "):
         raise UserError(f"configs/rows/{name}.yaml: the first line must be a comment, what it is")
-    settings = "<br>".join(f"`{re.sub(' +#.*', '', line)}`" for line in lines)
-    return Method(name=name, what=first.removeprefix("# "), settings=settings)
+    settings = [
+        f"`{section}: {yaml.safe_dump(values, default_flow_style=True, sort_keys=False).strip()}`"
+        for section, values in yaml.safe_load(text).items()
+    ]
+    return Method(name=name, what=first.removeprefix("# "), settings="<br>".join(settings))
 
 
 def report_methods(docs: Path, found: Mapping[str, Sequence[Result]]) -> list[Path]:
