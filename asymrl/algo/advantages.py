@@ -179,10 +179,8 @@ def fade(groups: Groups, *, alpha: float = 3.0, delta: float = 1.0) -> Float[Ten
         A = (1 - p) ** (alpha - 1) * (r - p)              for reward 1
         A = (1 - p) ** (alpha - 1) * (r - p) / delta      for reward 0
 
-    All-solved and none-solved groups get 0. The paper changes both during a run: alpha falls from 3
-    to 1 as the policy solves more, and delta, from 0.3 to 1, follows its entropy; here they are
-    fixed. The notes leave open in which direction delta moves the entropy. alpha must be >= 1 and
-    delta > 0.
+    All-solved and none-solved groups get 0. The paper changes both during a run, which the schedule
+    of the same name does. alpha must be >= 1 and delta > 0.
     """
     assert alpha >= 1, f"alpha must be at least 1 (got {alpha})"
     assert delta > 0, f"delta must be above 0 (got {delta})"

@@ -605,7 +605,14 @@ def check_entropy_control(loss: LossConfig) -> None:
 
 
 def check_schedule(config: Config) -> None:
-    """A schedule other than `constant` requires an estimator with betas."""
+    """A schedule other than `constant` requires an estimator with the parameters it changes."""
+    if config.schedule.name == "fade":
+        if config.advantage.name != "fade":
+            raise ValueError(
+                "schedule.name = 'fade' changes alpha and delta of the estimator fade, but "
+                f"advantage.name = {config.advantage.name!r}"
+            )
+        return
     changes_betas = config.schedule.name != "constant"
     if changes_betas and not {"beta_pos", "beta_neg"} <= config.advantage.params.keys():
         raise ValueError(

@@ -30,8 +30,6 @@ from asymrl.types import (
     frozen,
 )
 
-SCHEDULED = ("beta_pos", "beta_neg")
-"""The parameters of an estimator that a schedule may change during a run."""
 BONUS = "entropy_bonus"
 """The name under which the schedule's state holds the bonus, if loss.entropy_control is set."""
 
@@ -101,7 +99,7 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
             update=partial(config.schedule.function, **config.schedule.params),
             control=control,
         ),
-        init_schedule={name: params[name] for name in SCHEDULED if name in params}
+        init_schedule={name: x for name, x in params.items() if isinstance(x, float)}
         | ({BONUS: loss.entropy_bonus} if control else {}),
     )
 
@@ -114,9 +112,9 @@ def _advantages(
     params: Mapping[str, float],
     penalties: Callable[[Groups], Tensor] | None,
 ) -> Tensor:
-    """(R,): the estimator's advantages, with the schedule's betas instead of the config's, minus
-    the penalties; 0 for an invalid rollout, whatever the estimator returns."""
-    scheduled = {key: schedule[key] for key in SCHEDULED if key in params}
+    """(R,): the estimator's advantages, with the schedule's parameters for the config's, minus the
+    penalties; 0 for an invalid rollout, whatever the estimator returns."""
+    scheduled = {key: schedule[key] for key in params if key in schedule}
     advantages = estimator(groups, **{**params, **scheduled})
     assert advantages.shape == groups.rewards.shape, (advantages.shape, groups.rewards.shape)
     if penalties:

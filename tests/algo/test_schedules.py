@@ -17,6 +17,7 @@ from asymrl.algo.schedules import (
     constant,
     cosine,
     entropy_steering,
+    fade,
     linear,
     peak_tracking,
 )
@@ -29,6 +30,7 @@ SETTINGS: dict[str, dict[str, float]] = {
     "cosine": {"end_beta_pos": 0.9, "end_beta_neg": 0.4},
     "peak_tracking": {},
     "entropy_steering": {"entropy_low": 0.5, "entropy_high": 0.7},
+    "fade": {},
 }
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 
@@ -285,6 +287,20 @@ def test_steering_stays_within_its_bounds(kappas, entropies, start):
             assert 0 <= new[name] <= 0.8
             assert abs(new[name] - state[name]) <= 0.1 + 1e-12
         state = new
+
+
+def test_fade_by_hand():
+    """rate 1/2. p 1/2, H 1: alpha 1.5, H* 1/2. p 9/10, H 0.2: p^ .7, H^ .6; p 0, H 0: p^ .35,
+    H^ .3, so delta = .8."""
+    state = fade({"alpha": 3.0, "delta": 1.0}, stats(accuracy=[0.0, 1.0], entropy=1.0), rate=0.5)
+    assert (state["alpha"], state["delta"], state["entropy_target"]) == (1.5, 1.0, 0.5)
+    state = fade(state, stats(accuracy=[0.9], entropy=0.2), rate=0.5)
+    assert (state["alpha"], state["delta"]) == (1.0, 1.0)  # 1.5 x .3 / .7 is below 1
+    state = fade(state, stats(accuracy=[0.0], entropy=0.0), rate=0.5)
+    assert state["alpha"] == pytest.approx(1.5 * 0.65 / 0.35) and state["delta"] == 0.8
+    assert fade(state, stats(accuracy=[], entropy=0.0)) == state
+    unsolved = fade({}, stats(accuracy=[0.0], entropy=9.0))
+    assert (unsolved["alpha"], unsolved["delta"]) == (3.0, 1.0)
 
 
 @every_schedule
