@@ -167,6 +167,8 @@ LATER_KEYS: Mapping[str, Any] = {
     "eval.config": None,
     "eval.split": "test",
     "policy.offload_during_rollouts": "auto",
+    "policy.lora": None,
+    "checkpoint.merged": True,
 }
 # Keys whose value changed after the first results, but not what a run on a CPU does: now, then.
 FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {

@@ -22,6 +22,11 @@ from asymrl.files import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS = (
+    "adapter",  # the folder of a checkpoint's LoRA adapters, as peft writes it
+    "adapter_config.json",
+    "adapter_model.safetensors",
+)
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # Far above any model. For larger sizes, transformers would build layers until the memory is full.

@@ -52,7 +52,8 @@ class Policy(Protocol):
         ...
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter, unsharded, under its Hugging Face name; a tied parameter once.
+        """Every weight, unsharded, under its Hugging Face name; a tied one once. With LoRA, the
+        adapters are merged into it, one tensor at a time.
 
         A yielded tensor stays valid until the next update. Works while asleep.
         """
@@ -63,7 +64,8 @@ class Policy(Protocol):
         ...
 
     def state(self) -> TrainerState:
-        """This rank's part of the state, without padding. Valid until the next update."""
+        """This rank's part of the state of what is trained, without padding. Valid until the next
+        update."""
         ...
 
     def load_state(self, parts: Sequence[TrainerState]) -> None:
@@ -74,14 +76,17 @@ class Policy(Protocol):
         """
         ...
 
-    def full_weights(self) -> dict[str, Tensor]:
+    def full_weights(self, *, merged: bool = True) -> dict[str, Tensor]:
         """On rank 0, all weights on the CPU by Hugging Face name, in the dtype of the forward pass
-        (fp32 for `local`), to write a model folder; empty on the other ranks."""
+        (fp32 for what `local` trains), to write a model folder; empty on the other ranks.
+
+        With LoRA, also the adapters by theirs; merged=False: only these.
+        """
         ...
 
     def save_pretrained(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write full_weights() as a Hugging Face model folder, without the tokenizer. Not
-        collective: rank 0 alone calls it."""
+        """Write full_weights() as a Hugging Face model folder, without the tokenizer
+        (lora.save_model_folder). Not collective: rank 0 alone calls it."""
         ...
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import train
+from asymrl.algo.batch import engine_logprobs, tokenise
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.rollout import fingerprint
@@ -30,7 +31,15 @@ from asymrl.verifiers import make as make_verifier
 from tests.helpers.engines import STOP, VOCABULARY, by_key, decode, dense_values, requests
 from tests.helpers.full_disk import largest_file
 from tests.helpers.models import tiny_model
-from tests.helpers.policies import LOSS, MIXED, close, gradients, rollout_batch, sharded
+from tests.helpers.policies import (
+    LOSS,
+    MIXED,
+    adapted_model,
+    close,
+    gradients,
+    rollout_batch,
+    sharded,
+)
 from tests.helpers.policies import policy as local_policy
 
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
@@ -126,6 +135,19 @@ def test_policy_vllm_and_transformers_agree_on_logprobs_after_an_update(
         torch.testing.assert_close(
             policy.score(batch)[0][batch.row == r], chosen, atol=1e-4, rtol=0
         )
+
+
+def test_vllm_computes_with_the_adapters_merged(engine) -> None:
+    """Sharded over two ranks, synced and checked, before and after an update."""
+    adapted, batch_requests = sharded(adapted_model(), token_budget=40), requests()
+    for _ in range(2):
+        sync_weights(adapted, engine, check=True)
+        rollouts = sorted(
+            engine.generate(batch_requests, SAMPLING), key=lambda r: (r.draw, r.sample)
+        )
+        logprobs, _ = adapted.score(tokenise(batch_requests, rollouts))
+        torch.testing.assert_close(engine_logprobs(rollouts), logprobs, atol=1e-4, rtol=0)
+        adapted.update(rollout_batch(MIXED), LOSS)
 
 
 def test_gathered_weights_do_not_depend_on_the_size_of_the_bucket(
