@@ -183,5 +183,5 @@ def merge_saved(model: Any, folder: Path) -> Any:
     for weight in named_weights(adapted.get_base_model()).values():
         if weight.a is not None:
             weight.base.copy_(weight.merged())
-    plain: Any = adapted.base_model
-    return plain.unload()
+    tuner: Any = adapted.base_model
+    return tuner.unload().requires_grad_(True)  # peft froze it
