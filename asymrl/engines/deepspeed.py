@@ -43,6 +43,7 @@ from asymrl.engines.policy import (
     check_same_parameters,
     init_adamw_state,
     make_module,
+    make_reference,
     non_finite,
     read_slice,
     set_learning_rate,
@@ -90,16 +91,23 @@ def zero3_config(optim: OptimConfig, settings: PolicyConfig, world: World) -> di
     }
 
 
+def without_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """zero3_config for a model that is not trained: sharded in the same way, nothing else."""
+    zero = {k: v for k, v in config["zero_optimization"].items() if k != "offload_optimizer"}
+    return {**config, "zero_optimization": zero}
+
+
 class DeepSpeedPolicy:
     """`load(dtype)` returns the causal LM; from_pretrained inside it loads the weights sharded.
     Its parameters that require a gradient are trained: all of them, or its adapters.
 
-    Needs the process group of `world`. temperature: the sampling temperature of the rollouts.
-    settings: with dtype bfloat16 the parameters are in bf16, beside fp32 master weights; with
-    offload_optimizer, master weights, moments and fp32 gradients stay on the CPU, and AdamW runs
-    there; with offload_during_rollouts, master weights and moments wait in pinned host memory while
-    the policy sleeps. DeepSpeed's own way to move them requires its FusedAdam, which has to be
-    compiled.
+    Needs the process group of `world`. load_reference(dtype): returns a copy of the model for
+    score_reference, which a model with adapters does not need; it is sharded too. temperature: the
+    sampling temperature of the rollouts. settings: with dtype bfloat16 the parameters are in bf16,
+    beside fp32 master weights; with offload_optimizer, master weights, moments and fp32 gradients
+    stay on the CPU, and AdamW runs there; with offload_during_rollouts, master weights and moments
+    wait in pinned host memory while the policy sleeps. DeepSpeed's own way to move them requires
+    its FusedAdam, which has to be compiled.
     """
 
     def __init__(
@@ -110,11 +118,13 @@ class DeepSpeedPolicy:
         temperature: float,
         optim: OptimConfig,
         settings: PolicyConfig,
+        load_reference: Callable[[torch.dtype], Any] | None = None,
     ) -> None:
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         config = zero3_config(optim, settings, world)
         hf_config = HfDeepSpeedConfig(config)  # from_pretrained shards while this object exists
         model = load(self.dtype)
+        reference = load_reference(self.dtype) if load_reference else None
         del hf_config
         self.module = make_module(model, temperature, settings.gradient_checkpointing)
         # ds_shape: full shape; ds_numel: full size; ds_tensor: the slice that this rank holds
@@ -132,6 +142,13 @@ class DeepSpeedPolicy:
             model=self.module, optimizer=optimizer, config=config, dist_init_required=False
         )
         self.engine: Any = engine
+        self.reference: Any = None
+        if reference is not None:  # without an optimizer, DeepSpeed shards and gathers alone
+            self.reference, *_ = deepspeed.initialize(
+                model=make_reference(reference, temperature),
+                config=without_optimizer(config),
+                dist_init_required=False,
+            )
         self.work = work_per_token(model, world.size)
         check_linear_head(self.module)
         self.adamw: torch.optim.Optimizer = engine.optimizer.optimizer
@@ -151,11 +168,20 @@ class DeepSpeedPolicy:
         self.asleep = False
         self.updates = 0
 
-    @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
+        return self._score(self.engine, batch)
+
+    def score_reference(self, tokens: Tokens) -> Tensor:
+        if self.reference is not None:
+            return self._score(self.reference, tokens)[0]
+        with lora.adapters_off(self.module.model):
+            return self._score(self.engine, tokens)[0]
+
+    @torch.no_grad()
+    def _score(self, engine: Any, batch: Tokens) -> tuple[Tensor, Tensor]:
         parts, rows = [], range(len(batch.sequences))
         for micro in micro_batches(batch, rows, self.token_budget, self.world):
-            values = torch.stack(forward_micro_batch(self.engine, micro, self.engine.device))
+            values = torch.stack(forward_micro_batch(engine, micro, self.engine.device))
             if not micro.is_dummy:
                 parts.append((micro.tokens, values))
         flat = to_flat(parts, len(batch.targets))

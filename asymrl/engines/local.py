@@ -30,10 +30,12 @@ from asymrl.engines.micro_batches import (
 )
 from asymrl.engines.policy import (
     SECTIONS,
+    PolicyModule,
     check_linear_head,
     check_same_parameters,
     init_adamw_state,
     make_module,
+    make_reference,
     non_finite,
     read_slice,
     set_learning_rate,
@@ -48,16 +50,24 @@ activations then stay in the CPU's cache, and the rows of a micro-batch are clos
 class LocalPolicy:
     """`model` is a causal LM, already on its device, whose trained parameters are fp32: all of
     them, or its adapters (lora.add_adapters). settings.dtype bfloat16 autocasts its forward pass.
-    temperature: the sampling temperature of the rollouts."""
+    temperature: the sampling temperature of the rollouts. reference: a copy of the model as it is
+    before training, for score_reference; a model with adapters needs none."""
 
     def __init__(
-        self, model: Any, *, temperature: float, optim: OptimConfig, settings: PolicyConfig
+        self,
+        model: Any,
+        *,
+        temperature: float,
+        optim: OptimConfig,
+        settings: PolicyConfig,
+        reference: Any = None,
     ) -> None:
         self.named_parameters = lora.named_trained(model)
         trained = list(self.named_parameters.values())
         assert all(p.dtype == torch.float32 for p in trained), "master weights are fp32"
         self.module = make_module(model, temperature, settings.gradient_checkpointing)
         check_linear_head(self.module)
+        self.reference = None if reference is None else make_reference(reference, temperature)
         self.device: torch.device = model.device
         self.optimizer = torch.optim.AdamW(
             trained,
@@ -80,12 +90,21 @@ class LocalPolicy:
     def work(self) -> Work:
         return work_per_token(self.module.model)
 
-    @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
+        return self._score(self.module, batch)
+
+    def score_reference(self, tokens: Tokens) -> Tensor:
+        if self.reference is not None:
+            return self._score(self.reference, tokens)[0]
+        with lora.adapters_off(self.module.model):
+            return self._score(self.module, tokens)[0]
+
+    @torch.no_grad()
+    def _score(self, module: PolicyModule, batch: Tokens) -> tuple[Tensor, Tensor]:
         parts = []
         for micro in micro_batches(batch, range(len(batch.sequences)), self._micro_batch_tokens):
             with self._autocast():
-                values = torch.stack(forward_micro_batch(self.module, micro, self.device))
+                values = torch.stack(forward_micro_batch(module, micro, self.device))
             parts.append((micro.tokens, values))
         logprobs, entropy = to_flat(parts, len(batch.targets))
         return logprobs, entropy

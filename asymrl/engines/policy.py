@@ -42,6 +42,15 @@ class Policy(Protocol):
         """
         ...
 
+    def score_reference(self, tokens: Tokens) -> Tensor:
+        """Log-probs (M,) of the response tokens under the model as it was before training, for a KL
+        penalty; otherwise as `score`.
+
+        With LoRA, that is the policy without its adapters. Otherwise it is a frozen copy, which
+        exists only in a policy that was built with one.
+        """
+        ...
+
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
         """One optimizer step on the sum of `loss` over micro-batches and ranks.
 
@@ -136,6 +145,12 @@ class Head(nn.Module):
             dtype = torch.get_autocast_dtype(device)
             hidden, weight = hidden.to(dtype), weight.to(dtype)
         return logprobs_and_entropy(hidden, weight, targets, temperature=self.temperature)
+
+
+def make_reference(model: Any, temperature: float) -> PolicyModule:
+    """A frozen module with the model's weights."""
+    module = make_module(model, temperature, gradient_checkpointing=False)
+    return module.requires_grad_(False).eval()
 
 
 def make_module(model: Any, temperature: float, gradient_checkpointing: bool) -> PolicyModule:

@@ -39,16 +39,22 @@ def arguments(temperature: float = 0.8, bf16: bool = False, **changed: Any) -> d
     }
 
 
-def policy(model: Any = None, **changed) -> LocalPolicy:
-    return LocalPolicy(model or tiny_model(VOCABULARY, STOP), **arguments(**changed))
+def policy(model: Any = None, reference: Any = None, **changed) -> LocalPolicy:
+    model = model or tiny_model(VOCABULARY, STOP)
+    return LocalPolicy(model, reference=reference, **arguments(**changed))
 
 
-def zero3_policy(model: Any, **changed):
+def zero3_policy(model: Any, reference: Any = None, **changed):
     from asymrl.engines.deepspeed import DeepSpeedPolicy
 
     world = from_environment()
     join(world)
-    return DeepSpeedPolicy(lambda dtype: model.to(dtype), world=world, **arguments(**changed))
+    return DeepSpeedPolicy(
+        lambda dtype: model.to(dtype),
+        world=world,
+        load_reference=(lambda dtype: reference.to(dtype)) if reference else None,
+        **arguments(**changed),
+    )
 
 
 def sharded(model: Any = None, zero: Mapping[str, Any] | None = None, **settings):
