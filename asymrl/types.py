@@ -158,6 +158,7 @@ class Experience:
 
     rewards (R,) float, 0 or 1. valid (R,) bool: False where `rollout.truncation: mask` removed the
     rollout. scored: log-probs and entropy under the generating policy. advantages (R,).
+    reference_logprobs (M,): of the reference model, or None without a KL penalty.
     """
 
     requests: Sequence[Request]
@@ -169,6 +170,7 @@ class Experience:
     scored: Scored
     groups: Groups
     advantages: Tensor
+    reference_logprobs: Tensor | None = None
 
 
 @frozen
@@ -179,6 +181,7 @@ class Batch(Tokens):
     token's loss is divided by, counted over the whole mini-batch on all ranks before any split.
     has_gradient (R,) bool: rows that can contribute a gradient; the update skips the others.
     accuracy_bin (R,) int: channel and group accuracy of the row (diagnostics.accuracy_bins).
+    reference_logprobs (M,): of the reference model, or None without a KL penalty.
     The policy decides the physical layout: padding, packing, placement.
     """
 
@@ -189,11 +192,18 @@ class Batch(Tokens):
     loss_denominators: Tensor
     has_gradient: Tensor
     accuracy_bin: Tensor
+    reference_logprobs: Tensor | None = None
 
 
 @frozen
 class LossInputs:
-    """The input of a loss: one micro-batch. All (M,), except `group` and `accuracy_bin` (R,)."""
+    """The input of a loss: one micro-batch of whole rows.
+
+    All (M,), except `group` and `accuracy_bin` (R,) of the mini-batch, whose rows `row` counts.
+    logprobs and entropy: of the current policy, with a graph. old_logprobs: of the generating
+    policy. reference_logprobs: of the reference model, only if there is a KL penalty. minibatch:
+    the whole mini-batch, on the CPU. tokens: which of its tokens these are, on the CPU.
+    """
 
     logprobs: Tensor
     old_logprobs: Tensor
@@ -204,6 +214,9 @@ class LossInputs:
     group: Tensor
     accuracy_bin: Tensor
     loss_denominators: Tensor
+    reference_logprobs: Tensor | None
+    minibatch: Batch
+    tokens: Tensor
 
 
 @frozen

@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 
-from asymrl.algo.loss import ppo_clip
+from asymrl.algo.loss import policy_loss, ppo_clip
 from asymrl.config.load import load_config
 from asymrl.config.schema import Config, OptimConfig, PolicyConfig
 from asymrl.engines import flops, memory, pretrained
@@ -301,7 +301,7 @@ def update(arguments: argparse.Namespace) -> None:
     """Update on the same mini-batch several times; the first one warms up."""
     world = from_environment()
     policy, batch = make_policy(arguments, world), make_batch(arguments, world)
-    loss = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
+    loss = partial(policy_loss, token_loss=ppo_clip)
     spans = [timed(lambda: policy.update(batch, loss)) for _ in range(arguments.rounds + 1)]
     seconds = statistics.median(spans[1:])
     if not world.first:

@@ -70,11 +70,13 @@ def step(
     with record_function("phase advantages and metrics"):
         experience = subject.experience(cfg, asked, rollouts, 1.0)
         token_advantages = algorithm.to_token_advantages(experience)
-        batches = algorithm.to_minibatches(experience, token_advantages)
+        batches, loss = algorithm.to_minibatches(
+            experience, token_advantages, algorithm.init_schedule
+        )
         rollout_metrics(experience)
     for batch in batches:
         with record_function("phase update"):
-            policy.update(batch, algorithm.loss)
+            policy.update(batch, loss)
 
 
 def phase_at(event: Any) -> str:

@@ -257,8 +257,9 @@ def make_batch(config: Config, tokenizer: Any, policy: Policy) -> tuple[Batch, L
         algorithm=algorithm,
         schedule=algorithm.init_schedule,
     )
-    (batch,) = algorithm.to_minibatches(experience, algorithm.to_token_advantages(experience))
-    return batch, algorithm.loss
+    token_advantages, schedule = algorithm.to_token_advantages(experience), algorithm.init_schedule
+    (batch,), loss = algorithm.to_minibatches(experience, token_advantages, schedule)
+    return batch, loss
 
 
 def exact_gradients(config: Config, tokenizer: Any) -> dict[str, Tensor]:

@@ -219,7 +219,8 @@ def cut(
     """The step's mini-batches and its loss, as the loop makes them, `share` of the groups mixed."""
     algorithm = build_algorithm(cfg, [request.problem for request in asked])
     batch = experience(cfg, asked, rollouts, share)
-    return algorithm.to_minibatches(batch, algorithm.to_token_advantages(batch)), algorithm.loss
+    token_advantages = algorithm.to_token_advantages(batch)
+    return algorithm.to_minibatches(batch, token_advantages, algorithm.init_schedule)
 
 
 def train(

@@ -167,6 +167,11 @@ LATER_KEYS: Mapping[str, Any] = {
     "eval.config": None,
     "eval.split": "test",
     "policy.offload_during_rollouts": "auto",
+    "loss.name": "ppo_clip",
+    "loss.dual_clip": 0.0,
+    "loss.kl_coef": 0.0,
+    "loss.kl_estimator": "k3",
+    "loss.entropy_control": None,
     "policy.lora": None,
     "checkpoint.merged": True,
 }

@@ -42,7 +42,7 @@ from torch.nn.utils import get_total_norm
 from asymrl.algo import diagnostics
 from asymrl.algo.advantages import ADVANTAGES
 from asymrl.algo.batch import engine_values, make_groups, minibatches, select_rows, tokenise
-from asymrl.algo.loss import AGGREGATIONS, loss_denominators, ppo_clip
+from asymrl.algo.loss import AGGREGATIONS, loss_denominators, policy_loss, ppo_clip
 from asymrl.config.load import load_config
 from asymrl.config.schema import AdvantageConfig, Config, ModelConfig, check_params
 from asymrl.engines.local import LocalPolicy
@@ -54,7 +54,7 @@ from studies import probe_report
 from studies.probe_report import StepEffect, Trial
 
 ESTIMATORS = ("0,0", ".25,0", ".5,0", "0,.25", "0,.5", ".5,.5", ".9,.4")
-PPO = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
+PPO = partial(policy_loss, token_loss=ppo_clip)
 
 
 @frozen
@@ -174,7 +174,6 @@ def backward(
         one.advantages(groups).flatten()[batch.tokens.row],
         groups,
         prompts=int(batch.tokens.group[-1]) + 1,
-        entropy_bonus=0.0,
         # any length works for `constant`: REINFORCE's step sets the scale
         loss_denominators=partial(loss_denominators, aggregation=aggregation, constant_length=1),
     )

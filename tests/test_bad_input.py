@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -93,8 +94,8 @@ MISTAKES = {
     "loss.entropy_coef=0.01": (
         "command line: unknown key loss.entropy_coef; did you mean loss.entropy_bonus?"
     ),
-    "loss.kl_coef=0.1": (
-        "command line: unknown key loss.kl_coef; there is no KL penalty, so leave it out"
+    "loss.kl_loss_coef=0.1": (
+        "command line: unknown key loss.kl_loss_coef; did you mean loss.kl_coef?"
     ),
     "policy.bf16=true": (
         "command line: unknown key policy.bf16; did you mean policy.dtype=bfloat16?"
@@ -226,7 +227,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, capsys) -> None:
 def test_every_name_of_another_framework_stands_for_a_key_or_an_option() -> None:
     keys, options = all_keys(), vars(train.parse(["--config", "pocket"]))
     for ours in OTHER_NAMES.values():
-        for name in ours.split(" or "):
+        for name in re.split(" or |, ", ours):
             option = name.split()[0].lstrip("-").replace("-", "_")
             assert name.partition("=")[0] in keys or option in options, name
 

@@ -91,21 +91,22 @@ def minibatches(
     groups: Groups,
     *,
     prompts: int,
-    entropy_bonus: float,
     loss_denominators: Callable[[Tensor, Tensor, Tensor], Tensor],
+    every_row: bool = False,
+    reference_logprobs: Tensor | None = None,
 ) -> list[Batch]:
     """Split a rollout batch into mini-batches of `prompts` prompts each, in the order of the draws.
 
     advantages (M,). loss_denominators: `asymrl.algo.loss.loss_denominators` with its keywords
-    bound, for a whole mini-batch. A row has a gradient if it is valid and either has a nonzero
-    advantage or gets an entropy bonus. The last mini-batch is smaller if `prompts` does not divide
-    the number of prompts.
+    bound, for a whole mini-batch. A row has a gradient if it is valid and has a nonzero advantage.
+    every_row: every valid row has one, because of an entropy bonus or a KL penalty. The last
+    mini-batch is smaller if `prompts` does not divide the number of prompts.
     """
     logprobs, entropy = scored
     valid, accuracy_bin = groups.valid.flatten(), accuracy_bins(groups).flatten()
     nonzero = (advantages != 0).double()
     has_advantage = torch.bincount(tokens.row, weights=nonzero, minlength=len(valid)) > 0
-    has_gradient = valid & (has_advantage | (entropy_bonus > 0))
+    has_gradient = valid & (has_advantage | every_row)
     batches = []
     for index in range(-(-(int(tokens.group[-1]) + 1) // prompts)):
         row_mask = tokens.group // prompts == index
@@ -126,6 +127,9 @@ def minibatches(
                 loss_denominators=loss_denominators(loss_mask, part.row, group),
                 has_gradient=has_gradient[row_mask],
                 accuracy_bin=accuracy_bin[row_mask],
+                reference_logprobs=(
+                    None if reference_logprobs is None else reference_logprobs[token_mask]
+                ),
             )
         )
     return batches

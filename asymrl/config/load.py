@@ -131,16 +131,21 @@ def row_layers(row: str | None, model: ConfigFile) -> list[tuple[str, Any]]:
 
 
 def merge_configs(base: Any, top: Any) -> Any:
-    """`top` over `base`. If `top` names another method, the base's parameters are dropped; if it
-    names another model, the base's revision and shape, which belong to the base's model."""
+    """`top` over `base`. If `top` names another method, the base's parameters of the method are
+    dropped; if it names another model, the base's revision and shape, which belong to the base's
+    model."""
     path = OmegaConf.select(top, "model.path")
     if path not in (None, OmegaConf.select(base, "model.path", default=path)):
         for key in ("revision", "shape"):
             base.model.pop(key, None)
-    for section in METHOD_SECTIONS:
-        name = OmegaConf.select(top, f"{section}.name")
-        if name is not None and name != OmegaConf.select(base, f"{section}.name"):
-            base.pop(section, None)
+    for section, method in METHOD_SECTIONS.items():
+        key, default = f"{section}.name", method.model_fields["name"].get_default()
+        name = OmegaConf.select(top, key)
+        if name not in (None, OmegaConf.select(base, key, default=default)):
+            settings = base.get(section)
+            for key in [*settings] if OmegaConf.is_dict(settings) else []:
+                if key not in method.model_fields:
+                    settings.pop(key)
     return OmegaConf.merge(base, top)
 
 

@@ -43,6 +43,15 @@ OTHER_NAMES = {
     "warmup_steps": "optim.warmup_updates",
     "grad_clip": "optim.max_grad_norm",
     "max_norm": "optim.max_grad_norm",
+    **dict.fromkeys(
+        ("kl", "kl_loss_coef", "kl_penalty", "use_kl_loss", "init_kl_coef", "kl_beta"),
+        "loss.kl_coef",
+    ),
+    "kl_loss_type": "loss.kl_estimator",
+    "loss_mode": "loss.name",
+    "clip_ratio_c": "loss.dual_clip",
+    "delta": "loss.dual_clip",
+    "target_entropy": "loss.entropy_control.target",
     "entropy_coef": "loss.entropy_bonus",
     "entropy_coeff": "loss.entropy_bonus",
     "ent_coef": "loss.entropy_bonus",
@@ -71,7 +80,7 @@ OTHER_NAMES = {
     "save_freq": "checkpoint.every",
     "eval_steps": "eval.every",
     "test_freq": "eval.every",
-    "beta": "advantage.beta_pos or advantage.beta_neg",
+    "beta": "advantage.beta_pos, advantage.beta_neg or loss.kl_coef",
     "output_dir": "--output-dir DIR",
     "resume": "--resume auto|never|DIR",
     "dry_run": "--dry-run",
@@ -90,7 +99,7 @@ MAIN_KEYS = {
     "eval": "benchmarks",
     "optim": "lr",
     "checkpoint": "every",
-    "loss": "aggregation",
+    "loss": "name",
     "tracking": "wandb",
 }
 # What `none`, YAML's null and the like stand for in these keys.
@@ -100,7 +109,6 @@ OFF = {
     "data.chat_template": "none",
     "tracking.wandb": "off",
 }
-NO_KL = ("kl", "kl_coef", "kl_loss_coef", "kl_penalty", "use_kl_loss", "init_kl_coef", "kl_beta")
 GRPO = (
     "GRPO is asym with beta_pos 0.5 and beta_neg 0.5: use --row grpo, or advantage.name=asym "
     "advantage.beta_pos=0.5 advantage.beta_neg=0.5"
@@ -139,6 +147,8 @@ def explain(
             sentence = f"{key} = {short_repr(value)} must be a list: {key}=[{value}]"
         case "string_type" | "literal_error" if key in OFF and is_off(value):
             sentence = f"{key} = {short_repr(value)} is not valid; did you mean {key}={OFF[key]}?"
+        case _ if not key and (unknown := re.fullmatch(r"unknown key (\S+)", message)):
+            sentence, hint = message, unknown_key_hint(unknown[1])
         case _ if not key:
             sentence = with_name_hint(message, rows)
         case _:
@@ -157,9 +167,7 @@ def whole_key(key: str, value: Any) -> str:
 
 
 def unknown_key_hint(key: str) -> str:
-    section, _, name = key.rpartition(".")
-    if name.lower() in NO_KL:
-        return "; there is no KL penalty, so leave it out"
+    section = key.rpartition(".")[0]
     if nearest := nearest_keys(key):
         return f"; did you mean {' or '.join(nearest)}?"
     known = section in known_sections()

@@ -1,4 +1,5 @@
-"""Checks what the user's own estimators, reweighters and schedules return, before and during a run.
+"""Checks what the user's own estimators, reweighters, losses and schedules return, before and in a
+run.
 
 Knows how such a function is called and what it must return; asymrl/by_path.py loads it.
 """
@@ -15,9 +16,9 @@ from torch import Tensor
 from asymrl import by_path, verifiers
 from asymrl.by_path import OwnFunction, blamed, is_by_path
 from asymrl.errors import UserError, short_repr
-from asymrl.types import Groups, TokenGroups
+from asymrl.types import Batch, Groups, LossInputs, TokenGroups
 
-SECTIONS = ("verifier", "advantage", "reweight", "schedule")
+SECTIONS = ("verifier", "advantage", "reweight", "loss", "schedule")
 
 
 def with_digests(config: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +74,8 @@ def check_result(function: str, result: Any, inputs: tuple[Any, ...]) -> None:
                     f"{start} {result[wrong][0].item()} for a token with the advantage "
                     f"{advantages[wrong][0].item():g}; every advantage must be finite"
                 )
+        case (LossInputs(logprobs=logprobs),):
+            check_tensor(start, result, logprobs, "(M,), one loss a token")
         case (state, _):
             has_keys = isinstance(result, Mapping) and state.keys() <= result.keys()
             if not has_keys or not all(is_finite(value) for value in result.values()):
@@ -117,4 +120,40 @@ def example_tokens(prompts: int, group_size: int) -> TokenGroups:
         loss_mask=ones,
         row=row,
         group=row // group_size,
+    )
+
+
+def example_loss_inputs(prompts: int, group_size: int) -> LossInputs:
+    """The tokens of `example_tokens` as one micro-batch, at ratios around 1."""
+    tokens = example_tokens(prompts, group_size)
+    rows = torch.arange(prompts * group_size)
+    count, group = len(tokens.row), rows // group_size
+    minibatch = Batch(
+        sequences=[[0, 0, 0]] * len(rows),
+        prompt_lengths=torch.ones_like(rows),
+        group=group,
+        row=tokens.row,
+        targets=torch.zeros(count, dtype=torch.long),
+        advantages=tokens.advantages,
+        old_logprobs=tokens.logprobs,
+        old_entropy=tokens.entropy,
+        loss_mask=tokens.loss_mask,
+        loss_denominators=torch.full((count,), float(count)),
+        has_gradient=torch.ones(len(rows), dtype=torch.bool),
+        accuracy_bin=torch.zeros_like(rows),
+        reference_logprobs=tokens.logprobs,
+    )
+    return LossInputs(
+        logprobs=tokens.logprobs + torch.linspace(-0.5, 0.5, count),
+        old_logprobs=tokens.logprobs,
+        advantages=tokens.advantages,
+        entropy=tokens.entropy,
+        loss_mask=tokens.loss_mask,
+        row=tokens.row,
+        group=group,
+        accuracy_bin=minibatch.accuracy_bin,
+        loss_denominators=minibatch.loss_denominators,
+        reference_logprobs=tokens.logprobs,
+        minibatch=minibatch,
+        tokens=torch.arange(count),
     )

@@ -16,12 +16,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from asymrl import by_path
 from asymrl.algo.advantages import ADVANTAGES
+from asymrl.algo.loss import LOSSES, KLEstimator
 from asymrl.algo.reweight import REWEIGHT
 from asymrl.algo.schedules import SCHEDULES, StepStats
 from asymrl.by_path import FORM, is_by_path
 from asymrl.config.own_functions import (
     call_own,
     example_groups,
+    example_loss_inputs,
     example_tokens,
     is_finite,
     with_digests,
@@ -37,7 +39,6 @@ GREEDY = "greedy"  # the evaluation setting that early stopping and best_on read
 MAX_TRIAL = (
     2**20
 )  # rollouts of a step, up to which a function by path is tried with the run's own sizes
-METHOD_SECTIONS = ("advantage", "reweight", "schedule")
 Positive = Annotated[int, Field(ge=1, le=10**12)]  # bounded so that products fit in a message
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -156,7 +157,8 @@ class MethodConfig(StrictModel):
     @classmethod
     def fill_in_defaults(cls, section: Any) -> Any:
         """Add the function's own defaults, so that config.yaml and the metrics state them."""
-        name = section.get("name") if isinstance(section, dict) else None
+        default = cls.model_fields["name"].get_default()
+        name = section.get("name", default) if isinstance(section, dict) else None
         if name in list(cls.METHODS) or is_by_path(name):
             return parameter_defaults(cls.find(name)) | section
         return section
@@ -202,15 +204,39 @@ class ScheduleConfig(MethodConfig):
     name: str = "constant"
 
 
-class LossConfig(StrictModel):
+class EntropyControlConfig(StrictModel):
+    """Skywork's control of the entropy bonus (arXiv 2505.22312): after a step whose entropy is
+    below the target the bonus rises by `step`, otherwise it falls. It starts at loss.entropy_bonus,
+    stays within 0 and `max`, and is not applied in a step whose entropy is above the target."""
+
+    target: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2  # nats per token
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    max: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.005
+
+
+class LossConfig(MethodConfig):
+    """The token loss with its parameters; the keys listed here are common to all losses."""
+
+    SECTION, METHODS, EXAMPLE = "loss", LOSSES, (example_loss_inputs(5, 4),)
+    name: str = "ppo_clip"
     aggregation: Literal["token_mean", "prompt_mean", "seq_mean", "constant"] = "token_mean"
-    clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
     entropy_bonus: Rate = 0.0
+    entropy_control: EntropyControlConfig | None = None  # null: the bonus is fixed
+    # penalty on the KL divergence from the policy before training; needs that model in memory too
+    kl_coef: Rate = 0.0
+    kl_estimator: KLEstimator = "k3"  # see kl_to_reference in algo/loss.py
     constant_length: Positive | None = None  # for `constant`; default rollout.max_tokens
     # corrects for numerical differences between engine and policy; see algo/loss.py
     importance_sampling: Annotated[Literal["off", "token", "sequence"], OFF] = "off"
     importance_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+
+
+METHOD_SECTIONS: Mapping[str, type[MethodConfig]] = {
+    "advantage": AdvantageConfig,
+    "reweight": ReweightConfig,
+    "loss": LossConfig,
+    "schedule": ScheduleConfig,
+}
 
 
 class OptimConfig(StrictModel):
@@ -345,9 +371,9 @@ class Config(StrictModel):
     rollout: RolloutConfig
     verifier: VerifierConfig = VerifierConfig()
     advantage: AdvantageConfig
-    reweight: ReweightConfig = ReweightConfig()
-    loss: LossConfig = LossConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
+    reweight: ReweightConfig = Field(default_factory=ReweightConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     optim: OptimConfig
     policy: PolicyConfig = PolicyConfig()
     eval: EvalConfig = EvalConfig()
@@ -384,6 +410,7 @@ class Config(StrictModel):
             if is_by_path(method.name) and math.prod(shape) <= MAX_TRIAL:
                 try_method(method, (example(*shape),))
         check_schedule(self)
+        check_entropy_control(self.loss)
         check_selection(self)
         if self.rollout.top_p != 1 or self.rollout.top_k != 0:
             raise ValueError(
@@ -432,6 +459,10 @@ def keyword_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     ]
 
 
+def parameter_names(function: Callable[..., Any]) -> list[str]:
+    return [p.name for p in keyword_parameters(function)]
+
+
 def parameter_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """The default of every keyword-only parameter that has one."""
     parameters = keyword_parameters(function)
@@ -448,6 +479,8 @@ def check_params(key: str, method: MethodConfig) -> None:
     params = method.model_extra or {}
     for name in params:
         if name not in parameters:
+            if key == "loss" and not any(name in parameter_names(f) for f in LOSSES.values()):
+                raise ValueError(f"unknown key loss.{name}")
             valid = ", ".join(parameters) or "no parameters"
             function = by_path.without_digest(method.name)
             raise ValueError(f"{key}.{name} is not valid: {function} takes {valid}")
@@ -513,6 +546,14 @@ def check_selection(config: Config) -> None:
         raise ValueError(
             f"checkpoint.every = {config.checkpoint.every} must be a multiple of eval.every = "
             f"{config.eval.every}, so that best_on has a score for every checkpoint"
+        )
+
+
+def check_entropy_control(loss: LossConfig) -> None:
+    if loss.entropy_control and loss.entropy_bonus > loss.entropy_control.max:
+        raise ValueError(
+            f"loss.entropy_bonus = {loss.entropy_bonus:g} is where loss.entropy_control starts, so "
+            f"it must be at most loss.entropy_control.max = {loss.entropy_control.max:g}"
         )
 
 

@@ -119,7 +119,7 @@ def to_flat(parts: Sequence[tuple[Tensor, Tensor]], length: int) -> Tensor:
 def loss_inputs(batch: Batch, tokens: Tensor, logprobs: Tensor, entropy: Tensor) -> LossInputs:
     """The batch's values at `tokens` (m,), with the policy's current log-probs and entropy (m,) of
     these tokens. All on the device of `logprobs`."""
-    device = logprobs.device
+    device, reference = logprobs.device, batch.reference_logprobs
     return LossInputs(
         logprobs=logprobs,
         entropy=entropy,
@@ -130,6 +130,9 @@ def loss_inputs(batch: Batch, tokens: Tensor, logprobs: Tensor, entropy: Tensor)
         group=to_device(batch.group, device),
         accuracy_bin=to_device(batch.accuracy_bin, device),
         loss_denominators=to_device(batch.loss_denominators[tokens], device),
+        reference_logprobs=None if reference is None else to_device(reference[tokens], device),
+        minibatch=batch,
+        tokens=tokens,
     )
 
 

@@ -13,14 +13,25 @@ import torch
 from torch import Tensor
 
 from asymrl.algo.batch import engine_logprobs, minibatches
-from asymrl.algo.loss import importance_weights, loss_denominators, ppo_clip
+from asymrl.algo.loss import importance_weights, loss_denominators, policy_loss
 from asymrl.algo.schedules import StepStats
-from asymrl.config.schema import Config
+from asymrl.config.schema import Config, EntropyControlConfig, LossConfig
 from asymrl.data.problems import sample_prompts
-from asymrl.types import Batch, Experience, Groups, LossFn, Problem, Request, TokenGroups, frozen
+from asymrl.types import (
+    Batch,
+    Experience,
+    Groups,
+    LossFn,
+    Problem,
+    Request,
+    TokenGroups,
+    frozen,
+)
 
 SCHEDULED = ("beta_pos", "beta_neg")
 """The parameters of an estimator that a schedule may change during a run."""
+BONUS = "entropy_bonus"
+"""The name under which the schedule's state holds the bonus, if loss.entropy_control is set."""
 
 
 @frozen
@@ -30,8 +41,7 @@ class Algorithm:
     sample_prompts(first_draw=, step=) -> requests
     advantages(groups, schedule) -> (R,)
     to_token_advantages(experience) -> (M,)
-    to_minibatches(experience, token_advantages) -> mini-batches
-    loss(inputs) -> outputs, for one micro-batch
+    to_minibatches(experience, token_advantages, schedule) -> mini-batches, and their loss
     update_schedule(schedule, step_stats) -> the schedule's state for the next step
     init_schedule: its state at step 1
     """
@@ -39,14 +49,14 @@ class Algorithm:
     sample_prompts: Callable[..., list[Request]]
     advantages: Callable[[Groups, Mapping[str, float]], Tensor]
     to_token_advantages: Callable[[Experience], Tensor]
-    to_minibatches: Callable[[Experience, Tensor], list[Batch]]
-    loss: LossFn
+    to_minibatches: Callable[[Experience, Tensor, Mapping[str, float]], tuple[list[Batch], LossFn]]
     update_schedule: Callable[[Mapping[str, float], StepStats], Mapping[str, float]]
     init_schedule: Mapping[str, float]
 
 
 def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
     rollout, loss, params = config.rollout, config.loss, config.advantage.params
+    control = loss.entropy_control
     return Algorithm(
         sample_prompts=partial(
             sample_prompts, problems, rollout.prompts, samples=rollout.group_size, seed=config.seed
@@ -60,10 +70,10 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
         ),
         to_minibatches=partial(
             _to_minibatches,
+            config=loss,
             cut=partial(
                 minibatches,
                 prompts=config.optim.minibatch_prompts,
-                entropy_bonus=loss.entropy_bonus,
                 loss_denominators=partial(
                     loss_denominators,
                     aggregation=loss.aggregation,
@@ -71,14 +81,13 @@ def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
                 ),
             ),
         ),
-        loss=partial(
-            ppo_clip,
-            clip_low=loss.clip_low,
-            clip_high=loss.clip_high,
-            entropy_bonus=loss.entropy_bonus,
+        update_schedule=partial(
+            _update_schedule,
+            update=partial(config.schedule.function, **config.schedule.params),
+            control=control,
         ),
-        update_schedule=partial(config.schedule.function, **config.schedule.params),
-        init_schedule={name: params[name] for name in SCHEDULED if name in params},
+        init_schedule={name: params[name] for name in SCHEDULED if name in params}
+        | ({BONUS: loss.entropy_bonus} if control else {}),
     )
 
 
@@ -119,9 +128,51 @@ def _to_token_advantages(
 
 
 def _to_minibatches(
-    experience: Experience, token_advantages: Tensor, *, cut: Callable[..., list[Batch]]
-) -> list[Batch]:
-    return cut(experience.tokens, experience.scored, token_advantages, experience.groups)
+    experience: Experience,
+    token_advantages: Tensor,
+    schedule: Mapping[str, float],
+    *,
+    config: LossConfig,
+    cut: Callable[..., list[Batch]],
+) -> tuple[list[Batch], LossFn]:
+    """The mini-batches, and the loss with this step's entropy bonus."""
+    bonus = config.entropy_bonus
+    if control := config.entropy_control:
+        _, entropy = experience.scored
+        mean = entropy[experience.valid[experience.tokens.row]].double().mean()
+        bonus = schedule[BONUS] if mean < control.target else 0.0
+    batches = cut(
+        experience.tokens,
+        experience.scored,
+        token_advantages,
+        experience.groups,
+        every_row=bool(bonus or config.kl_coef),
+        reference_logprobs=experience.reference_logprobs,
+    )
+    loss = partial(
+        policy_loss,
+        token_loss=partial(config.function, **config.params),
+        entropy_bonus=bonus,
+        kl_coef=config.kl_coef,
+        kl_estimator=config.kl_estimator,
+    )
+    return batches, loss
+
+
+def _update_schedule(
+    schedule: Mapping[str, float],
+    stats: StepStats,
+    *,
+    update: Callable[[Mapping[str, float], StepStats], Mapping[str, float]],
+    control: EntropyControlConfig | None,
+) -> Mapping[str, float]:
+    """The state for the next step: the schedule's betas, and the bonus under an entropy control."""
+    if control is None:
+        return update(schedule, stats)
+    betas = {name: value for name, value in schedule.items() if name != BONUS}
+    move = control.step if stats.entropy < control.target else -control.step
+    bonus = min(max(schedule[BONUS] + move, 0.0), control.max)
+    return {**update(betas, stats), BONUS: bonus}
 
 
 def schedule_inputs(

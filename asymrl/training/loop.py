@@ -94,7 +94,9 @@ def train(
             stopped = experience  # nothing has changed yet: a resumed run repeats this step
             break
         with clock("update"):
-            batches, updates = update(algorithm, policy, experience, config.optim.epochs)
+            batches, updates = update(
+                algorithm, policy, experience, position.schedule, config.optim.epochs
+            )
 
         metrics = rollout_metrics(experience)
         metrics |= schedule_metrics(config.advantage.params, position.schedule)
@@ -173,13 +175,18 @@ def collect_experience(
 
 
 def update(
-    algorithm: Algorithm, policy: Policy, experience: Experience, epochs: int
+    algorithm: Algorithm,
+    policy: Policy,
+    experience: Experience,
+    schedule: Mapping[str, float],
+    epochs: int,
 ) -> tuple[list[Batch], list[UpdateStats]]:
     """One optimizer step per mini-batch, `epochs` times over. Returns the mini-batches in order
     with the statistics of each step."""
     token_advantages = algorithm.to_token_advantages(experience)
-    batches = algorithm.to_minibatches(experience, token_advantages) * epochs
-    return batches, [policy.update(batch, algorithm.loss) for batch in batches]
+    minibatches, loss = algorithm.to_minibatches(experience, token_advantages, schedule)
+    batches = minibatches * epochs
+    return batches, [policy.update(batch, loss) for batch in batches]
 
 
 def sync_weights(policy: Policy, engine: RolloutEngine, *, check: bool) -> None:

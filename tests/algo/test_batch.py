@@ -55,7 +55,7 @@ def test_selected_rows_are_renumbered() -> None:
 
 
 def make_minibatches(
-    advantages: list[float], valid: list[bool] | None = None, bonus: float = 0.0
+    advantages: list[float], valid: list[bool] | None = None, every_row: bool = False
 ) -> list[Batch]:
     scored = torch.arange(12.0), torch.arange(12.0) + 50
     rewards = torch.tensor([1.0, 0, 1, 1, 0, 0])
@@ -65,7 +65,7 @@ def make_minibatches(
         torch.tensor(advantages)[tokens().row],
         make_groups(tokens(), scored, rewards, torch.tensor(valid or [True] * 6)),
         prompts=2,
-        entropy_bonus=bonus,
+        every_row=every_row,
         loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=8),
     )
 
@@ -94,9 +94,10 @@ def test_an_invalid_row_is_masked_and_not_counted() -> None:
     assert first.has_gradient.tolist() == [True, True, True, False]
 
 
-def test_rows_without_an_advantage_have_a_gradient_with_an_entropy_bonus() -> None:
-    first, _ = make_minibatches([0] * 6, bonus=0.01)
-    assert first.has_gradient.all()
+def test_every_valid_row_has_a_gradient_with_a_bonus_or_a_penalty() -> None:
+    valid = [True, False, True, True, True, True]
+    first, _ = make_minibatches([0] * 6, valid, every_row=True)
+    assert first.has_gradient.tolist() == [True, False, True, True]
 
 
 rows = st.lists(st.integers(1, 50), max_size=40)

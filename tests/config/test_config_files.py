@@ -193,4 +193,4 @@ def test_rival_papers_have_their_own_settings() -> None:
         512,
         32,
     )
-    assert (eapo.steps, eapo.rollout.max_tokens, eapo.loss.clip_high) == (220, 3072, 0.28)
+    assert (eapo.steps, eapo.rollout.max_tokens, eapo.loss.params["clip_high"]) == (220, 3072, 0.28)

@@ -232,7 +232,7 @@ def test_a_schedule_requires_an_estimator_with_betas() -> None:
 def test_a_row_option_wins_over_the_config_and_overrides_win_over_it() -> None:
     config = load_config("pocket", ["loss.clip_high=0.5"], row="ngrpo")
     assert (config.advantage.name, config.advantage.params) == ("ngrpo", {})
-    assert (config.loss.clip_low, config.loss.clip_high) == (0.16, 0.5)
+    assert (config.loss.params["clip_low"], config.loss.params["clip_high"]) == (0.16, 0.5)
     with pytest.raises(UserError, match="'rlo' is neither a file nor a name in configs/rows/"):
         load_config("pocket", row="rlo")
 
@@ -257,11 +257,14 @@ def test_a_file_is_composed_of_model_row_rows_block_and_its_own_keys(tmp_path: P
     write(tmp_path, model=model_with_rows(rows), mine="base: model\nrow: reinforce_ent\n")
     config = load_config(str(tmp_path / "mine.yaml"))
     assert config.advantage.params == {"beta_pos": 0.0, "beta_neg": 0.0}
-    assert (config.loss.entropy_bonus, config.loss.clip_high) == (0.3, 0.3)
+    assert (config.loss.entropy_bonus, config.loss.params["clip_high"]) == (0.3, 0.3)
     write(tmp_path, mine="base: model\nrow: reinforce_ent\nloss: {entropy_bonus: 0.4}\n")
     config = load_config(str(tmp_path / "mine.yaml"), ["loss.clip_low=0.1"])
     loss = config.loss
-    assert (loss.entropy_bonus, loss.clip_high, loss.clip_low) == (0.4, 0.3, 0.1)
+    assert (loss.entropy_bonus, loss.params) == (
+        0.4,
+        {"clip_high": 0.3, "clip_low": 0.1, "dual_clip": 0.0},
+    )
     files = [str(tmp_path / "model.yaml"), "configs/rows/reinforce_ent.yaml"]
     files += [f"{tmp_path / 'model.yaml'} (rows.reinforce_ent)", str(tmp_path / "mine.yaml")]
     assert composition(str(tmp_path / "mine.yaml")) == " + ".join(files)

@@ -8,7 +8,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from asymrl.algo.batch import make_groups, minibatches, tokenise
-from asymrl.algo.loss import loss_denominators, ppo_clip
+from asymrl.algo.loss import loss_denominators, policy_loss, ppo_clip
 from asymrl.engines import local, shared_prefix
 from asymrl.engines.local import LocalPolicy
 from asymrl.types import Batch, Problem, Request, Rollout
@@ -16,7 +16,7 @@ from tests.helpers import policies
 from tests.helpers.models import TINY, convolving_model
 
 VOCABULARY = policies.VOCABULARY
-LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.05)
+LOSS = partial(policy_loss, token_loss=ppo_clip, entropy_bonus=0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def batch(sizes: list[int], responses: list[int], has_gradient: list[bool] | Non
         advantages[tokens.row],
         groups,
         prompts=len(sizes),
-        entropy_bonus=0.05 if has_gradient is None else 0.0,
+        every_row=has_gradient is None,
         loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=1),
     )
     return made

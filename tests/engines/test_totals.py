@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from asymrl.algo.loss import ppo_clip
+from asymrl.algo.loss import policy_loss, ppo_clip
 from asymrl.engines.micro_batches import (
     empty_loss_inputs,
     loss_inputs,
@@ -140,7 +140,7 @@ def test_a_micro_batch_never_waits_for_the_device(entropy_bonus: float, checkpoi
         model.gradient_checkpointing_enable({"use_reentrant": False})
     module, batch = PolicyModule(model, 1.0), batch_of([3, 5, 4], [6, 2, 7], [True] * 3)
     (micro,) = micro_batches(batch, [0, 2], token_budget=100)
-    loss = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=entropy_bonus)
+    loss = partial(policy_loss, token_loss=ppo_clip, entropy_bonus=entropy_bonus)
     hidden = model.get_decoder()(input_ids=micro.input_ids, use_cache=False).last_hidden_state
     with HostReads() as reads:
         loss(empty_loss_inputs(batch, "cpu"))

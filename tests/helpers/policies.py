@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asymrl.algo.batch import make_groups, minibatches, tokenise
-from asymrl.algo.loss import loss_denominators, ppo_clip
+from asymrl.algo.loss import loss_denominators, policy_loss, ppo_clip
 from asymrl.config.schema import ALL_LINEAR, LoRAConfig, OptimConfig, PolicyConfig
 from asymrl.engines import lora
 from asymrl.engines.distributed import from_environment, join
@@ -21,8 +21,8 @@ from asymrl.types import Batch, Problem, Request, Rollout, TrainerState
 from tests.helpers.models import tiny_model
 
 VOCABULARY, STOP = 20, 7
-LOSS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.0)
-BONUS = partial(ppo_clip, clip_low=0.2, clip_high=0.2, entropy_bonus=0.1)
+LOSS = partial(policy_loss, token_loss=ppo_clip)
+BONUS = partial(policy_loss, token_loss=ppo_clip, entropy_bonus=0.1)
 
 
 OPTIM = OptimConfig(lr=1e-3, betas=[0.9, 0.95], max_grad_norm=1e9, minibatch_prompts=3)
@@ -123,7 +123,7 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
         torch.tensor(advantages, dtype=torch.float64)[tokens.row],
         make_groups(tokens, scored, torch.tensor([1.0, 0, 0, 1] * 3), valid),
         prompts=3,
-        entropy_bonus=bonus,
+        every_row=bonus > 0,
         loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=9),
     )
     return batch
