@@ -258,8 +258,11 @@ def load_trainable(
 
 
 def build_policy(config: Config, world: World) -> Policy:
-    """The policy `local` or `deepspeed` with its optimizer."""
-    load = partial(load_trainable, config)
+    """The policy `local` or `deepspeed` with its optimizer; for a KL penalty with a reference, the
+    config's model, which the frozen weights of LoRA already are."""
+    load, load_reference = partial(load_trainable, config), None
+    if config.loss.kl_coef and not config.policy.lora:
+        load_reference = partial(pretrained.load_model, config.model)
     temperature, optim, settings = config.rollout.temperature, config.optim, config.policy
     match settings.backend:
         case "local":
@@ -267,12 +270,23 @@ def build_policy(config: Config, world: World) -> Policy:
 
             dtype = getattr(torch, settings.dtype) if settings.lora else torch.float32
             model = load(dtype, adapter_dtype=torch.float32)
-            return LocalPolicy(model, temperature=temperature, optim=optim, settings=settings)
+            return LocalPolicy(
+                model,
+                temperature=temperature,
+                optim=optim,
+                settings=settings,
+                reference=load_reference(torch.float32) if load_reference else None,
+            )
         case "deepspeed":
             from asymrl.engines.deepspeed import DeepSpeedPolicy
 
             return DeepSpeedPolicy(
-                load, world=world, temperature=temperature, optim=optim, settings=settings
+                load,
+                world=world,
+                temperature=temperature,
+                optim=optim,
+                settings=settings,
+                load_reference=load_reference,
             )
         case backend:
             raise AssertionError(f"unknown policy backend {backend!r}")

@@ -1,7 +1,8 @@
 """The RLVR training loop. Each step:
 
     sample prompts -> generate responses, verify each as it finishes -> rewards
-    -> score: log-probs and entropy of the generating policy -> advantages
+    -> score: log-probs and entropy of the generating policy, for a KL penalty also of the reference
+    -> advantages
     -> mini-batches, one optimizer step each -> send the new weights to the engine
     -> evaluate, log, save, stop early: each when due
 
@@ -111,7 +112,8 @@ def train(
             check = is_due(step - start.step, config.rollout.sync_check_every, 1)
             sync_weights(policy, engine, check=check)
 
-        scored_tokens = None if engine.exact_logprobs else experience.tokens
+        passes = (not engine.exact_logprobs) + (experience.reference_logprobs is not None)
+        scored_tokens = [experience.tokens] * passes
         metrics |= utilisation(policy.work, scored_tokens, batches, clock.metrics())
         metrics |= callbacks.memory.metrics()
         if is_due(step, config.eval.every, config.steps):
@@ -161,6 +163,7 @@ def collect_experience(
     with clock("score"):
         tokens = tokenise(requests, rollouts)
         scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
+        reference = policy.score_reference(tokens) if config.loss.kl_coef else None
     with clock("update"):
         return build_experience(
             requests,
@@ -171,6 +174,7 @@ def collect_experience(
             truncation=config.rollout.truncation,
             algorithm=algorithm,
             schedule=position.schedule,
+            reference_logprobs=reference,
         )
 
 

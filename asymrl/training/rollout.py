@@ -107,6 +107,7 @@ def build_experience(
     truncation: str,
     algorithm: Algorithm,
     schedule: Mapping[str, float],
+    reference_logprobs: Tensor | None = None,
 ) -> Experience:
     """Rewards, groups and advantages of a scored rollout batch."""
     rewards, valid = rewards_and_mask(rollouts, verdicts, truncation)
@@ -121,6 +122,7 @@ def build_experience(
         scored=scored,
         groups=groups,
         advantages=algorithm.advantages(groups, schedule),
+        reference_logprobs=reference_logprobs,
     )
 
 
