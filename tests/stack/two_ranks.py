@@ -208,20 +208,42 @@ def same_metrics(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
     return all(mine[n] == pytest.approx(theirs[n], rel=1e-3, abs=1e-4) for n in names)
 
 
-def test_two_ranks_train_like_one_process(config_file, tmp_path, world, monkeypatch) -> None:
+def run_alone(config_file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]] | None:
+    """Run train.py on rank 0 as a single process -> its metrics, on both."""
+    rows = None
+    if from_environment().first:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+                patch.delenv(name)
+            alone = ["--config", str(config_file), "--output-dir", str(folder)]
+            assert train.main([*alone, *overrides]) == 0
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return from_environment().gather(rows)[0]
+
+
+KL = ("loss.kl_coef=0.05", "optim.minibatch_prompts=6")
+
+
+@pytest.mark.parametrize("settings", [(), KL], ids=["plain", "kl"])
+def test_two_ranks_train_like_one_process(config_file, tmp_path, world, settings) -> None:
     """With hf, a sample depends on its seed and the weights only, so both get the same rollouts."""
-    ours = run(config_file, tmp_path / "two", "steps=3")
-    theirs = None
-    if world.first:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            monkeypatch.delenv(name)
-        alone = ["--config", str(config_file), "--output-dir", str(tmp_path / "one"), "steps=3"]
-        assert train.main(alone) == 0
-        lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
-        theirs = [json.loads(line) for line in lines]
-    theirs = world.gather(theirs)[0]
+    ours = run(config_file, tmp_path / "two", "steps=3", *settings)
+    theirs = run_alone(config_file, tmp_path / "one", "steps=3", *settings)
     assert theirs and len(ours) == len(theirs) == 4
     assert all(same_metrics(mine, one) for mine, one in zip(ours, theirs, strict=True))
+
+
+def test_adapters_move_from_two_ranks_to_one_process_and_back(config_file, tmp_path, world) -> None:
+    """Loaded sharded, as a large model is, and with a penalty on the KL to the frozen weights."""
+    settings = (*KL, "policy.lora.rank=4", "optim.lr=0.02")
+    folder = from_environment().gather(tmp_path)[0] / "moving"
+    run(config_file, folder, "steps=1", *settings)
+    run_alone(config_file, folder, "steps=2", *settings)
+    ours = run(config_file, folder, "steps=3", *settings)
+    theirs = run_alone(config_file, tmp_path / "one", "steps=3", *settings)
+    assert theirs and len(ours) == len(theirs) == 4
+    assert all(same_metrics(mine, one) for mine, one in zip(ours, theirs, strict=True))
+    assert theirs[-1]["loss/kl"] > 1e-4
 
 
 @pytest.mark.parametrize("full", [0, 1])
