@@ -174,6 +174,9 @@ LATER_KEYS: Mapping[str, Any] = {
     "loss.entropy_control": None,
     "policy.lora": None,
     "checkpoint.merged": True,
+    "optim.lr_schedule": "constant",
+    "optim.lr_floor": 0.0,
+    "optim.warmup_share": 0.0,
 }
 # Keys whose value changed after the first results, but not what a run on a CPU does: now, then.
 FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {

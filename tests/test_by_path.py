@@ -99,6 +99,13 @@ def with_text(groups, *, mode="up"):
 def same_for_all(tokens):
     return tokens.advantages.mean()
 
+def reinforce(inputs, *, scale: float = 1.0):
+    ratio = (inputs.logprobs - inputs.old_logprobs).exp()
+    return -scale * ratio * inputs.advantages
+
+def summed(inputs):
+    return reinforce(inputs).sum()
+
 def forgets(state, stats):
     return {"beta_pos": 0.5}
 """
@@ -237,6 +244,11 @@ def test_an_edit_does_not_change_a_verifier_that_runs(own: Path, tmp_path: Path)
         ("reweight.name=own.py:of_forty", "shape (40,); the shape must be (512,) = (M,)"),
         ("reweight.name=own.py:divides", "returned inf for a token with the advantage -1; every"),
         ("reweight.name=own.py:same_for_all", "the shape must be (40,) = (M,), as the advantages"),
+        (
+            "loss.name=own.py:summed",
+            "a tensor of shape (); the shape must be (40,) = (M,)",
+        ),
+        ("loss={name: own.py:reinforce, clip_low: 1}", "loss.clip_low is not valid: own.py:reinf"),
         ("schedule.name=own.py:forgets", "a dict of finite numbers with beta_pos, beta_neg"),
         ("verifier.name=nowhere.py:f", "verifier.name: nowhere.py does not exist in the working"),
     ],
@@ -308,6 +320,18 @@ def test_a_run_with_own_functions_equals_one_with_the_same_functions_of_the_pack
         assert {k: v for k, v in row.items() if k not in times} == pytest.approx(
             {k: v for k, v in expected.items() if k not in times}, abs=1e-6, nan_ok=True
         )
+
+
+def test_a_run_with_an_own_loss_equals_one_with_a_clip_that_never_binds(
+    own: Path, config_file: Path, tmp_path: Path
+) -> None:
+    wide = ("loss.clip_low=1.0", "loss.clip_high=40")
+    mine, theirs = (
+        comparable(run(config_file, tmp_path / name, "steps=2", *overrides))
+        for name, overrides in (("mine", ["loss.name=own.py:reinforce"]), ("theirs", wide))
+    )
+    norms = [[row["optim/grad_norm"] for row in rows if row["step"]] for rows in (mine, theirs)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5) and len(norms[0]) == 2
 
 
 @pytest.fixture

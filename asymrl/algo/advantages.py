@@ -143,10 +143,8 @@ def wapo(groups: Groups) -> Float[Tensor, "N G"]:
 
 def flash_reinforce(groups: Groups) -> Float[Tensor, "N G"]:
     """The advantage of FlashREINFORCE (September 2026; its official code): r minus the mean reward
-    of the batch, so that all-solved and none-solved groups have a gradient too.
-
-    Not here: that code weights each sequence by its importance ratio without a clip, and drops a
-    sequence whose policy has moved too far from the one that sampled it.
+    of the batch, so that all-solved and none-solved groups have a gradient too. The rest of the
+    method is the loss of the same name.
     """
     p, size = _accuracy(groups)
     mean = (p * size).nansum() / size.sum().clamp(min=1)

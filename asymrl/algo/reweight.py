@@ -17,9 +17,8 @@ Common to all reweighters:
 - Statistics are computed in fp64; the result has the dtype of the advantages.
 - A std below 1e-9 times the root mean square is rounding noise and counts as 0.
 
-This module does not know rewards, estimators, probability ratios or losses. Clip-Cov
-(arXiv 2505.22617) is not implemented: it drops randomly chosen tokens among those that the clip of
-the loss has not dropped already.
+This module does not know rewards, estimators, probability ratios or losses. Methods that need the
+ratio, such as Clip-Cov, are losses (loss.py).
 """
 
 import math
@@ -72,6 +71,45 @@ def covariance_kernel(
     # that and cancels in the normalisation.
     w = (_lowest(exponent, part, in_loss) - exponent).exp()
     return _finalize(tokens, advantages * _divide(w, _mean(w, part, in_loss)))
+
+
+def covariance_kernel_code(tokens: TokenGroups) -> Float[Tensor, "M"]:
+    """CW-GRPO as the code of its first author computes it (WangCheng0116/CW-GRPO, July 2025), which
+    differs from the paper's formula: the gradient flows through the weight.
+
+        u = log pi - mean log pi                     mean over the rollout's tokens
+        c = u (A - mean A)                           mean over the group's rollouts
+        w = exp(-c^2 / (2 sigma^2)) * S / sum w      sigma = population std of c + 1e-8, group
+        J = mean over rollouts of mean_t (w A rho)   A' = dJ / d log pi, as an advantage
+
+    S is the number of rollouts times the longest of them, as in that code, where padding inflates
+    the weights. A' is w A plus what the weights of the other tokens change with this log-prob: at
+    p = 1/2 it is about A w (1 - u / var u), so that likely tokens are damped or change their sign.
+    It is exact where the policy has not moved (rho = 1, as always in that code) and with
+    `loss.aggregation: seq_mean`. That code takes 0.04 times the k3 penalty (`loss.kl_coef`) and
+    divides rewards by the sample std + 1e-4 (`grpo_sample_std` here has 1e-6).
+    """
+    in_loss, row, group = tokens.loss_mask > 0, tokens.row, tokens.group
+    advantages = torch.where(in_loss, tokens.advantages, 0.0).double()
+    ones = in_loss.double()
+    lengths = _zeros(row).index_add(0, row, ones)[row]
+    per_rollout = ones / lengths.clamp(min=1)  # sums to 1 over a rollout's tokens
+    rollouts = _zeros(group).index_add(0, group, per_rollout)
+    sums = _zeros(group).index_add(0, group, per_rollout * advantages)
+    mean_advantage = (sums / rollouts.clamp(min=1))[group]
+    longest = _zeros(group).scatter_reduce(0, group, lengths * ones, "amax")
+    size = (rollouts * longest)[group]
+    with torch.enable_grad():
+        logprobs = torch.where(in_loss, tokens.logprobs, 0.0).double().requires_grad_()
+        u = logprobs - _mean(logprobs, row, in_loss)
+        c = u * (advantages - mean_advantage)
+        variance = _mean((c - _mean(c, group, in_loss)).square(), group, in_loss)
+        sigma = torch.where(variance > 0, variance, 1).sqrt() + 1e-8  # c = 0 where variance is 0
+        w = torch.where(in_loss, (-c.square() / (2 * sigma.square())).exp(), 0.0)
+        w = _divide(w * size, _zeros(group).index_add(0, group, w)[group])
+        objective = (w * advantages * per_rollout).sum()
+        (through_weights,) = torch.autograd.grad(objective, logprobs)
+    return _finalize(tokens, w * advantages + lengths * through_weights)
 
 
 def entropy_aware(
@@ -178,6 +216,42 @@ def high_entropy(tokens: TokenGroups, *, rho: float = 0.2) -> Float[Tensor, "M"]
     return _finalize(tokens, torch.where(tokens.entropy >= threshold, tokens.advantages, 0.0))
 
 
+def stare(
+    tokens: TokenGroups,
+    *,
+    share: float = 0.1,
+    positive_weight: float = 1.1,
+    negative_weight: float = 1.0,
+    entropy_below: float = 0.3,
+) -> Float[Tensor, "M"]:
+    """STARE (arXiv 2606.19236; its official code): surprising tokens of correct rollouts learn more
+    while the entropy is low.
+
+        A' = A positive_weight    for the ceil(share n) least likely of the n tokens with A > 0
+        A' = A negative_weight    for the ceil(share n) least likely of the n tokens with A < 0
+        A' = A                    for all others, and where the batch's mean entropy is not below
+                                  entropy_below (nats per token)
+
+    The code's first form, its default, is this one; its second form has a negative_weight of 0.9.
+    The tokens are those of the batch (the code's: of a micro-batch, under the current policy); the
+    last one's ties are taken too. The code can also move both weights by 0.01 a step, towards 1.5
+    and 0.5 while the entropy is low and back otherwise; here they are fixed. share must be in
+    [0, 1].
+    """
+    assert 0 <= share <= 1, f"share must be from 0 to 1 (got {share})"
+    in_loss, advantages = tokens.loss_mask > 0, tokens.advantages
+    if not in_loss.any() or tokens.entropy[in_loss].double().mean() >= entropy_below:
+        return _finalize(tokens, advantages)
+    weights = torch.ones_like(advantages)
+    channels = ((advantages > 0, positive_weight), (advantages < 0, negative_weight))
+    for channel, weight in channels:
+        candidates = in_loss & channel
+        if count := math.ceil(share * int(candidates.sum()) - 1e-9):
+            last = tokens.logprobs[candidates].kthvalue(count).values
+            weights = torch.where(candidates & (tokens.logprobs <= last), weight, weights)
+    return _finalize(tokens, advantages * weights)
+
+
 def _finalize(tokens: TokenGroups, advantages: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
     """What every reweighter returns: 0 where loss_mask is 0, the input's dtype, no gradient."""
     masked = torch.where(tokens.loss_mask > 0, advantages, 0.0)
@@ -192,7 +266,7 @@ def _mean(
     `part` numbers the groups, or is 0 for the whole batch. The sum is of differences to the
     smallest value, so that the mean of equal values is exactly that value.
     """
-    lowest = _lowest(values, part, in_loss)
+    lowest = _lowest(values.detach(), part, in_loss)
     total = _zeros(part).index_add(0, part, torch.where(in_loss, values - lowest, 0.0))
     count = _zeros(part).index_add(0, part, in_loss.double())
     return lowest + (total / count.clamp(min=1))[part]
@@ -241,9 +315,11 @@ def _zeros(part: Int[Tensor, "M"]) -> Float[Tensor, "parts"]:
 REWEIGHT: dict[str, Callable[..., Tensor]] = {
     "none": none,
     "covariance_kernel": covariance_kernel,
+    "covariance_kernel_code": covariance_kernel_code,
     "entropy_aware": entropy_aware,
     "quadrant": quadrant,
     "entropy_advantage": entropy_advantage,
     "entropic_advantage": entropic_advantage,
     "high_entropy": high_entropy,
+    "stare": stare,
 }

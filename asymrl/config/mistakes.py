@@ -41,6 +41,11 @@ OTHER_NAMES = {
     "ppo_epochs": "optim.epochs",
     "num_iterations": "optim.epochs",
     "warmup_steps": "optim.warmup_updates",
+    "warmup_ratio": "optim.warmup_share",
+    "lr_warmup_steps_ratio": "optim.warmup_share",
+    "lr_scheduler_type": "optim.lr_schedule",
+    "lr_scheduler": "optim.lr_schedule",
+    "min_lr_ratio": "optim.lr_floor",
     "grad_clip": "optim.max_grad_norm",
     "max_norm": "optim.max_grad_norm",
     **dict.fromkeys(

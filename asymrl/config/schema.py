@@ -246,7 +246,13 @@ class OptimConfig(StrictModel):
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     weight_decay: Rate = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    # over the updates of the whole run, from lr down to lr_floor x lr; a run that resumes with
+    # another number of steps continues on the new curve
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    # before it, the rate rises linearly from 0 to lr: a number of updates, or a share of them all
     warmup_updates: NonNegative = 0
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_skipped: Positive = 3  # stop after this many updates in a row that are not finite
 
 
@@ -384,6 +390,12 @@ class Config(StrictModel):
     seed: NonNegative = 0
     steps: Positive  # rollout batches; each has prompts / minibatch_prompts x epochs updates
 
+    @property
+    def total_updates(self) -> int:
+        """The optimizer steps of the whole run."""
+        per_batch = self.rollout.prompts // self.optim.minibatch_prompts * self.optim.epochs
+        return self.steps * per_batch
+
     @model_validator(mode="before")
     @classmethod
     def name_pocket_policy(cls, config: Any) -> Any:
@@ -411,6 +423,11 @@ class Config(StrictModel):
                 try_method(method, (example(*shape),))
         check_schedule(self)
         check_entropy_control(self.loss)
+        if self.reweight.name == "covariance_kernel_code" and self.loss.aggregation != "seq_mean":
+            raise ValueError(
+                "reweight.name = 'covariance_kernel_code' requires loss.aggregation seq_mean, for "
+                f"which its gradient is computed (got {self.loss.aggregation})"
+            )
         check_selection(self)
         if self.rollout.top_p != 1 or self.rollout.top_k != 0:
             raise ValueError(
@@ -425,6 +442,16 @@ class Config(StrictModel):
         if not self.checkpoint.merged and self.policy.lora is None:
             raise ValueError(
                 "checkpoint.merged=false saves adapters without the model; it requires policy.lora"
+            )
+        if self.optim.warmup_updates and self.optim.warmup_share:
+            raise ValueError(
+                f"optim.warmup_updates = {self.optim.warmup_updates} and optim.warmup_share = "
+                f"{self.optim.warmup_share:g} are two ways to say the same; set one of them to 0"
+            )
+        if self.optim.lr_floor and self.optim.lr_schedule == "constant":
+            raise ValueError(
+                f"optim.lr_floor = {self.optim.lr_floor:g} requires optim.lr_schedule linear or "
+                "cosine (got constant)"
             )
         check_user_turn(self.data.user)
         if self.data.chat_template == RAW and (self.data.system or self.data.chat_template_kwargs):
@@ -479,7 +506,8 @@ def check_params(key: str, method: MethodConfig) -> None:
     params = method.model_extra or {}
     for name in params:
         if name not in parameters:
-            if key == "loss" and not any(name in parameter_names(f) for f in LOSSES.values()):
+            known = any(name in parameter_names(f) for f in LOSSES.values())
+            if key == "loss" and not own and not known:
                 raise ValueError(f"unknown key loss.{name}")
             valid = ", ".join(parameters) or "no parameters"
             function = by_path.without_digest(method.name)

@@ -276,6 +276,7 @@ def build_policy(config: Config, world: World) -> Policy:
                 optim=optim,
                 settings=settings,
                 reference=load_reference(torch.float32) if load_reference else None,
+                total_updates=config.total_updates,
             )
         case "deepspeed":
             from asymrl.engines.deepspeed import DeepSpeedPolicy
@@ -287,6 +288,7 @@ def build_policy(config: Config, world: World) -> Policy:
                 optim=optim,
                 settings=settings,
                 load_reference=load_reference,
+                total_updates=config.total_updates,
             )
         case backend:
             raise AssertionError(f"unknown policy backend {backend!r}")

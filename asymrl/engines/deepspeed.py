@@ -103,11 +103,12 @@ class DeepSpeedPolicy:
 
     Needs the process group of `world`. load_reference(dtype): returns a copy of the model for
     score_reference, which a model with adapters does not need; it is sharded too. temperature: the
-    sampling temperature of the rollouts. settings: with dtype bfloat16 the parameters are in bf16,
-    beside fp32 master weights; with offload_optimizer, master weights, moments and fp32 gradients
-    stay on the CPU, and AdamW runs there; with offload_during_rollouts, master weights and moments
-    wait in pinned host memory while the policy sleeps. DeepSpeed's own way to move them requires
-    its FusedAdam, which has to be compiled.
+    sampling temperature of the rollouts. total_updates: optimizer steps of the whole run, for the
+    schedule of the learning rate. settings: with dtype bfloat16 the parameters are in bf16, beside
+    fp32 master weights; with offload_optimizer, master weights, moments and fp32 gradients stay on
+    the CPU, and AdamW runs there; with offload_during_rollouts, master weights and moments wait in
+    pinned host memory while the policy sleeps. DeepSpeed's own way to move them requires its
+    FusedAdam, which has to be compiled.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class DeepSpeedPolicy:
         optim: OptimConfig,
         settings: PolicyConfig,
         load_reference: Callable[[torch.dtype], Any] | None = None,
+        total_updates: int = 1,
     ) -> None:
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         config = zero3_config(optim, settings, world)
@@ -157,6 +159,7 @@ class DeepSpeedPolicy:
         init_adamw_state(self.adamw, self.master_weights)
         self.world = world
         self.optim = optim
+        self.total_updates = total_updates
         self.token_budget = settings.token_budget
         self.offload_optimizer = settings.offload_optimizer
         self.host_buffers: HostBuffers | None = None
@@ -206,7 +209,7 @@ class DeepSpeedPolicy:
         part = total(parts)
         ranks = self.world.gather((part, non_finite(part.loss.item(), self._gradients())))
         bad = next((name for _, name in ranks if name), None)
-        set_learning_rate(optimizer, self.optim, self.updates + 1)
+        set_learning_rate(optimizer, self.optim, self.updates + 1, self.total_updates)
         if bad:
             optimizer._overflow_clean_up(None)  # as DeepSpeed skips an fp16 step
         else:

@@ -51,7 +51,8 @@ class LocalPolicy:
     """`model` is a causal LM, already on its device, whose trained parameters are fp32: all of
     them, or its adapters (lora.add_adapters). settings.dtype bfloat16 autocasts its forward pass.
     temperature: the sampling temperature of the rollouts. reference: a copy of the model as it is
-    before training, for score_reference; a model with adapters needs none."""
+    before training, for score_reference; a model with adapters needs none.
+    total_updates: optimizer steps of the whole run, for the schedule of the learning rate."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class LocalPolicy:
         optim: OptimConfig,
         settings: PolicyConfig,
         reference: Any = None,
+        total_updates: int = 1,
     ) -> None:
         self.named_parameters = lora.named_trained(model)
         trained = list(self.named_parameters.values())
@@ -78,6 +80,7 @@ class LocalPolicy:
         )
         init_adamw_state(self.optimizer, trained)
         self.optim = optim
+        self.total_updates = total_updates
         self.token_budget = settings.token_budget
         self.bf16 = settings.dtype == "bfloat16"
         self.updates = 0
@@ -149,7 +152,7 @@ class LocalPolicy:
                 self.named_parameters.values(), self.optim.max_grad_norm, grad_norm
             )
             self.updates += 1
-            set_learning_rate(self.optimizer, self.optim, self.updates)
+            set_learning_rate(self.optimizer, self.optim, self.updates, self.total_updates)
             self.optimizer.step()
         return make_update_stats(
             minibatch,

@@ -202,10 +202,26 @@ def init_adamw_state(optimizer: torch.optim.Optimizer, parameters: Iterable[Tens
         }
 
 
-def set_learning_rate(optimizer: Any, optim: OptimConfig, update: int) -> None:
-    """Before optimizer step number `update`: in warmup, the rate rises linearly from 0 to lr."""
+def learning_rate(optim: OptimConfig, update: int, total_updates: int) -> float:
+    """The rate of optimizer step number `update`, from 1, in a run of `total_updates`.
+
+    In warmup, W = warmup_updates or warmup_share of all, it rises linearly: lr update / W. With
+    x = (update - 1 - W) / (total_updates - W), which is 0 at the first step after warmup, it then
+    is lr times the floor plus (1 - floor) times 1 (constant), 1 - x (linear) or
+    (1 + cos(pi x)) / 2 (cosine).
+    """
+    warmup = optim.warmup_updates or round(optim.warmup_share * total_updates)
+    if update <= warmup:
+        return optim.lr * update / warmup
+    x = min(1.0, (update - 1 - warmup) / max(1, total_updates - warmup))
+    falling = {"constant": 1.0, "linear": 1 - x, "cosine": (1 + math.cos(math.pi * x)) / 2}
+    return optim.lr * (optim.lr_floor + (1 - optim.lr_floor) * falling[optim.lr_schedule])
+
+
+def set_learning_rate(optimizer: Any, optim: OptimConfig, update: int, total_updates: int) -> None:
+    """Before optimizer step number `update`."""
     for group in optimizer.param_groups:
-        group["lr"] = optim.lr * min(1.0, update / max(1, optim.warmup_updates))
+        group["lr"] = learning_rate(optim, update, total_updates)
 
 
 def check_same_parameters(

@@ -16,12 +16,14 @@ from asymrl.algo.reweight import (
     REWEIGHT,
     Quadrant,
     covariance_kernel,
+    covariance_kernel_code,
     entropic_advantage,
     entropy_advantage,
     entropy_aware,
     high_entropy,
     none,
     quadrant,
+    stare,
 )
 from asymrl.types import TokenGroups
 
@@ -36,8 +38,10 @@ CASES = [
     ("entropy_advantage", {}),
     ("entropic_advantage", {}),
     ("high_entropy", {}),
+    ("covariance_kernel_code", {}),
+    ("stare", {"share": 0.3, "negative_weight": 0.9, "entropy_below": 3.0}),
 ]
-OF_THE_BATCH = ("high_entropy", "entropic_advantage")
+OF_THE_BATCH = ("high_entropy", "entropic_advantage", "stare")
 every_case = pytest.mark.parametrize(
     ("name", "settings"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x))
 )
@@ -195,6 +199,67 @@ def test_covariance_weights_are_finite_if_covariances_hardly_vary():
     assert (got / tokens.advantages).mean().item() == pytest.approx(1)
 
 
+def published_objective(logprobs: list[Tensor], advantages: list[float]) -> Tensor:
+    """The objective of CW-GRPO's published code for one group, written out row by row, at ratio 1
+    with its gradient. logprobs: one tensor a rollout."""
+    mean_advantage = sum(advantages) / len(advantages)
+    c = [(x - x.mean()) * (a - mean_advantage) for x, a in zip(logprobs, advantages, strict=True)]
+    flat = torch.cat(c)
+    sigma = flat.std(unbiased=False) + 1e-8
+    w = [(-(x**2) / (2 * sigma**2)).exp() for x in c]
+    padded = len(w) * max(len(x) for x in w)
+    total = torch.cat(w).sum()
+    terms = [
+        (x * padded / total * (y - y.detach()).exp() * a).mean()
+        for x, y, a in zip(w, logprobs, advantages, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def test_covariance_kernel_code_has_the_gradient_of_the_published_objective():
+    """Two groups of different lengths; A' / (tokens of the rollout x rollouts) is the gradient."""
+    generator = torch.Generator().manual_seed(0)
+    lengths, advantages = [[3, 1, 4], [2, 5]], [[1.2, -0.4, -0.8], [0.7, -0.7]]
+    logprobs = [[-torch.rand(n, generator=generator).double() for n in part] for part in lengths]
+    expected = []
+    for part, a in zip(logprobs, advantages, strict=True):
+        leaves = [x.clone().requires_grad_() for x in part]
+        objective = published_objective(leaves, a) * len(a) / 5  # a mean over all five rollouts
+        expected += torch.autograd.grad(objective, leaves)
+    rows = [n for part in lengths for n in part]
+    row = torch.arange(5).repeat_interleave(torch.tensor(rows))
+    tokens = make_tokens(
+        torch.tensor([a for part in advantages for a in part], dtype=torch.float64)[row],
+        logprobs=torch.cat([x for part in logprobs for x in part]),
+        group=torch.tensor([0, 0, 0, 1, 1])[row],
+    )
+    got = covariance_kernel_code(replace(tokens, row=row))
+    as_gradient = got / (torch.tensor(rows)[row] * 5)
+    torch.testing.assert_close(as_gradient, torch.cat(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_covariance_kernel_code_is_finite_where_nothing_varies():
+    tokens = make_tokens([0.0] * 3, logprobs=[-1, -2, -3])
+    close(covariance_kernel_code(tokens), [0, 0, 0])
+    equal = replace(make_tokens([1, 1, -1, -1]), row=torch.tensor([0, 0, 1, 1]))
+    close(covariance_kernel_code(equal), [1, 1, -1, -1])
+
+
+def test_stare_by_hand():
+    """Of four tokens with A > 0, ceil(.5 x 4) = 2; of three with A < 0, ceil(.5 x 3) = 2."""
+    tokens = make_tokens(
+        [1, 1, 2, 2, -1, -1, -1, 0],
+        logprobs=[-1, -4, -3, -2, -1, -2, -3, -9],
+        entropy=[0.2] * 8,
+    )
+    close(stare(tokens, share=0.5), [1, 1.1, 2.2, 2, -1, -1, -1, 0])
+    second_form = stare(tokens, share=0.5, negative_weight=0.9)
+    close(second_form, [1, 1.1, 2.2, 2, -1, -0.9, -0.9, 0])
+    assert torch.equal(stare(tokens, share=0.5, entropy_below=0.2), tokens.advantages)
+    assert torch.equal(stare(tokens, share=0.0), tokens.advantages)
+    close(stare(tokens, share=0.1), [1, 1.1, 2, 2, -1, -1, -1, 0])
+
+
 def test_entropy_aware_by_hand():
     """z = -1, 1, -1, 1 in both groups; the bound is 1/2 in the first and 2 in the second."""
     tokens = make_tokens(
@@ -315,8 +380,9 @@ def test_masked_tokens_are_not_read_and_get_zero(name, settings, tokens):
 def test_signs_do_not_change(name, settings, tokens):
     got = REWEIGHT[name](tokens, **settings)
     assert bool(got.isfinite().all())
-    assert bool((got * tokens.advantages >= 0).all())
-    assert not got[tokens.advantages == 0].any()
+    if name != "covariance_kernel_code":  # its gradient through the weights has any sign
+        assert bool((got * tokens.advantages >= 0).all())
+        assert not got[tokens.advantages == 0].any()
 
 
 @every_case

@@ -19,7 +19,8 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from asymrl.engines.policy import SECTIONS
+from asymrl.algo.loss import LOSSES
+from asymrl.engines.policy import SECTIONS, learning_rate
 from asymrl.errors import UserError
 from asymrl.training.metrics import measure_logprob_gain
 from asymrl.types import LossInputs, LossOutputs, TrainerState
@@ -28,12 +29,14 @@ from tests.helpers.policies import (
     BONUS,
     LOSS,
     MIXED,
+    OPTIM,
     SHARDED,
     STOP,
     VOCABULARY,
     close,
     dense_gradients,
     gradients,
+    loss_named,
     offloaded,
     parts_of,
     policy,
@@ -74,6 +77,20 @@ def test_gradients_equal_the_plain_loss_under_any_split(make, bonus, budget, che
     assert stats.skipped_rows == (0 if bonus else 5)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_of_every_loss_are_the_same_under_any_split(make, name) -> None:
+    """As with all rows in one micro-batch of a policy in one process."""
+    batch = rollout_batch(MIXED, bonus=1.0)
+    whole, split = policy(token_budget=10000), make(token_budget=30)
+    expected = whole.update(batch, loss_named(name))
+    got = split.update(batch, loss_named(name))
+    assert close(gradients(split), gradients(whole))
+    assert got.metrics == pytest.approx(expected.metrics, rel=1e-4, abs=1e-6)
+    if name not in ("kl_cov", "cispo"):  # it removes the gradient of some tokens, and of not all
+        removed = sum(v for k, v in got.metrics.items() if k.startswith("loss/clip_fraction"))
+        assert 0 < removed < 1
+
+
 def test_skipped_rows_count_in_every_mean() -> None:
     skipping, whole = policy(), policy()
     batch = rollout_batch(MIXED)
@@ -107,6 +124,28 @@ def test_the_learning_rate_rises_linearly_in_warmup(make) -> None:
     trained = make(warmup_updates=4)
     rates = [trained.update(rollout_batch(MIXED), LOSS).lr for _ in range(5)]
     assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # 10 updates, 2 of warmup, then x = 0, 1/8, ... 7/8
+        ({"lr_schedule": "linear", "warmup_updates": 2}, [5, 10, 10, 8.75, 7.5, 1.25]),
+        ({"lr_schedule": "linear", "warmup_share": 0.2}, [5, 10, 10, 8.75, 7.5, 1.25]),
+        ({"lr_schedule": "linear", "lr_floor": 0.5, "warmup_share": 0.2}, [5, 10, 10, 9.375]),
+        ({"lr_schedule": "cosine"}, [10, 10 * (1 + math.cos(math.pi / 10)) / 2]),
+        ({"lr_schedule": "constant"}, [10, 10, 10]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(settings, expected) -> None:
+    optim = OPTIM.model_copy(update={"lr": 10.0, **settings})
+    updates = [*range(1, len(expected)), 10] if len(expected) > 4 else range(1, len(expected) + 1)
+    assert [learning_rate(optim, n, 10) for n in updates] == pytest.approx(expected)
+
+
+def test_the_learning_rate_stays_at_its_floor_after_the_last_planned_update() -> None:
+    optim = OPTIM.model_copy(update={"lr": 10.0, "lr_schedule": "cosine", "lr_floor": 0.1})
+    assert learning_rate(optim, 99, 10) == pytest.approx(1.0)
 
 
 def test_an_update_raises_logprobs_with_a_positive_advantage_and_lowers_the_others(make) -> None:

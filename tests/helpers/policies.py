@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asymrl.algo.batch import make_groups, minibatches, tokenise
-from asymrl.algo.loss import loss_denominators, policy_loss, ppo_clip
+from asymrl.algo.loss import LOSSES, loss_denominators, policy_loss, ppo_clip
 from asymrl.config.schema import ALL_LINEAR, LoRAConfig, OptimConfig, PolicyConfig
 from asymrl.engines import lora
 from asymrl.engines.distributed import from_environment, join
@@ -23,6 +23,24 @@ from tests.helpers.models import tiny_model
 VOCABULARY, STOP = 20, 7
 LOSS = partial(policy_loss, token_loss=ppo_clip)
 BONUS = partial(policy_loss, token_loss=ppo_clip, entropy_bonus=0.1)
+
+
+# Parameters with which each token loss selects, clips or drops some tokens of `rollout_batch`.
+EVERY_LOSS = {
+    "ppo_clip": {"dual_clip": 1.1},
+    "gspo": {"clip_low": 0.1, "clip_high": 0.1},
+    "cispo": {"clip_low": 0.2, "clip_high": 0.2},
+    "up": {},
+    "clip_cov": {"share": 0.3, "cov_low": 0.05},
+    "kl_cov": {"share": 0.3},
+    "flash_reinforce": {"max_kl": 0.01},
+}
+
+
+def loss_named(name: str) -> Any:
+    """A token loss with a bonus and a KL penalty; the batch has reference log-probs."""
+    token_loss = partial(LOSSES[name], **EVERY_LOSS[name])
+    return partial(policy_loss, token_loss=token_loss, entropy_bonus=0.05, kl_coef=0.1)
 
 
 OPTIM = OptimConfig(lr=1e-3, betas=[0.9, 0.95], max_grad_norm=1e9, minibatch_prompts=3)
@@ -125,6 +143,7 @@ def rollout_batch(advantages: list[float], bonus: float = 0.0) -> Batch:
         prompts=3,
         every_row=bonus > 0,
         loss_denominators=partial(loss_denominators, aggregation="token_mean", constant_length=9),
+        reference_logprobs=old.flip(0),
     )
     return batch
 

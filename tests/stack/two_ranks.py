@@ -37,6 +37,7 @@ from tests.helpers.policies import (
     adapted_model,
     close,
     gradients,
+    loss_named,
     rollout_batch,
     sharded,
 )
@@ -311,6 +312,16 @@ def test_an_error_on_rank_0_ends_every_rank_and_is_printed_once(
         world.gather(None)
     printed = capsys.readouterr().err
     assert "another process is training" in printed if world.first else not printed
+
+
+@pytest.mark.parametrize("name", ["gspo", "clip_cov", "kl_cov"])
+def test_a_loss_with_statistics_of_rows_or_the_minibatch_has_the_gradient_of_one_process(
+    name: str,
+) -> None:
+    batch, ours, theirs = rollout_batch(MIXED, 1.0), sharded(token_budget=30), local_policy()
+    stats, expected = (one.update(batch, loss_named(name)) for one in (ours, theirs))
+    assert close(gradients(ours), gradients(theirs))
+    assert stats.metrics == pytest.approx(expected.metrics, rel=1e-4, abs=1e-6)
 
 
 def test_tensor_parallel_must_divide_the_world_size() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from asymrl.algo.diagnostics import BINS, accuracy_bins, by_accuracy, channel_mass, pressure
 from asymrl.config.load import load_config
+from asymrl.engines.micro_batches import loss_inputs
 from asymrl.training.algorithm import build_algorithm, schedule_inputs, schedule_metrics
 from asymrl.types import Experience, Groups
 from tests.helpers.batches import experience_of, requests_and_rollouts
@@ -89,6 +91,47 @@ def test_importance_weights_come_after_the_reweighter() -> None:
     experience = experience_under(algorithm, [[2, 1]], scored, [1.0, 0])
     weighted = plain.to_token_advantages(experience) * logprobs.exp()
     assert torch.allclose(algorithm.to_token_advantages(experience), weighted)
+
+
+CONTROL = "loss.entropy_control={target: 0.5, step: 0.01, max: 0.02}"
+
+
+def test_a_controlled_bonus_rises_below_the_target_and_falls_above_it() -> None:
+    algorithm = build_algorithm(load_config("pocket_asym", [CONTROL, "schedule.name=constant"]), ())
+    state, bonuses = algorithm.init_schedule, []
+    assert state == PARAMS | {"entropy_bonus": 0.0}
+    for entropy in (0.4, 0.4, 0.4, 0.5, 0.6, 0.6):
+        groups = groups_of([[1, 0]])
+        stats = schedule_inputs(1, 9, groups, {"diag/kappa": 0.1, "policy/entropy": entropy})
+        state = algorithm.update_schedule(state, stats)
+        bonuses.append(round(state["entropy_bonus"], 6))
+    assert bonuses == [0.01, 0.02, 0.02, 0.01, 0.0, 0.0]
+    assert {key: state[key] for key in PARAMS} == PARAMS
+
+
+@pytest.mark.parametrize(("entropy", "bonus"), [(0.4, 0.01), (0.6, 0.0)])
+def test_a_controlled_bonus_applies_only_below_the_target(entropy: float, bonus: float) -> None:
+    algorithm = build_algorithm(load_config("pocket_asym", [CONTROL]), ())
+    scored = torch.zeros(4), torch.tensor([entropy] * 2 + [9.0] * 2)  # the second row is masked
+    experience = experience_under(algorithm, [[2, 2]], scored, [1.0, 0], [True, False])
+    schedule = PARAMS | {"entropy_bonus": 0.01}
+    (batch,), loss = algorithm.to_minibatches(experience, torch.zeros(4), schedule)
+    assert batch.has_gradient.tolist() == [bonus > 0, False]
+    tokens = torch.arange(4)
+    inputs = loss_inputs(batch, tokens, batch.old_logprobs, torch.tensor([3.0, 5.0, 7.0, 7.0]))
+    assert loss(inputs).loss.item() == pytest.approx(-bonus * 4)
+
+
+def test_a_kl_penalty_reaches_every_valid_row_with_the_reference_of_its_tokens() -> None:
+    overrides = ["loss.kl_coef=0.5", "loss.kl_estimator=k2"]
+    algorithm = build_algorithm(load_config("pocket_asym", overrides), ())
+    scored = torch.zeros(3), torch.ones(3)
+    experience = experience_under(algorithm, [[1, 2]], scored, [1.0, 1.0])
+    experience = replace(experience, reference_logprobs=torch.tensor([-1.0, -2.0, -3.0]))
+    (batch,), loss = algorithm.to_minibatches(experience, torch.zeros(3), PARAMS)
+    assert batch.has_gradient.all()
+    inputs = loss_inputs(batch, torch.tensor([1, 2]), torch.zeros(2), torch.ones(2))
+    assert loss(inputs).loss.item() == pytest.approx(0.5 * (4 / 2 + 9 / 2) / 3)
 
 
 def config_of(config) -> list[str]:
