@@ -20,10 +20,12 @@ RANKS := $(BIN)/accelerate launch $(if $(GPU),,--use_deepspeed --zero_stage 3 --
 
 ROWS := reinforce reinforce_ent grpo grpo_ent grpo_clip_higher dr_grpo pos_only neg_only asym_sym asym asym_clip_higher \
 	ent_increase ent_decrease cw_grpo eapo quad_phr quad_plr quad_nhr quad_nlr
+# the rows of the paper's table and all others; table2-<model> runs those of the table
+ALL_ROWS := $(ROWS) $(filter-out $(ROWS),$(patsubst configs/rows/%.yaml,%,$(wildcard configs/rows/*.yaml)))
 BACKBONES := qwen3_4b qwen2.5_math_1.5b qwen2.5_7b
-POCKET_TARGETS := $(ROWS:%=pocket-%)
-SMOLLM2_TARGETS := $(ROWS:%=smollm2_135m-%)
-BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ROWS:%=$(model)-%))
+POCKET_TARGETS := $(ALL_ROWS:%=pocket-%)
+SMOLLM2_TARGETS := $(ALL_ROWS:%=smollm2_135m-%)
+BACKBONE_TARGETS := $(foreach model,$(BACKBONES),$(ALL_ROWS:%=$(model)-%))
 # Temperature 0.4, 10 samples a problem, 5 on the two large benchmarks: the paper's protocol.
 EVALUATE := $(BIN)/accelerate launch eval.py --replace
 PROTOCOL := --avg-at paper --temperature 0.4
@@ -47,7 +49,7 @@ BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard
 
 help: ## this list
 	@grep -hE '^[a-z0-9$$():%=.A-Z_-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(POCKET_TARGETS\)/pocket-<row>/; s/^\$$\(SMOLLM2_TARGETS\)/smollm2_135m-<row>/; s/^\$$\(BACKBONE_TARGETS\)/<model>-<row>/; s/^\$$\(BACKBONES:%=(%-base|table2-%)\)/\1/; s/%/<model>/' | awk -F ': .*## ' '{printf "  %-16s %s\n", $$1, $$2}'
-	@echo "  rows:   $(ROWS)"
+	@echo "  rows:   $(ALL_ROWS)"
 	@echo "  models: $(BACKBONES)"
 
 $(VENV)/core: constraints.txt pyproject.toml

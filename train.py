@@ -6,10 +6,10 @@ the share of correct responses in a problem's group. A correct response gets the
 ((1-p)/p)^beta_pos and a wrong one -(p/(1-p))^beta_neg. All tokens of a response share its
 advantage. Maximize the PPO-clip surrogate, averaged over the tokens of each mini-batch, and repeat
 with the new policy. (0, 0) is REINFORCE, (0.5, 0.5) is GRPO, (0.9, 0.4) is the paper's best (arXiv
-2604.04894).
+2604.04894). Other estimators, losses, a KL penalty, dynamic sampling and LoRA are settings.
 
-Left out on purpose: a critic, a KL penalty, a reward model, dual clip, dynamic sampling, multi-turn
-rollouts. The loop is asymrl/training/loop.py; the mathematics is asymrl/algo/.
+Left out on purpose: a critic, a reward model, multi-turn and asynchronous rollouts. The loop is
+asymrl/training/loop.py; the mathematics is asymrl/algo/.
 
     accelerate launch train.py --config qwen3_4b_asym.yaml [key.sub=value ...]
         [--row ROW] [--dry-run] [--resume auto|never|DIR] [--output-dir DIR] [--max-minutes M]

@@ -153,12 +153,40 @@ Scored = tuple["Tensor", "Tensor"]
 
 
 @frozen
+class RolloutGroups:
+    """Whole groups in draw order: the G rollouts of each request, by sample, with their verdicts.
+
+    scored: of the response tokens laid end to end; None until the groups are scored.
+    """
+
+    requests: Sequence[Request]
+    rollouts: Sequence[Rollout]
+    verdicts: Sequence[Verdict]
+    scored: Scored | None = None
+
+
+@frozen
+class Generated:
+    """What a step generated, of which its batch may be a part (training/dynamic_sampling.py).
+
+    draws: prompt draws used, one group each. tokens: of all responses. metrics: those that are over
+    everything generated; empty if that is the batch. leftovers: groups for the next step, scored.
+    """
+
+    draws: int
+    tokens: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    leftovers: RolloutGroups | None = None
+
+
+@frozen
 class Experience:
     """One rollout batch with everything an update needs, for R = N x G rollouts in draw order.
 
     rewards (R,) float, 0 or 1. valid (R,) bool: False where `rollout.truncation: mask` removed the
-    rollout. scored: log-probs and entropy under the generating policy. advantages (R,).
-    reference_logprobs (M,): of the reference model, or None without a KL penalty.
+    rollout. scored: log-probs and entropy under the generating policy. advantages (R,). generated:
+    what the step generated for it. reference_logprobs (M,): of the reference model, or None without
+    a KL penalty.
     """
 
     requests: Sequence[Request]
@@ -170,6 +198,7 @@ class Experience:
     scored: Scored
     groups: Groups
     advantages: Tensor
+    generated: Generated
     reference_logprobs: Tensor | None = None
 
 
@@ -274,11 +303,13 @@ class TrainerState:
 
 @frozen
 class Position:
-    """Where a run is: finished steps, prompt draws used, and the state of its schedule."""
+    """Where a run is: finished steps, prompt draws used, the state of its schedule, and the groups
+    that `rollout.dynamic_sampling.leftover: keep` left for the next step."""
 
     step: int = 0
     draws: int = 0
     schedule: Mapping[str, float] = field(default_factory=dict)
+    leftovers: RolloutGroups | None = None
 
 
 @frozen

@@ -12,7 +12,7 @@ from pathlib import Path
 from asymrl.errors import UserError
 from asymrl.run.exit_codes import exit_code
 from asymrl.types import frozen
-from studies import claims, hypotheses, paper, probe_report, tables
+from studies import claims, hypotheses, methods, paper, probe_report, tables
 from studies.jobs import (
     BONUS_ARMS,
     CALIBRATION_SEED,
@@ -20,6 +20,7 @@ from studies.jobs import (
     RIVAL_ROWS,
     SCHEDULED,
     TASKS,
+    UNTRAINED,
     Arm,
     Job,
     make_jobs,
@@ -83,6 +84,14 @@ STUDIES = {
             seeds={"pocket": 8},
             more={},
             report=tables.report_grid,
+        ),
+        Study(
+            name="methods",
+            page="every row on the pocket task -> docs/methods.md",
+            arms={"pocket": (UNTRAINED, *methods.ARMS)},
+            seeds={"pocket": 8},
+            more={},
+            report=methods.report_methods,
         ),
         Study(
             name="bonus",

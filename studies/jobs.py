@@ -177,6 +177,8 @@ LATER_KEYS: Mapping[str, Any] = {
     "optim.lr_schedule": "constant",
     "optim.lr_floor": 0.0,
     "optim.warmup_share": 0.0,
+    "rollout.overlong": None,
+    "rollout.dynamic_sampling": None,
 }
 # Keys whose value changed after the first results, but not what a run on a CPU does: now, then.
 FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {

@@ -44,7 +44,7 @@ def save_figure(figure: Figure, file: Path) -> Path:
 
 
 def budget(results: Sequence[Result]) -> str:
-    """How many runs, of which code and software, and their processor time."""
+    """How many runs, of which code and software, and how long they took together."""
     lines = []
     for task in dict.fromkeys(one.task for one in results):
         runs = [one for one in results if one.task == task]
@@ -53,7 +53,7 @@ def budget(results: Sequence[Result]) -> str:
         when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
         lines.append(
             f"- `{task}`: {len(runs)} runs, {timedelta(seconds=sum(one.seconds for one in runs))} "
-            f"of CPU time in total, one thread per run, {when}; commits "
+            f"in total, one thread per run, {when}; commits "
             f"{', '.join(commits)}; {'; '.join(dict.fromkeys(one.software for one in runs))}."
         )
     return "\n".join(lines)

@@ -106,6 +106,25 @@ class DataConfig(StrictModel):
         }
 
 
+class DynamicSamplingConfig(StrictModel):
+    """Train on mixed groups only: prompts are drawn in rounds until rollout.prompts of them have
+    both correct and wrong responses (DAPO, arXiv 2503.14476; training/dynamic_sampling.py)."""
+
+    # mixed groups beyond rollout.prompts: drop them, as DAPO's code does, or keep them for the next
+    # step, which then trains them with the log-probs of the policy that generated them
+    leftover: Literal["drop", "keep"] = "drop"
+    # of a step; then the run ends with an error (verl: max_num_gen_batches). At 1, every group of
+    # every step would have to be mixed.
+    max_rounds: Annotated[int, Field(ge=2, le=10**6)] = 10
+
+
+class OverlongConfig(StrictModel):
+    """A penalty on long responses, subtracted from their advantages (algo/overlong.py)."""
+
+    buffer: Positive  # tokens below rollout.max_tokens over which the penalty rises from 0
+    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # at rollout.max_tokens
+
+
 class RolloutConfig(StrictModel):
     engine: Literal["auto", "hf", "vllm"] = "auto"
     prompts: Positive
@@ -117,6 +136,8 @@ class RolloutConfig(StrictModel):
     stop: list[str] = []  # texts that end a response, each one token; the model's own tokens too
     # a response without a stop token: verify it, reward 0, or leave it out of group and loss
     truncation: Literal["score", "zero", "mask"] = "score"
+    overlong: OverlongConfig | None = None
+    dynamic_sampling: DynamicSamplingConfig | None = None
     max_rows: Positive = 512  # responses that each engine samples at a time
     sync_check_every: Positive = 50
     # the keys below apply to vLLM only
@@ -453,6 +474,7 @@ class Config(StrictModel):
                 f"optim.lr_floor = {self.optim.lr_floor:g} requires optim.lr_schedule linear or "
                 "cosine (got constant)"
             )
+        check_overlong(self.rollout)
         check_user_turn(self.data.user)
         if self.data.chat_template == RAW and (self.data.system or self.data.chat_template_kwargs):
             raise ValueError(
@@ -467,6 +489,22 @@ def check_choice(key: str, name: str, valid: Any, other: str | None = None) -> N
     if name not in valid:
         names = f"{', '.join(sorted(valid))}{f', or {other}' if other else ''}"
         raise ValueError(f"{key} = {name!r} must be one of {names}")
+
+
+def check_overlong(rollout: RolloutConfig) -> None:
+    """The penalty's buffer ends at max_tokens, and the longest responses must be in the loss."""
+    if rollout.overlong is None:
+        return
+    if rollout.overlong.buffer > rollout.max_tokens:
+        raise ValueError(
+            f"rollout.overlong.buffer = {rollout.overlong.buffer} must be at most "
+            f"rollout.max_tokens = {rollout.max_tokens}"
+        )
+    if rollout.truncation == "mask":
+        raise ValueError(
+            "rollout.overlong penalizes the longest responses, but rollout.truncation = 'mask' "
+            "leaves them out of the loss; use truncation=score or zero, or overlong=null"
+        )
 
 
 def check_user_turn(user: str) -> None:

@@ -453,14 +453,16 @@ def describe_batches(config: Config) -> list[str]:
     rollout, optim = config.rollout, config.optim
     rollouts = rollout.prompts * rollout.group_size
     updates = rollout.prompts // optim.minibatch_prompts * optim.epochs
+    batch, least = ("the batch of ", "at least ") if rollout.dynamic_sampling else ("", "")
     return [
-        f"each step: {rollout.prompts} prompts x {rollout.group_size} rollouts = {rollouts:,} "
-        f"rollouts, at most {rollouts * rollout.max_tokens:,} response tokens",
+        f"{batch}each step: {rollout.prompts} prompts x {rollout.group_size} rollouts = "
+        f"{rollouts:,} rollouts, at most {rollouts * rollout.max_tokens:,} response tokens",
         f"  in mini-batches of {optim.minibatch_prompts} prompts = "
         f"{optim.minibatch_prompts * rollout.group_size:,} rollouts: "
         f"{counted(updates, 'optimizer step')}",
         f"the run: {counted(config.steps, 'step')} = "
-        f"{config.steps * rollout.prompts:,} prompt draws, {config.steps * rollouts:,} rollouts, "
+        f"{least}{config.steps * rollout.prompts:,} prompt draws, "
+        f"{least}{config.steps * rollouts:,} rollouts, "
         f"{counted(config.steps * updates, 'optimizer step')}",
     ]
 

@@ -60,7 +60,7 @@ DYNAMICS: Mapping[str, Mapping[str, Any]] = {
         "name": "reward",
         "title": "Training reward",
         "unit": "mean reward (fraction correct)",
-        "caption": "Fraction of the step's rollouts with reward 1.",
+        "caption": "Fraction of the rollouts generated in the step with reward 1.",
         "fraction": True,
     },
     "groups/none_solved": {

@@ -5,8 +5,8 @@ folder `adapter`, and without checkpoint.merged no weights beside them) plus `as
 sampling and stop definitions), `trainer.json` (position of the run, shapes of the parameters,
 digests of all files) and one `trainer/state-RANK-of-RANKS.safetensors` a rank: its slices of the
 trained fp32 weights and of AdamW's moments, each a flat tensor `weights/NAME`, `exp_avg/NAME` or
-`exp_avg_sq/NAME`. Every rank writes its own file, and reads only the slices that it needs. Handles
-files; independent of models.
+`exp_avg_sq/NAME`. Every rank writes its own file, and reads only the slices that it needs. Groups
+that wait for the next step are two more files (leftovers.py). Handles files; independent of models.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ from asymrl.files import (
     sync_to_disk,
     write_atomically,
 )
+from asymrl.run import leftovers
 from asymrl.run.card import card, rule
 from asymrl.run.early_stop import read_eval_scores
-from asymrl.types import Position, Sampling, TrainerState
+from asymrl.types import Position, Problem, RolloutGroups, Sampling, TrainerState
 
 FORMAT = 6
 MAX_RANKS = 10_000
@@ -107,6 +108,9 @@ def save_checkpoint(
             tokenizer.save_pretrained(temporary)
             write_atomically(temporary / "asymrl.json", definitions)
             files = [name for name in relative_files(temporary) if not name.startswith("trainer/")]
+            if position.leftovers:
+                leftovers.write_leftovers(temporary, position.leftovers)
+                files += leftovers.FILES
             digests |= {name: file_digest(temporary / name) for name in files}
     files = {name: digest for part in world.gather(digests) for name, digest in part.items()}
     with stage(world, temporary, final):
@@ -290,9 +294,9 @@ class Tensors(Mapping[str, Tensor]):
 def starting_point(
     run: Path, checkpoint_dir: Path | None
 ) -> tuple[Position, list[TrainerState], bool]:
-    """Where a run starts, the parts of its trainer state (none for a new run), and whether the
-    checkpoint belongs to another run. Then steps and weights continue from it, but the schedule
-    restarts."""
+    """Where a run starts, without leftovers, the parts of its trainer state (none for a new run),
+    and whether the checkpoint belongs to another run. Then steps and weights continue from it, but
+    the schedule restarts."""
     if checkpoint_dir is None:
         return Position(), [], False
     position, parts = load_checkpoint(checkpoint_dir)
@@ -356,9 +360,17 @@ def open_state(path: Path) -> dict[str, Tensors]:
 
 
 def load_position(folder: Path) -> Position:
-    """The position of a checkpoint's run, from trainer.json."""
+    """The position of a checkpoint's run, from trainer.json; without the leftovers."""
     trainer = read_trainer(folder)
     return Position(step=trainer["step"], draws=trainer["draws"], schedule=trainer["schedule"])
+
+
+def load_leftovers(folder: Path, problems: Sequence[Problem]) -> RolloutGroups | None:
+    """The groups that the checkpoint's last step left for the next one, if any. problems: of the
+    same run; a run with other settings, which starts from the checkpoint, does without them."""
+    if leftovers.ROWS_FILE not in read_trainer(folder)["files"]:
+        return None
+    return leftovers.read_leftovers(folder, problems)
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asymrl.algo.batch import engine_logprobs, minibatches
 from asymrl.algo.loss import importance_weights, loss_denominators, policy_loss
+from asymrl.algo.overlong import overlong_penalty
 from asymrl.algo.schedules import StepStats
 from asymrl.config.schema import Config, EntropyControlConfig, LossConfig
 from asymrl.data.problems import sample_prompts
@@ -38,8 +40,9 @@ BONUS = "entropy_bonus"
 class Algorithm:
     """Pure functions with their settings bound; the loop calls them in this order.
 
-    sample_prompts(first_draw=, step=) -> requests
+    sample_prompts(first_draw=, step=, count=) -> requests, by default of a whole batch
     advantages(groups, schedule) -> (R,)
+    penalties(groups) -> (N, G), which advantages subtracts; None without rollout.overlong
     to_token_advantages(experience) -> (M,)
     to_minibatches(experience, token_advantages, schedule) -> mini-batches, and their loss
     update_schedule(schedule, step_stats) -> the schedule's state for the next step
@@ -48,6 +51,7 @@ class Algorithm:
 
     sample_prompts: Callable[..., list[Request]]
     advantages: Callable[[Groups, Mapping[str, float]], Tensor]
+    penalties: Callable[[Groups], Tensor] | None
     to_token_advantages: Callable[[Experience], Tensor]
     to_minibatches: Callable[[Experience, Tensor, Mapping[str, float]], tuple[list[Batch], LossFn]]
     update_schedule: Callable[[Mapping[str, float], StepStats], Mapping[str, float]]
@@ -57,11 +61,22 @@ class Algorithm:
 def build_algorithm(config: Config, problems: Sequence[Problem]) -> Algorithm:
     rollout, loss, params = config.rollout, config.loss, config.advantage.params
     control = loss.entropy_control
+    penalties = None
+    if rollout.overlong:
+        overlong = rollout.overlong.model_dump()
+        penalties = partial(_penalties, max_tokens=rollout.max_tokens, **overlong)
     return Algorithm(
         sample_prompts=partial(
-            sample_prompts, problems, rollout.prompts, samples=rollout.group_size, seed=config.seed
+            sample_prompts,
+            problems,
+            count=rollout.prompts,
+            samples=rollout.group_size,
+            seed=config.seed,
         ),
-        advantages=partial(_advantages, estimator=config.advantage.function, params=params),
+        advantages=partial(
+            _advantages, estimator=config.advantage.function, params=params, penalties=penalties
+        ),
+        penalties=penalties,
         to_token_advantages=partial(
             _to_token_advantages,
             reweight=partial(config.reweight.function, **config.reweight.params),
@@ -97,13 +112,20 @@ def _advantages(
     *,
     estimator: Callable[..., Tensor],
     params: Mapping[str, float],
+    penalties: Callable[[Groups], Tensor] | None,
 ) -> Tensor:
-    """(R,): the estimator's advantages, with the schedule's betas instead of the config's; 0 for
-    an invalid rollout, whatever the estimator returns."""
+    """(R,): the estimator's advantages, with the schedule's betas instead of the config's, minus
+    the penalties; 0 for an invalid rollout, whatever the estimator returns."""
     scheduled = {key: schedule[key] for key in SCHEDULED if key in params}
     advantages = estimator(groups, **{**params, **scheduled})
     assert advantages.shape == groups.rewards.shape, (advantages.shape, groups.rewards.shape)
+    if penalties:
+        advantages = advantages - penalties(groups)
     return torch.where(groups.valid, advantages.to(groups.rewards), 0.0).flatten()
+
+
+def _penalties(groups: Groups, **settings: Any) -> Tensor:
+    return overlong_penalty(groups.lengths, **settings)
 
 
 def _to_token_advantages(
@@ -190,6 +212,13 @@ def schedule_inputs(
         kappa=metrics["diag/kappa"],
         entropy=metrics["policy/entropy"],
     )
+
+
+def penalty_metrics(algorithm: Algorithm, groups: Groups) -> dict[str, float]:
+    """rollout/overlong_penalty, with rollout.overlong only: the mean over the batch's rollouts."""
+    if algorithm.penalties is None:
+        return {}
+    return {"rollout/overlong_penalty": algorithm.penalties(groups).mean().item()}
 
 
 def schedule_metrics(

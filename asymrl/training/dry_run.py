@@ -49,6 +49,7 @@ def dry_run(config: Config, composed_of: str) -> str:
             *(f"checked: {line}" for line in checked),
             *(f"not checked, since a dry run uses no network: {line}" for line in unchecked),
             describe_correction(config),
+            *describe_dynamic_sampling(config),
             "",
             arithmetic,
             "",
@@ -63,8 +64,9 @@ def summary(config: Config) -> str:
     rollout, optim = config.rollout, config.optim
     tokens = rollout.prompts * rollout.group_size * rollout.max_tokens
     updates = rollout.prompts // optim.minibatch_prompts * optim.epochs
+    what = "the batch of a step" if rollout.dynamic_sampling else "a step"
     return (
-        f"a step: at most {counted(tokens, 'response token')} and "
+        f"{what}: at most {counted(tokens, 'response token')} and "
         f"{counted(updates, 'optimizer step')}; the run: {counted(config.steps, 'step')}, "
         f"{counted(config.steps * updates, 'optimizer step')}"
     )
@@ -87,6 +89,18 @@ def describe_correction(config: Config) -> str:
                 f"{loss.importance_cap:g}, multiplies its advantage"
             )
     return f"importance sampling: {level} ({why})"
+
+
+def describe_dynamic_sampling(config: Config) -> Iterator[str]:
+    """What a step generates, which nobody knows before the run."""
+    if settings := config.rollout.dynamic_sampling:
+        rollouts = config.rollout.prompts * config.rollout.group_size
+        yield (
+            f"dynamic sampling: a step generates about {rollouts:,} rollouts / (share of mixed "
+            f"groups), so twice its batch at a share of 1/2; a step that is not full after "
+            f"{settings.max_rounds} rounds, at most {settings.max_rounds * rollouts:,} rollouts, "
+            "ends the run"
+        )
 
 
 def check_model(config: Config) -> tuple[ShapeConfig | None, list[str], list[str]]:

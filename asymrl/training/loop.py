@@ -1,6 +1,7 @@
 """The RLVR training loop. Each step:
 
     sample prompts -> generate responses, verify each as it finishes -> rewards
+       (with dynamic sampling: again, until enough groups have both rewards)
     -> score: log-probs and entropy of the generating policy, for a KL penalty also of the reference
     -> advantages
     -> mini-batches, one optimizer step each -> send the new weights to the engine
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from asymrl.algo.batch import engine_values, tokenise
+from asymrl.algo.batch import tokenise
 from asymrl.config.schema import Config
 from asymrl.engines.flops import utilisation
 from asymrl.engines.gpu_memory import MemoryMeter
@@ -27,17 +29,26 @@ from asymrl.run.tracking import Clock, Tracker
 from asymrl.training.algorithm import (
     Algorithm,
     build_algorithm,
+    penalty_metrics,
     schedule_inputs,
     schedule_metrics,
 )
+from asymrl.training.dynamic_sampling import generate_batch
 from asymrl.training.metrics import measure_logprob_gain, rollout_metrics, update_metrics
-from asymrl.training.rollout import build_experience, experience_rows
+from asymrl.training.rollout import (
+    build_experience,
+    experience_rows,
+    score_leftovers,
+    score_rollouts,
+)
 from asymrl.types import (
     Batch,
     Experience,
     Position,
     Problem,
+    Request,
     Rollout,
+    RolloutGroups,
     Stopped,
     UpdateStats,
     Verdict,
@@ -100,6 +111,7 @@ def train(
             )
 
         metrics = rollout_metrics(experience)
+        metrics |= penalty_metrics(algorithm, experience.groups)
         metrics |= schedule_metrics(config.advantage.params, position.schedule)
         stats = schedule_inputs(step, config.steps, experience.groups, metrics)
         schedule = algorithm.update_schedule(position.schedule, stats)
@@ -119,8 +131,8 @@ def train(
         if is_due(step, config.eval.every, config.steps):
             with clock("evaluate"):
                 metrics |= callbacks.evaluate(step)
-        response_tokens = len(experience.tokens.targets)
-        tracker.log(step, metrics | update_metrics(updates, clock.metrics(), response_tokens))
+        num_tokens = experience.generated.tokens, len(experience.tokens.targets)
+        tracker.log(step, metrics | update_metrics(updates, clock.metrics(), *num_tokens))
         skipped = skipped_in_a_row(skipped, updates)
         if step == 1 or skipped or is_due(step, config.tracking.rollouts_every, config.steps):
             tracker.rollouts(step, experience_rows(experience))
@@ -128,8 +140,9 @@ def train(
 
         position = Position(
             step=step,
-            draws=position.draws + len(experience.requests),
+            draws=position.draws + experience.generated.draws,
             schedule=schedule,
+            leftovers=experience.generated.leftovers,
         )
         del experience, batches  # large, and not needed while saving and generating
         if is_due(step, config.checkpoint.every, config.steps) and not skipped:
@@ -151,31 +164,59 @@ def collect_experience(
 ) -> Experience | Stopped:
     """One rollout batch: sampled, verified, scored, with advantages. Leaves the engine asleep.
 
-    If the run is asked to stop during generation, returns the reason instead.
+    If the run is asked to stop during generation, or dynamic sampling finds too few mixed groups,
+    returns the reason instead.
     """
-    with clock("generate"):
-        requests = algorithm.sample_prompts(first_draw=position.draws, step=position.step + 1)
-        rollouts, verdicts = generate(requests, clock.report, clock("verify_wait"))
-    if stopped := stop({}):
-        return stopped
+    sample = algorithm.sample_prompts
+    draw = partial(draw_groups, sample, generate, stop, clock, step=position.step + 1)
+    sampled = generate_batch(draw, config.rollout, position)
+    if isinstance(sampled, Stopped):
+        return sampled
+    batch, generated = sampled
     with clock("sleep"):
         engine.sleep()
     with clock("score"):
-        tokens = tokenise(requests, rollouts)
-        scored = engine_values(rollouts) if engine.exact_logprobs else policy.score(tokens)
+        known = position.leftovers and position.leftovers.scored
+        tokens = tokenise(batch.requests, batch.rollouts)
+        scored = score_rollouts(tokens, batch.rollouts, engine, policy, known)
+        generated = score_leftovers(generated, engine, policy)
         reference = policy.score_reference(tokens) if config.loss.kl_coef else None
     with clock("update"):
         return build_experience(
-            requests,
-            rollouts,
-            verdicts,
+            batch.requests,
+            batch.rollouts,
+            batch.verdicts,
             tokens=tokens,
             scored=scored,
             truncation=config.rollout.truncation,
             algorithm=algorithm,
             schedule=position.schedule,
+            generated=generated,
             reference_logprobs=reference,
         )
+
+
+def draw_groups(
+    sample_prompts: Callable[..., list[Request]],
+    generate: Generate,
+    stop: Callable[[Mapping[str, float]], Stopped | None],
+    clock: Clock,
+    *,
+    step: int,
+    first_draw: int,
+    count: int,
+) -> RolloutGroups | Stopped:
+    """Sample the next prompts, generate and verify: one round of generation, the same on all ranks.
+
+    If the run is asked to stop meanwhile, rollouts are missing; returns the reason instead.
+    """
+    with clock("generate"):
+        requests = sample_prompts(first_draw=first_draw, step=step, count=count)
+        rollouts, verdicts = generate(requests, clock.report, clock("verify_wait"))
+    if stopped := stop({}):
+        return stopped
+    assert len(rollouts) == sum(request.samples for request in requests), "whole groups"
+    return RolloutGroups(requests=requests, rollouts=rollouts, verdicts=verdicts)
 
 
 def update(

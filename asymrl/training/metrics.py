@@ -5,6 +5,7 @@ The names are a contract (docs/metrics.md). Reads no file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,14 +14,19 @@ from torch import Tensor
 from asymrl.algo import diagnostics
 from asymrl.algo.batch import engine_logprobs, select_rows
 from asymrl.engines.policy import Policy
-from asymrl.types import REASONS, Experience, Scored, Tokens, UpdateStats
+from asymrl.types import REASONS, Experience, RolloutGroups, Scored, Tokens, UpdateStats
+
+Sums = Mapping[str, tuple[int, int]]
+"""name -> (sum, count): means over several rounds of generation are exact."""
+MIXED = "dynamic_sampling/mixed"
 
 
 def rollout_metrics(experience: Experience) -> dict[str, float]:
     """Metrics of a rollout batch before its update.
 
     Rewards, verdicts, lengths and mismatch are over all rollouts, entropy over all response tokens.
-    Diagnostics and entropy by channel are over valid rollouts.
+    Diagnostics and entropy by channel are over valid rollouts. With dynamic sampling, what
+    outcome_sums has is over everything that the step generated instead.
     """
     groups, tokens, (logprobs, entropy) = experience.groups, experience.tokens, experience.scored
     rewards, rollouts = experience.rewards, experience.rollouts
@@ -42,7 +48,41 @@ def rollout_metrics(experience: Experience) -> dict[str, float]:
         "rollout/logprob_mismatch_max": mismatch.abs().max().item(),
         "rollout/mismatch_kl": mismatch.mean().item(),
         **{f"verdict/{reason}": reasons.count(reason) / len(reasons) for reason in REASONS},
+        **experience.generated.metrics,
     }
+
+
+def outcome_sums(groups: RolloutGroups, rewards: Tensor, valid: Tensor) -> Sums:
+    """The metrics that need no score, for generated groups of which not all enter the batch.
+
+    rewards, valid (N, G). Also dynamic_sampling/mixed: the fraction of groups whose valid rollouts
+    have both rewards.
+    """
+    correct, wrong = (valid & (rewards == 1)).any(1), (valid & (rewards == 0)).any(1)
+    num_rollouts, num_groups = len(groups.rollouts), len(groups.requests)
+    num_valid = int((correct | wrong).sum())  # groups
+    reasons = [verdict.reason for verdict in groups.verdicts]
+    return {
+        "reward/mean": (int(rewards.sum()), num_rollouts),
+        "groups/all_solved": (int((correct & ~wrong).sum()), num_valid),
+        "groups/none_solved": (int((wrong & ~correct).sum()), num_valid),
+        "rollout/length_mean": (sum(len(r.token_ids) for r in groups.rollouts), num_rollouts),
+        "rollout/truncated": (sum(r.truncated for r in groups.rollouts), num_rollouts),
+        **{f"verdict/{reason}": (reasons.count(reason), num_rollouts) for reason in REASONS},
+        MIXED: (int((correct & wrong).sum()), num_groups),
+    }
+
+
+def add_sums(one: Sums, other: Sums) -> Sums:
+    """A name that only one of them has counts as (0, 0) in the other."""
+    zero = (0, 0)
+    pairs = {name: (one.get(name, zero), other.get(name, zero)) for name in {**one, **other}}
+    return {name: (a + c, b + d) for name, ((a, b), (c, d)) in pairs.items()}
+
+
+def means(sums: Sums) -> dict[str, float]:
+    """The mean of an empty selection is nan."""
+    return {name: total / count if count else math.nan for name, (total, count) in sums.items()}
 
 
 def measure_logprob_gain(
@@ -60,29 +100,30 @@ def measure_logprob_gain(
 
 
 def update_metrics(
-    updates: Sequence[UpdateStats], seconds: Mapping[str, float], response_tokens: int
+    updates: Sequence[UpdateStats], seconds: Mapping[str, float], generated: int, batch: int
 ) -> dict[str, float]:
     """Means over the step's updates (loss/ratio_max: their maximum), and the step's throughput.
 
-    perf/*_tokens_per_s count the response tokens of all rollouts, skipped rows included.
+    generated, batch: response tokens of all rollouts generated and of those in the batch, skipped
+    rows included.
     """
-    means = {
+    by_name = {
         name: mean([update.metrics[name] for update in updates if name in update.metrics])
         for name in sorted({name for update in updates for name in update.metrics})
     }
     bins = [update.by_accuracy_bin["pressure"] for update in updates]
-    means |= diagnostics.pressure([mean(column) for column in zip(*bins, strict=True)])
+    by_name |= diagnostics.pressure([mean(column) for column in zip(*bins, strict=True)])
     peaks = [u.metrics["loss/ratio_max"] for u in updates if "loss/ratio_max" in u.metrics]
     if peaks:
-        means["loss/ratio_max"] = max(peaks)
-    return means | {
+        by_name["loss/ratio_max"] = max(peaks)
+    return by_name | {
         "optim/grad_norm": mean([update.grad_norm for update in updates]),
         "optim/lr": updates[-1].lr,
         "optim/updates": float(updates[-1].updates),
         "optim/skipped_updates": float(sum(update.non_finite is not None for update in updates)),
         "perf/skipped_rows": float(sum(update.skipped_rows for update in updates)),
-        "perf/rollout_tokens_per_s": response_tokens / seconds["time/generate"],
-        "perf/update_tokens_per_s": response_tokens / seconds["time/update"],
+        "perf/rollout_tokens_per_s": generated / seconds["time/generate"],
+        "perf/update_tokens_per_s": batch / seconds["time/update"],
         **seconds,
     }
 

@@ -1,4 +1,5 @@
-"""The rollout stage: generate responses, verify each as it finishes, turn verdicts into rewards.
+"""The rollout stage: generate responses, verify each as it finishes, score them, turn verdicts into
+rewards.
 
 Uses engines and verifiers only through their protocols. Training and evaluation share it.
 """
@@ -7,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asymrl.algo.batch import make_groups
+from asymrl.algo.batch import engine_values, make_groups, select_rows, tokenise
 from asymrl.engines.distributed import World
+from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, StopRequested, never
 from asymrl.errors import UserError
 from asymrl.training.algorithm import Algorithm
 from asymrl.types import (
     Experience,
+    Generated,
     Request,
     Rollout,
     Sampling,
@@ -81,6 +85,41 @@ def generate_and_verify(
     return [rollout for rollout, _ in pairs], [verdict for _, verdict in pairs]
 
 
+def score_rollouts(
+    tokens: Tokens,
+    rollouts: Sequence[Rollout],
+    engine: RolloutEngine,
+    policy: Policy,
+    known: Scored | None = None,
+) -> Scored:
+    """Log-probs and entropy of all response tokens under the policy that generated them: the
+    engine's own if they are exact, else by a score pass.
+
+    known: those of the first rows, which an earlier policy generated; they are used as they are.
+    """
+    first = int(tokens.row[len(known[0])]) if known else 0  # row that the present policy generated
+    if engine.exact_logprobs:
+        scored = engine_values(rollouts[first:])
+    else:
+        new_rows = torch.arange(len(rollouts)) >= first
+        scored = policy.score(select_rows(tokens, new_rows)[0] if known else tokens)
+    if known is None:
+        return scored
+    return torch.cat([known[0], scored[0]]), torch.cat([known[1], scored[1]])
+
+
+def score_leftovers(
+    generated: Generated | None, engine: RolloutEngine, policy: Policy
+) -> Generated | None:
+    """With the scores of the leftovers, if there are any, before an update changes the policy."""
+    groups = generated and generated.leftovers
+    if not generated or not groups:
+        return generated
+    tokens = tokenise(groups.requests, groups.rollouts)
+    scored = score_rollouts(tokens, groups.rollouts, engine, policy)
+    return replace(generated, leftovers=replace(groups, scored=scored))
+
+
 def rewards_and_mask(
     rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], truncation: str
 ) -> tuple[Tensor, Tensor]:
@@ -108,8 +147,10 @@ def build_experience(
     algorithm: Algorithm,
     schedule: Mapping[str, float],
     reference_logprobs: Tensor | None = None,
+    generated: Generated | None = None,
 ) -> Experience:
-    """Rewards, groups and advantages of a scored rollout batch."""
+    """Rewards, groups and advantages of a scored rollout batch. generated: None if that is all that
+    the step generated."""
     rewards, valid = rewards_and_mask(rollouts, verdicts, truncation)
     groups = make_groups(tokens, scored, rewards, valid)
     return Experience(
@@ -123,6 +164,7 @@ def build_experience(
         groups=groups,
         advantages=algorithm.advantages(groups, schedule),
         reference_logprobs=reference_logprobs,
+        generated=generated or Generated(draws=len(requests), tokens=len(tokens.targets)),
     )
 
 

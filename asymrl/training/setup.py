@@ -27,8 +27,10 @@ from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.gpu_memory import MemoryMeter
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine
+from asymrl.errors import ReportedByRankZero, UserError
 from asymrl.run import checkpoint
 from asymrl.run.early_stop import StopSignals, build_stop
+from asymrl.run.exit_codes import DONE, WRONG
 from asymrl.run.folder import check_shared, describe_saved, find_checkpoint, open_for_training
 from asymrl.run.result import describe_result
 from asymrl.run.tracking import build_tracker
@@ -66,7 +68,8 @@ def run_training(
 
     evaluate: evaluation.evaluate.evaluate_step. resume: `auto`, `never` or a checkpoint folder.
     until: the time.monotonic() value at which to stop. engine, policy: used instead of those in the
-    config; they must have the config's model.
+    config; they must have the config's model. UserError, after the last finished step is saved, if
+    the config makes the run end before its last step.
     """
     world = from_environment(config.rollout.tensor_parallel)
     chosen, reasons = build.choose(config, build.detect_machine(world))
@@ -98,6 +101,8 @@ def run_training(
             data = load_data(config, tokenizer, verifier)
             if checkpoint_dir and not is_branch:
                 checkpoint.check_same_data(checkpoint_dir, data.digest)
+                leftovers = checkpoint.load_leftovers(checkpoint_dir, data.problems)
+                start = replace(start, leftovers=leftovers)
 
         sampling = training_sampling(config, tokenizer)
         eval_sampling = replace(sampling, max_tokens=config.eval.max_tokens or sampling.max_tokens)
@@ -148,10 +153,14 @@ def run_training(
             ),
             start,
         )
-    if not stopped or stopped.code == 0:
+    if not stopped or stopped.code == DONE:
         finish(config, run_dir, world)
-    saved = describe_saved(run_dir, checkpoint_dir)
-    return stopped and replace(stopped, why=f"{stopped.why}; {saved}")
+    if not stopped:
+        return None
+    why = f"{stopped.why}; {describe_saved(run_dir, checkpoint_dir)}"
+    if stopped.code == WRONG:
+        raise UserError(why) if world.first else ReportedByRankZero(why)
+    return replace(stopped, why=why)
 
 
 def describe_finished(run_dir: Path, step: int, steps: int) -> str:

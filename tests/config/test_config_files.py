@@ -68,6 +68,7 @@ BONUS = {
     **{(m, "grpo_ent"): 0.001 for m in ("qwen3_4b", "qwen2.5_math_1.5b", "qwen2.5_7b")},
     ("qwen3_1.7b_lora", "grpo_ent"): 0.001,
 }
+ROLLOUT_ROWS = {"dapo": ["rollout"]}  # methods that also choose what to generate
 BACKBONES = {
     "qwen3_4b": (128, 64, 4096),
     "qwen2.5_math_1.5b": (512, 128, 2560),
@@ -101,7 +102,7 @@ def test_every_model_composes_with_every_row(model: str, row: str) -> None:
     assert load_config(model, row=row) == config
     base = load_config(model)
     sections = {key.split(".")[0] for key in differing_keys(base, config)}
-    assert sections <= {"advantage", "reweight", "loss", "schedule"}
+    assert sections <= {"advantage", "reweight", "loss", "schedule", *ROLLOUT_ROWS.get(row, ())}
     assert sections or row == "grpo", "grpo is the method of the model files themselves"
 
 
@@ -184,6 +185,20 @@ def test_a_policy_in_bf16_is_corrected_for_the_rounding_of_its_engine(name: str)
     expected = ("token", 0.02) if config.policy.dtype == "bfloat16" else ("off", 0.05)
     assert (config.loss.importance_sampling, config.warn.mismatch_above) == expected
     assert config.loss.importance_cap == 2
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_dapo_penalizes_the_last_fifth_of_long_responses(model: str) -> None:
+    """As the paper has 4,096 of 20,480 tokens; rounded, and for the long responses only."""
+    config = load_config(f"{model}_dapo")
+    rollout, loss = config.rollout, config.loss
+    assert rollout.dynamic_sampling and rollout.dynamic_sampling.max_rounds == 10
+    assert (loss.params["clip_low"], loss.params["clip_high"]) == (0.2, 0.28)
+    assert loss.aggregation == "token_mean"
+    assert (rollout.overlong is not None) == (model in BACKBONES)
+    if rollout.overlong:
+        assert rollout.overlong.buffer == pytest.approx(rollout.max_tokens / 5, rel=0.03)
+        assert rollout.overlong.penalty == 1
 
 
 def test_rival_papers_have_their_own_settings() -> None:

@@ -9,6 +9,7 @@ from asymrl.algo.batch import make_groups, tokenise
 from asymrl.types import (
     Batch,
     Experience,
+    Generated,
     Groups,
     Problem,
     Reason,
@@ -103,4 +104,5 @@ def experience_of(
         scored=scored,
         groups=groups,
         advantages=advantages(groups),
+        generated=Generated(draws=len(requests), tokens=len(tokens.targets)),
     )

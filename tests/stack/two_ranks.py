@@ -247,6 +247,22 @@ def test_adapters_move_from_two_ranks_to_one_process_and_back(config_file, tmp_p
     assert theirs[-1]["loss/kl"] > 1e-4
 
 
+def test_two_ranks_fill_the_batches_of_one_process_and_resume(config_file, tmp_path, world) -> None:
+    """Dynamic sampling: the same rounds and leftovers, which the second launch finds on disk."""
+    keep = ["rollout.dynamic_sampling={leftover: keep}", "seed=3"]
+    run(config_file, tmp_path / "two", *keep, "steps=2")
+    ours = run(config_file, tmp_path / "two", *keep, "steps=3")
+    theirs = run_alone(config_file, tmp_path / "one", *keep, "steps=3")
+    assert theirs and len(ours) == len(theirs) == 4
+    assert theirs[2]["dynamic_sampling/kept"] > 0
+    assert any(row["dynamic_sampling/rounds"] > 1 for row in theirs[1:])
+    names = {name for name in theirs[3] if name.startswith("dynamic_sampling/")}
+    for mine, one in zip(ours[1:], theirs[1:], strict=True):
+        assert {name: mine[name] for name in names} == {name: one[name] for name in names}
+        same = {name for name in one if not name.startswith("eval/")}
+        assert same_metrics(mine, {name: one[name] for name in same})
+
+
 @pytest.mark.parametrize("full", [0, 1])
 def test_a_disk_that_is_full_for_one_rank_ends_both_and_damages_no_checkpoint(
     config_file, tmp_path, world, capsys, full

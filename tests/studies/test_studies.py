@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asymrl.config.load import load_config
+from asymrl.config.load import ROW_DIR, load_config
 from asymrl.errors import UserError
 from asymrl.statistics import paired_test
-from studies import claims, hypotheses, jobs, paper, results, tables
+from studies import claims, hypotheses, jobs, methods, paper, results, tables
 from studies.__main__ import STUDIES, main
 from studies.hypotheses import ARMS, HYPOTHESES
 from studies.jobs import GRID_ARMS, UNTRAINED, Arm, betas, make_job, make_jobs, row
@@ -460,6 +460,30 @@ def test_the_table_has_means_standard_errors_and_paired_differences(tmp_path: Pa
         "the best row, `asym`," in text and "not corrected for multiple comparisons): none." in text
     )
     assert figure.stat().st_size > 1000
+
+
+def test_the_page_of_methods_has_every_row_and_what_it_does(tmp_path: Path) -> None:
+    runs = [invented("pocket", "grpo", seed, 0.5 + 0.01 * seed) for seed in range(4)]
+    runs += [invented("pocket", "rloo", seed, 0.6 + 0.01 * seed) for seed in range(3)]
+    runs += [invented("pocket", "untrained", seed, 0.2) for seed in range(4)]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/cost.json").write_text('{"ratios": {"rloo": 1.25}}')
+    (page,) = methods.report_methods(tmp_path, {"pocket": runs})
+    lines = squeezed(page.read_text())
+    rows = [line.split("`")[1] for line in lines if line.startswith("| `")]
+    assert {path.stem for path in ROW_DIR.glob("*.yaml")} == {*rows} - {"untrained"}
+    (rloo,) = [line for line in lines if line.startswith("| `rloo` | 3 |")]
+    assert "0.610 ± 0.006" in rloo and rloo.endswith("| 1.25 | +0.100 (+0.100 to +0.100) |")
+    opening = " ".join(lines[:8])
+    assert "Better than GRPO in greedy accuracy: `rloo`; worse: none" in opening
+    methods.report_methods(tmp_path, {})  # before the first run
+
+
+def test_the_readme_lists_every_row() -> None:
+    text = methods.README.read_text()
+    assert methods.with_list(text) == text, "run `python -m studies report methods`"
+    with pytest.raises(UserError, match="must have the lines"):
+        methods.with_list("# AsymRL")
 
 
 def test_the_grid_has_a_number_for_every_point_and_says_whether_cells_repeat(

@@ -11,7 +11,12 @@ import torch
 from asymrl.algo.diagnostics import BINS, accuracy_bins, by_accuracy, channel_mass, pressure
 from asymrl.config.load import load_config
 from asymrl.engines.micro_batches import loss_inputs
-from asymrl.training.algorithm import build_algorithm, schedule_inputs, schedule_metrics
+from asymrl.training.algorithm import (
+    build_algorithm,
+    penalty_metrics,
+    schedule_inputs,
+    schedule_metrics,
+)
 from asymrl.types import Experience, Groups
 from tests.helpers.batches import experience_of, requests_and_rollouts
 from tests.helpers.runs import comparable, metrics, run
@@ -137,6 +142,28 @@ def test_a_kl_penalty_reaches_every_valid_row_with_the_reference_of_its_tokens()
 def config_of(config) -> list[str]:
     """The same reweighter without importance weights."""
     return [f"reweight={{name: {config.reweight.name}, alpha: 1.0, phi: 1.0}}"]
+
+
+def test_a_penalty_is_subtracted_after_the_estimator_and_reaches_unmixed_groups() -> None:
+    settings = ["rollout.max_tokens=10", "rollout.overlong={buffer: 4, penalty: 2.0}"]
+    algorithm = build_algorithm(load_config("pocket_grpo", settings), ())
+    scored = torch.zeros(31), torch.ones(31)
+    experience = experience_under(algorithm, [[8, 10], [6, 7]], scored, [1.0, 0, 1, 1])
+    # p = 1/2 gives +1 and -1, p = 1 gives 0; the penalties are 2 x (2/4, 4/4, 0/4, 1/4)
+    assert experience.advantages.tolist() == pytest.approx([0.0, -3.0, 0.0, -0.5])
+    assert penalty_metrics(algorithm, experience.groups) == {"rollout/overlong_penalty": 3.5 / 4}
+    token_advantages, schedule = algorithm.to_token_advantages(experience), algorithm.init_schedule
+    (batch, *_), _ = algorithm.to_minibatches(experience, token_advantages, schedule)
+    assert batch.has_gradient.tolist() == [False, True, False, True]
+    assert penalty_metrics(build_algorithm(load_config("pocket_grpo"), ()), experience.groups) == {}
+
+
+def test_a_penalty_is_a_metric_of_a_run(config_file: Path, tmp_path: Path) -> None:
+    """max_tokens is 6, so with this buffer every response longer than one token pays."""
+    overlong = "rollout.overlong={buffer: 5, penalty: 0.5}"
+    (row,) = metrics(run(config_file, tmp_path / "run", overlong, "steps=1"))[1:]
+    mean_excess = row["rollout/length_mean"] - 1
+    assert row["rollout/overlong_penalty"] == pytest.approx(0.5 * mean_excess / 5)
 
 
 def test_observations_leave_out_groups_without_a_valid_rollout() -> None:

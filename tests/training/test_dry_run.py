@@ -160,7 +160,19 @@ def test_it_says_whether_importance_sampling_corrects_and_why(name, settings, pa
     assert any(line.startswith(f"importance sampling: {part}") for line in lines)
 
 
-@pytest.mark.parametrize("name", ["pocket_asym", "cw_grpo_paper", "eapo_paper"])
+def test_it_says_what_dynamic_sampling_leaves_open(capsys) -> None:
+    lines = printed(capsys, "--config", "pocket_dapo")
+    (line,) = [line for line in lines if line.startswith("dynamic sampling: ")]
+    assert "about 256 rollouts / (share of mixed groups)" in line
+    assert "not full after 10 rounds, at most 2,560 rollouts, ends the run" in line
+    assert lines[1].startswith("the batch of a step: at most 8,192 response tokens")
+    assert "the run: 100 steps = at least 3,200 prompt draws, at least 25,600 rollouts" in "".join(
+        lines
+    )
+    assert not any("dynamic" in line for line in printed(capsys, "--config", "pocket")[:20])
+
+
+@pytest.mark.parametrize("name", ["pocket_asym", "pocket_dapo", "cw_grpo_paper", "eapo_paper"])
 def test_the_printed_config_is_the_config_with_its_defaults_beside_it(name: str) -> None:
     settings = [
         "loss.clip_high=0.3",

@@ -76,7 +76,7 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
         for number, loss, ratio in ((1, 1.0, 2.0), (2, 3.0, 1.5))
     ]
     seconds = {"time/generate": 2.0, "time/update": 4.0}
-    assert update_metrics(updates, seconds, 100) == pytest.approx(
+    assert update_metrics(updates, seconds, 200, 100) == pytest.approx(
         {
             "loss/total": 2.0,
             "loss/ratio_max": 2.0,
@@ -89,7 +89,7 @@ def test_update_metrics_are_means_but_for_the_largest_ratio() -> None:
             "optim/updates": 2,
             "optim/skipped_updates": 1,
             "perf/skipped_rows": 6,
-            "perf/rollout_tokens_per_s": 50,
+            "perf/rollout_tokens_per_s": 100,
             "perf/update_tokens_per_s": 25,
             **seconds,
         }
