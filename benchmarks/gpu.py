@@ -308,7 +308,7 @@ def update(arguments: argparse.Namespace) -> None:
         return
     tokens = sum(map(len, batch.sequences))
     print(f"update, {arguments.backend}, processes: {world.size}: {tokens / seconds:,.0f} tokens/s")
-    shares = flops.utilisation(policy.work, None, [batch], {"time/update": seconds})
+    shares = flops.utilisation(policy.work, [], [batch], {"time/update": seconds})
     for share in shares.values():
         print(f"ratio {share:.3f} of {torch.cuda.get_device_name()}'s peak, goal {GOALS['mfu']}")
     if not shares:

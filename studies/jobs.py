@@ -172,6 +172,8 @@ LATER_KEYS: Mapping[str, Any] = {
     "loss.kl_coef": 0.0,
     "loss.kl_estimator": "k3",
     "loss.entropy_control": None,
+    "policy.lora": None,
+    "checkpoint.merged": True,
     "optim.lr_schedule": "constant",
     "optim.lr_floor": 0.0,
     "optim.warmup_share": 0.0,

@@ -30,7 +30,7 @@ PAIRS = [
     for one, other in combinations(floor, 2)
     for pair in ((one, other), (other, one))
 ]
-HEAVY = ("vllm", "deepspeed", "accelerate", "wandb", "transformers")
+HEAVY = ("vllm", "deepspeed", "accelerate", "wandb", "transformers", "peft")
 
 
 def files_of(part: str) -> list[Path]:

@@ -34,6 +34,7 @@ from asymrl.pocket import SEEDED
 from asymrl.verifiers import VERIFIERS
 
 RAW = "none"  # the value of data.chat_template for prompts without a template
+ALL_LINEAR = "all-linear"  # the value of policy.lora.targets for all linear layers of the blocks
 GREEDY = "greedy"  # the evaluation setting that early stopping and best_on read
 MAX_TRIAL = (
     2**20
@@ -276,9 +277,21 @@ class OptimConfig(StrictModel):
     max_skipped: Positive = 3  # stop after this many updates in a row that are not finite
 
 
+class LoRAConfig(StrictModel):
+    """Trains adapters on frozen weights W: the policy computes with W + (alpha / rank) B A
+    (engines/lora.py)."""
+
+    rank: Positive = 32
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
+    # names of linear layers, such as [q_proj, v_proj]; all-linear: all of the model's blocks
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = ALL_LINEAR
+
+
 class PolicyConfig(StrictModel):
     backend: Literal["auto", "local", "deepspeed"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"  # forward pass only; weights stay fp32
+    # forward pass only: what is trained stays fp32, but weights that LoRA freezes are stored in it
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoRAConfig | None = None  # null: train all weights
     offload_optimizer: bool = False  # deepspeed: keep and update AdamW's state on the CPU
     # deepspeed: AdamW's state waits in host memory during rollouts. auto: on GPUs, unless the
     # memory estimate says that it fits beside vLLM
@@ -334,6 +347,8 @@ class CheckpointConfig(StrictModel):
     every: Positive = 50
     keep: Positive = 1  # number of newest checkpoints, plus the selected one
     select: Literal["last"] | BestOnConfig = "last"
+    # with policy.lora: write the merged model too; false: only its adapters, which need the model
+    merged: bool = True
 
     @property
     def best_on(self) -> str | None:
@@ -444,6 +459,10 @@ class Config(StrictModel):
             raise ValueError(
                 f"optim.minibatch_prompts = {self.optim.minibatch_prompts} must divide "
                 f"rollout.prompts = {self.rollout.prompts}"
+            )
+        if not self.checkpoint.merged and self.policy.lora is None:
+            raise ValueError(
+                "checkpoint.merged=false saves adapters without the model; it requires policy.lora"
             )
         if self.optim.warmup_updates and self.optim.warmup_share:
             raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from asymrl.config.schema import Config, ModelConfig, PolicyConfig
-from asymrl.engines import memory, pretrained
+from asymrl.engines import lora, memory, pretrained
 from asymrl.engines.distributed import World
 from asymrl.engines.gpus import missing_for_triton
 from asymrl.engines.policy import Policy
@@ -240,19 +240,42 @@ def load_pretrained_weights(engine: RolloutEngine, model: ModelConfig) -> None:
     check_weights_arrived(engine, named)
 
 
+def load_trainable(
+    config: Config, dtype: torch.dtype, adapter_dtype: torch.dtype | None = None
+) -> Any:
+    """The config's model in `dtype`; with policy.lora frozen, with adapters in adapter_dtype, by
+    default the same."""
+    model = pretrained.load_model(config.model, dtype)
+    if config.policy.lora is None:
+        return model
+    return lora.add_adapters(
+        model,
+        config.policy.lora,
+        seed=config.seed,
+        dtype=adapter_dtype or dtype,
+        revision=config.model.revision,
+    )
+
+
 def build_policy(config: Config, world: World) -> Policy:
-    """The policy `local` or `deepspeed` with its optimizer."""
-    load = partial(pretrained.load_model, config.model)
+    """The policy `local` or `deepspeed` with its optimizer; for a KL penalty with a reference, the
+    config's model, which the frozen weights of LoRA already are."""
+    load, load_reference = partial(load_trainable, config), None
+    if config.loss.kl_coef and not config.policy.lora:
+        load_reference = partial(pretrained.load_model, config.model)
     temperature, optim, settings = config.rollout.temperature, config.optim, config.policy
     match settings.backend:
         case "local":
             from asymrl.engines.local import LocalPolicy
 
+            dtype = getattr(torch, settings.dtype) if settings.lora else torch.float32
+            model = load(dtype, adapter_dtype=torch.float32)
             return LocalPolicy(
-                load(torch.float32),
+                model,
                 temperature=temperature,
                 optim=optim,
                 settings=settings,
+                reference=load_reference(torch.float32) if load_reference else None,
                 total_updates=config.total_updates,
             )
         case "deepspeed":
@@ -264,6 +287,7 @@ def build_policy(config: Config, world: World) -> Policy:
                 temperature=temperature,
                 optim=optim,
                 settings=settings,
+                load_reference=load_reference,
                 total_updates=config.total_updates,
             )
         case backend:

@@ -1,8 +1,8 @@
 """The policy of several processes: ZeRO-3, fp32 master weights, fp32 or bf16 forward passes.
 
-Every rank holds one slice of each parameter, of its gradient and of its AdamW moments, and works
-on its share of the rows. A layer's parameters are gathered while it runs. Knows nothing of
-rollouts, rewards or estimators. Only this file imports deepspeed.
+Every rank holds one slice of each parameter, and, of those that are trained, of its gradient and of
+its AdamW moments, and works on its share of the rows. A layer's parameters are gathered while it
+runs. Knows nothing of rollouts, rewards or estimators. Only this file imports deepspeed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from asymrl.config.schema import OptimConfig, PolicyConfig
+from asymrl.engines import lora
 from asymrl.engines.distributed import World
 from asymrl.engines.flops import work_per_token
 from asymrl.engines.micro_batches import (
@@ -41,6 +43,7 @@ from asymrl.engines.policy import (
     check_same_parameters,
     init_adamw_state,
     make_module,
+    make_reference,
     non_finite,
     read_slice,
     set_learning_rate,
@@ -88,16 +91,24 @@ def zero3_config(optim: OptimConfig, settings: PolicyConfig, world: World) -> di
     }
 
 
+def without_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """zero3_config for a model that is not trained: sharded in the same way, nothing else."""
+    zero = {k: v for k, v in config["zero_optimization"].items() if k != "offload_optimizer"}
+    return {**config, "zero_optimization": zero}
+
+
 class DeepSpeedPolicy:
     """`load(dtype)` returns the causal LM; from_pretrained inside it loads the weights sharded.
+    Its parameters that require a gradient are trained: all of them, or its adapters.
 
-    Needs the process group of `world`. temperature: the sampling temperature of the rollouts.
-    total_updates: optimizer steps of the whole run, for the schedule of the learning rate.
-    settings: with dtype bfloat16 the parameters are in bf16, beside fp32 master weights; with
-    offload_optimizer, master weights, moments and fp32 gradients stay on the CPU, and AdamW runs
-    there; with offload_during_rollouts, master weights and moments wait in pinned host memory while
-    the policy sleeps. DeepSpeed's own way to move them requires its FusedAdam, which has to be
-    compiled.
+    Needs the process group of `world`. load_reference(dtype): returns a copy of the model for
+    score_reference, which a model with adapters does not need; it is sharded too. temperature: the
+    sampling temperature of the rollouts. total_updates: optimizer steps of the whole run, for the
+    schedule of the learning rate. settings: with dtype bfloat16 the parameters are in bf16, beside
+    fp32 master weights; with offload_optimizer, master weights, moments and fp32 gradients stay on
+    the CPU, and AdamW runs there; with offload_during_rollouts, master weights and moments wait in
+    pinned host memory while the policy sleeps. DeepSpeed's own way to move them requires its
+    FusedAdam, which has to be compiled.
     """
 
     def __init__(
@@ -108,16 +119,23 @@ class DeepSpeedPolicy:
         temperature: float,
         optim: OptimConfig,
         settings: PolicyConfig,
+        load_reference: Callable[[torch.dtype], Any] | None = None,
         total_updates: int = 1,
     ) -> None:
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         config = zero3_config(optim, settings, world)
         hf_config = HfDeepSpeedConfig(config)  # from_pretrained shards while this object exists
         model = load(self.dtype)
+        reference = load_reference(self.dtype) if load_reference else None
         del hf_config
         self.module = make_module(model, temperature, settings.gradient_checkpointing)
+        # ds_shape: full shape; ds_numel: full size; ds_tensor: the slice that this rank holds
+        self.named_parameters: dict[str, Any] = lora.named_trained(model)
+        trained = list(self.named_parameters.values())
+        if len(trained) < len(list(model.parameters())):  # DeepSpeed would allocate 5e8 entries
+            config["zero_optimization"]["reduce_bucket_size"] = sum(p.numel() for p in trained)
         optimizer = torch.optim.AdamW(
-            model.parameters(),
+            trained,
             lr=optim.lr,
             betas=(optim.betas[0], optim.betas[1]),
             weight_decay=optim.weight_decay,
@@ -126,8 +144,13 @@ class DeepSpeedPolicy:
             model=self.module, optimizer=optimizer, config=config, dist_init_required=False
         )
         self.engine: Any = engine
-        # ds_shape: full shape; ds_numel: full size; ds_tensor: the slice that this rank holds
-        self.named_parameters: dict[str, Any] = dict(model.named_parameters())
+        self.reference: Any = None
+        if reference is not None:  # without an optimizer, DeepSpeed shards and gathers alone
+            self.reference, *_ = deepspeed.initialize(
+                model=make_reference(reference, temperature),
+                config=without_optimizer(config),
+                dist_init_required=False,
+            )
         self.work = work_per_token(model, world.size)
         check_linear_head(self.module)
         self.adamw: torch.optim.Optimizer = engine.optimizer.optimizer
@@ -148,11 +171,20 @@ class DeepSpeedPolicy:
         self.asleep = False
         self.updates = 0
 
-    @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
+        return self._score(self.engine, batch)
+
+    def score_reference(self, tokens: Tokens) -> Tensor:
+        if self.reference is not None:
+            return self._score(self.reference, tokens)[0]
+        with lora.adapters_off(self.module.model):
+            return self._score(self.engine, tokens)[0]
+
+    @torch.no_grad()
+    def _score(self, engine: Any, batch: Tokens) -> tuple[Tensor, Tensor]:
         parts, rows = [], range(len(batch.sequences))
         for micro in micro_batches(batch, rows, self.token_budget, self.world):
-            values = torch.stack(forward_micro_batch(self.engine, micro, self.engine.device))
+            values = torch.stack(forward_micro_batch(engine, micro, self.engine.device))
             if not micro.is_dummy:
                 parts.append((micro.tokens, values))
         flat = to_flat(parts, len(batch.targets))
@@ -196,10 +228,11 @@ class DeepSpeedPolicy:
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Gathers one bucket at a time. A tensor that the caller keeps outlives its bucket."""
-        for bucket in buckets(list(self.named_parameters.items()), GATHER_BUCKET):
-            with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
-                for name, parameter in bucket:
-                    yield name, parameter.detach()
+        weights = list(lora.named_weights(self.module.model).items())
+        for bucket in buckets(weights, GATHER_BUCKET):
+            with deepspeed.zero.GatheredParameters([p for _, w in bucket for p in w.parameters]):
+                for name, weight in bucket:
+                    yield name, weight.merged()
 
     def sleep(self) -> None:
         """Free the gradients, which nothing reads after the optimizer's step. With
@@ -243,15 +276,21 @@ class DeepSpeedPolicy:
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
         optimizer.checkpoint_event_epilogue()  # gathers small parameters again
 
-    def full_weights(self) -> dict[str, Tensor]:
+    def full_weights(self, *, merged: bool = True) -> dict[str, Tensor]:
         weights = {}
-        for name, tensor in self.named_weights():
+        for name, tensor in chain(self._named_adapters(), self.named_weights() if merged else ()):
             if self.world.first:
                 weights[name] = tensor.to("cpu", copy=True)
         return weights
 
     def save_pretrained(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        self.module.model.save_pretrained(folder, state_dict=dict(weights))
+        lora.save_model_folder(self.module.model, folder, weights)
+
+    def _named_adapters(self) -> Iterator[tuple[str, Tensor]]:
+        adapters = {n: p for n, p in self.named_parameters.items() if lora.is_adapter(n)}
+        with deepspeed.zero.GatheredParameters(list(adapters.values())):
+            for name, parameter in adapters.items():
+                yield name, parameter.detach()
 
     def _gradients(self) -> Iterator[tuple[str, Tensor | None]]:
         """This rank's slices, summed over ranks and micro-batches. With offload_optimizer they are
@@ -284,17 +323,19 @@ class DeepSpeedPolicy:
         self.asleep = False
 
 
-def buckets(named: Sequence[tuple[str, Any]], max_size: int) -> Iterator[list[tuple[str, Any]]]:
-    """Consecutive parameters of at most `max_size` entries in total; a larger one goes alone.
+def buckets(
+    named: Sequence[tuple[str, lora.Weight]], max_size: int
+) -> Iterator[list[tuple[str, lora.Weight]]]:
+    """Consecutive weights of at most `max_size` entries in total; a larger one goes alone.
 
     Uses ds_numel, because a sharded parameter has numel() 0.
     """
-    bucket: list[tuple[str, Any]] = []
+    bucket: list[tuple[str, lora.Weight]] = []
     size = 0
-    for name, parameter in named:
-        if bucket and size + parameter.ds_numel > max_size:
+    for name, weight in named:
+        if bucket and size + weight.base.ds_numel > max_size:
             yield bucket
             bucket, size = [], 0
-        bucket.append((name, parameter))
-        size += parameter.ds_numel
+        bucket.append((name, weight))
+        size += weight.base.ds_numel
     yield bucket

@@ -8,7 +8,8 @@ multiplications and additions. N: weights of the backbone's matrices (without em
 biases). V x D: the head, which only processes response tokens. L: layers of attention, with
 Q = heads x head_dim; a token attends to itself and all tokens before it, and a pair takes 2 Q
 operations for the score and 2 Q for the weighted sum. The backward pass takes twice as much, so an
-update takes three times as much. This is PaLM's 6 x parameters x tokens + 12 x layers x width x T^2
+update takes three times as much; a frozen weight of LoRA needs no gradient of its own, so its part
+takes twice as much. This is PaLM's 6 x parameters x tokens + 12 x layers x width x T^2
 (arXiv 2204.02311, Appendix B), with half of T^2, because causal attention needs no more.
 
 Only rows with a forward pass count. Not counted: padding, softmax, optimizer, and what layer
@@ -59,13 +60,16 @@ class Work:
     """What a token costs, in multiply-adds.
 
     matrices: weights of the backbone's matrices. attention: layers x heads x head_dim, for one
-    token that attends to one token. head: V x D. peak: operations a second of all devices that
-    share the work, None if unknown.
+    token that attends to one token. head: V x D. frozen_matrices, frozen_head: those of the weights
+    that are not trained. peak: operations a second of all devices that share the work, None if
+    unknown.
     """
 
     matrices: int
     attention: int
     head: int
+    frozen_matrices: int = 0
+    frozen_head: int = 0
     peak: float | None = None
 
 
@@ -79,13 +83,19 @@ def work_per_token(model: Any, devices: int = 1) -> Work:
     embeddings = {id(m.weight) for m in backbone.modules() if isinstance(m, torch.nn.Embedding)}
     weights = [p for p in backbone.parameters() if id(p) not in embeddings]
     shapes = [getattr(p, "ds_shape", p.shape) for p in weights]
+    sizes = [shape[0] * shape[1] if len(shape) == 2 else 0 for shape in shapes]
     head = model.get_output_embeddings().weight
+    head_size = math.prod(getattr(head, "ds_shape", head.shape))
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Work(
-        matrices=sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2),
+        matrices=sum(sizes),
         attention=config.num_hidden_layers * heads * head_dim,
-        head=math.prod(getattr(head, "ds_shape", head.shape)),
+        head=head_size,
+        frozen_matrices=sum(
+            size for size, p in zip(sizes, weights, strict=True) if not p.requires_grad
+        ),
+        frozen_head=0 if head.requires_grad else head_size,
         peak=peak_flops(devices) if all(len(shape) < 3 for shape in shapes) else None,
     )
 
@@ -107,21 +117,30 @@ def rows_flops(work: Work, tokens: Tokens, rows: Tensor | None = None) -> float:
     return forward_flops(work, lengths[mask], responses[mask])
 
 
+def update_flops(work: Work, batch: Batch) -> float:
+    """Operations of an update on the rows of a mini-batch that have a gradient: three forward
+    passes, less the gradients of frozen weights."""
+    frozen = Work(matrices=work.frozen_matrices, head=work.frozen_head, attention=0)
+    rows = batch.has_gradient
+    return 3 * rows_flops(work, batch, rows) - rows_flops(frozen, batch, rows)
+
+
 def utilisation(
-    work: Work, scored: Tokens | None, updated: Sequence[Batch], seconds: Mapping[str, float]
+    work: Work, scored: Sequence[Tokens], updated: Sequence[Batch], seconds: Mapping[str, float]
 ) -> dict[str, float]:
     """perf/update_mfu and perf/score_mfu: operations / (devices' peak x seconds of the phase).
 
-    scored: the tokens of the score pass, None if it was skipped. updated: the mini-batches of the
-    updates, of which the rows with has_gradient count. seconds: by metric name, `time/update` and
-    `time/score`. {} if the peak is unknown.
+    scored: the tokens of each forward pass of the score phase; if it has none, there is no
+    perf/score_mfu. updated: the mini-batches of the updates, of which the rows with has_gradient
+    count. seconds: by metric name, `time/update` and `time/score`. {} if the peak is unknown.
     """
     if (peak := work.peak) is None:
         return {}
-    flops = sum(3 * rows_flops(work, batch, batch.has_gradient) for batch in updated)
+    flops = sum(update_flops(work, batch) for batch in updated)
     shares = {"perf/update_mfu": flops / (peak * seconds["time/update"])}
-    if scored is not None:
-        shares["perf/score_mfu"] = rows_flops(work, scored) / (peak * seconds["time/score"])
+    if scored:
+        flops = sum(rows_flops(work, tokens) for tokens in scored)
+        shares["perf/score_mfu"] = flops / (peak * seconds["time/score"])
     return shares
 
 

@@ -1,5 +1,6 @@
 """A policy that trains in one process, on one device: AdamW, fp32 weights, fp32 or bf16 forward.
 
+With LoRA, the adapters are fp32, and the frozen weights are in the dtype of the forward pass.
 Independent of rollouts, rewards and estimators.
 """
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from asymrl.config.schema import OptimConfig, PolicyConfig
-from asymrl.engines import kv_cache, shared_prefix
+from asymrl.engines import kv_cache, lora, shared_prefix
 from asymrl.engines.flops import Work, work_per_token
 from asymrl.engines.micro_batches import (
     empty_loss_inputs,
@@ -29,10 +30,12 @@ from asymrl.engines.micro_batches import (
 )
 from asymrl.engines.policy import (
     SECTIONS,
+    PolicyModule,
     check_linear_head,
     check_same_parameters,
     init_adamw_state,
     make_module,
+    make_reference,
     non_finite,
     read_slice,
     set_learning_rate,
@@ -45,8 +48,10 @@ activations then stay in the CPU's cache, and the rows of a micro-batch are clos
 
 
 class LocalPolicy:
-    """`model` is a causal LM with fp32 weights, already on its device; settings.dtype bfloat16
-    autocasts its forward pass. temperature: the sampling temperature of the rollouts.
+    """`model` is a causal LM, already on its device, whose trained parameters are fp32: all of
+    them, or its adapters (lora.add_adapters). settings.dtype bfloat16 autocasts its forward pass.
+    temperature: the sampling temperature of the rollouts. reference: a copy of the model as it is
+    before training, for score_reference; a model with adapters needs none.
     total_updates: optimizer steps of the whole run, for the schedule of the learning rate."""
 
     def __init__(
@@ -56,21 +61,24 @@ class LocalPolicy:
         temperature: float,
         optim: OptimConfig,
         settings: PolicyConfig,
+        reference: Any = None,
         total_updates: int = 1,
     ) -> None:
-        assert model.dtype == torch.float32, "master weights are fp32"
+        self.named_parameters = lora.named_trained(model)
+        trained = list(self.named_parameters.values())
+        assert all(p.dtype == torch.float32 for p in trained), "master weights are fp32"
         self.module = make_module(model, temperature, settings.gradient_checkpointing)
         check_linear_head(self.module)
+        self.reference = None if reference is None else make_reference(reference, temperature)
         self.device: torch.device = model.device
-        self.named_parameters = dict(model.named_parameters())
         self.optimizer = torch.optim.AdamW(
-            model.parameters(),
+            trained,
             lr=optim.lr,
             betas=(optim.betas[0], optim.betas[1]),
             weight_decay=optim.weight_decay,
             fused=True,  # one pass over weights and moments instead of ten
         )
-        init_adamw_state(self.optimizer, model.parameters())
+        init_adamw_state(self.optimizer, trained)
         self.optim = optim
         self.total_updates = total_updates
         self.token_budget = settings.token_budget
@@ -85,12 +93,21 @@ class LocalPolicy:
     def work(self) -> Work:
         return work_per_token(self.module.model)
 
-    @torch.no_grad()
     def score(self, batch: Tokens) -> tuple[Tensor, Tensor]:
+        return self._score(self.module, batch)
+
+    def score_reference(self, tokens: Tokens) -> Tensor:
+        if self.reference is not None:
+            return self._score(self.reference, tokens)[0]
+        with lora.adapters_off(self.module.model):
+            return self._score(self.module, tokens)[0]
+
+    @torch.no_grad()
+    def _score(self, module: PolicyModule, batch: Tokens) -> tuple[Tensor, Tensor]:
         parts = []
         for micro in micro_batches(batch, range(len(batch.sequences)), self._micro_batch_tokens):
             with self._autocast():
-                values = torch.stack(forward_micro_batch(self.module, micro, self.device))
+                values = torch.stack(forward_micro_batch(module, micro, self.device))
             parts.append((micro.tokens, values))
         logprobs, entropy = to_flat(parts, len(batch.targets))
         return logprobs, entropy
@@ -116,7 +133,9 @@ class LocalPolicy:
             parts.append(replace(outputs, loss=outputs.loss.detach()))  # frees the graph
         if prompts:
             shared_prefix.backward_prompts(prompts)
-        for parameter in self.module.parameters():  # AdamW steps even if no row has a gradient
+        for (
+            parameter
+        ) in self.named_parameters.values():  # AdamW steps even if no row has a gradient
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return total(parts)
@@ -130,7 +149,7 @@ class LocalPolicy:
             bad = non_finite(totals.loss.item(), named_gradients) or "the gradient's norm"
         else:
             torch.nn.utils.clip_grads_with_norm_(
-                self.module.parameters(), self.optim.max_grad_norm, grad_norm
+                self.named_parameters.values(), self.optim.max_grad_norm, grad_norm
             )
             self.updates += 1
             set_learning_rate(self.optimizer, self.optim, self.updates, self.total_updates)
@@ -145,7 +164,8 @@ class LocalPolicy:
         )
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, parameter.detach()) for name, parameter in self.named_parameters.items())
+        weights = lora.named_weights(self.module.model)
+        return ((name, weight.merged()) for name, weight in weights.items())
 
     def sleep(self) -> None:
         """Frees nothing: a rollout engine in the same process keeps its own memory."""
@@ -166,11 +186,14 @@ class LocalPolicy:
                 self._tensor(name, section).copy_(whole.view(parameter.shape))
             self.optimizer.state[parameter]["step"].fill_(self.updates)
 
-    def full_weights(self) -> dict[str, Tensor]:
-        return {name: tensor.cpu() for name, tensor in self.named_weights()}
+    def full_weights(self, *, merged: bool = True) -> dict[str, Tensor]:
+        trained = self.named_parameters.items()
+        adapters = {name: p.detach() for name, p in trained if lora.is_adapter(name)}
+        weights = {**(dict(self.named_weights()) if merged else {}), **adapters}
+        return {name: tensor.cpu() for name, tensor in weights.items()}
 
     def save_pretrained(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        self.module.model.save_pretrained(folder, state_dict=dict(weights))
+        lora.save_model_folder(self.module.model, folder, weights)
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:

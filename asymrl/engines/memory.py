@@ -13,7 +13,7 @@ from math import ceil, log2
 import torch
 
 from asymrl.algo.logprobs import LARGEST_TILE
-from asymrl.config.schema import Config, ShapeConfig
+from asymrl.config.schema import ALL_LINEAR, Config, ShapeConfig
 from asymrl.engines.gpu_memory import PHASES
 from asymrl.engines.gpus import count_gpus
 from asymrl.errors import UserError, counted
@@ -30,7 +30,8 @@ SUB_GROUP = 1_000_000_000  # parameters that the optimizer updates at a time
 SYNC_BUCKET = 2**28  # parameters that engines/deepspeed.py gathers at a time for the engine
 
 # Assumptions, none of them measured
-CARD_80GB = 79.2  # GiB that CUDA reports for an 80 GB card
+CARDS = {24: 22.0, 48: 44.4, 80: 79.2}  # GB of a card -> the least GiB that CUDA reports for it
+CARD_80GB = CARDS[80]
 CONTEXT = 1.5  # GiB of CUDA context, libraries and NCCL buffers, once a process
 WORKSPACE = 4.0  # GiB of activations and CUDA graphs in vLLM's share of the card
 ASLEEP = 2.0  # GiB that vLLM keeps at sleep level 2: CUDA graphs, buffers outside its pool
@@ -84,6 +85,43 @@ def count_layer(shape: ShapeConfig) -> int:
     return attention + 3 * s.hidden * s.intermediate + 2 * s.hidden
 
 
+def adapted_linears(config: Config) -> list[tuple[int, int]]:
+    """(in, out) of the linear layers of a block that get adapters; [] without LoRA. A name that
+    Qwen-like models do not have counts as the largest layer."""
+    s, lora = require_shape(config), config.policy.lora
+    queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    sizes = {
+        "q_proj": (s.hidden, queries),
+        "k_proj": (s.hidden, keys),
+        "v_proj": (s.hidden, keys),
+        "o_proj": (queries, s.hidden),
+        "gate_proj": (s.hidden, s.intermediate),
+        "up_proj": (s.hidden, s.intermediate),
+        "down_proj": (s.intermediate, s.hidden),
+    }
+    if lora is None:
+        return []
+    names = [*sizes] if lora.targets == ALL_LINEAR else sorted(set(lora.targets))
+    return [sizes.get(name, (s.hidden, s.intermediate)) for name in names]
+
+
+def count_adapters(config: Config) -> int:
+    """Parameters of LoRA: rank x (in + out) for each adapted linear layer; 0 without LoRA."""
+    shape, lora = require_shape(config), config.policy.lora
+    width = sum(inputs + outputs for inputs, outputs in adapted_linears(config))
+    return shape.layers * lora.rank * width if lora else 0
+
+
+def count_trained(config: Config) -> int:
+    """Parameters that have gradients and moments: the adapters with LoRA, otherwise all."""
+    return count_adapters(config) or count_parameters(require_shape(config))
+
+
+def has_reference(config: Config) -> bool:
+    """Whether a KL penalty needs a copy of the model; with LoRA, the frozen weights are it."""
+    return bool(config.loss.kl_coef) and config.policy.lora is None
+
+
 def saved_by_layer(shape: ShapeConfig, width: int) -> int:
     """Bytes per token that a Qwen3 layer saves for its backward pass.
 
@@ -105,14 +143,19 @@ def saved_by_layer(shape: ShapeConfig, width: int) -> int:
     return norms + attention + 4 * s.intermediate * w + FP32 * (2 + 2 * s.heads + s.kv_heads)
 
 
-def activation_bytes(shape: ShapeConfig, width: int, tokens: int, checkpointing: bool) -> int:
+def activation_bytes(
+    shape: ShapeConfig, width: int, tokens: int, checkpointing: bool, ranks: int = 0
+) -> int:
     """Activations of a micro-batch: what the layers save, gradients in flight, the last norm.
+
+    ranks: of LoRA, summed over the adapted layers of a block. An adapter saves its A x; that
+    frozen weights save less is not counted.
 
     With checkpointing every layer saves its input, and one layer at a time saves all its
     activations. In flight are gradients of three MLP tensors and two hidden states. At the end: the
     norm before the head, the hidden states that enter the head, and their gradient.
     """
-    s, layer = shape, saved_by_layer(shape, width)
+    s, layer = shape, saved_by_layer(shape, width) + width * ranks
     saved = s.layers * width * s.hidden + layer if checkpointing else s.layers * layer
     in_flight = width * (3 * s.intermediate + 2 * s.hidden)
     last = s.hidden * (FP32 + 4 * width)
@@ -151,21 +194,40 @@ def estimate_one_process(config: Config) -> dict[str, int]:
     Activations and head are those of one micro-batch; KV cache and activations are upper bounds. In
     bf16, the local policy casts its fp32 weights (autocast), and some activations stay fp32.
     """
-    shape, width = require_shape(config), parameter_width(config)
+    shape, width, policy = require_shape(config), parameter_width(config), config.policy
     tokens, parameters = tokens_per_micro_batch(config), count_parameters(shape)
+    adapters = count_adapters(config)
     rows = min(config.rollout.max_rows, config.rollout.prompts * config.rollout.group_size)
     kv_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * width
-    activations = activation_bytes(shape, FP32, tokens, config.policy.gradient_checkpointing)
-    head = logits_bytes(shape, width, tokens) + FP32 * shape.vocab * shape.hidden
-    copies = {} if width == FP32 else {"policy: bf16 copies of its weights": width * parameters}
+    activations = activation_bytes(
+        shape, FP32, tokens, policy.gradient_checkpointing, total_rank(config)
+    )
+    head = logits_bytes(shape, width, tokens)
+    if adapters:
+        weights = {
+            f"policy: frozen weights, {policy.dtype}": width * parameters,
+            "policy: adapters, fp32, gradients, AdamW's moments": 4 * FP32 * adapters,
+        }
+    else:
+        weights = {"policy: fp32 weights, gradients, AdamW's moments": 4 * FP32 * parameters}
+        head += FP32 * shape.vocab * shape.hidden
+    if width < FP32:
+        what = "adapters" if adapters else "weights"
+        weights[f"policy: bf16 copies of its {what}"] = width * count_trained(config)
+    if has_reference(config):
+        weights["reference of the KL penalty: fp32 weights"] = FP32 * parameters
     return {
-        "policy: fp32 weights, gradients, AdamW's moments": 4 * FP32 * parameters,
-        **copies,
+        **weights,
         f"engine: its own {config.policy.dtype} weights": width * parameters,
         "KV cache, at most": rows * tokens_per_row(config) * kv_token,
         "activations of a micro-batch, approximately": activations,
-        "head: logits of a chunk, gradient of its weight": head,
+        "head: logits of a chunk" + ("" if adapters else ", gradient of its weight"): head,
     }
+
+
+def total_rank(config: Config) -> int:
+    """The ranks of the adapters of a block, summed."""
+    return config.policy.lora.rank * len(adapted_linears(config)) if config.policy.lora else 0
 
 
 def estimate_per_gpu(config: Config, gpus: int, gib: float, nodes: int = 1) -> GPUMemoryEstimate:
@@ -176,6 +238,7 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float, nodes: int = 1) -> G
     shape, width, policy = require_shape(config), parameter_width(config), config.policy
     parameters, embedding = count_parameters(shape), shape.vocab * shape.hidden
     tokens, shard = tokens_per_micro_batch(config), ceil(parameters / gpus)
+    adapters, trained = count_adapters(config), ceil(count_trained(config) / gpus)
     kv_cache, sequence = kv_cache_bytes(config, gib)
     context = {"CUDA and NCCL (assumed)": int(CONTEXT * GIB)}
     generating = {
@@ -185,9 +248,17 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float, nodes: int = 1) -> G
         "policy: weights, 1/N": width * shard,
         "policy: gathered for the engine": width * min(parameters, max(SYNC_BUCKET, embedding)),
     }
-    context |= node_copy(width * parameters, gpus, nodes)
+    models = 2 if has_reference(config) else 1
+    context |= node_copy(models * width * parameters, gpus, nodes)
+    if has_reference(config):
+        context["reference of the KL penalty, 1/N"] = width * shard
+    if adapters:  # DeepSpeed keeps parameters this small gathered
+        context["adapters"] = width * adapters
+        largest = max(inputs * outputs for inputs, outputs in adapted_linears(config))
+        generating["policy: merging a weight, fp32"] = 3 * FP32 * largest
     # what a GPU holds during a whole update; fp32 parameters have fp32 master weights too
-    on_gpu = 0 if policy.offload_optimizer else FP32 * shard
+    on_gpu = 0 if policy.offload_optimizer else FP32 * trained
+    bucket = adapters or REDUCE_BUCKET  # LoRA's is set to what there is to reduce
     offloaded = offloads_during_rollouts(config, gpus, gib, nodes)
     generating["policy: optimizer, fp32, 1/N"] = 0 if offloaded else 3 * on_gpu
     updating = {
@@ -195,31 +266,36 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float, nodes: int = 1) -> G
         "master weights, fp32, 1/N": on_gpu,
         "AdamW's moments, fp32, 1/N": 2 * on_gpu,
         "gradients, fp32, 1/N": on_gpu,
-        "reduce bucket, fp32": FP32 * REDUCE_BUCKET,
+        "reduce bucket, fp32": FP32 * bucket,
         "vLLM asleep (assumed)": int(ASLEEP * GIB),
     }
     # Gathered: parameters that are used again within REUSE_DISTANCE, and one more module, at most
     # the embedding. Not yet reduced: the gradients of embedding and head (with tied embeddings, one
     # tensor that exists twice) and of a layer. A reduce-scatter copies its bucket; a gradient
     # larger than the bucket is reduced alone, cast to fp32.
+    # With LoRA, only adapters have gradients.
+    unreduced = ceil(adapters / shape.layers) or 2 * embedding + count_layer(shape)
+    largest_reduced = adapters or max(embedding, min(REDUCE_BUCKET, parameters))
+    checkpointing, ranks = policy.gradient_checkpointing, total_rank(config)
     backward = {
         "gathered parameters": width * min(parameters, REUSE_DISTANCE + embedding),
-        "gradients before they are reduced": width * (2 * embedding + count_layer(shape)),
-        "copy of the reduce bucket, fp32": FP32 * max(embedding, min(REDUCE_BUCKET, parameters)),
-        "activations": activation_bytes(shape, width, tokens, policy.gradient_checkpointing),
+        "gradients before they are reduced": width * unreduced,
+        "copy of the reduce bucket, fp32": FP32 * largest_reduced,
+        "activations": activation_bytes(shape, width, tokens, checkpointing, ranks),
         "tiles of logits": logits_bytes(shape, width, tokens),
-        "gradient of the head, fp32": FP32 * embedding,
+        "gradient of the head, fp32": 0 if adapters else FP32 * embedding,
     }
     slack = {"allocator slack (assumed)": int(SLACK * sum(backward.values()))}
     # DeepSpeed copies the gradients of a sub-group into one flat tensor, and AdamW needs a square
     # root of the second moment: two tensors of the sub-group's size, on the host if offloaded.
-    sub_group = min(shard, SUB_GROUP + ceil(embedding / gpus))
+    sub_group = min(trained, SUB_GROUP + ceil(embedding / gpus))
     stepping = {"AdamW's temporaries, fp32": 0 if policy.offload_optimizer else 8 * sub_group}
     # Master weights and two moments: during rollouts, or only while a checkpoint is saved. With
     # offload_optimizer, always, and DeepSpeed holds the gradients twice.
-    optimizer = gpus * 3 * pinned_bytes(shard) if offloaded else 3 * FP32 * parameters
+    optimizer = gpus * 3 * pinned_bytes(trained) if offloaded else 3 * FP32 * trained * gpus
     if policy.offload_optimizer:
-        optimizer = 5 * FP32 * parameters
+        optimizer = 5 * FP32 * trained * gpus
+    saved = parameters if config.checkpoint.merged else adapters
     return GPUMemoryEstimate(
         phases={
             "generating": generating | context,
@@ -228,7 +304,7 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float, nodes: int = 1) -> G
         },
         host={
             "optimizer of all ranks": optimizer,
-            f"weights in {policy.dtype}, gathered to save": width * parameters,
+            f"weights in {policy.dtype}, gathered to save": width * saved,
         },
         kv_cache=kv_cache,
         sequence=sequence,
@@ -297,7 +373,7 @@ def cards() -> tuple[int, float]:
 
 def describe(config: Config, gpus: int, gib: float) -> str:
     """The batch arithmetic and the memory estimate as text. gpus: the number of GPUs on this
-    machine, each with `gib` GiB; without any, the estimate assumes cards of 80 GB."""
+    machine, each with `gib` GiB; without any, the estimate assumes some (assumed_card)."""
     one_process = is_one_process(config, gpus)
     memory = describe_one_process(config) if one_process else describe_gpus(config, gpus, gib)
     return "\n".join([*describe_batches(config), *memory])
@@ -313,7 +389,7 @@ def verdict(config: Config, gpus: int, gib: float, host: float) -> str:
     GiB. host: GiB of this machine's own memory."""
     if is_one_process(config, gpus):
         return one_process_verdict(config, *(("GPU", gib) if gpus else ("CPU", host)))
-    card = gib if gpus else CARD_80GB
+    card = gib if gpus else CARDS[assumed_card(config)]
     estimates = {n: estimate_per_gpu(config, n, card) for n in gpu_counts(config, gpus)}
     spare = {n: estimate.spare(card) for n, estimate in estimates.items()}
     fitting = [n for n in spare if spare[n] >= 0]
@@ -394,23 +470,23 @@ def describe_batches(config: Config) -> list[str]:
 def describe_one_process(config: Config) -> list[str]:
     sizes = estimate_one_process(config)
     sizes |= {"total": sum(sizes.values())}
-    parameters = count_parameters(require_shape(config))
     return [
-        f"memory (hf rollouts, local policy, one device, {parameters:,} parameters):",
+        f"memory (hf rollouts, local policy, one device, {describe_parameters(config)}):",
         *(f"  {item:<48} {size / GIB:9.3f} GiB" for item, size in sizes.items()),
     ]
 
 
 def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
     """One line for each item, one column for each number of GPUs that tensor_parallel divides."""
-    gib = gib if gpus else CARD_80GB
+    assumed = assumed_card(config)
+    gib = gib if gpus else CARDS[assumed]
     columns = gpu_counts(config, gpus)
     estimates = [estimate_per_gpu(config, n, gib) for n in columns]
     first = estimates[0]
-    machine = f"{gpus} on this machine" if gpus else "none on this machine, assuming 80 GB cards"
-    parameters = count_parameters(require_shape(config))
+    none = f"none on this machine, assuming {assumed} GB cards"
+    machine = f"{gpus} on this machine" if gpus else none
     lines = [
-        f"memory (vLLM rollouts, ZeRO-3 policy, {parameters:,} parameters), in GiB on each GPU",
+        f"memory (vLLM rollouts, ZeRO-3 policy, {describe_parameters(config)}), in GiB on each GPU",
         f"GPUs: {machine}, {gib:.1f} GiB each",
         format_row("N, the number of GPUs", columns, "d"),
     ]
@@ -435,9 +511,25 @@ def describe_gpus(config: Config, gpus: int, gib: float) -> list[str]:
         format_row("  total", [sum(estimate.host.values()) / GIB for estimate in estimates]),
         format_row(
             "a checkpoint: each rank's state, in GiB",
-            [3 * FP32 * ceil(parameters / n) / GIB for n in columns],
+            [3 * FP32 * ceil(count_trained(config) / n) / GIB for n in columns],
         ),
     ]
+
+
+def describe_parameters(config: Config) -> str:
+    parameters = f"{count_parameters(require_shape(config)):,} parameters"
+    adapters = count_adapters(config)
+    return f"{parameters} and {adapters:,} of adapters" if adapters else parameters
+
+
+def assumed_card(config: Config) -> int:
+    """The GB of the cards that the estimate assumes without a GPU: 80; with LoRA, which is for the
+    card that one has, the smallest in CARDS of which as few as possible are enough."""
+    if config.policy.lora is None:
+        return 80
+    gpus = config.rollout.tensor_parallel
+    fits = (gb for gb, gib in CARDS.items() if estimate_per_gpu(config, gpus, gib).spare(gib) >= 0)
+    return next(fits, 80)
 
 
 def gpu_counts(config: Config, gpus: int) -> list[int]:

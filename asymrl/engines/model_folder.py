@@ -22,6 +22,11 @@ from asymrl.files import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS = (
+    "adapter",  # the folder of a checkpoint's LoRA adapters, as peft writes it
+    "adapter_config.json",
+    "adapter_model.safetensors",
+)
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # Far above any model. For larger sizes, transformers would build layers until the memory is full.
@@ -72,6 +77,11 @@ def check_is_model(folder: Path | str) -> None:
     """UserError for a folder without a model, such as that of a run."""
     if os.path.exists(f"{folder}/config.json"):
         return
+    if os.path.exists(f"{folder}/{ADAPTER_CONFIG}"):
+        raise UserError(
+            f"{folder} holds LoRA adapters without their model; use the folder of their "
+            f"checkpoint, {Path(folder).parent}, or merge them (in peft: merge_and_unload)"
+        )
     for inside in ("checkpoints/latest", "latest"):
         if os.path.isdir(f"{folder}/{inside}"):
             raise UserError(f"{folder} is a run folder, not a model folder; use {folder}/{inside}")
@@ -79,6 +89,22 @@ def check_is_model(folder: Path | str) -> None:
         f"{folder} is not a model folder: config.json is missing; valid is the folder of a model, "
         "as save_pretrained writes it, or a hub id"
     )
+
+
+def base_of_adapters(folder: Path) -> tuple[str, str | None] | None:
+    """(path, revision) of the model that the LoRA adapters in a folder belong to, if the folder is
+    a checkpoint of adapters without weights (checkpoint.merged=false); None for other folders."""
+    file = folder / ADAPTER / ADAPTER_CONFIG
+    if not file.is_file() or (folder / WEIGHTS).exists() or (folder / INDEX).exists():
+        return None
+    settings = read_json(file)
+    path, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    if not isinstance(path, str) or not path or not isinstance(revision, str | None):
+        raise UserError(
+            f"{file} is damaged: base_model_name_or_path and revision must name the model of the "
+            f"adapters (got {short_repr(path)}, {short_repr(revision)})"
+        )
+    return path, revision
 
 
 def count_stored(folder: Path) -> int | None:

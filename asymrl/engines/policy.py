@@ -42,6 +42,15 @@ class Policy(Protocol):
         """
         ...
 
+    def score_reference(self, tokens: Tokens) -> Tensor:
+        """Log-probs (M,) of the response tokens under the model as it was before training, for a KL
+        penalty; otherwise as `score`.
+
+        With LoRA, that is the policy without its adapters. Otherwise it is a frozen copy, which
+        exists only in a policy that was built with one.
+        """
+        ...
+
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
         """One optimizer step on the sum of `loss` over micro-batches and ranks.
 
@@ -52,7 +61,8 @@ class Policy(Protocol):
         ...
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter, unsharded, under its Hugging Face name; a tied parameter once.
+        """Every weight, unsharded, under its Hugging Face name; a tied one once. With LoRA, the
+        adapters are merged into it, one tensor at a time.
 
         A yielded tensor stays valid until the next update. Works while asleep.
         """
@@ -63,7 +73,8 @@ class Policy(Protocol):
         ...
 
     def state(self) -> TrainerState:
-        """This rank's part of the state, without padding. Valid until the next update."""
+        """This rank's part of the state of what is trained, without padding. Valid until the next
+        update."""
         ...
 
     def load_state(self, parts: Sequence[TrainerState]) -> None:
@@ -74,14 +85,17 @@ class Policy(Protocol):
         """
         ...
 
-    def full_weights(self) -> dict[str, Tensor]:
+    def full_weights(self, *, merged: bool = True) -> dict[str, Tensor]:
         """On rank 0, all weights on the CPU by Hugging Face name, in the dtype of the forward pass
-        (fp32 for `local`), to write a model folder; empty on the other ranks."""
+        (fp32 for what `local` trains), to write a model folder; empty on the other ranks.
+
+        With LoRA, also the adapters by theirs; merged=False: only these.
+        """
         ...
 
     def save_pretrained(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write full_weights() as a Hugging Face model folder, without the tokenizer. Not
-        collective: rank 0 alone calls it."""
+        """Write full_weights() as a Hugging Face model folder, without the tokenizer
+        (lora.save_model_folder). Not collective: rank 0 alone calls it."""
         ...
 
 
@@ -131,6 +145,12 @@ class Head(nn.Module):
             dtype = torch.get_autocast_dtype(device)
             hidden, weight = hidden.to(dtype), weight.to(dtype)
         return logprobs_and_entropy(hidden, weight, targets, temperature=self.temperature)
+
+
+def make_reference(model: Any, temperature: float) -> PolicyModule:
+    """A frozen module with the model's weights."""
+    module = make_module(model, temperature, gradient_checkpointing=False)
+    return module.requires_grad_(False).eval()
 
 
 def make_module(model: Any, temperature: float, gradient_checkpointing: bool) -> PolicyModule:

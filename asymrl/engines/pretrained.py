@@ -18,13 +18,14 @@ from jinja2 import TemplateSyntaxError
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from asymrl import pocket
-from asymrl.config.schema import RAW, ModelConfig, ShapeConfig
+from asymrl.config.schema import RAW, LoRAConfig, ModelConfig, ShapeConfig
 from asymrl.data import hub
-from asymrl.engines import model_folder
+from asymrl.engines import lora, model_folder
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 
 # What transformers raises for a folder that it cannot read.
@@ -108,14 +109,17 @@ def positive_int(model: ModelConfig, key: str) -> int | None:
 
 def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None) -> Any:
     """The causal LM in eval mode; device: by default the GPU if there is one, otherwise the CPU.
+    Of a checkpoint that holds LoRA adapters alone: their model, with them merged into it.
 
     UserError for a model without one of its weights, which transformers would initialise randomly.
     """
     config = load_config(model)
     if model.shape:
         check_shape(model.shape, config, model.path)
-    print(f"loading {model.path}", flush=True)
     folder = Path(locate(model.path))
+    if base := model_folder.base_of_adapters(folder):
+        return load_adapted(model, base, dtype, device)
+    print(f"loading {model.path}", flush=True)
     if folder.is_dir():
         embedding = (vocabulary_size(model), positive_int(model, "hidden_size"))
         model_folder.check_weights(folder, model.allow_pickle, embedding)
@@ -136,6 +140,41 @@ def load_model(model: ModelConfig, dtype: torch.dtype, device: str | None = None
         print(f"note: {model.path} has {len(extra)} unused tensors, such as {extra[0]}")
     make_generation_config_valid(loaded, model.path)
     return loaded.eval().to(device or default_device())
+
+
+def load_adapted(
+    model: ModelConfig, base: tuple[str, str | None], dtype: torch.dtype, device: str | None
+) -> Any:
+    """The model of adapters, `base` (path, revision), with the adapters of `model` merged into it.
+    UserError if one of both cannot be loaded, or under ZeRO-3, whose shards cannot be merged."""
+    what = f"{model.path} holds LoRA adapters of {base[0]} without its weights"
+    if is_deepspeed_zero3_enabled():
+        raise UserError(
+            f"{what}, which training with ZeRO-3 cannot start from; use a checkpoint saved with "
+            "checkpoint.merged=true, or policy.backend=local"
+        )
+    try:
+        plain = load_model(
+            model.model_copy(update={"path": base[0], "revision": base[1]}), dtype, device
+        )
+        with ExitStack() as stack:
+            stack.push(rust_error_to_value_error)
+            return lora.merge_saved(plain, Path(model.path) / model_folder.ADAPTER).eval()
+    except (UserError, *LOAD_ERRORS) as error:
+        raise UserError(f"{what}: {one_line(error)}") from None
+
+
+def check_lora(model: ModelConfig, settings: LoRAConfig) -> None:
+    """UserError for a target that no layer of the model has, found without loading its weights."""
+    config = load_config(model)
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=model.trust_remote_code
+            )
+    except LOAD_ERRORS:  # load_model explains it
+        return
+    lora.target_layers(skeleton, settings.targets)
 
 
 def caps_attention(config: Any) -> bool:

@@ -107,4 +107,7 @@ def backward_prompts(prompts: SharedPrompts) -> None:
     rows."""
     computed = [states for layer in prompts.computed for states in layer]
     leaves = [leaf for layer in prompts.leaves for leaf in layer]
-    torch.autograd.backward(computed, [leaf.grad for leaf in leaves])
+    pairs = zip(computed, leaves, strict=True)
+    # below the first adapter of LoRA, nothing is trained, and keys and values have no graph
+    trained = [(states, leaf.grad) for states, leaf in pairs if states.requires_grad]
+    torch.autograd.backward([s for s, _ in trained], [gradient for _, gradient in trained])

@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asymrl.engines.model_folder import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    base_of_adapters,
+)
 from asymrl.errors import UserError, one_line, shorten
 from asymrl.files import (
     check_unused,
@@ -207,11 +213,15 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 def weights_digest(folder: Path) -> str | None:
     """A hash of a model folder: config, tokenizer and every byte of the weights, since fine-tuning
-    can change any part. About a second a GB (files.digest). None if there are no weights (a hub
-    id)."""
+    can change any part; of LoRA adapters alone, of them and of their model's folder. About a second
+    a GB (files.digest). None if there are no weights (a hub id)."""
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    files = sorted(file for file in weights if file.is_file())
     hasher = hashlib.blake2b(digest_size=8)
+    if base := base_of_adapters(folder):
+        weights = [folder / ADAPTER / ADAPTER_WEIGHTS]
+        hasher.update(str(weights_digest(Path(base[0])) or base).encode())
+        hasher.update((folder / ADAPTER / ADAPTER_CONFIG).read_bytes())
+    files = sorted(file for file in weights if file.is_file())
     for name in ("config.json", "tokenizer.json"):
         if (folder / name).is_file():
             hasher.update((folder / name).read_bytes())

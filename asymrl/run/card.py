@@ -40,13 +40,30 @@ asymrl.json; the trainer's state is in trainer/.
 
 Which checkpoint: {rule(config)}. Seed {config.seed}.
 
-{results(run, step)}## Method and settings
+{adapters(config)}{results(run, step)}## Method and settings
 
 {settings(config)}
 
 ## Data and licences
 
 {data}
+"""
+
+
+def adapters(config: Config) -> str:
+    """Markdown that says what of the model was trained; empty if it was all weights."""
+    lora = config.policy.lora
+    if lora is None:
+        return ""
+    beside = (
+        "The weights beside them have the adapters merged into them."
+        if config.checkpoint.merged
+        else f"They need the weights of {config.model.path}, which are not in this folder."
+    )
+    targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
+    return f"""LoRA adapters of rank {lora.rank} and alpha {lora.alpha:g} were trained on {targets}.
+They are in `adapter/`, as peft opens them. {beside}
+
 """
 
 

@@ -1,9 +1,10 @@
 """Checkpoints: written atomically, checked when read, complete enough to resume bit for bit.
 
-A checkpoint is a Hugging Face model folder (weights, tokenizer) plus `asymrl.json` (prompt,
+A checkpoint is a Hugging Face model folder (weights, tokenizer; with LoRA also the adapters, in the
+folder `adapter`, and without checkpoint.merged no weights beside them) plus `asymrl.json` (prompt,
 sampling and stop definitions), `trainer.json` (position of the run, shapes of the parameters,
 digests of all files) and one `trainer/state-RANK-of-RANKS.safetensors` a rank: its slices of the
-fp32 weights and of AdamW's moments, each a flat tensor `weights/NAME`, `exp_avg/NAME` or
+trained fp32 weights and of AdamW's moments, each a flat tensor `weights/NAME`, `exp_avg/NAME` or
 `exp_avg_sq/NAME`. Every rank writes its own file, and reads only the slices that it needs. Groups
 that wait for the next step are two more files (leftovers.py). Handles files; independent of models.
 """
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from asymrl.config.schema import (
     Config,
+    LoRAConfig,
     NonNegative,
     Positive,
     StrictModel,
@@ -92,7 +94,8 @@ def save_checkpoint(
         if world.first:
             shutil.rmtree(temporary, ignore_errors=True)
             (temporary / "trainer").mkdir(parents=True)
-    state, weights = policy.state(), policy.full_weights()
+    state = policy.state()
+    weights = policy.full_weights(merged=config.checkpoint.merged)
     mine = state_file(world.rank, world.size)
     digests: dict[str, str] = {}
     with stage(world, temporary, final):
@@ -123,6 +126,8 @@ def save_checkpoint(
                 "data": data,
                 "files": files,
             }
+            if config.policy.lora:
+                trainer["lora"] = config.policy.lora.model_dump()
             trainer["seal"] = seal(trainer)
             write_atomically(temporary / "trainer.json", json.dumps(trainer) + "\n")
             write_atomically(temporary / "README.md", card(config, run, position.step))
@@ -209,6 +214,28 @@ def check_same_data(folder: Path, data: str) -> None:
             f"now, {saved} then): restore the problems, or start a new run from that checkpoint "
             f"with --resume {folder} --output-dir NEW"
         )
+
+
+def check_same_lora(folder: Path, lora: LoRAConfig | None) -> None:
+    """Raise UserError unless the checkpoint's trained parameters are those that policy.lora, which
+    is null for all weights, asks for."""
+    saved = read_trainer(folder).get("lora")
+    now = lora.model_dump() if lora else None
+    if saved == now:
+        return
+    if saved is None or now is None:
+        trains = ("all weights", "LoRA adapters")
+        raise UserError(
+            f"{folder} was saved by a run that trains {trains[saved is not None]}, and policy.lora "
+            f"= {short_repr(now)} trains {trains[now is not None]}: use the same policy.lora, or "
+            f"start from the model of that checkpoint with model.path={folder} and without --resume"
+        )
+    key = next(key for key in now if now[key] != saved[key])
+    raise UserError(
+        f"{folder} was saved with policy.lora.{key} = {saved[key]}, and this run has {now[key]}: "
+        "use the same policy.lora, or start from the model of that checkpoint with "
+        f"model.path={folder} and without --resume"
+    )
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -366,7 +393,8 @@ def read_trainer(folder: Path) -> dict[str, Any]:
 
 class TrainerJson(StrictModel):
     """trainer.json of a checkpoint. ranks: that wrote it. shapes: of the whole parameters. files:
-    name -> digest. seal: digest of all other fields."""
+    name -> digest. lora: policy.lora, absent if all weights are trained. seal: digest of all other
+    fields."""
 
     format: int
     step: NonNegative
@@ -377,6 +405,7 @@ class TrainerJson(StrictModel):
     shapes: dict[str, list[NonNegative]]
     data: str
     files: dict[str, str]
+    lora: dict[str, Any] | None = None
     seal: str
 
 

@@ -119,10 +119,14 @@ def check_model(config: Config) -> tuple[ShapeConfig | None, list[str], list[str
 
         shape = pretrained.read_shape(model, folder)
         checked.append(f"model {model.path}, by {folder / 'config.json'}")
-        if pocket.is_made_here(model.path) or os.path.isdir(model.path):
+        if config.policy.lora:
+            pretrained.check_lora(model, config.policy.lora)
+            checked.append(f"policy.lora.targets, {shown(config.policy.lora.targets)}")
+        is_local = pocket.is_made_here(model.path) or os.path.isdir(model.path)
+        if is_local and not model_folder.base_of_adapters(folder):
             sizes = (shape.vocab, shape.hidden) if shape else (None, None)
             model_folder.check_weights(folder, model.allow_pickle, sizes)
-            checked[-1] += compare_counts(shape, model_folder.count_stored(folder))
+            checked[0] += compare_counts(shape, model_folder.count_stored(folder))
     if config.data.chat_template not in (None, RAW):
         from asymrl.engines import pretrained
 

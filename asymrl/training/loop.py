@@ -2,7 +2,8 @@
 
     sample prompts -> generate responses, verify each as it finishes -> rewards
        (with dynamic sampling: again, until enough groups have both rewards)
-    -> score: log-probs and entropy of the generating policy -> advantages
+    -> score: log-probs and entropy of the generating policy, for a KL penalty also of the reference
+    -> advantages
     -> mini-batches, one optimizer step each -> send the new weights to the engine
     -> evaluate, log, save, stop early: each when due
 
@@ -123,7 +124,8 @@ def train(
             check = is_due(step - start.step, config.rollout.sync_check_every, 1)
             sync_weights(policy, engine, check=check)
 
-        scored_tokens = None if engine.exact_logprobs else experience.tokens
+        passes = (not engine.exact_logprobs) + (experience.reference_logprobs is not None)
+        scored_tokens = [experience.tokens] * passes
         metrics |= utilisation(policy.work, scored_tokens, batches, clock.metrics())
         metrics |= callbacks.memory.metrics()
         if is_due(step, config.eval.every, config.steps):
@@ -178,6 +180,7 @@ def collect_experience(
         tokens = tokenise(batch.requests, batch.rollouts)
         scored = score_rollouts(tokens, batch.rollouts, engine, policy, known)
         generated = score_leftovers(generated, engine, policy)
+        reference = policy.score_reference(tokens) if config.loss.kl_coef else None
     with clock("update"):
         return build_experience(
             batch.requests,
@@ -189,6 +192,7 @@ def collect_experience(
             algorithm=algorithm,
             schedule=position.schedule,
             generated=generated,
+            reference_logprobs=reference,
         )
 
 

@@ -146,6 +146,7 @@ def build_experience(
     truncation: str,
     algorithm: Algorithm,
     schedule: Mapping[str, float],
+    reference_logprobs: Tensor | None = None,
     generated: Generated | None = None,
 ) -> Experience:
     """Rewards, groups and advantages of a scored rollout batch. generated: None if that is all that
@@ -162,6 +163,7 @@ def build_experience(
         scored=scored,
         groups=groups,
         advantages=algorithm.advantages(groups, schedule),
+        reference_logprobs=reference_logprobs,
         generated=generated or Generated(draws=len(requests), tokens=len(tokens.targets)),
     )
 

@@ -83,6 +83,9 @@ def run_training(
             check_shared(run_dir, world, "--output-dir")
         checkpoint_dir = world.from_rank_zero(partial(find_checkpoint, run_dir, config, resume))
         start, state_parts, is_branch = checkpoint.starting_point(run_dir, checkpoint_dir)
+        if checkpoint_dir:
+            same = partial(checkpoint.check_same_lora, checkpoint_dir, config.policy.lora)
+            world.from_rank_zero(same)
         if start.step >= config.steps:
             print(describe_finished(run_dir, start.step, config.steps), flush=True)
             return finish(config, run_dir, world)
@@ -93,6 +96,8 @@ def run_training(
             checkpoint.check_digests(checkpoint_dir, world)
         with world.rank_zero_first():
             tokenizer = pretrained.load_tokenizer(config.model, config.data.chat_template)
+            if config.policy.lora:
+                pretrained.check_lora(config.model, config.policy.lora)
             data = load_data(config, tokenizer, verifier)
             if checkpoint_dir and not is_branch:
                 checkpoint.check_same_data(checkpoint_dir, data.digest)

@@ -60,11 +60,13 @@ BONUS = {
     ("qwen3_4b", "reinforce_ent"): 0.005,
     ("qwen2.5_math_1.5b", "reinforce_ent"): 0.002,
     ("qwen2.5_7b", "reinforce_ent"): 0.002,
+    ("qwen3_1.7b_lora", "reinforce_ent"): 0.005,
     ("pocket", "reinforce_ent"): 0.01,
     ("pocket", "grpo_ent"): 0.002,
     ("smollm2_135m", "reinforce_ent"): 0.002,
     ("smollm2_135m", "grpo_ent"): 0.001,
     **{(m, "grpo_ent"): 0.001 for m in ("qwen3_4b", "qwen2.5_math_1.5b", "qwen2.5_7b")},
+    ("qwen3_1.7b_lora", "grpo_ent"): 0.001,
 }
 ROLLOUT_ROWS = {"dapo": ["rollout"]}  # methods that also choose what to generate
 BACKBONES = {
@@ -72,7 +74,7 @@ BACKBONES = {
     "qwen2.5_math_1.5b": (512, 128, 2560),
     "qwen2.5_7b": (128, 64, 4096),
 }
-MODELS = ["pocket", "smollm2_135m", *BACKBONES]
+MODELS = ["pocket", "smollm2_135m", "qwen3_1.7b_lora", *BACKBONES]
 
 
 @pytest.mark.parametrize("name", [*FILES, *(f"{model}_asym" for model in MODELS)])

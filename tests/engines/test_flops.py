@@ -16,12 +16,14 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from asymrl.engines import flops
+from asymrl.config.schema import LoRAConfig
+from asymrl.engines import flops, lora
 from asymrl.engines.flops import (
     Work,
     device_peak,
     forward_flops,
     peak_flops,
+    update_flops,
     utilisation,
     work_per_token,
 )
@@ -119,12 +121,41 @@ def test_only_rows_with_a_forward_and_backward_pass_count(monkeypatch):
     seconds = {"time/update": 2.0, "time/score": 0.5}
     scored = tokens_of([2, 5], [3, 4])
     both = alone + forward_flops(HAND, torch.tensor([8]), torch.tensor([4]))
-    shares = utilisation(HAND, scored, [mixed, mixed], seconds)
+    shares = utilisation(HAND, [scored], [mixed, mixed], seconds)
     assert shares == pytest.approx(
         {"perf/update_mfu": 2 * 3 * alone / 2e6, "perf/score_mfu": both / 5e5}
     )
-    assert set(utilisation(HAND, None, [mixed], seconds)) == {"perf/update_mfu"}
-    assert utilisation(replace(HAND, peak=None), scored, [mixed], seconds) == {}
+    with_reference = utilisation(HAND, [scored, scored], [mixed], seconds)
+    assert with_reference["perf/score_mfu"] == pytest.approx(2 * both / 5e5)
+    assert set(utilisation(HAND, [], [mixed], seconds)) == {"perf/update_mfu"}
+    assert utilisation(replace(HAND, peak=None), [scored], [mixed], seconds) == {}
+
+
+def test_frozen_weights_cost_no_gradient_of_their_own():
+    batch = batch_of([2], [3], [True])
+    # T = 4, R = 3: forward 2 (100 x 4 + 1000 x 3 + 2 x 10 x 10); frozen 2 (90 x 4 + 1000 x 3)
+    frozen = replace(HAND, frozen_matrices=90, frozen_head=1000)
+    assert update_flops(HAND, batch) == 3 * 7200
+    assert update_flops(frozen, batch) == 3 * 7200 - 6720
+
+
+def test_operations_with_adapters_equal_what_torch_counts():
+    """Except as without them, and for the first layer's queries, keys and values, whose input needs
+    no gradient."""
+    model, batch, length, responses, rank = tiny_model(101, 1), 2, 19, 7, 4
+    plain = work_per_token(model)
+    lora.add_adapters(model, LoRAConfig(rank=rank), seed=0)
+    work = work_per_token(model)
+    adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert work.matrices == plain.matrices + adapters and work.attention == plain.attention
+    assert (work.frozen_matrices, work.frozen_head) == (plain.matrices, plain.head)
+    tokens = batch_of([length - responses + 1] * batch, [responses] * batch, [True] * batch)
+    expected = update_flops(work, tokens)
+    expected += 3 * batch * 4 * work.attention * (length**2 - length * (length + 1) / 2)
+    expected += 2 * work.head * batch * responses
+    inputs = 32 * 64 + 2 * 32 * 32 + 3 * rank * 32
+    expected -= 2 * inputs * batch * length
+    assert counted(model, batch, length, responses, True) == expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
+import peft
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
@@ -10,14 +11,19 @@ from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
 from asymrl.config.load import load_config
-from asymrl.config.schema import Config, ShapeConfig
+from asymrl.config.schema import Config, LoRAConfig, ShapeConfig
+from asymrl.engines import lora
 from asymrl.engines.memory import (
     CARD_80GB,
+    CARDS,
     GIB,
     GPUMemoryEstimate,
     activation_bytes,
+    assumed_card,
+    count_adapters,
     count_layer,
     count_parameters,
+    count_trained,
     describe,
     estimate_one_process,
     estimate_per_gpu,
@@ -27,6 +33,7 @@ from asymrl.engines.memory import (
     saved_by_layer,
 )
 from benchmarks.gpu import memory_config
+from tests.helpers.models import tiny_model
 
 TYPES = {"qwen3_4b": "qwen3", "qwen2.5_math_1.5b": "qwen2", "qwen2.5_7b": "qwen2"}
 MODULES: dict[str, tuple[Any, Any, Any]] = {
@@ -91,9 +98,10 @@ def test_the_parameter_count_equals_the_models(name: str) -> None:
 
 
 def saved_bytes_a_token(
-    kind: str, shape: ShapeConfig, dtype: torch.dtype, autocast: bool = False
+    kind: str, shape: ShapeConfig, dtype: torch.dtype, autocast: bool = False, rank: int = 0
 ) -> float:
-    """What autograd saves in one real layer, each storage once, parameters and rotations aside."""
+    """What autograd saves in one real layer, each storage once, parameters and rotations aside.
+    rank: of adapters on its linear layers, of which the others are frozen."""
     config_type, layer_type, rotary_type = MODULES[kind]
     config = config_type(
         num_hidden_layers=1,
@@ -106,6 +114,9 @@ def saved_bytes_a_token(
     )
     config._attn_implementation = "sdpa"
     layer = layer_type(config, 0).to(dtype)
+    if rank:
+        settings = peft.LoraConfig(r=rank, target_modules=r".*_proj")
+        layer = peft.inject_adapter_in_model(settings, layer).to(dtype)
     tokens = 64
     hidden = torch.ones(1, tokens, shape.hidden, dtype=dtype, requires_grad=True)
     rotations = rotary_type(config)(hidden, torch.arange(tokens)[None])
@@ -350,3 +361,87 @@ def test_longer_responses_need_more_kv_cache_and_larger_budgets_more_activations
     assert longer[cache] == 2 * base[cache]
     assert wider[activations] == 2 * base[activations]
     assert base["policy: fp32 weights, gradients, AdamW's moments"] == 16 * 4_022_458_880
+
+
+LORA = {"lora": LoRAConfig(rank=2, alpha=4.0)}
+# by hand: a layer's q 4+4, k and v 4+2, o 4+4, gate, up and down 4+8; 2 layers, rank 2
+TINY_ADAPTERS = 2 * 2 * (8 + 6 + 6 + 8 + 12 + 12 + 12)
+
+
+def test_the_adapter_count_equals_the_models() -> None:
+    shape = ShapeConfig(**{**TINY.model_dump(), "hidden": 32, "heads": 2, "head_dim": 32})
+    shape = shape.model_copy(update={"intermediate": 48, "vocab": 20})
+    config = tiny(lora=LoRAConfig(rank=4))
+    config = config.model_copy(update={"model": config.model.model_copy(update={"shape": shape})})
+    model = lora.add_adapters(tiny_model(20, 7), LoRAConfig(rank=4), seed=0)
+    assert count_adapters(config) == sum(p.numel() for p in lora.named_trained(model).values())
+    assert count_adapters(tiny(**LORA)) == count_trained(tiny(**LORA)) == TINY_ADAPTERS
+    two = tiny(lora=LoRAConfig(rank=3, targets=["v_proj", "down_proj"]))
+    assert count_adapters(two) == 2 * 3 * (6 + 12)
+    assert (count_adapters(tiny()), count_trained(tiny())) == (0, TINY_PARAMETERS)
+
+
+def test_with_adapters_gradients_and_moments_are_theirs_alone() -> None:
+    estimate = estimate_per_gpu(tiny(token_budget=32, **LORA), 4, 80.0)
+    shard, backward = TINY_ADAPTERS // 4, estimate.phases[BACKWARD]
+    assert backward["weights, 1/N"] == 2 * TINY_PARAMETERS // 4
+    assert backward["master weights, fp32, 1/N"] == 4 * shard
+    assert backward["AdamW's moments, fp32, 1/N"] == 8 * shard
+    assert backward["gradients, fp32, 1/N"] == 4 * shard
+    assert backward["adapters"] == 2 * TINY_ADAPTERS
+    assert backward["reduce bucket, fp32"] == 4 * TINY_ADAPTERS
+    assert backward["gradients before they are reduced"] == 2 * TINY_ADAPTERS // 2
+    assert backward["gradient of the head, fp32"] == 0
+    # an adapter saves 2 values of 2 bytes, 7 a layer, in the one layer that is not recomputed
+    assert backward["activations"] == activation_bytes(TINY, 2, 32, True) + 32 * 7 * 2 * 2
+    generating = estimate.phases[GENERATING]
+    assert generating["vLLM: weights"] == 2 * TINY_PARAMETERS
+    assert generating["policy: merging a weight, fp32"] == 3 * 4 * 4 * 8
+    assert list(estimate.host.values()) == [12 * TINY_ADAPTERS, 2 * TINY_PARAMETERS]
+
+
+def test_in_one_process_the_frozen_weights_are_in_the_dtype_of_the_forward_pass() -> None:
+    exact, bf16 = (estimate_one_process(tiny(dtype=d, **LORA)) for d in ("float32", "bfloat16"))
+    assert exact["policy: frozen weights, float32"] == 4 * TINY_PARAMETERS
+    assert bf16["policy: frozen weights, bfloat16"] == 2 * TINY_PARAMETERS
+    for sizes in (exact, bf16):
+        assert sizes["policy: adapters, fp32, gradients, AdamW's moments"] == 16 * TINY_ADAPTERS
+    assert bf16["policy: bf16 copies of its adapters"] == 2 * TINY_ADAPTERS
+
+
+def test_a_reference_counts_only_with_a_penalty_and_without_adapters() -> None:
+    def penalised(**policy: Any) -> Config:
+        config = tiny(token_budget=32, **policy)
+        return config.model_copy(update={"loss": config.loss.model_copy(update={"kl_coef": 0.1})})
+
+    extra = {"reference of the KL penalty, 1/N": 2 * TINY_PARAMETERS // 4}
+    plain, with_copy = estimate_per_gpu(tiny(token_budget=32), 4, 80.0), penalised()
+    for phase, sizes in estimate_per_gpu(with_copy, 4, 80.0).phases.items():
+        assert sizes.items() - plain.phases[phase].items() == extra.items(), phase
+    one = estimate_one_process(with_copy)
+    assert one["reference of the KL penalty: fp32 weights"] == 4 * TINY_PARAMETERS
+    assert len(one) == len(estimate_one_process(tiny())) + 1
+    adapted, same = penalised(**LORA), tiny(token_budget=32, **LORA)
+    assert estimate_per_gpu(adapted, 4, 80.0) == estimate_per_gpu(same, 4, 80.0)
+    assert estimate_one_process(adapted) == estimate_one_process(same)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_layer_with_adapters_saves_at_most_what_the_formula_says(dtype: torch.dtype) -> None:
+    shape = ShapeConfig(
+        layers=1, hidden=64, intermediate=160, heads=4, kv_heads=2, head_dim=32, vocab=50, tied=True
+    )
+    expected = saved_by_layer(shape, dtype.itemsize) + 7 * 8 * dtype.itemsize
+    saved = saved_bytes_a_token("qwen3", shape, dtype, rank=8)
+    assert 0.6 * expected < saved <= expected
+
+
+def test_qwen3_with_adapters_fits_on_one_card_of_24_gb() -> None:
+    config = load_config("qwen3_1.7b_lora")
+    assert estimate_per_gpu(config, 1, CARDS[24]).spare(CARDS[24]) > 2
+    assert assumed_card(config) == 24 and assumed_card(load_config("qwen3_4b")) == 80
+    text = describe(config, 0, 0.0)
+    assert "assuming 24 GB cards" in text and "34,865,152 of adapters" in text
+    everything = load_config("qwen3_1.7b_lora", ["policy.lora=null"])
+    assert estimate_per_gpu(everything, 1, CARDS[24]).spare(CARDS[24]) < -10
+    assert assumed_card(load_config("qwen3_1.7b_lora", ["policy.token_budget=60000"])) == 48

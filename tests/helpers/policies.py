@@ -12,7 +12,8 @@ import torch
 
 from asymrl.algo.batch import make_groups, minibatches, tokenise
 from asymrl.algo.loss import LOSSES, loss_denominators, policy_loss, ppo_clip
-from asymrl.config.schema import OptimConfig, PolicyConfig
+from asymrl.config.schema import ALL_LINEAR, LoRAConfig, OptimConfig, PolicyConfig
+from asymrl.engines import lora
 from asymrl.engines.distributed import from_environment, join
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.policy import SECTIONS, read_slice
@@ -56,16 +57,22 @@ def arguments(temperature: float = 0.8, bf16: bool = False, **changed: Any) -> d
     }
 
 
-def policy(model: Any = None, **changed) -> LocalPolicy:
-    return LocalPolicy(model or tiny_model(VOCABULARY, STOP), **arguments(**changed))
+def policy(model: Any = None, reference: Any = None, **changed) -> LocalPolicy:
+    model = model or tiny_model(VOCABULARY, STOP)
+    return LocalPolicy(model, reference=reference, **arguments(**changed))
 
 
-def zero3_policy(model: Any, **changed):
+def zero3_policy(model: Any, reference: Any = None, **changed):
     from asymrl.engines.deepspeed import DeepSpeedPolicy
 
     world = from_environment()
     join(world)
-    return DeepSpeedPolicy(lambda dtype: model.to(dtype), world=world, **arguments(**changed))
+    return DeepSpeedPolicy(
+        lambda dtype: model.to(dtype),
+        world=world,
+        load_reference=(lambda dtype: reference.to(dtype)) if reference else None,
+        **arguments(**changed),
+    )
 
 
 def sharded(model: Any = None, zero: Mapping[str, Any] | None = None, **settings):
@@ -145,13 +152,15 @@ MIXED = [0.5, -1.0, 0, 2.0, 0, 0, 0, 0, 1.0, -0.3, -0.3, -0.3]
 
 
 def gradients(trained: Any) -> torch.Tensor:
-    """The flat gradient of the last update; of a ZeRO-3 policy, before clipping."""
+    """The flat gradient of the last update, of what is trained; of a ZeRO-3 policy, before
+    clipping."""
+    parameters = [p for p in trained.module.parameters() if p.requires_grad]
     if isinstance(trained, LocalPolicy):
-        return torch.cat([p.grad.flatten() for p in trained.module.parameters()])  # pyright: ignore
+        return torch.cat([p.grad.flatten() for p in parameters])
     import deepspeed.utils  # pyright: ignore
 
     full: Any = deepspeed.utils.safe_get_full_grad
-    return torch.cat([full(p).flatten() for p in trained.module.parameters()])
+    return torch.cat([full(p).flatten() for p in parameters])
 
 
 def parts_of(trained: Any) -> list[TrainerState]:
@@ -173,9 +182,11 @@ def state_of(trained: Any) -> TrainerState:
     return TrainerState(shapes=shapes, **whole, updates=parts[0].updates)
 
 
-def dense_gradients(batch: Batch, bonus: float) -> torch.Tensor:
-    """The gradient of LOSS or BONUS, a row at a time, from full logits, without skipping rows."""
-    model = tiny_model(VOCABULARY, STOP)
+def dense_gradients(batch: Batch, bonus: float, model: Any = None) -> torch.Tensor:
+    """The gradient of LOSS or BONUS, a row at a time, from full logits, without skipping rows.
+
+    model: by default the tiny model, with the weights of a fresh policy."""
+    model = model or tiny_model(VOCABULARY, STOP)
     for r, sequence in enumerate(batch.sequences):
         of_row = batch.row == r
         ids, start = torch.tensor([list(sequence)]), int(batch.prompt_lengths[r])
@@ -186,7 +197,21 @@ def dense_gradients(batch: Batch, bonus: float) -> torch.Tensor:
         a = batch.advantages[of_row]
         surrogate = torch.minimum(ratio * a, ratio.clamp(0.8, 1.2) * a)
         ((-surrogate - bonus * entropy).sum() / len(batch.targets)).backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters()])  # pyright: ignore
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def adapted_model(
+    targets: Any = ALL_LINEAR, *, start: bool = False, dtype: Any = torch.float32
+) -> Any:
+    """The tiny model with LoRA adapters. start: B = 0, as at the start of a run; otherwise B is
+    random, so that the adapters change every log-prob."""
+    settings = LoRAConfig(rank=4, alpha=6.0, targets=targets)
+    model = lora.add_adapters(tiny_model(VOCABULARY, STOP).to(dtype), settings, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in lora.named_trained(model).items():
+        if name.endswith("lora_B.weight") and not start:
+            parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> bool:

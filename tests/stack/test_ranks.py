@@ -56,8 +56,11 @@ def comparable(row: dict[str, Any]) -> dict[str, float]:
 
 
 def test_two_ranks_pass_the_tests_of_policies_and_ranks(tmp_path: Path) -> None:
-    """One launch of two processes, which run three test files at the same time."""
-    files = "tests/engines/test_policies.py tests/engines/test_sharded.py tests/stack/two_ranks.py"
+    """One launch of two processes, which run five test files at the same time."""
+    files = (
+        "tests/engines/test_policies.py tests/engines/test_sharded.py tests/engines/test_lora.py"
+    )
+    files += " tests/engines/test_reference.py tests/stack/two_ranks.py"
     # -k matches names. `offloaded` runs one of its splits here: a budget of 40 tokens, with a bonus
     chosen = "not local and not (any_split and offloaded and not False-40-0.1)"
     inner = (

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import train
+from asymrl.algo.batch import engine_logprobs, tokenise
 from asymrl.engines.distributed import World, from_environment, join
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.rollout import fingerprint
@@ -30,7 +31,16 @@ from asymrl.verifiers import make as make_verifier
 from tests.helpers.engines import STOP, VOCABULARY, by_key, decode, dense_values, requests
 from tests.helpers.full_disk import largest_file
 from tests.helpers.models import tiny_model
-from tests.helpers.policies import LOSS, MIXED, close, gradients, loss_named, rollout_batch, sharded
+from tests.helpers.policies import (
+    LOSS,
+    MIXED,
+    adapted_model,
+    close,
+    gradients,
+    loss_named,
+    rollout_batch,
+    sharded,
+)
 from tests.helpers.policies import policy as local_policy
 
 SAMPLING = Sampling(temperature=0.8, top_p=1.0, top_k=0, max_tokens=12, stop_ids=(STOP, 8))
@@ -128,6 +138,19 @@ def test_policy_vllm_and_transformers_agree_on_logprobs_after_an_update(
         )
 
 
+def test_vllm_computes_with_the_adapters_merged(engine) -> None:
+    """Sharded over two ranks, synced and checked, before and after an update."""
+    adapted, batch_requests = sharded(adapted_model(), token_budget=40), requests()
+    for _ in range(2):
+        sync_weights(adapted, engine, check=True)
+        rollouts = sorted(
+            engine.generate(batch_requests, SAMPLING), key=lambda r: (r.draw, r.sample)
+        )
+        logprobs, _ = adapted.score(tokenise(batch_requests, rollouts))
+        torch.testing.assert_close(engine_logprobs(rollouts), logprobs, atol=1e-4, rtol=0)
+        adapted.update(rollout_batch(MIXED), LOSS)
+
+
 def test_gathered_weights_do_not_depend_on_the_size_of_the_bucket(
     policy, world, monkeypatch
 ) -> None:
@@ -186,38 +209,50 @@ def same_metrics(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
     return all(mine[n] == pytest.approx(theirs[n], rel=1e-3, abs=1e-4) for n in names)
 
 
-def test_two_ranks_train_like_one_process(config_file, tmp_path, world, monkeypatch) -> None:
+def run_alone(config_file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]] | None:
+    """Run train.py on rank 0 as a single process -> its metrics, on both."""
+    rows = None
+    if from_environment().first:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+                patch.delenv(name)
+            alone = ["--config", str(config_file), "--output-dir", str(folder)]
+            assert train.main([*alone, *overrides]) == 0
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return from_environment().gather(rows)[0]
+
+
+KL = ("loss.kl_coef=0.05", "optim.minibatch_prompts=6")
+
+
+@pytest.mark.parametrize("settings", [(), KL], ids=["plain", "kl"])
+def test_two_ranks_train_like_one_process(config_file, tmp_path, world, settings) -> None:
     """With hf, a sample depends on its seed and the weights only, so both get the same rollouts."""
-    ours = run(config_file, tmp_path / "two", "steps=3")
-    theirs = None
-    if world.first:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            monkeypatch.delenv(name)
-        alone = ["--config", str(config_file), "--output-dir", str(tmp_path / "one"), "steps=3"]
-        assert train.main(alone) == 0
-        lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
-        theirs = [json.loads(line) for line in lines]
-    theirs = world.gather(theirs)[0]
+    ours = run(config_file, tmp_path / "two", "steps=3", *settings)
+    theirs = run_alone(config_file, tmp_path / "one", "steps=3", *settings)
     assert theirs and len(ours) == len(theirs) == 4
     assert all(same_metrics(mine, one) for mine, one in zip(ours, theirs, strict=True))
 
 
-def test_two_ranks_fill_the_batches_of_one_process_and_resume(
-    config_file, tmp_path, world, monkeypatch
-) -> None:
+def test_adapters_move_from_two_ranks_to_one_process_and_back(config_file, tmp_path, world) -> None:
+    """Loaded sharded, as a large model is, and with a penalty on the KL to the frozen weights."""
+    settings = (*KL, "policy.lora.rank=4", "optim.lr=0.02")
+    folder = from_environment().gather(tmp_path)[0] / "moving"
+    run(config_file, folder, "steps=1", *settings)
+    run_alone(config_file, folder, "steps=2", *settings)
+    ours = run(config_file, folder, "steps=3", *settings)
+    theirs = run_alone(config_file, tmp_path / "one", "steps=3", *settings)
+    assert theirs and len(ours) == len(theirs) == 4
+    assert all(same_metrics(mine, one) for mine, one in zip(ours, theirs, strict=True))
+    assert theirs[-1]["loss/kl"] > 1e-4
+
+
+def test_two_ranks_fill_the_batches_of_one_process_and_resume(config_file, tmp_path, world) -> None:
     """Dynamic sampling: the same rounds and leftovers, which the second launch finds on disk."""
     keep = ["rollout.dynamic_sampling={leftover: keep}", "seed=3"]
     run(config_file, tmp_path / "two", *keep, "steps=2")
     ours = run(config_file, tmp_path / "two", *keep, "steps=3")
-    theirs = None
-    if world.first:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            monkeypatch.delenv(name)
-        alone = ["--config", str(config_file), "--output-dir", str(tmp_path / "one"), *keep]
-        assert train.main([*alone, "steps=3"]) == 0
-        lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
-        theirs = [json.loads(line) for line in lines]
-    theirs = world.gather(theirs)[0]
+    theirs = run_alone(config_file, tmp_path / "one", *keep, "steps=3")
     assert theirs and len(ours) == len(theirs) == 4
     assert theirs[2]["dynamic_sampling/kept"] > 0
     assert any(row["dynamic_sampling/rounds"] > 1 for row in theirs[1:])
