@@ -42,7 +42,7 @@ PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
+.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-methods bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
 	$(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%)
 .NOTPARALLEL: # every run takes the whole machine
@@ -228,6 +228,9 @@ bench-verifier: $(VENV)/core ## our math verifier against math-verify, as a rati
 bench-sampler: $(VENV)/core ## our sampler against transformers' generate, as a ratio
 	@mkdir -p $(BENCH)
 	$(BIN)/python benchmarks/sampler.py | tee $(BENCH)/sampler.md
+
+bench-methods: $(VENV)/core ## what each row costs beside GRPO -> docs/results/cost.json
+	$(BIN)/python benchmarks/methods.py --out docs/results/cost.json
 
 bench-profile: $(VENV)/core ## where the milliseconds of a step go -> docs/performance.png
 	$(BIN)/python benchmarks/profile_step.py
