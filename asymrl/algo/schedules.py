@@ -1,12 +1,13 @@
 """Schedules: how an estimator's parameters change during a run. Pure functions, state -> state.
 
-A schedule is `f(state, stats, *, keywords) -> new state`; the keyword-only floats are its keys in a
-config. The state maps names to finite floats: the estimator's parameters, such as `beta_pos` and
-`beta_neg`, which start at the config's values and are what the estimator gets at the next step,
-plus anything the schedule must remember, under names of its own. The state is all that a schedule
-knows about the past, so a run resumed from a saved state continues exactly. Step 1 always runs with
-the config's values. To add a schedule, write the function and add a line to SCHEDULES at the
-bottom. An `assert` on a parameter becomes the error message for a bad value in a config.
+A schedule is `f(state, stats, *, keywords) -> new state`; the keyword-only floats, or choices given
+as a `Literal`, are its keys in a config. The state maps names to finite floats: the estimator's
+parameters, such as `beta_pos` and `beta_neg`, which start at the config's values and are what the
+estimator gets at the next step, plus anything the schedule must remember, under names of its own.
+The state is all that a schedule knows about the past, so a run resumed from a saved state continues
+exactly. Step 1 always runs with the config's values. To add a schedule, write the function and add
+a line to SCHEDULES at the bottom. An `assert` on a parameter becomes the error message for a bad
+value in a config.
 
 The paper (arXiv 2604.04894) keeps its betas fixed and leaves schedules to future work: the rules
 for betas here are ours, and their docstrings name the results of the paper that they build on. This
@@ -15,6 +16,7 @@ module does not know estimators, losses or files.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from asymrl.types import frozen
 
@@ -176,20 +178,26 @@ def entropy_steering(
 
 
 def fade(
-    state: State, stats: StepStats, *, alpha_max: float = 3.0, rate: float = 0.02
+    state: State,
+    stats: StepStats,
+    *,
+    alpha_max: float = 3.0,
+    rate: float = 0.02,
+    sign: Literal["plus", "minus"] = "plus",
 ) -> dict[str, float]:
     """FADE's own control of alpha and delta (arXiv 2607.01490; from third-party notes), for the
     estimator `fade`.
 
         alpha = clip(3 (1 - p^) / (2 p^), 1, alpha_max)        p^ <- p^ + rate (p - p^)
-        delta = clip(1 + H^ - H*, 0.3, 1)                      H^ <- H^ + rate (H - H^)
+        delta = clip(1 +- (H^ - H*), 0.3, 1)                   H^ <- H^ + rate (H - H^)
 
     p is the mean accuracy of the batch's groups and H its entropy in nats per token; p^ and H^
     start at the first step's. H* is half of the first step's entropy. So the focus on hard prompts
     ends as they are solved, and once the entropy is below H*, wrong responses weigh more, which
-    by the notes' prose raises it again. The notes have the weights of the running means the other
-    way round, 0.02 p^ + 0.98 p (here rate 0.98), and a formula whose sign contradicts that prose;
-    neither was checked against the paper. A batch without an accuracy or a finite entropy changes
+    by the notes' prose raises it again. `sign` is `plus` in the notes; another formula of theirs
+    contradicts their prose, so `minus` is a choice too. They also have the weights of the running
+    means the other way round, 0.02 p^ + 0.98 p (rate 0.98 here). Neither was checked against the
+    paper. A batch without an accuracy or a finite entropy changes
     nothing. alpha_max must be >= 1, rate in (0, 1].
     """
     assert alpha_max >= 1, f"alpha_max must be at least 1 (got {alpha_max})"
@@ -202,6 +210,7 @@ def fade(
     entropy = state.get("entropy_mean", stats.entropy)
     entropy += rate * (stats.entropy - entropy)
     target = state.get("entropy_target", stats.entropy / 2)
+    gap = entropy - target
     focus = 1.5 * (1 - solved) / solved if solved else alpha_max
     return {
         **state,
@@ -209,7 +218,7 @@ def fade(
         "entropy_mean": entropy,
         "entropy_target": target,
         "alpha": _clip(focus, 1.0, alpha_max),
-        "delta": _clip(1 + entropy - target, 0.3, 1.0),
+        "delta": _clip(1 + gap if sign == "plus" else 1 - gap, 0.3, 1.0),
     }
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import pytest
 from hypothesis import given
@@ -298,6 +298,8 @@ def test_fade_by_hand():
     assert (state["alpha"], state["delta"]) == (1.0, 1.0)  # 1.5 x .3 / .7 is below 1
     state = fade(state, stats(accuracy=[0.0], entropy=0.0), rate=0.5)
     assert state["alpha"] == pytest.approx(1.5 * 0.65 / 0.35) and state["delta"] == 0.8
+    minus = fade({}, stats(accuracy=[0.5], entropy=1.0), sign="minus")
+    assert minus["delta"] == 0.5  # 1 - (1 - 1/2)
     assert fade(state, stats(accuracy=[], entropy=0.0)) == state
     unsolved = fade({}, stats(accuracy=[0.0], entropy=9.0))
     assert (unsolved["alpha"], unsolved["delta"]) == (3.0, 1.0)
@@ -331,8 +333,9 @@ def test_states_are_finite_floats_and_are_not_mutated(name):
 
 
 @every_schedule
-def test_schedules_are_listed_by_name_and_take_keyword_only_floats(name):
+def test_schedules_are_listed_by_name_and_take_keyword_only_floats_or_choices(name):
     assert SCHEDULES[name].__name__ == name
     state, second, *others = inspect.signature(SCHEDULES[name]).parameters.values()
     assert (state.name, second.name) == ("state", "stats")
-    assert all(p.kind is p.KEYWORD_ONLY and p.annotation is float for p in others)
+    assert all(p.kind is p.KEYWORD_ONLY for p in others)
+    assert all(p.annotation is float or get_origin(p.annotation) is Literal for p in others)
