@@ -123,8 +123,8 @@ def opening(seeds: Mapping[int, Seed]) -> str:
     chance = 0.05 * len(tested) / 2
     sentences = (
         f"The project has {len(counts)} methods; {len(measured)} of them have runs on the pocket "
-        f"task. Better than GRPO in greedy accuracy: {names(above)}; worse: {names(below)}; the "
-        f"others cannot be told from it. With {len(tested)} intervals of 95%, about {chance:.1f} "
+        f"task. Better than GRPO in greedy accuracy: {names(above)}; worse: {names(below)}; no "
+        f"other row differs significantly. With {len(tested)} intervals of 95%, about {chance:.1f} "
         "on each side are expected by chance."
     )
     return textwrap.fill(sentences, 100)

@@ -109,7 +109,8 @@ MISTAKES = {
     ),
     "optim.zzz=3": (
         "command line: unknown key optim.zzz; valid keys are lr, minibatch_prompts, epochs, betas, "
-        "weight_decay, max_grad_norm, warmup_updates, max_skipped"
+        "weight_decay, max_grad_norm, lr_schedule, lr_floor, warmup_updates, warmup_share, "
+        "max_skipped"
     ),
     # a value for a section
     "model=gpt2": (
@@ -132,17 +133,18 @@ MISTAKES = {
     ),
     "schedule.name=cosin": (
         "command line: schedule.name = 'cosin' must be one of constant, cosine, entropy_steering, "
-        "linear, peak_tracking, or path/to/file.py:function; did you mean cosine?"
+        "fade, linear, peak_tracking, or path/to/file.py:function; did you mean cosine?"
     ),
     "reweight.name=cw_grpo": (
         "command line: reweight.name = 'cw_grpo' must be one of covariance_kernel, "
-        "entropic_advantage, entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
-        "path/to/file.py:function; did you mean the row, --row cw_grpo?"
+        "covariance_kernel_code, entropic_advantage, entropy_advantage, entropy_aware, "
+        "high_entropy, none, quadrant, stare, or path/to/file.py:function; did you mean the row, "
+        "--row cw_grpo?"
     ),
     "reweight.name=nope": (
         "command line: reweight.name = 'nope' must be one of covariance_kernel, "
-        "entropic_advantage, entropy_advantage, entropy_aware, high_entropy, none, quadrant, or "
-        "path/to/file.py:function"
+        "covariance_kernel_code, entropic_advantage, entropy_advantage, entropy_aware, "
+        "high_entropy, none, quadrant, stare, or path/to/file.py:function"
     ),
     "reweight=null": (
         "command line: reweight = None is a value, but reweight is a section; did you mean "
@@ -150,7 +152,7 @@ MISTAKES = {
     ),
     "schedule.name=none": (
         "command line: schedule.name = 'none' must be one of constant, cosine, entropy_steering, "
-        "linear, peak_tracking, or path/to/file.py:function; did you mean constant?"
+        "fade, linear, peak_tracking, or path/to/file.py:function; did you mean constant?"
     ),
     "tracking.wandb=true": (
         "command line: tracking.wandb = True must be 'off', 'online' or 'offline'"
@@ -201,7 +203,7 @@ MISTAKES = {
         "--output-dir DIR?"
     ),
     "--row gpro": (
-        "row 'gpro' is neither a file nor a name in configs/rows/; the nearest are grpo, ngrpo"
+        "row 'gpro' is neither a file nor a name in configs/rows/; the nearest are gspo, grpo, ngrpo"
     ),
 }
 

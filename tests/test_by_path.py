@@ -10,6 +10,7 @@ import pytest
 import eval as evaluation
 import train
 from asymrl import by_path
+from asymrl.algo.schedules import StepStats
 from asymrl.config.load import load_config
 from asymrl.errors import UserError
 from asymrl.verifiers import make
@@ -105,6 +106,27 @@ def reinforce(inputs, *, scale: float = 1.0):
 
 def summed(inputs):
     return reinforce(inputs).sum()
+
+def detached(inputs):
+    return reinforce(inputs).detach()
+
+def infinite(inputs):
+    return reinforce(inputs) / 0
+
+def of_the_part(inputs):
+    return reinforce(inputs) - inputs.logprobs.mean()
+
+def of_some(inputs):
+    return reinforce(inputs) - inputs.logprobs.max().detach()
+
+def to_reference(inputs, coef=1):
+    return inputs.logprobs - inputs.reference_logprobs
+
+def collides(inputs, *, kl_coef=0.1):
+    return reinforce(inputs)
+
+def alpha_falls(state, stats):
+    return {**state, "alpha": state["alpha"] - 0.1}
 
 def forgets(state, stats):
     return {"beta_pos": 0.5}
@@ -249,6 +271,19 @@ def test_an_edit_does_not_change_a_verifier_that_runs(own: Path, tmp_path: Path)
             "a tensor of shape (); the shape must be (40,) = (M,)",
         ),
         ("loss={name: own.py:reinforce, clip_low: 1}", "loss.clip_low is not valid: own.py:reinf"),
+        (
+            "loss.name=own.py:detached",
+            "own.py:detached returned losses without a gradient",
+        ),
+        ("loss.name=own.py:infinite", "for a token with the log-prob"),
+        ("loss.name=own.py:of_the_part", "other losses for two halves of a mini-batch"),
+        ("loss.name=own.py:of_some", "max(): Expected reduction dim"),
+        ("loss.name=own.py:to_reference", "TypeError: unsupported operand type(s) for -"),
+        (
+            "loss.name=own.py:collides",
+            "own.py:collides has a parameter kl_coef, but loss.kl_coef",
+        ),
+        ("schedule.name=own.py:alpha_falls", "KeyError: 'alpha'"),
         ("schedule.name=own.py:forgets", "a dict of finite numbers with beta_pos, beta_neg"),
         ("verifier.name=nowhere.py:f", "verifier.name: nowhere.py does not exist in the working"),
     ],
@@ -305,6 +340,17 @@ def test_parameters_are_config_keys_with_the_functions_defaults(own: Path) -> No
     config = load_config("pocket", ["advantage={name: own.py:asymmetric, beta_neg: 1}"])
     assert config.advantage.params == {"beta_pos": 0.9, "beta_neg": 1.0}
     assert load_config("pocket", ["advantage={name: own.py:with_mode, mode: down}"])
+
+
+def test_an_own_schedule_may_change_any_parameter_of_the_estimator(own: Path) -> None:
+    config = load_config("pocket", ["advantage.name=fade", "schedule.name=own.py:alpha_falls"])
+    stats = StepStats(step=1, steps=2, accuracy=(), solved=0.5, kappa=0.0, entropy=1.0)
+    new = config.schedule.function({"alpha": 3.0, "delta": 1.0}, stats)
+    assert new == {"alpha": 2.9, "delta": 1.0}
+
+
+def test_an_own_loss_gets_the_reference_with_a_kl_penalty(own: Path) -> None:
+    assert load_config("pocket", ["loss.name=own.py:to_reference", "loss.kl_coef=0.1"])
 
 
 METHOD = ("verifier.name=own.py:first_letter", "advantage.name=own.py:asymmetric")

@@ -13,7 +13,7 @@ Common to all token losses:
   from `inputs.minibatch`, the whole mini-batch under the generating policy: one computed from a
   micro-batch would depend on the split.
 - Where A = 0 the gradient is 0: such rows are skipped.
-- The log ratio is clamped to +-20, so that rho stays finite; beyond that the gradient is 0.
+- The log ratio is clamped to +-20, so that rho stays finite; beyond that rho has no gradient.
 
 The denominators are counted over the whole mini-batch before it is split. Each micro-batch, on any
 rank, adds its share and nothing is averaged afterwards, so loss and gradient do not depend on the
@@ -129,7 +129,8 @@ def clip_cov(
     Means and tokens are those of the mini-batch, under the generating policy. The code takes them
     from a micro-batch and the current policy, and picks the n at random among candidates that the
     ratio clip has left; here a digit far behind the point of cov picks them, so that the choice
-    depends on no seed, order or split. The denominators count the dropped tokens. share must be in
+    depends on no seed, order or split. Tokens tied with the n-th are dropped too. The
+    denominators count the dropped tokens. share must be in
     (0, 1].
     """
     _check_share(share)
@@ -173,8 +174,8 @@ def flash_reinforce(inputs: LossInputs, *, max_kl: float = 3e-3) -> Float[Tensor
 
     d is the KL divergence between the events "this token" and "another token"; the mean is over the
     row's tokens in the loss. p is to be the probability with which the engine sampled: set
-    `loss.importance_sampling: token` where the engine's differs from the policy's. max_kl must be
-    above 0, in nats.
+    `loss.importance_sampling: token` where the engine's differs from the policy's. The denominators
+    count dropped responses. max_kl must be above 0, in nats.
     """
     assert max_kl > 0, f"max_kl must be above 0 (got {max_kl})"
     with torch.no_grad():

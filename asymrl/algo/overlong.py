@@ -20,6 +20,8 @@ def overlong_penalty(
     - it is in units of the advantage: DAPO's is divided by the group's std, which without penalties
       is 2 sqrt(p (1 - p)), so the two are the same size at p = 1/2 and DAPO's is larger elsewhere;
     - it changes no other rollout's advantage: DAPO's lowers the mean, which raises the others;
+    - reweightings that read the sign of A, such as `quadrant`, see the advantage after the penalty,
+      so a correct response with a penalty above its advantage counts as wrong there;
     - it also reaches groups with p = 0 and p = 1, and advantages of a group no longer sum to 0.
     """
     assert 1 <= buffer <= max_tokens, (

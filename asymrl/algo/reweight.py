@@ -83,11 +83,12 @@ def covariance_kernel_code(tokens: TokenGroups) -> Float[Tensor, "M"]:
         J = mean over rollouts of mean_t (w A rho)   A' = dJ / d log pi, as an advantage
 
     S is the number of rollouts times the longest of them, as in that code, where padding inflates
-    the weights. A' is w A plus what the weights of the other tokens change with this log-prob: at
-    p = 1/2 it is about A w (1 - u / var u), so that likely tokens are damped or change their sign.
-    It is exact where the policy has not moved (rho = 1, as always in that code) and with
-    `loss.aggregation: seq_mean`. That code takes 0.04 times the k3 penalty (`loss.kl_coef`) and
-    divides rewards by the sample std + 1e-4 (`grpo_sample_std` here has 1e-6).
+    the weights. A' is w A plus what the weights of the other tokens change with this log-prob: at p
+    = 1/2 it is about A w (1 - u / var u), so that likely tokens are damped or change their sign. It
+    is exact where the policy has not moved (rho = 1, as always in that code) and with
+    `loss.aggregation: seq_mean`. Where the log-probs of a group hardly differ, A' is large without
+    bound. That code takes 0.04 times the k3 penalty (`loss.kl_coef`) and divides rewards by the
+    sample std + 1e-4 (`grpo_sample_std` here has 1e-6).
     """
     in_loss, row, group = tokens.loss_mask > 0, tokens.row, tokens.group
     advantages = torch.where(in_loss, tokens.advantages, 0.0).double()

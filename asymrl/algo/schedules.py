@@ -28,13 +28,15 @@ class StepStats:
     """What a schedule sees of the step that has just finished.
 
     step: its number, from 1. steps: the number of steps of the whole run. accuracy: p of each group
-    that has a valid rollout. kappa: kappa_B of the rollout batch, nan without a mixed group.
-    entropy: of the policy that generated the rollouts, in nats per token.
+    that has a valid rollout. solved: the mean reward of all rollouts that the step generated, those
+    that dynamic sampling dropped included. kappa: kappa_B of the rollout batch, nan without a mixed
+    group. entropy: of the policy that generated the rollouts, in nats per token.
     """
 
     step: int
     steps: int
     accuracy: tuple[float, ...]
+    solved: float
     kappa: float
     entropy: float
 
@@ -191,22 +193,21 @@ def fade(
         alpha = clip(3 (1 - p^) / (2 p^), 1, alpha_max)        p^ <- p^ + rate (p - p^)
         delta = clip(1 +- (H^ - H*), 0.3, 1)                   H^ <- H^ + rate (H - H^)
 
-    p is the mean accuracy of the batch's groups and H its entropy in nats per token; p^ and H^
-    start at the first step's. H* is half of the first step's entropy. So the focus on hard prompts
-    ends as they are solved, and once the entropy is below H*, wrong responses weigh more, which
-    by the notes' prose raises it again. `sign` is `plus` in the notes; another formula of theirs
-    contradicts their prose, so `minus` is a choice too. They also have the weights of the running
-    means the other way round, 0.02 p^ + 0.98 p (rate 0.98 here). Neither was checked against the
-    paper. A batch without an accuracy or a finite entropy changes
-    nothing. alpha_max must be >= 1, rate in (0, 1].
+    p is the mean reward of what the step generated and H the batch's entropy in nats per token; p^
+    and H^ start at the first step's. H* is half of the first step's entropy. So the focus on hard
+    prompts ends as they are solved, and once the entropy is below H*, wrong responses weigh more,
+    which by the notes' prose raises it again. `sign` is `plus` in the notes; another formula of
+    theirs contradicts their prose, so `minus` is a choice too. They also have the weights of the
+    running means the other way round, 0.02 p^ + 0.98 p (rate 0.98 here). Neither was checked
+    against the paper. A step without a finite reward or entropy changes nothing. alpha_max must be
+    >= 1, rate in (0, 1].
     """
     assert alpha_max >= 1, f"alpha_max must be at least 1 (got {alpha_max})"
     assert 0 < rate <= 1, f"rate must be above 0 and at most 1 (got {rate})"
-    if not stats.accuracy or not math.isfinite(stats.entropy):
+    if not math.isfinite(stats.solved) or not math.isfinite(stats.entropy):
         return dict(state)
-    accuracy = sum(stats.accuracy) / len(stats.accuracy)
-    solved = state.get("solved", accuracy)
-    solved += rate * (accuracy - solved)
+    solved = state.get("solved", stats.solved)
+    solved += rate * (stats.solved - solved)
     entropy = state.get("entropy_mean", stats.entropy)
     entropy += rate * (stats.entropy - entropy)
     target = state.get("entropy_target", stats.entropy / 2)

@@ -34,6 +34,7 @@ FREE_ON_RESUME = {
     *("policy.threads", "rollout.engine"),
     *("rollout.tensor_parallel", "rollout.gpu_memory_utilization", "rollout.enforce_eager"),
     "rollout.per_sample_seeds",
+    "rollout.dynamic_sampling.max_rounds",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,8 +75,19 @@ def check_result(function: str, result: Any, inputs: tuple[Any, ...]) -> None:
                     f"{start} {result[wrong][0].item()} for a token with the advantage "
                     f"{advantages[wrong][0].item():g}; every advantage must be finite"
                 )
-        case (LossInputs(logprobs=logprobs),):
+        case (LossInputs(logprobs=logprobs, loss_mask=loss_mask),):
             check_tensor(start, result, logprobs, "(M,), one loss a token")
+            if logprobs.requires_grad and not result.requires_grad:
+                raise UserError(
+                    f"{start} losses without a gradient; compute them from inputs.logprobs, "
+                    "without detach() or torch.no_grad()"
+                )
+            wrong = ~result.isfinite() & (loss_mask > 0)
+            if wrong.any():
+                raise UserError(
+                    f"{start} {result[wrong][0].item()} for a token with the log-prob "
+                    f"{logprobs[wrong][0].item():g}; every loss must be finite"
+                )
         case (state, _):
             has_keys = isinstance(result, Mapping) and state.keys() <= result.keys()
             if not has_keys or not all(is_finite(value) for value in result.values()):
@@ -83,6 +95,43 @@ def check_result(function: str, result: Any, inputs: tuple[Any, ...]) -> None:
                     f"{start} {short_repr(result)}; a schedule must return a dict of finite "
                     f"numbers with {', '.join(state)}"
                 )
+
+
+def try_own_loss(own: OwnFunction, params: Mapping[str, Any], *, kl_penalty: bool) -> None:
+    """UserError if a loss of the user's own fails on a micro-batch, on one without tokens, or
+    depends on how the mini-batch is split. kl_penalty: the inputs have reference log-probs."""
+    inputs = example_loss_inputs(5, 4)
+    if not kl_penalty:
+        inputs = replace(inputs, reference_logprobs=None)
+    rows = int(inputs.row.max()) + 1
+    whole, first, second, _ = (
+        call_own("loss", own, some_rows(inputs, low, high), **params)
+        for low, high in ((0, rows), (0, rows // 2), (rows // 2, rows), (0, 0))
+    )
+    if not torch.allclose(torch.cat([first, second]), whole, rtol=1e-4, atol=1e-6):
+        raise UserError(
+            f"loss.name: {by_path.without_digest(own.name)} returned other losses for two halves "
+            "of a mini-batch than for the whole; a statistic of several rows must come from "
+            "inputs.minibatch, because a micro-batch is any part of it"
+        )
+
+
+def some_rows(inputs: LossInputs, low: int, high: int) -> LossInputs:
+    """The micro-batch with the rows from low to high, with a graph to log-probs and entropy."""
+    here = (inputs.row >= low) & (inputs.row < high)
+    per_token = {
+        name: getattr(inputs, name)[here]
+        for name in ("logprobs", "old_logprobs", "advantages", "entropy", "loss_mask", "row")
+    }
+    reference = inputs.reference_logprobs
+    return replace(
+        inputs,
+        **per_token
+        | {name: per_token[name].clone().requires_grad_() for name in ("logprobs", "entropy")},
+        loss_denominators=inputs.loss_denominators[here],
+        reference_logprobs=None if reference is None else reference[here],
+        tokens=inputs.tokens[here],
+    )
 
 
 def check_tensor(start: str, result: Any, like: Tensor, shape: str) -> None:
@@ -144,7 +193,7 @@ def example_loss_inputs(prompts: int, group_size: int) -> LossInputs:
         reference_logprobs=tokens.logprobs,
     )
     return LossInputs(
-        logprobs=tokens.logprobs + torch.linspace(-0.5, 0.5, count),
+        logprobs=(tokens.logprobs + torch.linspace(-0.5, 0.5, count)).requires_grad_(),
         old_logprobs=tokens.logprobs,
         advantages=tokens.advantages,
         entropy=tokens.entropy,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -26,6 +27,7 @@ from asymrl.config.own_functions import (
     example_loss_inputs,
     example_tokens,
     is_finite,
+    try_own_loss,
     with_digests,
 )
 from asymrl.errors import UserError, short_repr
@@ -113,8 +115,8 @@ class DynamicSamplingConfig(StrictModel):
     # mixed groups beyond rollout.prompts: drop them, as DAPO's code does, or keep them for the next
     # step, which then trains them with the log-probs of the policy that generated them
     leftover: Literal["drop", "keep"] = "drop"
-    # of a step; then the run ends with an error (verl: max_num_gen_batches). At 1, every group of
-    # every step would have to be mixed.
+    # most rounds per step; if the batch is still not full, the run ends with an error (verl:
+    # max_num_gen_batches)
     max_rounds: Annotated[int, Field(ge=2, le=10**6)] = 10
 
 
@@ -215,12 +217,12 @@ class ReweightConfig(MethodConfig):
 
 
 class ScheduleConfig(MethodConfig):
-    """How beta_pos and beta_neg change during the run."""
+    """How the estimator's parameters, such as beta_pos and beta_neg, change during the run."""
 
     SECTION, METHODS = "schedule", SCHEDULES
     EXAMPLE = (
         {"beta_pos": 0.5, "beta_neg": 0.5},
-        StepStats(step=1, steps=2, accuracy=(0.5,), kappa=0.1, entropy=1.0),
+        StepStats(step=1, steps=2, accuracy=(0.5,), solved=0.5, kappa=0.1, entropy=1.0),
     )
     name: str = "constant"
 
@@ -243,11 +245,13 @@ class LossConfig(MethodConfig):
     aggregation: Literal["token_mean", "prompt_mean", "seq_mean", "constant"] = "token_mean"
     entropy_bonus: Rate = 0.0
     entropy_control: EntropyControlConfig | None = None  # null: the bonus is fixed
-    # penalty on the KL divergence from the policy before training; needs that model in memory too
+    # weight of a KL penalty against the model before training (TRL: beta); loads a frozen copy of
+    # it, except with LoRA
     kl_coef: Rate = 0.0
     kl_estimator: KLEstimator = "k3"  # see kl_to_reference in algo/loss.py
     constant_length: Positive | None = None  # for `constant`; default rollout.max_tokens
-    # corrects for numerical differences between engine and policy; see algo/loss.py
+    # truncated importance sampling for numerical differences between engine and policy; see
+    # algo/loss.py. TRL's importance_sampling_level=sequence is loss.name=gspo.
     importance_sampling: Annotated[Literal["off", "token", "sequence"], OFF] = "off"
     importance_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
 
@@ -267,11 +271,11 @@ class OptimConfig(StrictModel):
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     weight_decay: Rate = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    # over the updates of the whole run, from lr down to lr_floor x lr; a run that resumes with
+    # after warmup, from lr towards lr_floor x lr at the end of the run; a run that resumes with
     # another number of steps continues on the new curve
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     lr_floor: Annotated[float, Field(ge=0, le=1)] = 0.0
-    # before it, the rate rises linearly from 0 to lr: a number of updates, or a share of them all
+    # linear warmup from 0 to lr, in updates, or as a share of all updates
     warmup_updates: NonNegative = 0
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_skipped: Positive = 3  # stop after this many updates in a row that are not finite
@@ -284,7 +288,14 @@ class LoRAConfig(StrictModel):
     rank: Positive = 32
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
     # names of linear layers, such as [q_proj, v_proj]; all-linear: all of the model's blocks
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = ALL_LINEAR
+    targets: str | list[str] = ALL_LINEAR
+
+    @field_validator("targets")
+    @classmethod
+    def check_targets(cls, targets: str | list[str]) -> str | list[str]:
+        if not targets or (isinstance(targets, str) and targets != ALL_LINEAR):
+            raise ValueError(f"must be {ALL_LINEAR} or a list of layer names: [q_proj, v_proj]")
+        return targets
 
 
 class PolicyConfig(StrictModel):
@@ -437,7 +448,11 @@ class Config(StrictModel):
         if not is_by_path(self.verifier.name):
             check_choice("verifier.name", self.verifier.name, VERIFIERS, FORM)
         for key in METHOD_SECTIONS:
-            check_params(key, getattr(self, key))
+            check_params(key, getattr(self, key), self.advantage.params)
+        if is_by_path(self.loss.name):
+            try_own_loss(
+                by_path.load(self.loss.name), self.loss.params, kl_penalty=self.loss.kl_coef > 0
+            )
         shape = self.rollout.prompts, self.rollout.group_size
         for method, example in ((self.advantage, example_groups), (self.reweight, example_tokens)):
             if is_by_path(method.name) and math.prod(shape) <= MAX_TRIAL:
@@ -468,6 +483,11 @@ class Config(StrictModel):
             raise ValueError(
                 f"optim.warmup_updates = {self.optim.warmup_updates} and optim.warmup_share = "
                 f"{self.optim.warmup_share:g} are two ways to say the same; set one of them to 0"
+            )
+        if self.optim.warmup_updates >= self.total_updates > 1:
+            raise ValueError(
+                f"optim.warmup_updates = {self.optim.warmup_updates} must be below the updates of "
+                f"the whole run, {self.total_updates}; or use optim.warmup_share"
             )
         if self.optim.lr_floor and self.optim.lr_schedule == "constant":
             raise ValueError(
@@ -534,14 +554,23 @@ def parameter_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def check_params(key: str, method: MethodConfig) -> None:
+def check_params(
+    key: str, method: MethodConfig, scheduled: Mapping[str, Any] | None = None
+) -> None:
     """Check a method's parameters against the signature of its function, and by calling it once:
-    its own assertions check the values."""
+    its own assertions check the values. scheduled: the estimator's parameters, which are the state
+    that a schedule of the user's own starts with."""
     own = is_by_path(method.name)
     if not own:
         check_choice(f"{key}.name", method.name, method.METHODS, FORM)
     parameters = {p.name: p for p in keyword_parameters(method.find(method.name))}
     params = method.model_extra or {}
+    if taken := sorted(parameters.keys() & type(method).model_fields.keys()):
+        function = by_path.without_digest(method.name)
+        raise ValueError(
+            f"{function} has a parameter {taken[0]}, but {key}.{taken[0]} is a key of its own: "
+            "give the parameter another name"
+        )
     for name in params:
         if name not in parameters:
             known = any(name in parameter_names(f) for f in LOSSES.values())
@@ -556,7 +585,11 @@ def check_params(key: str, method: MethodConfig) -> None:
             raise ValueError(f"{key}.{name} is missing: {function} requires it")
         choices = get_args(parameter.annotation)
         check_param(f"{key}.{name}", params[name], choices, any_number=own)
-    try_method(method, method.EXAMPLE)
+    example = method.EXAMPLE
+    if own and key == "schedule":
+        state = {name: x for name, x in (scheduled or {}).items() if isinstance(x, float)}
+        example = (state, *example[1:])
+    try_method(method, example)
 
 
 def try_method(method: MethodConfig, inputs: tuple[Any, ...]) -> None:
@@ -565,7 +598,11 @@ def try_method(method: MethodConfig, inputs: tuple[Any, ...]) -> None:
     try:
         method.function(*inputs, **method.params)
     except AssertionError as error:
-        raise ValueError(f"{method.SECTION}.name = {method.name!r}: {error}") from None
+        name, value = "name", method.name
+        match = re.match(r"(\w+) must ", str(error))
+        if match and match[1] in method.params:
+            name, value = match[1], method.params[match[1]]
+        raise ValueError(f"{method.SECTION}.{name} = {value!r}: {error}") from None
     except UserError as error:
         raise ValueError(str(error)) from None
 
@@ -632,7 +669,7 @@ def check_schedule(config: Config) -> None:
                 f"advantage.name = {config.advantage.name!r}"
             )
         return
-    changes_betas = config.schedule.name != "constant"
+    changes_betas = config.schedule.name != "constant" and not is_by_path(config.schedule.name)
     if changes_betas and not {"beta_pos", "beta_neg"} <= config.advantage.params.keys():
         raise ValueError(
             f"schedule.name = {config.schedule.name!r} changes beta_pos and beta_neg, but "

@@ -159,8 +159,7 @@ def _to_minibatches(
     bonus = config.entropy_bonus
     if control := config.entropy_control:
         _, entropy = experience.scored
-        mean = entropy[experience.valid[experience.tokens.row]].double().mean()
-        bonus = schedule[BONUS] if mean < control.target else 0.0
+        bonus = schedule[BONUS] if entropy.double().mean() < control.target else 0.0
     batches = cut(
         experience.tokens,
         experience.scored,
@@ -207,6 +206,7 @@ def schedule_inputs(
         step=step,
         steps=steps,
         accuracy=tuple(accuracy.tolist()),
+        solved=metrics["reward/mean"],
         kappa=metrics["diag/kappa"],
         entropy=metrics["policy/entropy"],
     )

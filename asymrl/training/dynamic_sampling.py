@@ -129,8 +129,8 @@ def too_few_mixed(step: int, rounds: int, mixed: int, draws: int, prompts: int) 
     """The end of a run whose prompts are too easy or too hard for dynamic sampling."""
     return Stopped(
         why=f"step {step}: {mixed} of {draws} groups in {rounds} rounds had both correct and wrong "
-        f"responses, too few for rollout.prompts = {prompts}; try problems nearer to what the "
-        "policy can solve, a larger rollout.group_size, or a larger "
-        "rollout.dynamic_sampling.max_rounds",
+        f"responses, too few for rollout.prompts = {prompts}; resume with a larger "
+        "rollout.dynamic_sampling.max_rounds, or start a new run with a larger rollout.group_size "
+        "or problems nearer to what the policy can solve",
         code=WRONG,
     )

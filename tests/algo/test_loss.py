@@ -519,7 +519,7 @@ def test_flash_reinforce_drops_a_response_whose_policy_has_moved():
     torch.testing.assert_close(kept(inputs), tensor(-2.4, -2, -2.4, 2.4), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", set(LOSSES) - {"kl_cov"})
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "kl_cov"])
 def test_where_the_policy_has_not_moved_every_loss_has_the_policy_gradient(name):
     """-A at ratio 1; nothing is selected, clipped or dropped."""
     inputs = tokens(tensor(1, 1, 1, 1), tensor(2, -1, 0, 0.5))

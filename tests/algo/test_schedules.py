@@ -42,7 +42,14 @@ def stats(
     kappa: float = nan,
     entropy: float = 1.0,
 ) -> StepStats:
-    return StepStats(step=step, steps=steps, accuracy=tuple(accuracy), kappa=kappa, entropy=entropy)
+    return StepStats(
+        step=step,
+        steps=steps,
+        accuracy=tuple(accuracy),
+        solved=sum(accuracy) / len(accuracy) if accuracy else nan,
+        kappa=kappa,
+        entropy=entropy,
+    )
 
 
 def follow(schedule: Callable, steps: int, start: Any = START, **settings: float) -> list[Any]:

@@ -57,13 +57,16 @@ def test_a_bare_off_is_the_word(tmp_path: Path) -> None:
         ("advantage.beta_pos=high", ["advantage.beta_pos = 'high'", "from 0 to 40"]),
         ("advantage.gamma=1", ["advantage.gamma", "beta_pos, beta_neg"]),
         ("advantage.name=gpro", ["advantage.name = 'gpro'", "asym", "grpo_sample_std"]),
-        ("advantage={name: qae, quantile: 2}", ["'qae'", "quantile must be from 0 to 1 (got 2.0)"]),
+        (
+            "advantage={name: qae, quantile: 2}",
+            ["advantage.quantile = 2.0", "quantile must be from 0 to 1 (got 2.0)"],
+        ),
         ("reweight.name=quadrant", ["reweight.which is missing"]),
         ("reweight={name: quadrant, which: up}", ["reweight.which = 'up'", "nhr, nlr, phr, plr"]),
         ("reweight.scope=group", ["reweight.scope", "none takes no parameters"]),
         (
             "reweight={name: entropy_aware, phi: 0}",
-            ["'entropy_aware'", "phi must be above 0 (got 0.0)"],
+            ["reweight.phi = 0.0", "phi must be above 0 (got 0.0)"],
         ),
         ("schedule.name=linear", ["schedule.end_beta_pos is missing"]),
         ("schedule.name=spiral", ["schedule.name = 'spiral'", "cosine", "peak_tracking"]),

@@ -482,6 +482,10 @@ def test_the_page_of_methods_has_every_row_and_what_it_does(tmp_path: Path) -> N
 def test_the_readme_lists_every_row() -> None:
     text = methods.README.read_text()
     assert methods.with_list(text) == text, "run `python -m studies report methods`"
+    page = (methods.README.parent / "docs/methods.md").read_text()
+    for name in (*methods.OF_THE_PAPER, *methods.OTHERS):
+        one = methods.read_method(name)
+        assert f"| `{name}` | {one.what} | {one.settings} |" in squeezed(page)
     with pytest.raises(UserError, match="must have the lines"):
         methods.with_list("# AsymRL")
 

@@ -107,7 +107,8 @@ def test_a_controlled_bonus_rises_below_the_target_and_falls_above_it() -> None:
     assert state == PARAMS | {"entropy_bonus": 0.0}
     for entropy in (0.4, 0.4, 0.4, 0.5, 0.6, 0.6):
         groups = groups_of([[1, 0]])
-        stats = schedule_inputs(1, 9, groups, {"diag/kappa": 0.1, "policy/entropy": entropy})
+        seen = {"diag/kappa": 0.1, "policy/entropy": entropy, "reward/mean": 0.5}
+        stats = schedule_inputs(1, 9, groups, seen)
         state = algorithm.update_schedule(state, stats)
         bonuses.append(round(state["entropy_bonus"], 6))
     assert bonuses == [0.01, 0.02, 0.02, 0.01, 0.0, 0.0]
@@ -117,7 +118,7 @@ def test_a_controlled_bonus_rises_below_the_target_and_falls_above_it() -> None:
 @pytest.mark.parametrize(("entropy", "bonus"), [(0.4, 0.01), (0.6, 0.0)])
 def test_a_controlled_bonus_applies_only_below_the_target(entropy: float, bonus: float) -> None:
     algorithm = build_algorithm(load_config("pocket_asym", [CONTROL]), ())
-    scored = torch.zeros(4), torch.tensor([entropy] * 2 + [9.0] * 2)  # the second row is masked
+    scored = torch.zeros(4), torch.full((4,), entropy)
     experience = experience_under(algorithm, [[2, 2]], scored, [1.0, 0], [True, False])
     schedule = PARAMS | {"entropy_bonus": 0.01}
     (batch,), loss = algorithm.to_minibatches(experience, torch.zeros(4), schedule)
@@ -171,8 +172,9 @@ def test_observations_leave_out_groups_without_a_valid_rollout() -> None:
         [[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]],
         [[True, True, False, False], [False] * 4, [True] * 4],
     )
-    seen = schedule_inputs(3, 9, groups, {"diag/kappa": math.nan, "policy/entropy": 0.5})
-    assert (seen.step, seen.steps, seen.entropy) == (3, 9, 0.5)
+    measured = {"diag/kappa": math.nan, "policy/entropy": 0.5, "reward/mean": 0.25}
+    seen = schedule_inputs(3, 9, groups, measured)
+    assert (seen.step, seen.steps, seen.entropy, seen.solved) == (3, 9, 0.5, 0.25)
     assert seen.accuracy == (0.5, 0.5) and math.isnan(seen.kappa)
 
 

@@ -240,7 +240,7 @@ def test_too_few_mixed_groups_end_the_step_in_one_sentence() -> None:
     assert isinstance(stopped, Stopped) and stopped.code == 2
     assert stopped.why.startswith(
         "step 7: 1 of 12 groups in 3 rounds had both correct and wrong responses, too few for "
-        "rollout.prompts = 4; try"
+        "rollout.prompts = 4; resume with a larger rollout.dynamic_sampling.max_rounds"
     )
     assert calls == [(0, 4), (4, 4), (8, 4)]
 
