@@ -203,7 +203,8 @@ MISTAKES = {
         "--output-dir DIR?"
     ),
     "--row gpro": (
-        "row 'gpro' is neither a file nor a name in configs/rows/; the nearest are gspo, grpo, ngrpo"
+        "row 'gpro' is neither a file nor a name in configs/rows/; the nearest are gspo, grpo, "
+        "ngrpo"
     ),
 }
 
