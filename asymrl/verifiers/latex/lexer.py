@@ -2,15 +2,16 @@ r"""Answers -> tokens: numbers, names, words, signs.
 
 Decides which runs of letters are functions, constants, units or prose. Does not know how tokens
 combine. A token is (kind, text). The kinds are `number`, `repeating` (0.1(6)), `name` (a symbol),
-`function`, `word` (a unit or prose), `leading` (words before a value), `and`, `or`,
-`condition` ("for all"), `set`, `row`, `begin`, `end`; any other macro (`\frac`) and each sign is a
-kind of its own. Raises Unreadable for text that hedges ("or any", "not").
+`function`, `word` (a unit or prose), `scale` ("million"), `leading` (words before a value), `and`,
+`or`, `condition` ("for all"), `set`, `row`, `begin`, `end`; any other macro (`\frac`) and each sign
+is a kind of its own. Raises Unreadable for text that hedges ("or any", "not").
 """
 
 import re
 from fractions import Fraction
 
 from asymrl.verifiers.latex.units import NAMES
+from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, scale
 
 Token = tuple[str, str]
 
@@ -31,16 +32,6 @@ MAX_DECIMAL_EXPONENT = 5_000  # in scientific notation
 MAX_DECIMAL_DIGITS = 5_000
 MAX_REPEATING_DIGITS = 200
 _SEPARATORS = {"and": "and", "or": "or", "&": "and"}
-_HEDGES = re.compile(
-    r"\b(?:or|not|any|either|maybe|perhaps|unless|if|wrong|depends?|cannot|unknown|between|"
-    r"none|neither|undefined|no|but|incorrect|alternatively|actually)\b"
-)
-# Words that change the number before them: without them a wrong answer would be accepted.
-_ARITHMETIC = re.compile(
-    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|dozen|"
-    r"hundred|thousand|million|billion|trillion|squared|cubed|plus|minus|times|less|more|base|"
-    r"power|half|twice|double|absolute)s?\b"
-)
 _CONDITION = re.compile(r"(?:,\s*)?(?:for|where|when|whenever|with|as|such that|since)\b")
 _EVERY = re.compile(r"\b(?:all|any|each|every)\b")
 # Words before a value: one that adds nothing, or a sentence that ends in "is".
@@ -92,7 +83,9 @@ def tokenize(text: str) -> list[Token]:
         kind = match.lastgroup or ""
         if kind == "words":
             operator = match["wrapper"].startswith("op") and match["words"] in FUNCTIONS
-            tokens += [_macro(match["words"])] if operator else _prose(match["words"])
+            attached = bool(tokens) and tokens[-1][0] in ("number", "repeating")
+            attached &= text[: match.start()][-1:].isdigit() and match["words"][:1] != " "
+            tokens += [_macro(match["words"])] if operator else _prose(match["words"], attached)
         elif kind == "letters":
             after_space = not text[match.start() - 1 : match.start()].strip()
             tokens += _letters(match["letters"], after_space)
@@ -127,8 +120,8 @@ def _macro(name: str) -> Token:
     return (f"\\{name}", name)
 
 
-def _prose(content: str) -> list[Token]:
-    r"""The tokens of `\text{content}`."""
+def _prose(content: str, attached: bool = False) -> list[Token]:
+    r"""The tokens of `\text{content}`. attached: it stands directly after a number."""
     content = content.strip()
     lowered = content.casefold().strip(" ,.")
     if not content:
@@ -143,9 +136,12 @@ def _prose(content: str) -> list[Token]:
         return [_macro(content)]
     if lowered == "mod":
         return [_macro("mod")]
+    first, _, rest = content.strip(" ,.").partition(" ")
+    if factor := scale(first, attached):
+        return [("scale", str(factor)), *(_prose(rest) if rest else ())]
     condition = _CONDITION.match(lowered)
     unquantified = _EVERY.sub("", lowered) if condition else lowered
-    if _HEDGES.search(unquantified) or _ARITHMETIC.search(lowered):
+    if HEDGES.search(unquantified) or ARITHMETIC.search(lowered):
         raise Unreadable(f"{content!r} hedges or changes the number")
     if re.search(r"(?<![\^a-z])\d", lowered):
         raise Unreadable(f"{content!r} contains another number")
@@ -176,8 +172,10 @@ def _letters(run: str, after_space: bool) -> list[Token]:
         return _prose(run)
     if _CONDITION.fullmatch(lowered) and len(run) > 1:
         return [("condition", lowered)]
-    changes_number = len(run) > 2 and _ARITHMETIC.fullmatch(lowered)
-    if changes_number or _HEDGES.fullmatch(run) or lowered in {"true", "false", "yes"}:
+    if len(run) > 2 and (factor := scale(run, attached=False)):
+        return [("scale", str(factor))]
+    changes_number = len(run) > 2 and ARITHMETIC.fullmatch(lowered)
+    if changes_number or HEDGES.fullmatch(run) or lowered in {"true", "false", "yes"}:
         raise Unreadable(f"unexpected word {run!r}")
     if after_space and len(run) > 3 and re.search("[aeiouy]", lowered):
         return [("word", run)]

@@ -20,6 +20,7 @@ from asymrl.verifiers.latex.lexer import (
 from asymrl.verifiers.latex.normalize import MAX_CHARS, simplify_notation
 from asymrl.verifiers.latex.tree import ONE, OPERATORS, RADIANS_PER_DEGREE, SCALARS, Node
 from asymrl.verifiers.latex.units import unit
+from asymrl.verifiers.latex.words import describes
 
 MAX_NESTING = 60
 
@@ -338,6 +339,8 @@ class Parser:
                 node = _with_unit(node, currency)
             elif self.kind() == "_" and node[0] == "num":
                 node = self._in_base(node)
+            elif self.kind() == "scale" and node[0] in ("num", "unit"):
+                node = ("mul", node, ("num", Fraction(self.accept("scale"))))
             elif self.kind() in ("word", "leading"):
                 node = self._with_words(node)
             else:
@@ -359,7 +362,10 @@ class Parser:
         return ("pow", node, self.exponent()) if self.accept("^") else node
 
     def _with_words(self, node: Node) -> Node:
-        """A value and the words after it. Units are kept, other words dropped."""
+        """A value and the words after it. Units are kept, words that describe it dropped.
+
+        Raises Unreadable for words that bound, scale or deny it.
+        """
         phrase = self.accept("*", "/")
         while word := self.accept("word", "leading"):
             phrase += f" {word}"
@@ -372,6 +378,8 @@ class Parser:
                 phrase += self.accept("/", "*")
         if self.kind() in ("number", "repeating"):
             raise Unreadable("a number after words")
+        if not unit(phrase) and not describes(phrase):
+            raise Unreadable(f"{phrase!r} changes the value before it")
         return _with_unit(node, phrase)
 
     def _in_base(self, node: Node) -> Node:
