@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from asymrl.types import Reason
 from asymrl.verifiers.extract import final_answer
+from asymrl.verifiers.golds import read_gold, single_backslashes
 
 MAX_NUMBER_CHARS = 200  # longer numbers are compared as text only, which is cheap
 
@@ -88,8 +89,9 @@ def _same_degrees(gold: str, answer: str) -> bool:
 
 
 def is_valid_gold(gold: str) -> bool:
-    """Whether any answer can equal this gold: all golds except empty ones."""
-    return normalise(gold) != ""
+    """Whether any answer can equal this gold: not an empty one, nor one with several boxes."""
+    bare = read_gold(gold)
+    return bare is not None and normalise(bare) != ""
 
 
 def verify(
@@ -103,4 +105,7 @@ def verify(
     answer = final_answer(text, unboxed, thinking)
     if answer is None or not normalise(answer):
         return "no_answer", answer
-    return ("correct" if equal(gold, answer) else "wrong"), answer
+    bare = read_gold(gold)
+    if bare is None:
+        return "wrong", answer
+    return ("correct" if equal(bare, single_backslashes(answer)) else "wrong"), answer

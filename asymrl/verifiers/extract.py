@@ -58,16 +58,27 @@ def last_box(text: str) -> str | None:
     return all_boxes[-1][2] if all_boxes else None
 
 
-def box_list(text: str) -> str | None:
-    """The last box and the boxes directly before it, as one list: 1, 2, 3. None without a box."""
+def last_boxes(text: str) -> list[str]:
+    """The contents of the last box and of the boxes directly before it, in order, each once.
+
+    An empty box (`I put it in \\boxed{} as asked`) counts only if no box has content.
+    """
     text = after_thinking(text)
+    all_boxes = boxes(text)
+    if len(all_boxes) > 1:
+        all_boxes = [box for box in all_boxes if box[2].strip(" .\n")] or all_boxes
     run: list[tuple[int, int, str]] = []
-    for box in reversed(boxes(text)):
+    for box in reversed(all_boxes):
         if run and not _GLUE.fullmatch(text, box[1], run[-1][0]):
             break
         run.append(box)
-    contents = dict.fromkeys(content for _, _, content in reversed(run))
-    return ", ".join(contents) if run else None
+    return list(dict.fromkeys(content for _, _, content in reversed(run)))
+
+
+def box_list(text: str) -> str | None:
+    """The last box and the boxes directly before it, as one list: 1, 2, 3. None without a box."""
+    contents = last_boxes(text)
+    return ", ".join(contents) if contents else None
 
 
 def final_answer(text: str, unboxed: bool = False, thinking: bool = False) -> str | None:

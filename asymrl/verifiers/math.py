@@ -16,6 +16,7 @@ from asymrl.verifiers.equality.answers import same
 from asymrl.verifiers.equality.symbolic import evaluate_operators
 from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.extract import final_answer
+from asymrl.verifiers.golds import read_gold, single_backslashes
 from asymrl.verifiers.latex.lexer import Unreadable, has_ambiguous_thousands
 from asymrl.verifiers.latex.normalize import normalise_words, simplify_notation, without_text_macros
 from asymrl.verifiers.latex.parser import parse
@@ -25,6 +26,7 @@ from asymrl.verifiers.latex.tree import OPERATORS, Node, has
 CACHED_CHARS = 200  # of gold and answer together
 CACHE_SIZE = 20_000
 MAX_PROSE_CHARS = 1000
+MAX_GOLD_WORDS = 12  # no response repeats a longer sentence
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?|\(([A-Z])\)[\s.:].*|([A-Z])[.:)]\s.*", re.DOTALL)
 _CHOICES = re.compile(r"(?:\([A-Z]\)|[A-Z])(?:(?:,\s*(?:and\s+)?|\s+and\s+)(?:\([A-Z]\)|[A-Z]))+")
 _OTHER_CHOICE = re.compile(
@@ -55,11 +57,15 @@ def verify(
     answer = final_answer(text, unboxed, thinking)
     if answer is None or not exact.normalise(answer):
         return "no_answer", answer
-    return compare(gold, answer, tolerance if "." in gold else 0.0), answer
+    bare = read_gold(gold)
+    if bare is None:
+        return "unparseable", answer
+    tolerance = tolerance if "." in bare else 0.0
+    return compare(bare, single_backslashes(answer), tolerance), answer
 
 
 def compare(gold: str, answer: str, tolerance: float = 0.0) -> Reason:
-    """The verdict on a bare answer."""
+    """The verdict on a bare answer, for a bare gold."""
     short = len(gold) + len(answer) <= CACHED_CHARS
     return (_cached_verdict if short else _verdict)(gold, answer, tolerance)
 
@@ -151,10 +157,14 @@ def with_operator_values(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
 
 
 def is_valid_gold(gold: str) -> bool:
-    """Whether the gold can be parsed as mathematics, a choice or words."""
+    """Whether the gold can be read as mathematics, a choice or words. No sentence can."""
+    bare = read_gold(gold)
+    if bare is None:
+        return False
+    gold = bare
     return (
         exact.number(gold) is not None
         or bool(with_operator_values(trees(gold)))
         or choice(gold) is not None
-        or is_prose(gold)
+        or (is_prose(gold) and len(gold.split()) <= MAX_GOLD_WORDS)
     )
