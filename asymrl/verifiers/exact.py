@@ -23,7 +23,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("[−–]", "-"),  # noqa: RUF001
         (r"\\(?:left|right)(?![a-zA-Z])", ""),
         (r",\\!\s*|\{,\}\s*", ""),  # a thousands comma, never a list separator
-        (r"(?<!\\)\\[!,;:]|\\(?:quad|qquad)(?![a-zA-Z])", ""),
+        (r"(?<=\d)\\[,!](?=\d{3}(?!\d))", ""),
+        (r"(?<!\\)\\[!,;:]|\\(?:quad|qquad)(?![a-zA-Z])", " "),
         (_DEGREES.pattern, ""),
         (r"(?<!\\)\\ |~", " "),
         (r"\\[dtc]frac", r"\\frac"),
@@ -45,7 +46,8 @@ def tidy(latex: str) -> str:
     """The same mathematics in simpler notation."""
     for pattern, replacement in _REWRITES:
         latex = pattern.sub(replacement, latex)
-    return latex.strip().rstrip(".").rstrip()
+    latex = latex.strip()
+    return latex if latex.endswith("..") else latex.rstrip(".").rstrip()  # 0.33... is not 0.33
 
 
 def normalise(latex: str) -> str:

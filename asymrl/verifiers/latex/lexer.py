@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 
 from asymrl.verifiers.latex.units import NAMES
-from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, scale
+from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, NUMBERS, scale
 
 Token = tuple[str, str]
 
@@ -50,6 +50,7 @@ _TOKEN = re.compile(
     r"|(?P<sign>[-+*/^_!=<>,;:|()\[\]{}'&%])"
     r"|(?P<space>\s+|\\[!,;: ]|\\(?=$))"
 )
+_COUNTED = re.compile(r"(-?\d[\d.,]*)\s+([a-zA-Z][a-zA-Z\s]*)")  # 13 apples
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
@@ -136,6 +137,10 @@ def _prose(content: str, attached: bool = False) -> list[Token]:
         return [_macro(content)]
     if lowered == "mod":
         return [_macro("mod")]
+    if lowered in NUMBERS:
+        return [("number", str(NUMBERS[lowered]))]
+    if counted := _COUNTED.fullmatch(content.strip(" .")):
+        return [*tokenize(counted[1]), *_prose(counted[2])]
     first, _, rest = content.strip(" ,.").partition(" ")
     if factor := scale(first, attached):
         return [("scale", str(factor)), *(_prose(rest) if rest else ())]

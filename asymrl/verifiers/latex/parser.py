@@ -383,7 +383,7 @@ class Parser:
         return _with_unit(node, phrase)
 
     def _in_base(self, node: Node) -> Node:
-        base = self._subscript()
+        base = self._subscript().strip("()")
         if not base.isdigit():
             raise Unreadable("a number with a subscript that is not a base")
         return node if base == "10" else ("base", str(node[1]), base)
