@@ -11,13 +11,14 @@ import re
 from fractions import Fraction
 
 from asymrl.verifiers.latex.units import NAMES
-from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, NUMBERS, scale
+from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, NUMBERS, names_value, scale
 
 Token = tuple[str, str]
 
 _FUNCTIONS = """
-    sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh log ln lg exp sqrt cbrt
-    abs floor ceil min max asin acos atan factorial binomial"""
+    sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh sech csch coth
+    log ln lg exp sqrt cbrt
+    abs floor ceil min max gcd lcm asin acos atan factorial binomial"""
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "binomial": "binom"}
 _GREEK = """
     alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
@@ -34,8 +35,14 @@ MAX_REPEATING_DIGITS = 200
 _SEPARATORS = {"and": "and", "or": "or", "&": "and"}
 _CONDITION = re.compile(r"(?:,\s*)?(?:for|where|when|whenever|with|as|such that|since)\b")
 _EVERY = re.compile(r"\b(?:all|any|each|every)\b")
-# Words before a value: one that adds nothing, or a sentence that ends in "is".
-_LEADING = re.compile(r"(?:only|exactly|the)\b\.?|(?:.*\s)?(?:is|are|equals?):?")
+# Words before a value: one that adds nothing, or a sentence that ends in "is" or a colon.
+_LEADING = re.compile(
+    r"(?:only|exactly|the|hence|therefore|thus|so|then|finally|or about)\b[.,]?"
+    r"|(?:it follows that|this gives|which gives|we (?:get|have|obtain|find))"
+    r"|(?:the )?(?:points?|number|value|year|vector|interval|set)"
+    r"|(?:.*\s)?(?:is|are|equals?):?|.*:"
+)
+_ABOUT = ("approximately", "approx", "about", "roughly", "or approximately", "or about")
 _TOKEN = re.compile(
     r"\\(?P<wrapper>text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|"
     r"operatorname\*?)"
@@ -45,7 +52,7 @@ _TOKEN = re.compile(
     r"|(?P<repeating>\d*\.\d*)\\overline\s*\{?(?P<cycle>\d+)\}?"
     r"|(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![a-zA-Z]))?)"
     r"|(?P<macro>\\[a-zA-Z]+)"
-    r"|(?P<row>\\\\)|(?P<brace>\\[{}|])"
+    r"|(?P<row>\\\\)|(?P<brace>\\[{}|])|(?P<hash>\\\#)"
     r"|(?P<letters>[a-zA-Z]+)"
     r"|(?P<sign>[-+*/^_!=<>,;:|()\[\]{}'&%])"
     r"|(?P<space>\s+|\\[!,;: ]|\\(?=$))"
@@ -100,6 +107,8 @@ def tokenize(text: str) -> list[Token]:
         elif kind == "brace":
             sign = match["brace"]
             tokens.append(("|", "|") if sign == r"\|" else (sign, sign))
+        elif kind == "hash":
+            tokens.append((r"\#", "#"))
         elif kind == "sign":
             tokens.append((match["sign"], match["sign"]))
         elif kind != "space":
@@ -137,6 +146,10 @@ def _prose(content: str, attached: bool = False) -> list[Token]:
         return [_macro(content)]
     if lowered == "mod":
         return [_macro("mod")]
+    if lowered.strip("( ") in _ABOUT:
+        return [*([("(", "(")] if "(" in content else []), (r"\approx", "approx")]
+    if lowered in ("infinity", "positive infinity"):
+        return [_macro("infty")]
     if lowered in NUMBERS:
         return [("number", str(NUMBERS[lowered]))]
     if counted := _COUNTED.fullmatch(content.strip(" .")):
@@ -154,7 +167,7 @@ def _prose(content: str, attached: bool = False) -> list[Token]:
         return [("condition", lowered)]
     if lowered in ("percent", "degrees", "degree", "%"):
         return [("%", "%")] if lowered[0] in "p%" else [_macro("deg")]
-    if _LEADING.fullmatch(lowered):
+    if _LEADING.fullmatch(lowered) and names_value(re.sub(r"\bso$", "", lowered)):
         return [("leading", lowered)]
     return [("word", content)]
 
@@ -175,6 +188,8 @@ def _letters(run: str, after_space: bool) -> list[Token]:
         return [(_SEPARATORS[lowered], lowered)]
     if lowered in ("percent", "degrees", "degree", "mod") or lowered in NAMES:
         return _prose(run)
+    if lowered in ("hence", "therefore", "thus"):
+        return [("leading", lowered)]
     if _CONDITION.fullmatch(lowered) and len(run) > 1:
         return [("condition", lowered)]
     if len(run) > 2 and (factor := scale(run, attached=False)):

@@ -65,6 +65,9 @@ _CONFIRMS = re.compile(
     r"(?:is|are) (?:the |our |my )?(?:final |right |correct |required |desired )?"
     r"(?:answer|result|value|solution|total|number|correct|right)s?"
 )
+_NAMING = frozenset(
+    {"minimum", "maximum", "max", "smaller", "larger", "greater", "other", "inverse"}
+)
 _BOUNDS, _DENIALS, _HARMLESS = (
     frozenset(words.split()) for words in (_BOUND_WORDS, _DENYING_WORDS, _HARMLESS_WORDS)
 )
@@ -89,6 +92,12 @@ def describes(phrase: str) -> bool:
 def changes_value(phrase: str) -> bool:
     """Whether words before a value bound, round or deny it: `at most`, `roughly`, `not`."""
     return denies(phrase) or not _BOUNDS.isdisjoint(_WORD.findall(phrase.casefold()))
+
+
+def names_value(phrase: str) -> bool:
+    """Whether words before a value only say what it is: `the minimum value is`, `Total:`."""
+    bounds = _BOUNDS - _NAMING
+    return not denies(phrase) and bounds.isdisjoint(_WORD.findall(phrase.casefold()))
 
 
 def denies(phrase: str) -> bool:
