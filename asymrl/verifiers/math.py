@@ -8,6 +8,7 @@ long texts would fill a worker's memory. The deadline of the pool bounds what ca
 import contextlib
 import re
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from asymrl.types import Reason
@@ -17,7 +18,11 @@ from asymrl.verifiers.equality.symbolic import evaluate_operators
 from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.extract import final_answer
 from asymrl.verifiers.golds import read_gold, single_backslashes
-from asymrl.verifiers.latex.lexer import Unreadable, has_ambiguous_thousands
+from asymrl.verifiers.latex.lexer import (
+    Unreadable,
+    has_ambiguous_thousands,
+    has_ambiguous_units,
+)
 from asymrl.verifiers.latex.normalize import normalise_words, simplify_notation, without_text_macros
 from asymrl.verifiers.latex.parser import parse
 from asymrl.verifiers.latex.tree import OPERATORS, Node, has
@@ -121,16 +126,23 @@ def same_words(gold: str, answer: str) -> bool:
 
 
 def trees(latex: str) -> tuple[Node, ...]:
-    """All parses of an answer: 1,234 is a number or a list. Empty if it cannot be parsed."""
+    """All parses of an answer: 1,234 is a number or a list, km a unit or a product.
+
+    Empty if it cannot be parsed.
+    """
     return (_cached_trees if len(latex) <= CACHED_CHARS else _trees)(latex)
 
 
 def _trees(latex: str) -> tuple[Node, ...]:
-    ambiguous = has_ambiguous_thousands(simplify_notation(latex[:2000]))
+    text = simplify_notation(latex[:2000])
+    readings = product(
+        (True, False) if has_ambiguous_thousands(text) else (True,),
+        (False, True) if has_ambiguous_units(text) else (False,),
+    )
     parsed: dict[Node, None] = {}
-    for thousands in (True, False) if ambiguous else (True,):
+    for thousands, products in readings:
         with contextlib.suppress(Unreadable, RecursionError):
-            parsed[parse(latex, thousands)] = None
+            parsed[parse(latex, thousands, products)] = None
     return tuple(parsed)
 
 

@@ -95,3 +95,27 @@ def test_a_closing_sentence_that_denies_or_bounds_its_number_gives_none(text):
 
 def test_a_closing_sentence_that_states_its_number_gives_it():
     assert closing_answer("The answer is $35$, so we are done. I did not check it.") == "35"
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        (r"\frac{mg}{2}", r"\frac{gm}{2}"),
+        (r"\rho mg", r"\rho g m"),
+        (r"\frac{mL^2}{3}", r"\frac13 L^2 m"),
+        ("kg", r"g \cdot k"),
+        ("3km", "3mk"),
+        ("5 km", r"5 \text{ km}"),
+        ("5km", "5"),
+    ],
+)
+def test_letters_of_a_unit_are_a_product_where_they_can_be_one(gold, answer):
+    assert same(gold, answer)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [("3mg", "3"), (r"\rho mg", r"\rho"), (r"\frac12 mL^2", r"\frac12"), ("3mg", "mg")],
+)
+def test_a_product_is_not_a_number_with_a_unit(gold, answer):
+    assert not same(gold, answer)

@@ -58,6 +58,10 @@ _TOKEN = re.compile(
     r"|(?P<space>\s+|\\[!,;: ]|\\(?=$))"
 )
 _COUNTED = re.compile(r"(-?\d[\d.,]*)\s+([a-zA-Z][a-zA-Z\s]*)")  # 13 apples
+_SHORT_UNITS = frozenset(name for name in (*NAMES, "mL") if len(name) == 2)
+_AMBIGUOUS_UNIT = re.compile(rf"(?<![a-zA-Z\\])(?:{'|'.join(sorted(_SHORT_UNITS))})(?![a-zA-Z])")
+# Weight, and mass times length. They are units only after a number and a space.
+_QUANTITIES = frozenset({"mg", "mL"})
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
@@ -79,8 +83,16 @@ def join_thousands(text: str) -> str:
     return _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
 
 
-def tokenize(text: str) -> list[Token]:
-    """All tokens of a text in simplified notation. Raises Unreadable at an unknown character."""
+def has_ambiguous_units(text: str) -> bool:
+    """Whether bare letters can be a unit or a product of symbols: km, or k times m."""
+    return _AMBIGUOUS_UNIT.search(text) is not None
+
+
+def tokenize(text: str, products: bool = False) -> list[Token]:
+    """All tokens of a text in simplified notation. Raises Unreadable at an unknown character.
+
+    products: bare letters that can be a unit are a product of symbols.
+    """
     tokens: list[Token] = []
     position = 0
     while position < len(text):
@@ -95,8 +107,13 @@ def tokenize(text: str) -> list[Token]:
             attached &= text[: match.start()][-1:].isdigit() and match["words"][:1] != " "
             tokens += [_macro(match["words"])] if operator else _prose(match["words"], attached)
         elif kind == "letters":
-            after_space = not text[match.start() - 1 : match.start()].strip()
-            tokens += _letters(match["letters"], after_space)
+            run, before = match["letters"], text[match.start() - 1 : match.start()]
+            last = tokens[-1][0] if tokens else ""
+            weight = run in _QUANTITIES and (last != "number" or before != " ")
+            if run in _SHORT_UNITS and (products or last == "name" or weight):
+                tokens += [("name", letter) for letter in run]
+            else:
+                tokens += _letters(run, after_space=not before.strip())
         elif kind == "cycle":
             tokens.append(("repeating", f"{match['repeating']}|{match['cycle']}"))
         elif kind == "environment":

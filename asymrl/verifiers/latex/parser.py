@@ -65,15 +65,15 @@ _FORMULA_TOKENS = frozenset({"number", "repeating", "condition", *_RELATIONS})
 _QUANTIFIER = re.compile(r"for (?:all|any|every|each)\b")
 
 
-def parse(latex: str, thousands: bool = True) -> Node:
+def parse(latex: str, thousands: bool = True, products: bool = False) -> Node:
     """The tree of an answer. Raises Unreadable if the grammar does not cover it.
 
-    thousands: 1,000 is one number, not a list of two.
+    thousands: 1,000 is one number, not a list of two. products: km is k times m, not a unit.
     """
     if len(latex) > MAX_CHARS:
         raise Unreadable("too long")
     text = simplify_notation(latex)
-    parser = Parser(tokenize(join_thousands(text) if thousands else text))
+    parser = Parser(tokenize(join_thousands(text) if thousands else text, products))
     return parser.whole(parser.items)
 
 
