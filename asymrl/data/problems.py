@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from jinja2 import TemplateError
 
-from asymrl.data.readers import Fields, read_problem_rows
+from asymrl.data.readers import FIELDS_HINT, Fields, ProblemRow, read_problem_rows
 from asymrl.data.sources import Subset, source_notes
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 from asymrl.types import Problem, Request, derive_seed, frozen
 from asymrl.verifiers import Verifier, unreadable
+from asymrl.verifiers.golds import has_several_boxes
 
 # What a chat template, which is a small program, can raise.
 TEMPLATE_ERRORS = (
@@ -96,8 +97,9 @@ class ProblemLoader:
 
     fields: the columns of files and hub data sets; named sources know their own. prompt: the
     keyword arguments of `render_prompt`. Prompts over max_prompt_tokens are dropped, with a note.
-    A gold that the verifier cannot parse is verified by exact match, with a note; with
-    reject_unparseable, it raises UserError.
+    Golds that the verifier cannot parse are verified by exact match, with a note; with
+    reject_unparseable, and if they are most of the golds, they raise UserError. Solutions that box
+    different answers in different places have no gold: they are dropped, with a note.
     """
 
     tokenizer: Any
@@ -106,6 +108,7 @@ class ProblemLoader:
     max_prompt_tokens: int
     fields: Fields = Fields()
     reject_unparseable: bool = False
+    own_verifier: bool = False  # a function by path, which reads golds in its own way
 
     def load(
         self,
@@ -129,11 +132,8 @@ class ProblemLoader:
                 f"{source}: problems from the column {fields.problem}, answers from {fields.answer}"
             )
         rows = rows[:limit]
-        for index in unreadable(self.verifier, [row.gold for row in rows]):
-            sentence = f"{rows[index].where}: gold {rows[index].gold!r} cannot be parsed"
-            if self.reject_unparseable:
-                raise UserError(f"{sentence} (data.unparseable_gold=exact accepts it)")
-            notes.append(f"{sentence}; it is verified by exact match")
+        rows = self._with_one_gold(rows, source, notes)
+        notes += self._unreadable_golds(rows, source)
         problems, dropped = [], []
         for row in rows:
             text, ids = render_prompt(self.tokenizer, row.problem, **self.prompt)
@@ -163,6 +163,45 @@ class ProblemLoader:
                 f"{self.max_prompt_tokens} tokens: {ids_dropped}"
             )
         return LoadedProblems(problems=tuple(problems), notes=tuple(notes))
+
+    def _with_one_gold(
+        self, rows: list[ProblemRow], source: str, notes: list[str]
+    ) -> list[ProblemRow]:
+        """The rows whose gold does not box different answers; a note says which do."""
+        several = [row for row in rows if "box" in row.gold and has_several_boxes(row.gold)]
+        if self.own_verifier or not several:
+            return rows
+        which = f"{len(several)} of {len(rows)} problems: their golds box different answers"
+        if len(several) == len(rows):
+            raise UserError(f"{source}: cannot use {which}, such as {examples(several)}")
+        notes.append(f"{source}: dropped {which}, such as {examples(several)}")
+        dropped = {row.id for row in several}
+        return [row for row in rows if row.id not in dropped]
+
+    def _unreadable_golds(self, rows: Sequence[ProblemRow], source: str) -> list[str]:
+        """A note on the golds that the verifier cannot parse, if any."""
+        golds = [row.gold for row in rows]
+        bad = [rows[index] for index in unreadable(self.verifier, golds)]
+        if not bad:
+            return []
+        sentence = f"{source}: {len(bad)} of {len(rows)} golds cannot be parsed: {examples(bad)}"
+        if self.reject_unparseable:
+            raise UserError(f"{sentence} (data.unparseable_gold=exact accepts them)")
+        if len(bad) > max(1, len(rows) // 2):
+            raise UserError(
+                f"{sentence}; a gold is a final answer, or a solution with a box or ####; "
+                f"{FIELDS_HINT}"
+            )
+        return [f"{sentence}; they are verified by exact match"]
+
+
+EXAMPLES = 3  # of golds, in a note
+
+
+def examples(rows: Sequence[ProblemRow]) -> str:
+    """The first few golds and where they are."""
+    few = "; ".join(f"{short_repr(row.gold)} ({row.where})" for row in rows[:EXAMPLES])
+    return few + "; ..." * (len(rows) > EXAMPLES)
 
 
 def try_verifier(verifier: Verifier, problem: Problem) -> None:

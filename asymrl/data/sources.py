@@ -16,7 +16,7 @@ from typing import Any
 from asymrl.errors import UserError, short_repr
 from asymrl.files import TABLE_SUFFIXES
 from asymrl.types import frozen
-from asymrl.verifiers.extract import last_box
+from asymrl.verifiers.golds import read_gold
 
 # The usual names of columns, most usual first.
 PROBLEM_FIELDS = ("problem", "question", "prompt")
@@ -51,6 +51,14 @@ class Source:
     read_answer: Callable[[Any], str | None] = str
 
 
+def boxed_answer(solution: str) -> str | None:
+    """The gold of a MATH solution: its box, or its boxes in a row as a list.
+
+    A solution that boxes different answers in different places stays whole; the loader drops it.
+    """
+    return read_gold(solution) or solution
+
+
 def after_hashes(answer: str) -> str:
     """The gold of a GSM8K solution: the number after "####", without thousands separators."""
     return answer.rsplit("####", 1)[-1].strip().replace(",", "")
@@ -68,7 +76,7 @@ SOURCES: Mapping[str, Source] = {
         revision="0530c78699ea5e8eb5530600900e1f328b48acad",
         split="train",
         answer="solution",
-        read_answer=last_box,
+        read_answer=boxed_answer,
         problems=(7500,),
         licence="MIT (texts from AoPS)",
     ),

@@ -158,6 +158,7 @@ def load_benchmarks(
         prompt=model.prompt,
         max_prompt_tokens=sys.maxsize,
         fields=given,
+        own_verifier=is_by_path(model.verifier["name"]),
     )
     subset = Subset(config=options.data_config, split=options.data_split)
     benchmarks: dict[str, Any] = {}

@@ -187,6 +187,7 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
         fields=Fields(problem=config.data.problem_field, answer=config.data.answer_field),
         verifier=verifier,
         reject_unparseable=config.data.unparseable_gold == "refuse",
+        own_verifier=is_by_path(config.verifier.name),
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
     training = loader.load(

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from asymrl.types import Reason
 from asymrl.verifiers.extract import final_answer
+from asymrl.verifiers.golds import read_gold, single_backslashes
 
 MAX_NUMBER_CHARS = 200  # longer numbers are compared as text only, which is cheap
 
@@ -22,7 +23,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("[−–]", "-"),  # noqa: RUF001
         (r"\\(?:left|right)(?![a-zA-Z])", ""),
         (r",\\!\s*|\{,\}\s*", ""),  # a thousands comma, never a list separator
-        (r"(?<!\\)\\[!,;:]|\\(?:quad|qquad)(?![a-zA-Z])", ""),
+        (r"(?<=\d)\\[,!](?=\d{3}(?!\d))", ""),
+        (r"(?<!\\)\\[!,;:]|\\(?:quad|qquad)(?![a-zA-Z])", " "),
         (_DEGREES.pattern, ""),
         (r"(?<!\\)\\ |~", " "),
         (r"\\[dtc]frac", r"\\frac"),
@@ -44,7 +46,8 @@ def tidy(latex: str) -> str:
     """The same mathematics in simpler notation."""
     for pattern, replacement in _REWRITES:
         latex = pattern.sub(replacement, latex)
-    return latex.strip().rstrip(".").rstrip()
+    latex = latex.strip()
+    return latex if latex.endswith("..") else latex.rstrip(".").rstrip()  # 0.33... is not 0.33
 
 
 def normalise(latex: str) -> str:
@@ -88,8 +91,9 @@ def _same_degrees(gold: str, answer: str) -> bool:
 
 
 def is_valid_gold(gold: str) -> bool:
-    """Whether any answer can equal this gold: all golds except empty ones."""
-    return normalise(gold) != ""
+    """Whether any answer can equal this gold: not an empty one, nor one with several boxes."""
+    bare = read_gold(gold)
+    return bare is not None and normalise(bare) != ""
 
 
 def verify(
@@ -103,4 +107,7 @@ def verify(
     answer = final_answer(text, unboxed, thinking)
     if answer is None or not normalise(answer):
         return "no_answer", answer
-    return ("correct" if equal(gold, answer) else "wrong"), answer
+    bare = read_gold(gold)
+    if bare is None:
+        return "wrong", answer
+    return ("correct" if equal(bare, single_backslashes(answer)) else "wrong"), answer

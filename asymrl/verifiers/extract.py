@@ -1,4 +1,4 @@
-r"""Finds the final answer in a response. Knows text and braces, not mathematics.
+r"""Finds the final answer in a response. Knows text, braces and words that deny, not mathematics.
 
 The answer is the content of the last balanced `\boxed{...}` or `\fbox{...}` after the last
 `</think>`. Other rules (`box_list`, `answer_tag`, `closing_answer`) apply only on request. All
@@ -7,6 +7,8 @@ functions take time linear in the length of the text.
 
 import re
 from collections.abc import Callable
+
+from asymrl.verifiers.latex.words import changes_value, denies, starts_with_scale
 
 # A run of backslashes and the box or brace after it, or a bare brace.
 _TOKEN = re.compile(r"(?P<slashes>\\+)(?P<after>(?:boxed|fbox)\s*+\{|[{}])?|(?P<brace>[{}])")
@@ -18,6 +20,7 @@ _GLUE = re.compile(
 _BARE_BOX = re.compile(r"\\boxed\s+([-+]?\d+(?:[.,]\d+)*|[A-Za-z])(?![\w{])")
 _ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _MARKER = re.compile(r"answer(?: is|:)", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|$")
 _FORMULA = re.compile(r"\$([^$]+)\$|\\\(((?:(?!\\[()]).)+)\\\)|([-+]?\d+(?:[.,]\d+)*)", re.DOTALL)
 
 
@@ -55,16 +58,27 @@ def last_box(text: str) -> str | None:
     return all_boxes[-1][2] if all_boxes else None
 
 
-def box_list(text: str) -> str | None:
-    """The last box and the boxes directly before it, as one list: 1, 2, 3. None without a box."""
+def last_boxes(text: str) -> list[str]:
+    """The contents of the last box and of the boxes directly before it, in order, each once.
+
+    An empty box (`I put it in \\boxed{} as asked`) counts only if no box has content.
+    """
     text = after_thinking(text)
+    all_boxes = boxes(text)
+    if len(all_boxes) > 1:
+        all_boxes = [box for box in all_boxes if box[2].strip(" .\n")] or all_boxes
     run: list[tuple[int, int, str]] = []
-    for box in reversed(boxes(text)):
+    for box in reversed(all_boxes):
         if run and not _GLUE.fullmatch(text, box[1], run[-1][0]):
             break
         run.append(box)
-    contents = dict.fromkeys(content for _, _, content in reversed(run))
-    return ", ".join(contents) if run else None
+    return list(dict.fromkeys(content for _, _, content in reversed(run)))
+
+
+def box_list(text: str) -> str | None:
+    """The last box and the boxes directly before it, as one list: 1, 2, 3. None without a box."""
+    contents = last_boxes(text)
+    return ", ".join(contents) if contents else None
 
 
 def final_answer(text: str, unboxed: bool = False, thinking: bool = False) -> str | None:
@@ -90,11 +104,26 @@ def answer_tag(text: str) -> str | None:
 
 
 def closing_answer(text: str) -> str | None:
-    """The last formula or number after the last "answer is" or "answer:"; None if there is none."""
+    """The last formula or number after the last "answer is" or "answer:".
+
+    None if there is none, or if the words from there to the end of its sentence deny or bound it:
+    "the answer is definitely not 42", "is at least 42", "is 41 or 42".
+    """
     text = after_thinking(text)
     markers = list(_MARKER.finditer(text))
     formulas = list(_FORMULA.finditer(text, markers[-1].end())) if markers else []
-    return next(filter(None, formulas[-1].groups())) if formulas else None
+    if not formulas:
+        return None
+    last = formulas[-1]
+    end = _SENTENCE_END.search(text, last.end())
+    rest = text[last.end() : end.start() if end else None]
+    if (
+        changes_value(text[markers[-1].end() : last.start()])
+        or denies(rest)
+        or starts_with_scale(rest)
+    ):
+        return None
+    return next(filter(None, last.groups()))
 
 
 # The `policy` of a labelled row -> the function that finds its answer instead of the last box. Any

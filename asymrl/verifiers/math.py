@@ -8,6 +8,7 @@ long texts would fill a worker's memory. The deadline of the pool bounds what ca
 import contextlib
 import re
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from asymrl.types import Reason
@@ -16,7 +17,12 @@ from asymrl.verifiers.equality.answers import same
 from asymrl.verifiers.equality.symbolic import evaluate_operators
 from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.extract import final_answer
-from asymrl.verifiers.latex.lexer import Unreadable, has_ambiguous_thousands
+from asymrl.verifiers.golds import read_gold, single_backslashes
+from asymrl.verifiers.latex.lexer import (
+    Unreadable,
+    has_ambiguous_thousands,
+    has_ambiguous_units,
+)
 from asymrl.verifiers.latex.normalize import normalise_words, simplify_notation, without_text_macros
 from asymrl.verifiers.latex.parser import parse
 from asymrl.verifiers.latex.tree import OPERATORS, Node, has
@@ -25,6 +31,7 @@ from asymrl.verifiers.latex.tree import OPERATORS, Node, has
 CACHED_CHARS = 200  # of gold and answer together
 CACHE_SIZE = 20_000
 MAX_PROSE_CHARS = 1000
+MAX_GOLD_WORDS = 12  # no response repeats a longer sentence
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?|\(([A-Z])\)[\s.:].*|([A-Z])[.:)]\s.*", re.DOTALL)
 _CHOICES = re.compile(r"(?:\([A-Z]\)|[A-Z])(?:(?:,\s*(?:and\s+)?|\s+and\s+)(?:\([A-Z]\)|[A-Z]))+")
 _OTHER_CHOICE = re.compile(
@@ -55,11 +62,15 @@ def verify(
     answer = final_answer(text, unboxed, thinking)
     if answer is None or not exact.normalise(answer):
         return "no_answer", answer
-    return compare(gold, answer, tolerance if "." in gold else 0.0), answer
+    bare = read_gold(gold)
+    if bare is None:
+        return "unparseable", answer
+    tolerance = tolerance if "." in bare else 0.0
+    return compare(bare, single_backslashes(answer), tolerance), answer
 
 
 def compare(gold: str, answer: str, tolerance: float = 0.0) -> Reason:
-    """The verdict on a bare answer."""
+    """The verdict on a bare answer, for a bare gold."""
     short = len(gold) + len(answer) <= CACHED_CHARS
     return (_cached_verdict if short else _verdict)(gold, answer, tolerance)
 
@@ -115,16 +126,23 @@ def same_words(gold: str, answer: str) -> bool:
 
 
 def trees(latex: str) -> tuple[Node, ...]:
-    """All parses of an answer: 1,234 is a number or a list. Empty if it cannot be parsed."""
+    """All parses of an answer: 1,234 is a number or a list, km a unit or a product.
+
+    Empty if it cannot be parsed.
+    """
     return (_cached_trees if len(latex) <= CACHED_CHARS else _trees)(latex)
 
 
 def _trees(latex: str) -> tuple[Node, ...]:
-    ambiguous = has_ambiguous_thousands(simplify_notation(latex[:2000]))
+    text = simplify_notation(latex[:2000])
+    readings = product(
+        (True, False) if has_ambiguous_thousands(text) else (True,),
+        (False, True) if has_ambiguous_units(text) else (False,),
+    )
     parsed: dict[Node, None] = {}
-    for thousands in (True, False) if ambiguous else (True,):
+    for thousands, products in readings:
         with contextlib.suppress(Unreadable, RecursionError):
-            parsed[parse(latex, thousands)] = None
+            parsed[parse(latex, thousands, products)] = None
     return tuple(parsed)
 
 
@@ -151,10 +169,14 @@ def with_operator_values(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
 
 
 def is_valid_gold(gold: str) -> bool:
-    """Whether the gold can be parsed as mathematics, a choice or words."""
+    """Whether the gold can be read as mathematics, a choice or words. No sentence can."""
+    bare = read_gold(gold)
+    if bare is None:
+        return False
+    gold = bare
     return (
         exact.number(gold) is not None
         or bool(with_operator_values(trees(gold)))
         or choice(gold) is not None
-        or is_prose(gold)
+        or (is_prose(gold) and len(gold.split()) <= MAX_GOLD_WORDS)
     )

@@ -13,6 +13,7 @@ from asymrl.data import sources
 from asymrl.data.readers import Fields, short_names
 from asymrl.errors import UserError
 from asymrl.types import Problem
+from asymrl.verifiers import math
 
 PROMPT = {"system": None, "user": "{problem}", "template_kwargs": {}}
 
@@ -190,6 +191,39 @@ def test_a_gold_that_cannot_be_parsed_gets_a_note_or_is_an_error(tmp_path, token
     assert "d.jsonl:2" in note and r"\frac{" in note
     text = error_of(source, tokenizer, name="math", reject_unparseable=True)
     assert "d.jsonl:2" in text
+
+
+def test_golds_that_box_different_answers_are_dropped_counted_and_shown(tmp_path, tokenizer):
+    rows = [row(1), row(2, answer=r"First \boxed{5}. Then we add one, which is \boxed{6}.")]
+    loaded = load(write(tmp_path / "d.jsonl", *rows), tokenizer, "math")
+    assert [problem.id for problem in loaded.problems] == ["p1"]
+    assert "dropped 1 of 2 problems: their golds box different answers" in loaded.notes[0]
+    assert "d.jsonl:2" in loaded.notes[0] and "Then we add" in loaded.notes[0]
+    assert "cannot use 1 of 1" in error_of(write(tmp_path / "e.jsonl", rows[1]), tokenizer)
+
+
+def test_an_answer_column_without_answers_is_an_error(tmp_path, tokenizer) -> None:
+    story = "We walk from the house to the lake and then all the way back again, twice."
+    rows = [row(n, answer=story) for n in range(1, 4)]
+    text = error_of(write(tmp_path / "d.jsonl", row(9), *rows), tokenizer, name="math")
+    assert "3 of 4 golds cannot be parsed" in text and "We walk" in text
+    assert "data.answer_field" in text
+
+
+def test_a_column_of_solutions_loads_with_every_gold_readable(tmp_path, tokenizer) -> None:
+    golds = [
+        "two and two\n#### 4",
+        r"So $\boxed{4}$.",
+        '["4"]',
+        r"\\frac{8}{2}",
+        "The answer is 4.",
+    ]
+    rows = [row(n, answer=gold) for n, gold in enumerate(golds)]
+    loaded = load(write(tmp_path / "d.jsonl", *rows), tokenizer, "math")
+    assert not loaded.notes
+    for problem in loaded.problems:
+        assert math.verify(problem.gold, r"\boxed{4}")[0] == "correct"
+        assert math.verify(problem.gold, r"\boxed{5}")[0] == "wrong"
 
 
 def test_an_unreachable_data_set_suggests_a_local_file(tokenizer) -> None:

@@ -13,9 +13,11 @@ from itertools import chain
 
 import mpmath
 
+from asymrl.verifiers.equality.congruences import is_congruence, residues, same_residues
 from asymrl.verifiers.equality.equations import assigned_value, expand_tuples, same_equation, solves
 from asymrl.verifiers.equality.families import (
     INTEGER_COUNTER,
+    declared_residues,
     same_progression,
     set_builder_parts,
     unify_counters,
@@ -38,6 +40,10 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
         return not _is_undefined(gold)
     if gold[0] == "given" or answer[0] == "given":
         return _same_under_conditions(gold, answer, tolerance)
+    if is_congruence(gold):
+        return same_residues(residues(gold), declared_residues(answer) or residues(answer))
+    if is_congruence(answer) and (gold_residues := declared_residues(gold)):
+        return same_residues(gold_residues, residues(answer))
     if (unitless := to_common_unit(gold, answer)) is None:
         return False
     gold, answer = map(expand_plus_minus, unify_counters(*unitless))

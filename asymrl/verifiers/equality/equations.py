@@ -40,12 +40,54 @@ def assigned_value(node: Node, named: bool = True) -> Node | None:
     values = [o for o, label in zip(operands[:-1], labels, strict=False) if not label]
     if labels[0] and len(operands) > 2 and not symbols(operands[-2]):
         values += operands[-2:-1] if labels[-2] else ()  # pi of x = pi = 3.14
-    if not labels[0] and (symbols(operands[0]) or (named and "~" not in operators)):
+    if not labels[0] and symbols(operands[0]):
+        if named or len(operands) > 2 or not is_quantity(operands[0], operands[1]):
+            return None
+        return operands[1]
+    if not labels[0] and named and "~" not in operators:
         return None
     values.append(operands[-1])
     if not all(_agree(value, values[-1], rough="~" in operators) for value in values[:-1]):
         return None
     return values[-2] if operators[-1] == "~" and len(values) > 1 else values[-1]
+
+
+_CURVE = frozenset("xyz")
+
+
+def is_quantity(left: Node, right: Node) -> bool:
+    """Whether `left = right` says how much a quantity is (`a + b + c = 12`), and is no equation.
+
+    The quantity is a product, a root or a function of unknowns, or a sum of several; the right side
+    is a number other than 0. An equation in one unknown is to be solved, and one in x, y and z with
+    powers or coefficients is a curve.
+    """
+    if symbols(right) or right == ZERO:
+        return False
+    while left[0] == "neg":
+        left = left[1]
+    if left[0] in ("pow", "fact", "deg"):
+        return left[1][0] != "add"
+    if left[0] == "call":
+        return True
+    if left[0] in ("mul", "div"):
+        factors = left[1:]
+        if left[0] == "mul" and any(map(_is_sum, factors)):
+            several = len(symbols(left)) > 1 and not symbols(left) <= _CURVE
+            return several and all(map(_is_sum, factors))
+        return all(is_quantity(factor, right) for factor in factors if not _is_atom(factor))
+    if left[0] != "add" or len(symbols(left)) < 2:
+        return False
+    terms = [term[1] if term[0] == "neg" else term for term in left[1:]]
+    return not symbols(left) <= _CURVE or all(term[0] == "sym" for term in terms)
+
+
+def _is_atom(node: Node) -> bool:
+    return node[0] in ("num", "sym", "unit") or not symbols(node)
+
+
+def _is_sum(node: Node) -> bool:
+    return node[0] == "add" and bool(symbols(node))
 
 
 def _name_first(node: Node) -> Node:

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import mpmath
 
+from asymrl.verifiers.equality.congruences import Residues, residues
 from asymrl.verifiers.equality.equations import assigned_value, linear_form
 from asymrl.verifiers.equality.values import NoValue, Value, close, constant_value, to_mpmath
 from asymrl.verifiers.latex.tree import Node, has, map_children, symbols
@@ -76,6 +77,15 @@ def _declared_family(node: Node) -> Family | None:
     if name not in _unknowns(body) or not all(unknown):  # x > 0, x in Z is about x itself
         return None
     return (others[0] if len(others) == 1 else body), name, domain
+
+
+def declared_residues(node: Node) -> Residues | None:
+    """The class of integers of a declared family (`7k + 3, k in Z`) or of an assigned one
+    (`n = 7k + 3`); None for any other tree."""
+    family = _declared_family(node)
+    if family and family[2] == "Z":
+        return residues(family[0])
+    return residues(node) if node[0] == "rel" else None
 
 
 def _membership(node: Node) -> tuple[str, str]:

@@ -37,13 +37,29 @@ _EITHER_SIGN = ((-0.9, -0.1), (-4.0, -1.0), (-3.0, 3.0), (-9.0, 9.0), (-30.0, 30
 # Ranges where the pieces of a function can differ: near zero, far out, whole numbers.
 _PIECES = ((1e-4, 1e-2), (-1e-2, -1e-4), (30.0, 2e3), (-2e3, -30.0), (1e5, 1e7), (-1e7, -1e5))
 _WHOLE = (-12, 12)
-_SMOOTH = frozenset({"sin", "cos", "sinh", "cosh", "tanh", "arctan", "tan", "cot", "sec", "csc"})
+_SMOOTH = frozenset(
+    {
+        "sin",
+        "cos",
+        "sinh",
+        "cosh",
+        "tanh",
+        "sech",
+        "csch",
+        "coth",
+        "arctan",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+    }
+)
 _CONSTANT_VALUES = {"pi": mpmath.mp.pi, "e": mpmath.mp.e, "i": mpmath.mpc(0, 1)}
 _FUNCTIONS = {
     "sin": mpmath.sin, "cos": mpmath.cos, "tan": mpmath.tan, "cot": mpmath.cot,
     "sec": mpmath.sec, "csc": mpmath.csc, "arcsin": mpmath.asin, "arccos": mpmath.acos,
     "arctan": mpmath.atan, "arccot": mpmath.acot, "sinh": mpmath.sinh, "cosh": mpmath.cosh,
-    "tanh": mpmath.tanh,
+    "tanh": mpmath.tanh, "sech": mpmath.sech, "csch": mpmath.csch, "coth": mpmath.coth,
 }  # fmt: skip
 
 Value = Any  # Fraction | mpmath.mpf | mpmath.mpc
@@ -239,6 +255,8 @@ def _call(node: Node, at: Mapping[str, Value]) -> Value:
         if mpmath.fabs(angle) > 1e15:
             raise NoValue("too large")
         value = _FUNCTIONS[name](angle)
+        if name in ("sech", "csch"):  # these are small far out, without rounding errors
+            return value
         return Fraction(0) if mpmath.fabs(value) < rounding_error() * mpmath.fabs(angle) else value
     match name, values:
         case "abs", [a]:
@@ -259,6 +277,8 @@ def _call(node: Node, at: Mapping[str, Value]) -> Value:
             return (mpmath.floor if name == "floor" else mpmath.ceil)(a)
         case (("min" | "max"), [_, *_]) if not any(isinstance(v, mpmath.mpc) for v in values):
             return (min if name == "min" else max)(values, key=to_mpmath)
+        case (("gcd" | "lcm"), [Fraction(), *_]) if all(_is_whole(value) for value in values):
+            return Fraction((math.gcd if name == "gcd" else math.lcm)(*map(int, values)))
         case "overline", [a]:
             return a if isinstance(a, Fraction) else mpmath.conj(a)
         case "mod", [Fraction() as a, Fraction() as b] if a.denominator == b.denominator == 1:
@@ -268,6 +288,10 @@ def _call(node: Node, at: Mapping[str, Value]) -> Value:
         case "binom", [n, k]:
             return binomial(n, k)
     raise NoValue(f"unknown function {name}")
+
+
+def _is_whole(value: Value) -> bool:
+    return isinstance(value, Fraction) and value.denominator == 1
 
 
 def folded(node: Node) -> Node:

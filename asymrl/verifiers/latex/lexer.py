@@ -2,21 +2,23 @@ r"""Answers -> tokens: numbers, names, words, signs.
 
 Decides which runs of letters are functions, constants, units or prose. Does not know how tokens
 combine. A token is (kind, text). The kinds are `number`, `repeating` (0.1(6)), `name` (a symbol),
-`function`, `word` (a unit or prose), `leading` (words before a value), `and`, `or`,
-`condition` ("for all"), `set`, `row`, `begin`, `end`; any other macro (`\frac`) and each sign is a
-kind of its own. Raises Unreadable for text that hedges ("or any", "not").
+`function`, `word` (a unit or prose), `scale` ("million"), `leading` (words before a value), `and`,
+`or`, `condition` ("for all"), `set`, `row`, `begin`, `end`; any other macro (`\frac`) and each sign
+is a kind of its own. Raises Unreadable for text that hedges ("or any", "not").
 """
 
 import re
 from fractions import Fraction
 
 from asymrl.verifiers.latex.units import NAMES
+from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, NUMBERS, names_value, scale
 
 Token = tuple[str, str]
 
 _FUNCTIONS = """
-    sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh log ln lg exp sqrt cbrt
-    abs floor ceil min max asin acos atan factorial binomial"""
+    sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh sech csch coth
+    log ln lg exp sqrt cbrt
+    abs floor ceil min max gcd lcm asin acos atan factorial binomial"""
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "binomial": "binom"}
 _GREEK = """
     alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
@@ -31,20 +33,16 @@ MAX_DECIMAL_EXPONENT = 5_000  # in scientific notation
 MAX_DECIMAL_DIGITS = 5_000
 MAX_REPEATING_DIGITS = 200
 _SEPARATORS = {"and": "and", "or": "or", "&": "and"}
-_HEDGES = re.compile(
-    r"\b(?:or|not|any|either|maybe|perhaps|unless|if|wrong|depends?|cannot|unknown|between|"
-    r"none|neither|undefined|no|but|incorrect|alternatively|actually)\b"
-)
-# Words that change the number before them: without them a wrong answer would be accepted.
-_ARITHMETIC = re.compile(
-    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|dozen|"
-    r"hundred|thousand|million|billion|trillion|squared|cubed|plus|minus|times|less|more|base|"
-    r"power|half|twice|double|absolute)s?\b"
-)
 _CONDITION = re.compile(r"(?:,\s*)?(?:for|where|when|whenever|with|as|such that|since)\b")
 _EVERY = re.compile(r"\b(?:all|any|each|every)\b")
-# Words before a value: one that adds nothing, or a sentence that ends in "is".
-_LEADING = re.compile(r"(?:only|exactly|the)\b\.?|(?:.*\s)?(?:is|are|equals?):?")
+# Words before a value: one that adds nothing, or a sentence that ends in "is" or a colon.
+_LEADING = re.compile(
+    r"(?:only|exactly|the|hence|therefore|thus|so|then|finally|or about)\b[.,]?"
+    r"|(?:it follows that|this gives|which gives|we (?:get|have|obtain|find))"
+    r"|(?:the )?(?:points?|number|value|year|vector|interval|set)"
+    r"|(?:.*\s)?(?:is|are|equals?):?|.*:"
+)
+_ABOUT = ("approximately", "approx", "about", "roughly", "or approximately", "or about")
 _TOKEN = re.compile(
     r"\\(?P<wrapper>text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|"
     r"operatorname\*?)"
@@ -54,11 +52,16 @@ _TOKEN = re.compile(
     r"|(?P<repeating>\d*\.\d*)\\overline\s*\{?(?P<cycle>\d+)\}?"
     r"|(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![a-zA-Z]))?)"
     r"|(?P<macro>\\[a-zA-Z]+)"
-    r"|(?P<row>\\\\)|(?P<brace>\\[{}|])"
+    r"|(?P<row>\\\\)|(?P<brace>\\[{}|])|(?P<hash>\\\#)"
     r"|(?P<letters>[a-zA-Z]+)"
     r"|(?P<sign>[-+*/^_!=<>,;:|()\[\]{}'&%])"
     r"|(?P<space>\s+|\\[!,;: ]|\\(?=$))"
 )
+_COUNTED = re.compile(r"(-?\d[\d.,]*)\s+([a-zA-Z][a-zA-Z\s]*)")  # 13 apples
+_SHORT_UNITS = frozenset(name for name in (*NAMES, "mL") if len(name) == 2)
+_AMBIGUOUS_UNIT = re.compile(rf"(?<![a-zA-Z\\])(?:{'|'.join(sorted(_SHORT_UNITS))})(?![a-zA-Z])")
+# Weight, and mass times length. They are units only after a number and a space.
+_QUANTITIES = frozenset({"mg", "mL"})
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
@@ -80,8 +83,16 @@ def join_thousands(text: str) -> str:
     return _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
 
 
-def tokenize(text: str) -> list[Token]:
-    """All tokens of a text in simplified notation. Raises Unreadable at an unknown character."""
+def has_ambiguous_units(text: str) -> bool:
+    """Whether bare letters can be a unit or a product of symbols: km, or k times m."""
+    return _AMBIGUOUS_UNIT.search(text) is not None
+
+
+def tokenize(text: str, products: bool = False) -> list[Token]:
+    """All tokens of a text in simplified notation. Raises Unreadable at an unknown character.
+
+    products: bare letters that can be a unit are a product of symbols.
+    """
     tokens: list[Token] = []
     position = 0
     while position < len(text):
@@ -92,10 +103,17 @@ def tokenize(text: str) -> list[Token]:
         kind = match.lastgroup or ""
         if kind == "words":
             operator = match["wrapper"].startswith("op") and match["words"] in FUNCTIONS
-            tokens += [_macro(match["words"])] if operator else _prose(match["words"])
+            attached = bool(tokens) and tokens[-1][0] in ("number", "repeating")
+            attached &= text[: match.start()][-1:].isdigit() and match["words"][:1] != " "
+            tokens += [_macro(match["words"])] if operator else _prose(match["words"], attached)
         elif kind == "letters":
-            after_space = not text[match.start() - 1 : match.start()].strip()
-            tokens += _letters(match["letters"], after_space)
+            run, before = match["letters"], text[match.start() - 1 : match.start()]
+            last = tokens[-1][0] if tokens else ""
+            weight = run in _QUANTITIES and (last != "number" or before != " ")
+            if run in _SHORT_UNITS and (products or last == "name" or weight):
+                tokens += [("name", letter) for letter in run]
+            else:
+                tokens += _letters(run, after_space=not before.strip())
         elif kind == "cycle":
             tokens.append(("repeating", f"{match['repeating']}|{match['cycle']}"))
         elif kind == "environment":
@@ -106,6 +124,8 @@ def tokenize(text: str) -> list[Token]:
         elif kind == "brace":
             sign = match["brace"]
             tokens.append(("|", "|") if sign == r"\|" else (sign, sign))
+        elif kind == "hash":
+            tokens.append((r"\#", "#"))
         elif kind == "sign":
             tokens.append((match["sign"], match["sign"]))
         elif kind != "space":
@@ -127,8 +147,8 @@ def _macro(name: str) -> Token:
     return (f"\\{name}", name)
 
 
-def _prose(content: str) -> list[Token]:
-    r"""The tokens of `\text{content}`."""
+def _prose(content: str, attached: bool = False) -> list[Token]:
+    r"""The tokens of `\text{content}`. attached: it stands directly after a number."""
     content = content.strip()
     lowered = content.casefold().strip(" ,.")
     if not content:
@@ -143,9 +163,20 @@ def _prose(content: str) -> list[Token]:
         return [_macro(content)]
     if lowered == "mod":
         return [_macro("mod")]
+    if lowered.strip("( ") in _ABOUT:
+        return [*([("(", "(")] if "(" in content else []), (r"\approx", "approx")]
+    if lowered in ("infinity", "positive infinity"):
+        return [_macro("infty")]
+    if lowered in NUMBERS:
+        return [("number", str(NUMBERS[lowered]))]
+    if counted := _COUNTED.fullmatch(content.strip(" .")):
+        return [*tokenize(counted[1]), *_prose(counted[2])]
+    first, _, rest = content.strip(" ,.").partition(" ")
+    if factor := scale(first, attached):
+        return [("scale", str(factor)), *(_prose(rest) if rest else ())]
     condition = _CONDITION.match(lowered)
     unquantified = _EVERY.sub("", lowered) if condition else lowered
-    if _HEDGES.search(unquantified) or _ARITHMETIC.search(lowered):
+    if HEDGES.search(unquantified) or ARITHMETIC.search(lowered):
         raise Unreadable(f"{content!r} hedges or changes the number")
     if re.search(r"(?<![\^a-z])\d", lowered):
         raise Unreadable(f"{content!r} contains another number")
@@ -153,7 +184,7 @@ def _prose(content: str) -> list[Token]:
         return [("condition", lowered)]
     if lowered in ("percent", "degrees", "degree", "%"):
         return [("%", "%")] if lowered[0] in "p%" else [_macro("deg")]
-    if _LEADING.fullmatch(lowered):
+    if _LEADING.fullmatch(lowered) and names_value(re.sub(r"\bso$", "", lowered)):
         return [("leading", lowered)]
     return [("word", content)]
 
@@ -174,10 +205,14 @@ def _letters(run: str, after_space: bool) -> list[Token]:
         return [(_SEPARATORS[lowered], lowered)]
     if lowered in ("percent", "degrees", "degree", "mod") or lowered in NAMES:
         return _prose(run)
+    if lowered in ("hence", "therefore", "thus"):
+        return [("leading", lowered)]
     if _CONDITION.fullmatch(lowered) and len(run) > 1:
         return [("condition", lowered)]
-    changes_number = len(run) > 2 and _ARITHMETIC.fullmatch(lowered)
-    if changes_number or _HEDGES.fullmatch(run) or lowered in {"true", "false", "yes"}:
+    if len(run) > 2 and (factor := scale(run, attached=False)):
+        return [("scale", str(factor))]
+    changes_number = len(run) > 2 and ARITHMETIC.fullmatch(lowered)
+    if changes_number or HEDGES.fullmatch(run) or lowered in {"true", "false", "yes"}:
         raise Unreadable(f"unexpected word {run!r}")
     if after_space and len(run) > 3 and re.search("[aeiouy]", lowered):
         return [("word", run)]

@@ -25,17 +25,34 @@ _UNICODE = str.maketrans(
         "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "°": r"^\circ ", "º": r"^\circ ", "∠": r"\angle ",  # noqa: RUF001
         "′": "'", "’": "'", "“": "", "”": "", "…": r"\ldots ",  # noqa: RUF001
         "€": r"\euro ", "£": r"\sterling ", "¥": r"\yen ",
+        "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∛": r"\sqrt[3]",
+        "∜": r"\sqrt[4]", "˚": r"^\circ ", "″": "''", "、": ",", "。": ".", "⇒": r"\Rightarrow ",
+        "∴": r"\therefore ",
         "⟨": r"\langle ", "⟩": r"\rangle ", "\ufeff": "", "\u200b": "",
         **{char: rf"\{name} " for char, name in _GREEK.items()},
     }
 )  # fmt: skip
 _VULGAR = re.compile("([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _WORD_MACROS = r"text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname"
+_WRAPPED = rf"\\(?:{_WORD_MACROS})\s*\{{"
+# Environments that only lay out what is in them.
+_LAYOUTS = "(?:aligned|align|gathered|gather|split|equation|center|math|displaymath)"
 _END = r"(?![a-zA-Z])"
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", ""),
+        (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]", r"\\\\ "),
+        (r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\[hv]space\*?\s*\{[^{}]*\}", " "),
+        (r"\\(?:tag|label)\*?\s*\{[^{}]*\}", " "),
+        (rf"\\(?:begin|end)\s*\{{{_LAYOUTS}\*?\}}(?:\s*\{{\d*\}})?", " "),
+        (r"\{\s*([-+=<>])\s*\}", r"\1"),
+        (r"\\text\s*\{\s*,\s*\}", ","),
+        (rf"(?<=\d)\s*{_WRAPPED}\s*[eE]\s*([+-]?)\s*\}}\s*([+-]?\d+)", r"e\1\2"),
+        (rf"{_WRAPPED}\s*\(?(?:in\s+)?base\s*\}}\s*(\d+)\s*\)?", r"_{\1}"),
+        (rf"{_WRAPPED}\s*\(?(?:in\s+)?base[\s-]+(\w+)\s*\)?\s*\}}", r"_{\\text{\1}}"),
+        (r"(?<=\d)\s+(?:in\s+)?base\s+(\w+)", r"_{\\text{\1}}"),
+        (r"\{\s*\}\s*_\s*\{?\s*(\w+)\s*\}?\s*([CP])\s*_\s*\{?\s*(\w+)\s*\}?", r"\2(\1,\3)"),
         (rf"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits){_END}", " "),
         (rf"\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it){_END}", " "),
         (rf"\\(?:underline|mathbf|boldsymbol|bm|pmb|mathit|mathsf|mathcal|mathop){_END}\s*", ""),
@@ -46,7 +63,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\^\s*(?:\\(?:circ|degree){_END}|\{{\s*\\(?:circ|degree)\s*\}})", r" \\deg "),
         (rf"\^\s*(?:\\prime{_END}|\{{\s*\\prime\s*\}})", "'"),
         (rf"\\(?:text)?degree{_END}", r" \\deg "),
-        (rf"\\[dtc]frac{_END}", r"\\frac"),
+        (rf"\\(?:[dtc]|nice|s|x|flat)frac{_END}", r"\\frac"),
+        (rf"\\surd{_END}", r"\\sqrt"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:bar|widebar){_END}", r"\\overline "),
@@ -82,20 +100,67 @@ _ORDINAL = re.compile(
     rf"(?<![\d.])(\d+)\s*\^?\s*(\{{)?\s*(?:\\(?:{_WORD_MACROS})\s*\{{\s*(st|nd|rd|th)\s*\}}"
     r"|(st|nd|rd|th)(?![a-zA-Z]))\s*(?(2)\})"
 )
+# Marks of text around a whole answer: quotes, and bold, italic and code of Markdown.
+_QUOTED = re.compile(r"\s*([\"`*_]{1,3}|'(?!'))\s*([^\"`]+?)\s*\1\s*[.,]?\s*", re.DOTALL)
+# Intervals that are open where a bracket points outwards: ]0, 1[.
+_OUTWARD = r"[\]\[][^\[\]()]+[\]\[]"
+_OUTWARD_SETS = re.compile(rf"((?:[a-zA-Z]\s*(?:\\in|=)\s*)?){_OUTWARD}(?:\s*\\cup\s*{_OUTWARD})*")
+_OUTWARD_SET = re.compile(r"([\]\[])([^\[\]()]+)([\]\[])")
+_MINUTES = re.compile(
+    r"(?<![\d.])(\d+)\s*\\deg\s*(\d+(?:\.\d+)?)\s*'(?!')(?:\s*(\d+(?:\.\d+)?)\s*(?:''|\"))?"
+)
+# Repeating decimals: 0.(3), 0.1\dot{6}, 0.\dot{1}2\dot{3}, 0.333...
+_IN_BRACKETS = re.compile(r"(?<![\d.])(\d*\.\d*)\((\d+)\)")
+_DOTTED = re.compile(
+    r"(?<![\d.])(\d*\.\d*)\\dot\s*\{?\s*(\d)\s*\}?(?:\s*(\d*)\s*\\dot\s*\{?\s*(\d)\s*\}?)?"
+)
+_GOES_ON = re.compile(r"(?<![\d.])(\d*\.\d{2,200})\s*(?:\.\.\.+|\\[lc]?dots(?![a-zA-Z]))")
+_CYCLE = re.compile(r"(\d*?)(?:(\d)\2+|(\d{2,12}?)\3+)")
 _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d/])")
 
 
 def simplify_notation(latex: str) -> str:
     """The answer in one notation: ASCII, no formatting, spaces only where they can matter."""
+    if quoted := _QUOTED.fullmatch(latex):
+        latex = quoted[2]
     text = _VULGAR.sub(r" \1", latex)
     text = _SUBSCRIPT.sub(r"_{\g<0>}", _SUPERSCRIPT.sub(r"^{\g<0>}", text)).translate(_UNICODE)
     text = unicodedata.normalize("NFKC", text).translate(_UNICODE)  # ² to 2, ½ to 1/2
+    text = _GOES_ON.sub(_with_cycle, text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = _JOINED.sub("", text).replace("\N{WORD JOINER}", ",")
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
     text = _ORDINAL.sub(_drop_suffix, text)
-    return text.strip().rstrip(".,;").strip()
+    text = _IN_BRACKETS.sub(r"\1\\overline{\2}", text)
+    text = _DOTTED.sub(
+        lambda digits: f"{digits[1]}\\overline{{{''.join(filter(None, digits.groups()[1:]))}}}",
+        text,
+    )
+    text = _MINUTES.sub(_in_degrees, text).strip()
+    text = re.sub(r"(?:\s*\\\\)+$", "", text)
+    if _OUTWARD_SETS.fullmatch(text):
+        text = _OUTWARD_SET.sub(_round_brackets, text)
+    return (text if text.endswith("..") else text.rstrip(".,;")).strip()
+
+
+def _round_brackets(interval: re.Match[str]) -> str:
+    opening, inside, closing = interval.groups()
+    if not re.search("[,;]", inside):
+        return interval[0]
+    return f"{'(' if opening == ']' else '['}{inside}{')' if closing == '[' else ']'}"
+
+
+def _in_degrees(angle: re.Match[str]) -> str:
+    degrees, minutes, seconds = angle.groups()
+    return f"({degrees}+{minutes}/60+{seconds or 0}/3600) \\deg "
+
+
+def _with_cycle(decimal: re.Match[str]) -> str:
+    """0.\\overline{3} for 0.333...; unchanged without a cycle: what follows is not known."""
+    whole, _, places = decimal[1].partition(".")
+    cycle = _CYCLE.fullmatch(places)
+    return f"{whole}.{cycle[1]}\\overline{{{cycle[2] or cycle[3]}}}" if cycle else decimal[0]
 
 
 def _drop_suffix(match: re.Match[str]) -> str:

@@ -18,8 +18,9 @@ from asymrl.verifiers.latex.lexer import (
     tokenize,
 )
 from asymrl.verifiers.latex.normalize import MAX_CHARS, simplify_notation
-from asymrl.verifiers.latex.tree import ONE, OPERATORS, RADIANS_PER_DEGREE, SCALARS, Node
+from asymrl.verifiers.latex.tree import ONE, OPERATORS, RADIANS_PER_DEGREE, SCALARS, Node, symbols
 from asymrl.verifiers.latex.units import unit
+from asymrl.verifiers.latex.words import describes
 
 MAX_NESTING = 60
 
@@ -29,6 +30,7 @@ _CLOSING = {
 }  # fmt: skip
 # Accents and prefixes that turn a symbol into another symbol; a bar over a number conjugates it.
 _ACCENTS = frozenset({"overline", "hat", "vec", "dot", "ddot", "tilde", "angle", "triangle"})
+_THEREFORE = (r"\therefore", r"\Rightarrow", r"\implies", r"\Longrightarrow")
 _CURRENCIES = (r"\dollar", r"\euro", r"\sterling", r"\yen")
 # What can follow a factor without a sign and multiplies it.
 _FACTOR_STARTS = frozenset({
@@ -46,27 +48,32 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": 
               r"\rightarrow": "="}  # fmt: skip
 # Operands that look like the name of a value: `x_1`, `f(x)`, `|AB|`, `\frac{a}{b}`, `(x, y)`.
 _NAME = r"(?:[a-z]\w*|[A-Z](?: ?[A-Z])*|[A-Z][a-z]\w*)(?: _ (?:\w+|\{ [\w ]+ \}))?(?: ')*"
-_SIMPLE = rf"(?:{_NAME}(?: \( [^()=]* \))?)"
+_INVERSE = r"(?: \^ \{ (?:- 1|\( \w+ \)) \})?"  # of f^{-1}(x) and f^{(3)}(x)
+_SIMPLE = rf"(?:{_NAME}{_INVERSE}(?: \( [^()=]* \))?)"
 _LABEL = re.compile(
     rf"(?:(?:angle|triangle|Delta) )?{_SIMPLE}|\| {_SIMPLE} \|"
     rf"|(?:overline|vec|hat|tilde|d?dot) (?:{_NAME}|\{{ {_NAME} \}})(?: \( [^()=]* \))?"
     rf"|frac \{{ {_SIMPLE} \}} \{{ {_SIMPLE} \}}|{_SIMPLE}(?: [:/] {_SIMPLE})+"
     rf"|\( {_SIMPLE}(?: , {_SIMPLE})+ \)"
 )
+# Names that have no tree are symbols whose text starts so, and end at the first of these tokens.
+_OPAQUE = "quantity "
+_LABEL_ENDS = frozenset({*_RELATIONS, ";", "and", "or", "condition", "leading"})
+_LABEL_KINDS = frozenset({"name", "function", "set", *(f"\\{name}" for name in OPERATORS)})
 # Tokens that make a condition mathematics and not prose.
 _FORMULA_TOKENS = frozenset({"number", "repeating", "condition", *_RELATIONS})
 _QUANTIFIER = re.compile(r"for (?:all|any|every|each)\b")
 
 
-def parse(latex: str, thousands: bool = True) -> Node:
+def parse(latex: str, thousands: bool = True, products: bool = False) -> Node:
     """The tree of an answer. Raises Unreadable if the grammar does not cover it.
 
-    thousands: 1,000 is one number, not a list of two.
+    thousands: 1,000 is one number, not a list of two. products: km is k times m, not a unit.
     """
     if len(latex) > MAX_CHARS:
         raise Unreadable("too long")
     text = simplify_notation(latex)
-    parser = Parser(tokenize(join_thousands(text) if thousands else text))
+    parser = Parser(tokenize(join_thousands(text) if thousands else text, products))
     return parser.whole(parser.items)
 
 
@@ -172,7 +179,7 @@ class Parser:
             ahead += self.tokens.count(word) > 1
         if ahead and self.kind(ahead) == ":":
             self.position += ahead + 1
-        while self.accept("leading", "=", r"\approx"):
+        while self.accept("leading", "=", r"\approx", ":", *_THEREFORE):
             pass
 
     def _with_condition(self, node: Node) -> Node:
@@ -203,10 +210,12 @@ class Parser:
         labels: list[bool] = []
         while True:
             start = self.position
-            operands.append(self.sets())
+            operands.append(self._operand(first=not operands))
             tokens = self.tokens[start : self.position]
             written = " ".join(text.replace(" ", "_") for _, text in tokens)
-            labels.append(_LABEL.fullmatch(written) is not None and _is_name(operands[-1]))
+            labels.append(_is_label(written, operands[-1]))
+            if self._restated(operators, operands, labels):
+                break
             if self.kind() not in _RELATIONS:
                 break
             operators.append(_RELATIONS[self.kind()])
@@ -215,6 +224,40 @@ class Parser:
         if not operators:
             return operands[0]
         return ("rel", tuple(operators), tuple(operands), tuple(labels))
+
+    def _operand(self, first: bool) -> Node:
+        r"""One side of a relation. The name before the first = may be one that has no tree.
+
+        Such a name (`P(A \mid B)`, `(f \circ g)(2)`, `a_1 + \cdots + a_9`) is a symbol of its own.
+        """
+        start, outer = self.position, (self.depth, self.open_bars, self.in_braces)
+        try:
+            node = self.sets()
+            if not first or self.kind() != "=" or node[0] not in OPERATORS:
+                return node
+        except Unreadable:
+            if not first:
+                raise
+        read, self.position = self.position, start
+        self.depth, self.open_bars, self.in_braces = outer
+        if self.open_bars or not self._skip_to(lambda: self.kind() in _LABEL_ENDS):
+            self.position = read
+            raise Unreadable("expected a value")
+        tokens = self.tokens[start : self.position]
+        if self.kind() != "=" or not any(kind in _LABEL_KINDS for kind, _ in tokens):
+            raise Unreadable("expected a value")
+        return ("sym", f"{_OPAQUE}{' '.join(text for _, text in tokens)}")
+
+    def _restated(self, operators: list[str], operands: list[Node], labels: list[bool]) -> bool:
+        """Reads `(= 2.5)` or `(\\approx 2.5)` after a value: another form of it, in brackets."""
+        if self.kind() != "(" or self.kind(1) not in ("=", r"\approx"):
+            return False
+        operators.append(_RELATIONS[self.kind(1)])
+        self.position += 2
+        operands.append(self.sets())
+        labels.append(False)
+        self.expect(")")
+        return True
 
     def sets(self) -> Node:
         node = self.ratio()
@@ -236,6 +279,8 @@ class Parser:
         node = self._terms()
         if self.accept(r"\choose"):
             return ("call", "binom", node, self._terms())
+        if self.accept(r"\over"):
+            return ("div", node, self._terms())
         if self._modulus_ahead():
             bracket = self.accept("(")
             self.position += 1
@@ -297,6 +342,8 @@ class Parser:
 
     def _factor_follows(self) -> bool:
         """Whether the next token starts a factor, with no sign before it."""
+        if self.kind() == "(" and self.kind(1) in ("=", r"\approx"):
+            return False
         return self.kind() in _FACTOR_STARTS and not (self.kind() == "|" and self.open_bars)
 
     def _mixed_number(self, whole: Node) -> Node:
@@ -338,6 +385,8 @@ class Parser:
                 node = _with_unit(node, currency)
             elif self.kind() == "_" and node[0] == "num":
                 node = self._in_base(node)
+            elif self.kind() == "scale" and node[0] in ("num", "unit"):
+                node = ("mul", node, ("num", Fraction(self.accept("scale"))))
             elif self.kind() in ("word", "leading"):
                 node = self._with_words(node)
             else:
@@ -359,7 +408,10 @@ class Parser:
         return ("pow", node, self.exponent()) if self.accept("^") else node
 
     def _with_words(self, node: Node) -> Node:
-        """A value and the words after it. Units are kept, other words dropped."""
+        """A value and the words after it. Units are kept, words that describe it dropped.
+
+        Raises Unreadable for words that bound, scale or deny it.
+        """
         phrase = self.accept("*", "/")
         while word := self.accept("word", "leading"):
             phrase += f" {word}"
@@ -372,10 +424,12 @@ class Parser:
                 phrase += self.accept("/", "*")
         if self.kind() in ("number", "repeating"):
             raise Unreadable("a number after words")
+        if not unit(phrase) and not describes(phrase):
+            raise Unreadable(f"{phrase!r} changes the value before it")
         return _with_unit(node, phrase)
 
     def _in_base(self, node: Node) -> Node:
-        base = self._subscript()
+        base = self._subscript().strip("()")
         if not base.isdigit():
             raise Unreadable("a number with a subscript that is not a base")
         return node if base == "10" else ("base", str(node[1]), base)
@@ -431,6 +485,8 @@ class Parser:
                 return ("field", text)
             case "word" if len(text) == 1 or self.kind() == "=":
                 return ("sym", text)
+            case r"\text" | r"\textbf" | r"\mathrm" | r"\mbox" if self.accept("{"):
+                return self._until("}")  # markup around a formula
             case r"\frac":
                 return _quotient(self.argument(), self.argument())
             case r"\binom":
@@ -519,6 +575,8 @@ class Parser:
                 node: Node = ("fact", *arguments)
             case "exp":
                 node = ("pow", ("sym", "e"), *arguments)
+            case "gcd" | "lcm":
+                node = ("call", name, *sorted(arguments, key=repr))
             case _:
                 node = ("call", name, *arguments, *base)
         return node if exponent is None else ("pow", node, exponent)
@@ -577,6 +635,13 @@ class Parser:
         inner, variable = Parser(self.tokens[start : self.position]), ("sym", self.text(1))
         self.position += 2
         return inner.whole(inner.sum), variable
+
+
+def _is_label(written: str, operand: Node) -> bool:
+    """Whether one side of a relation looks like the name of the other side, such as `f(x)`."""
+    if operand[0] == "sym" and operand[1].startswith((_OPAQUE, "derivative ")):
+        return True
+    return bool(symbols(operand) and _LABEL.fullmatch(written) and _is_name(operand))
 
 
 def _is_name(operand: Node) -> bool:

@@ -58,6 +58,8 @@ _TABLE = """
     sterling: 1 sterling
     rad radian radians: 1 radian
     celsius: 1 celsius
+    K kelvin kelvins: 1 kelvin
+    T tesla teslas: 1 tesla
     fahrenheit: 1 fahrenheit
     am a.m: 1 am
     pm p.m: 1 pm"""
