@@ -347,8 +347,9 @@ def offloads_during_rollouts(config: Config, gpus: int, gib: float, nodes: int =
 def pinned_bytes(shard: int) -> int:
     """Bytes of pinned host memory for one fp32 state of a rank: torch rounds each buffer, one a
     sub-group, up to a power of two."""
-    sizes = [SUB_GROUP] * (shard // SUB_GROUP) + [shard % SUB_GROUP]
-    return sum(2 ** ceil(log2(FP32 * size)) for size in sizes if size)
+    groups, rest = divmod(shard, SUB_GROUP)
+    counts = ((SUB_GROUP, groups), (rest, 1))
+    return sum(count * 2 ** ceil(log2(FP32 * size)) for size, count in counts if size)
 
 
 def kv_cache_bytes(config: Config, gib: float) -> tuple[int, int]:
