@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from typing import Any
+from unittest.mock import patch
 
 import peft
 import pytest
@@ -101,7 +102,10 @@ def saved_bytes_a_token(
     kind: str, shape: ShapeConfig, dtype: torch.dtype, autocast: bool = False, rank: int = 0
 ) -> float:
     """What autograd saves in one real layer, each storage once, parameters and rotations aside.
-    rank: of adapters on its linear layers, of which the others are frozen."""
+    rank: of adapters on its linear layers, of which the others are frozen.
+
+    DeepSpeed replaces torch's linear for the rest of a process that has loaded a ZeRO-3 model, and
+    its own saves no copies of weights; so this takes torch's."""
     config_type, layer_type, rotary_type = MODULES[kind]
     config = config_type(
         num_hidden_layers=1,
@@ -130,6 +134,7 @@ def saved_bytes_a_token(
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        patch("torch.nn.functional.linear", torch._C._nn.linear),  # pyright: ignore[reportAttributeAccessIssue],
     ):
         layer(hidden, attention_mask=None, position_embeddings=rotations)
     sizes = [t.untyped_storage().nbytes() for p, t in saved.items() if p not in not_activations]
