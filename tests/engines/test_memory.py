@@ -134,7 +134,7 @@ def saved_bytes_a_token(
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=autocast),
-        patch("torch.nn.functional.linear", torch._C._nn.linear),  # pyright: ignore[reportAttributeAccessIssue],
+        patch("torch.nn.functional.linear", torch._C._nn.linear),  # pyright: ignore[reportAttributeAccessIssue]
     ):
         layer(hidden, attention_mask=None, position_embeddings=rotations)
     sizes = [t.untyped_storage().nbytes() for p, t in saved.items() if p not in not_activations]
