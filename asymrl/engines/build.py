@@ -257,9 +257,21 @@ def load_trainable(
     )
 
 
-def build_policy(config: Config, world: World) -> Policy:
+def model_to_share(engine: RolloutEngine, config: Config) -> Any:
+    """The engine's model, if the policy can train it in place, so that a run holds the weights
+    once; None if each needs its own."""
+    from asymrl.engines.hf import HFEngine
+
+    shares = config.policy.backend == "local" and memory.can_share_weights(config.policy)
+    return engine.model if shares and isinstance(engine, HFEngine) else None
+
+
+def build_policy(config: Config, world: World, model: Any = None) -> Policy:
     """The policy `local` or `deepspeed` with its optimizer; for a KL penalty with a reference, the
-    config's model, which the frozen weights of LoRA already are."""
+    config's model, which the frozen weights of LoRA already are.
+
+    model: the one to train, from model_to_share; by default a new copy of the config's.
+    """
     load, load_reference = partial(load_trainable, config), None
     if config.loss.kl_coef and not config.policy.lora:
         load_reference = partial(pretrained.load_model, config.model)
@@ -269,9 +281,8 @@ def build_policy(config: Config, world: World) -> Policy:
             from asymrl.engines.local import LocalPolicy
 
             dtype = getattr(torch, settings.dtype) if settings.lora else torch.float32
-            model = load(dtype, adapter_dtype=torch.float32)
             return LocalPolicy(
-                model,
+                load(dtype, adapter_dtype=torch.float32) if model is None else model,
                 temperature=temperature,
                 optim=optim,
                 settings=settings,

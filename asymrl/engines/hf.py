@@ -27,7 +27,9 @@ CPU_LOGITS = 2**20  # logits that a CPU processes at a time: 4 MiB, which stay i
 
 
 class HFEngine:
-    """`model` is a causal LM that belongs to the engine; `decode` turns token ids into text.
+    """`model` is a causal LM of the engine's own, or the one that a policy in this process trains:
+    then there is one copy of the weights, and loading them copies nothing. `decode` turns token ids
+    into text.
 
     max_rows: samples generated at a time. UserError if the model caches more than keys and values.
     """
@@ -146,14 +148,15 @@ class HFEngine:
         missing = set(self.weights)
         for name, tensor in named:
             missing.remove(name)
-            self.weights[name].copy_(tensor)
+            if self.weights[name].data_ptr() != tensor.data_ptr():
+                self.weights[name].copy_(tensor)
         assert not missing, f"the policy did not send these weights: {sorted(missing)}"
 
     def fingerprint(self, names: Sequence[str]) -> dict[str, float]:
         return {name: fingerprint(self.weights[name]) for name in names}
 
     def sleep(self) -> None:
-        """Frees nothing: the engine holds one copy of the weights and no cache between calls."""
+        """Frees nothing: the engine holds at most a copy of the weights, no cache between calls."""
 
 
 def sample_tokens(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

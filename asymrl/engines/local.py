@@ -20,6 +20,7 @@ from asymrl.config.schema import OptimConfig, PolicyConfig
 from asymrl.engines import kv_cache, lora, shared_prefix
 from asymrl.engines.flops import Work, work_per_token
 from asymrl.engines.micro_batches import (
+    MicroBatch,
     empty_loss_inputs,
     forward_micro_batch,
     loss_inputs,
@@ -118,27 +119,35 @@ class LocalPolicy:
         self.optimizer.zero_grad()
         parts = [loss(empty_loss_inputs(minibatch, self.device))]
         rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
-        prompts, prefix = None, None
-        if self.shares_prompts and shared_prefix.saves_time(minibatch, rows, self.token_budget):
-            with self._autocast():
-                prompts = shared_prefix.encode(self.module, minibatch, rows)
-        budget, responses_only = self._micro_batch_tokens, prompts is not None
-        for micro in micro_batches(minibatch, rows, budget, responses_only=responses_only):
-            if prompts:
-                prefix = shared_prefix.prefix_inputs(prompts, minibatch.prompt_lengths, micro)
-            with self._autocast():
-                logprobs, entropy = forward_micro_batch(self.module, micro, self.device, prefix)
-            outputs = loss(loss_inputs(minibatch, micro.tokens, logprobs, entropy))
-            outputs.loss.backward()
-            parts.append(replace(outputs, loss=outputs.loss.detach()))  # frees the graph
-        if prompts:
-            shared_prefix.backward_prompts(prompts)
-        for (
-            parameter
-        ) in self.named_parameters.values():  # AdamW steps even if no row has a gradient
-            if parameter.grad is None:
+        budget = self._micro_batch_tokens
+        if self.shares_prompts and shared_prefix.saves_time(minibatch, rows):
+            for part in shared_prefix.split_rows(minibatch, rows, budget):
+                with self._autocast():
+                    prompts = shared_prefix.encode(self.module, minibatch, part)
+                for micro in micro_batches(minibatch, part, budget, responses_only=True):
+                    prefix = shared_prefix.prefix_inputs(prompts, minibatch.prompt_lengths, micro)
+                    parts.append(self._backward(minibatch, micro, loss, prefix))
+                shared_prefix.backward_prompts(prompts)
+        else:
+            for micro in micro_batches(minibatch, rows, budget):
+                parts.append(self._backward(minibatch, micro, loss))
+        for parameter in self.named_parameters.values():
+            if parameter.grad is None:  # AdamW steps even if no row has a gradient
                 parameter.grad = torch.zeros_like(parameter)
         return total(parts)
+
+    def _backward(
+        self,
+        minibatch: Batch,
+        micro: MicroBatch,
+        loss: LossFn,
+        prefix: Mapping[str, Any] | None = None,
+    ) -> LossOutputs:
+        with self._autocast():
+            logprobs, entropy = forward_micro_batch(self.module, micro, self.device, prefix)
+        outputs = loss(loss_inputs(minibatch, micro.tokens, logprobs, entropy))
+        outputs.loss.backward()
+        return replace(outputs, loss=outputs.loss.detach())  # frees the graph
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
         totals = self.backward(minibatch, loss)
@@ -168,7 +177,8 @@ class LocalPolicy:
         return ((name, weight.merged()) for name, weight in weights.items())
 
     def sleep(self) -> None:
-        """Frees nothing: a rollout engine in the same process keeps its own memory."""
+        """Frees the gradients."""
+        self.optimizer.zero_grad()
 
     def state(self) -> TrainerState:
         sections = {

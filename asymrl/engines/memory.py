@@ -13,7 +13,7 @@ from math import ceil, log2
 import torch
 
 from asymrl.algo.logprobs import LARGEST_TILE
-from asymrl.config.schema import ALL_LINEAR, Config, ShapeConfig
+from asymrl.config.schema import ALL_LINEAR, Config, PolicyConfig, ShapeConfig
 from asymrl.engines.gpu_memory import PHASES
 from asymrl.engines.gpus import count_gpus
 from asymrl.errors import UserError, counted
@@ -122,6 +122,12 @@ def has_reference(config: Config) -> bool:
     return bool(config.loss.kl_coef) and config.policy.lora is None
 
 
+def can_share_weights(policy: PolicyConfig) -> bool:
+    """Whether an hf engine can generate with the tensors that a local policy trains: in fp32, and
+    without LoRA, because the engine needs merged weights."""
+    return policy.dtype == "float32" and policy.lora is None
+
+
 def saved_by_layer(shape: ShapeConfig, width: int) -> int:
     """Bytes per token that a Qwen3 layer saves for its backward pass.
 
@@ -216,9 +222,10 @@ def estimate_one_process(config: Config) -> dict[str, int]:
         weights[f"policy: bf16 copies of its {what}"] = width * count_trained(config)
     if has_reference(config):
         weights["reference of the KL penalty: fp32 weights"] = FP32 * parameters
+    if not can_share_weights(policy):
+        weights[f"engine: its own {policy.dtype} weights"] = width * parameters
     return {
         **weights,
-        f"engine: its own {config.policy.dtype} weights": width * parameters,
         "KV cache, at most": rows * tokens_per_row(config) * kv_token,
         "activations of a micro-batch, approximately": activations,
         "head: logits of a chunk" + ("" if adapters else ", gradient of its weight"): head,

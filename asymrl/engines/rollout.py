@@ -16,7 +16,7 @@ from torch import Tensor
 from asymrl.errors import UserError
 from asymrl.types import Request, Rollout, Sampling, derive_seed
 
-FINGERPRINT_CHUNK = 2**24  # entries of a tensor that `fingerprint` converts to fp64 at a time
+FINGERPRINT_CHUNK = 2**20  # entries of a tensor that `fingerprint` converts to fp64 at a time
 
 StopRequested = Callable[[], object]  # true if the run should stop now
 

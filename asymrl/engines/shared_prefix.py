@@ -39,13 +39,28 @@ class SharedPrompts:
     leaves: Sequence[tuple[Tensor, Tensor]]
 
 
-def saves_time(batch: Tokens, rows: Sequence[int], max_tokens: int) -> bool:
-    """Whether sharing the prompts of these rows saves at least MIN_TOKENS_SAVED tokens, and the
-    prompts, padded, fit into one pass of `max_tokens` tokens."""
+def saves_time(batch: Tokens, rows: Sequence[int]) -> bool:
+    """Whether sharing the prompts of these rows saves at least MIN_TOKENS_SAVED tokens."""
     lengths = {int(batch.group[row]): int(batch.prompt_lengths[row]) - 1 for row in rows}
     saved = sum(int(batch.prompt_lengths[row]) - 1 for row in rows) - sum(lengths.values())
-    padded = len(lengths) * max(lengths.values(), default=0)
-    return saved >= MIN_TOKENS_SAVED and padded <= max_tokens
+    return saved >= MIN_TOKENS_SAVED
+
+
+def split_rows(batch: Tokens, rows: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """The rows in parts of whole groups, such that the prompts of a part, without their last token
+    and padded, have at most `max_tokens` tokens, or are one. Groups of similar prompt length
+    share a part. The memory of a part's prompts is needed until its rows are done."""
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(int(batch.group[row]), []).append(row)
+    by_length = sorted(groups.values(), key=lambda group: int(batch.prompt_lengths[group[0]]))
+    parts: list[list[list[int]]] = []
+    for group in by_length:  # the longest prompt so far
+        length = int(batch.prompt_lengths[group[0]]) - 1
+        if not parts or (len(parts[-1]) + 1) * length > max_tokens:
+            parts.append([])
+        parts[-1].append(group)
+    return [[row for group in part for row in group] for part in parts]
 
 
 def encode(module: PolicyModule, batch: Tokens, rows: Sequence[int]) -> SharedPrompts:

@@ -108,10 +108,12 @@ def run_training(
         eval_sampling = replace(sampling, max_tokens=config.eval.max_tokens or sampling.max_tokens)
         definitions = checkpoint.build_definitions(config, eval_sampling, tokenizer)
         max_model_len = max_tokens(config, data)
+        shared_model = None
         if engine is None:
             engine = training_engine(chosen, tokenizer, world, max_model_len)
+            shared_model = build.model_to_share(engine, chosen)
         if policy is None:
-            policy = build.build_policy(chosen, world)
+            policy = build.build_policy(chosen, world, shared_model)
         if state_parts:
             policy.load_state(state_parts)
             state_parts.clear()  # closes the files, which may be deleted during the run

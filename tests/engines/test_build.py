@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 from asymrl.config.load import load_config
 from asymrl.config.schema import ModelConfig
-from asymrl.engines.build import Machine, choose, load_pretrained_weights
+from asymrl.engines.build import (
+    Machine,
+    build_policy,
+    choose,
+    load_pretrained_weights,
+    model_to_share,
+)
 from asymrl.engines.distributed import World, from_environment
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.pretrained import load_model
+from asymrl.engines.rollout import check_weights_arrived
 from asymrl.errors import UserError
 
 
@@ -116,3 +123,42 @@ def test_weights_of_an_evaluation_are_compared_on_the_gpu(model_folder, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     load_pretrained_weights(engine, model)
     assert len(moved) == len(names)
+
+
+SHARING = ("rollout.engine=hf", "policy.backend=local", "policy.dtype=float32")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shares"),
+    [
+        ((), True),
+        (("policy.dtype=bfloat16",), False),
+        (("policy.backend=deepspeed",), False),
+        (("policy.lora.rank=4",), False),
+    ],
+    ids=str,
+)
+def test_a_policy_trains_the_engines_model_where_both_need_the_same_weights(
+    model_folder, overrides, shares
+) -> None:
+    config = load_config("pocket_grpo", (f"model.path={model_folder}", *SHARING, *overrides))
+    engine = HFEngine(load_model(config.model, torch.float32), str, 8)
+    model = model_to_share(engine, config)
+    assert (model is engine.model) == shares and (model is None) == (not shares)
+
+
+def test_an_engine_that_shares_the_policys_model_generates_with_its_present_weights(
+    model_folder,
+) -> None:
+    config = load_config("pocket_grpo", (f"model.path={model_folder}", *SHARING))
+    engine = HFEngine(load_model(config.model, torch.float32), str, 8)
+    policy = build_policy(config, from_environment(), model_to_share(engine, config))
+    addresses = {name: weight.data_ptr() for name, weight in policy.named_weights()}
+    assert addresses == {name: weight.data_ptr() for name, weight in engine.weights.items()}
+    with torch.no_grad():
+        for _, weight in policy.named_weights():
+            weight.mul_(1.5)
+    before = {name: weight.clone() for name, weight in policy.named_weights()}
+    engine.load_weights(policy.named_weights())
+    check_weights_arrived(engine, policy.named_weights())
+    assert all(torch.equal(before[name], weight) for name, weight in engine.weights.items())

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
 from asymrl.algo.batch import make_groups, minibatches, tokenise
@@ -154,12 +156,29 @@ def test_prompts_are_not_shared_if_that_saves_too_few_tokens(monkeypatch) -> Non
     )
 
 
-def test_prompts_are_not_shared_if_they_exceed_the_token_budget() -> None:
-    minibatch, trained = batch([30, 8], [5] * 4), policy(shares=True)
-    trained.token_budget = 2 * 29
-    assert input_shapes(trained, minibatch)[0] == (2, 29)
-    trained.token_budget = 2 * 29 - 1
-    assert all(shape.numel() <= 2 * 29 - 1 for shape in input_shapes(trained, minibatch))
+def test_prompts_that_exceed_the_token_budget_together_are_computed_in_parts() -> None:
+    minibatch, trained = batch([30, 8, 30], [5] * 4), policy(shares=True)
+    trained.token_budget = 3 * 29
+    whole = gradient(trained, minibatch)
+    assert input_shapes(trained, minibatch)[0] == (3, 29)
+    trained.token_budget = 3 * 29 - 1
+    shapes = input_shapes(trained, minibatch)
+    assert shapes[0] == (2, 29) and (1, 29) in shapes
+    assert sum(shape.numel() for shape in shapes) == 3 * 29 + 12 * 5
+    parts = gradient(trained, minibatch)
+    assert (parts - whole).norm() <= 1e-6 * whole.norm()
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8), budget=st.integers(1, 200))
+def test_parts_hold_whole_groups_and_each_row_once(lengths: list[int], budget: int) -> None:
+    minibatch = batch(lengths, [1, 2])
+    rows = list(range(2 * len(lengths)))
+    parts = shared_prefix.split_rows(minibatch, rows, budget)
+    assert sorted(row for part in parts for row in part) == rows
+    for part in parts:
+        prompts = {row // 2 for row in part}
+        assert sorted(part) == sorted(row for p in prompts for row in (2 * p, 2 * p + 1))
+        assert len(prompts) == 1 or len(prompts) * max(lengths[p] - 1 for p in prompts) <= budget
 
 
 def test_prompts_of_skipped_groups_are_not_computed() -> None:

@@ -27,6 +27,13 @@ from tests.helpers.policies import arguments, policy
 from tests.helpers.runs import comparable, engine_of, metrics, run, run_with, same_weights
 
 
+def test_an_engine_that_shares_the_policys_weights_trains_like_one_with_a_copy(
+    finished, config_file, tmp_path
+) -> None:
+    folder = run_with(config_file, tmp_path / "copy", engine=engine_of(config_file))
+    assert comparable(folder) == comparable(finished)
+
+
 def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:
     rows = metrics(finished)
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
