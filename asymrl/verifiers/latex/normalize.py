@@ -33,8 +33,8 @@ _UNICODE = str.maketrans(
     }
 )  # fmt: skip
 _VULGAR = re.compile("([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
-_WORD_MACROS = r"text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname"
-_WRAPPED = rf"\\(?:{_WORD_MACROS})\s*\{{"
+WORD_MACROS = r"text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname"
+_WRAPPED = rf"\\(?:{WORD_MACROS})\s*\{{"
 # Environments that only lay out what is in them.
 _LAYOUTS = "(?:aligned|align|gathered|gather|split|equation|center|math|displaymath)"
 _END = r"(?![a-zA-Z])"
@@ -93,12 +93,12 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=\d)\.(?=\s*$)", ""),
     )
 )  # fmt: skip
-_WORDS = re.compile(rf"\\(?:{_WORD_MACROS})\s*\{{([^{{}}]*)\}}")
+_WORDS = re.compile(rf"\\(?:{WORD_MACROS})\s*\{{([^{{}}]*)\}}")
 # Marks a comma that is written as a thousands separator, not as a list separator.
 _JOINED = re.compile("(?<=\\d)\N{WORD JOINER}(?=\\d)")
 _ORDINAL = re.compile(
-    rf"(?<![\d.])(\d+)\s*\^?\s*(\{{)?\s*(?:\\(?:{_WORD_MACROS})\s*\{{\s*(st|nd|rd|th)\s*\}}"
-    r"|(st|nd|rd|th)(?![a-zA-Z]))\s*(?(2)\})"
+    rf"(?<![\d.])(\d+)\s*\^?\s*(\{{)?\s*(?:\\(?:{WORD_MACROS})\s*\{{\s*(st|nd|rd|th)\s*\}}"
+    r"|(st|nd|rd|th)(?![a-zA-Z]))(?(2)\s*\})"
 )
 # Marks of text around a whole answer: quotes, and bold, italic and code of Markdown.
 _QUOTED = re.compile(r"\s*([\"`*_]{1,3}|'(?!'))\s*([^\"`]+?)\s*\1\s*[.,]?\s*", re.DOTALL)
