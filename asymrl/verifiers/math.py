@@ -12,7 +12,7 @@ from typing import Any
 
 from asymrl.types import Reason
 from asymrl.verifiers import exact, sandbox
-from asymrl.verifiers.equality.answers import same
+from asymrl.verifiers.equality.answers import same_answer
 from asymrl.verifiers.equality.symbolic import evaluate_operators
 from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.equality.wording import (
@@ -87,7 +87,7 @@ def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
         if _unevaluated(answers) and not _unevaluated(golds):
             return "unparseable"
         golds, answers = with_operator_values(golds), with_operator_values(answers)
-        if any(same(one, other, tolerance) for one in golds for other in answers):
+        if any(same_answer(one, other, tolerance) for one in golds for other in answers):
             return "correct"
     except (NoValue, RecursionError):
         return "unparseable"

@@ -14,6 +14,7 @@ from itertools import chain
 import mpmath
 
 from asymrl.verifiers.equality.congruences import is_congruence, residues, same_residues
+from asymrl.verifiers.equality.domains import without_domains
 from asymrl.verifiers.equality.equations import assigned_value, expand_tuples, same_equation, solves
 from asymrl.verifiers.equality.families import (
     INTEGER_COUNTER,
@@ -24,6 +25,7 @@ from asymrl.verifiers.equality.families import (
 )
 from asymrl.verifiers.equality.matrices import entries
 from asymrl.verifiers.equality.regions import is_region, same_region, symbolic_interval
+from asymrl.verifiers.equality.renaming import renamings
 from asymrl.verifiers.equality.units import to_common_unit
 from asymrl.verifiers.equality.values import NoValue, constant_value, folded, identical, to_mpmath
 from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, ZERO, Node, has, map_children, symbols
@@ -32,6 +34,16 @@ MAX_MEMBERS = 60  # longer lists must be equal as written, unless they hold plai
 _NAMING = (("=",), ("in",))
 _UNORDERED = ("list", "braces", "empty")
 _INDEXED = re.compile(r"([a-zA-Z])(?:_(\d+))?")
+
+
+def same_answer(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
+    """Whether the answer equals the gold, apart from domains and names that do not matter."""
+    if same(gold, answer, tolerance):
+        return True
+    bare = without_domains(gold, answer)
+    if bare != (gold, answer):
+        return same_answer(*bare, tolerance)
+    return any(same(gold, renamed, tolerance) for renamed in renamings(gold, answer))
 
 
 def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:

@@ -84,6 +84,7 @@ class Parser:
         self.tokens = tokens
         self.position = self.depth = 0
         self.open_bars = 0  # | signs that wait for their partner
+        self.has_relation = any(kind in _RELATIONS for kind, _ in tokens)
         self.in_braces = False  # in {x : ...}, where a colon is not a ratio
         self.in_trigonometric = False  # in the argument of a sine, cosine, ...
 
@@ -188,6 +189,11 @@ class Parser:
             return node
         if self.kind() == "," and self.kind(1) == "condition":
             self.position += 1
+        if self._condition_end():
+            self.position += 1
+            condition = self.relation()
+            self.expect(")")
+            return ("given", node, condition)
         if not (opening := self.accept("condition")):
             return node
         start = self.position
@@ -202,6 +208,19 @@ class Parser:
             return ("given", node, condition.whole(condition.relation))
         prose = re.sub(r"\W", "", "".join([opening, *(text for _, text in tokens)]))
         return node if quantified else ("given", node, ("words", prose.casefold()))
+
+    def _condition_end(self) -> int:
+        """The position after a bracket with a relation, `(n \\ge 1)`; 0 if none comes next."""
+        if not self.has_relation or self.kind() != "(":
+            return 0
+        start, depth, found = self.position, 0, False
+        for at in range(start, len(self.tokens)):
+            kind = self.tokens[at][0]
+            depth += (kind in _CLOSING) - (kind in _CLOSING.values())
+            if depth == 0:
+                return at + 1 if found else 0
+            found |= depth == 1 and kind in _RELATIONS and at > start + 1
+        return 0
 
     def relation(self) -> Node:
         """`a < b = c`: a rel node; without an operator, its one operand."""
@@ -233,7 +252,9 @@ class Parser:
         start, outer = self.position, (self.depth, self.open_bars, self.in_braces)
         try:
             node = self.sets()
-            if not first or self.kind() != "=" or node[0] not in OPERATORS:
+            end = self._condition_end() if first else 0  # P(X > 1) = 1/2
+            of_event = end and self.kind(end - self.position) == "="
+            if not of_event and not (first and self.kind() == "=" and node[0] in OPERATORS):
                 return node
         except Unreadable:
             if not first:
@@ -342,7 +363,7 @@ class Parser:
 
     def _factor_follows(self) -> bool:
         """Whether the next token starts a factor, with no sign before it."""
-        if self.kind() == "(" and self.kind(1) in ("=", r"\approx"):
+        if self.kind() == "(" and (self.kind(1) in ("=", r"\approx") or self._condition_end()):
             return False
         return self.kind() in _FACTOR_STARTS and not (self.kind() == "|" and self.open_bars)
 
