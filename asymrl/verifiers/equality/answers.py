@@ -33,6 +33,7 @@ from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, ZERO, Node, has, map
 MAX_MEMBERS = 60  # longer lists must be equal as written, unless they hold plain numbers
 _NAMING = (("=",), ("in",))
 _UNORDERED = ("list", "braces", "empty")
+_SET_OPERATIONS = ("cup", "cap", "without")
 _INDEXED = re.compile(r"([a-zA-Z])(?:_(\d+))?")
 
 
@@ -67,6 +68,8 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
             gold, answer = symbolic_interval(gold), symbolic_interval(answer)
     if "or" in (gold[0], answer[0]) and gold[0] != answer[0]:
         return False
+    if gold[0] in _SET_OPERATIONS or answer[0] in _SET_OPERATIONS:
+        return _same_operation(gold, answer, tolerance)
     if gold[0] in (*_UNORDERED, "or") or answer[0] in _UNORDERED:
         return _same_members(gold, answer, tolerance)
     if gold[0] == "rel" or answer[0] == "rel":
@@ -80,6 +83,15 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
     if has(gold, "matrix") or has(answer, "matrix"):
         return _same_matrices(gold, answer)
     return same_value(gold, answer, tolerance)
+
+
+def _same_operation(gold: Node, answer: Node, tolerance: float) -> bool:
+    """Unions and intersections of the same sets in any order, differences in the same one."""
+    if gold[0] != answer[0]:
+        return False
+    if gold[0] == "without":
+        return _pairwise(gold[1:], answer[1:], tolerance)
+    return _same_members(("braces", *gold[1:]), ("braces", *answer[1:]), tolerance)
 
 
 def _same_under_conditions(gold: Node, answer: Node, tolerance: float) -> bool:

@@ -20,7 +20,7 @@ _INDEX = frozenset("ijklmn")
 _REAL = frozenset("xyzt")  # a bound on these is no first index
 _LOWER, _UPPER = (">", ">="), ("<", "<=")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
-_RANGES = ("Z", "R", "C", "Q", "N", "N+", "Z+", "R+", "Z>=", "R>=")
+_RANGES = ("Z", "R", "C", "Q", "N", "Z+", "Z>=")
 _INDEXED = re.compile(r"[A-Za-z]+_([a-z])")
 
 

@@ -156,6 +156,8 @@ def _relation(node: Node) -> dict[str, Region]:
     operands = [_as_unknown(*pair) for pair in zip(node[2], node[3], strict=True)]
     if operators == ("in",) and operands[0][0] == "sym":
         return {operands[0][1]: region(operands[1])}
+    if operators == ("=",) and operands[0][0] == "sym":  # x = 1 beside x > 2
+        return {operands[0][1]: region(("braces", operands[1]))}
     if not set(operators) <= _ORDERS or len(operands) > MAX_CONDITIONS:
         raise NoValue("not a chain of inequalities")
     name = _only(frozenset().union(*map(symbols, operands)))

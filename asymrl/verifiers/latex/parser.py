@@ -18,7 +18,16 @@ from asymrl.verifiers.latex.lexer import (
     tokenize,
 )
 from asymrl.verifiers.latex.normalize import MAX_CHARS, simplify_notation
-from asymrl.verifiers.latex.tree import ONE, OPERATORS, RADIANS_PER_DEGREE, SCALARS, Node, symbols
+from asymrl.verifiers.latex.sets import set_notation
+from asymrl.verifiers.latex.tree import (
+    ONE,
+    OPERATORS,
+    RADIANS_PER_DEGREE,
+    SCALARS,
+    ZERO,
+    Node,
+    symbols,
+)
 from asymrl.verifiers.latex.units import unit
 from asymrl.verifiers.latex.words import describes
 
@@ -46,6 +55,19 @@ _INEQUALITIES = frozenset({"<", ">", "<=", ">=", "!=", "in"})  # joined by "or" 
 _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=",
               r"\in": "in", r"\approx": "~", r"\equiv": "=", r"\to": "=",
               r"\rightarrow": "="}  # fmt: skip
+_RAY = ("tuple", "(", ")", ZERO, ("inf",))
+_RAY_FROM = ("tuple", "[", ")", ZERO, ("inf",))
+_MARKED_SETS: dict[tuple[str, str], Node] = {
+    **{("R", mark): _RAY for mark in ("+", ">0")},
+    **{("R", mark): _RAY_FROM for mark in ("0+", "+0", "ge0")},
+    **{("R", mark): ("tuple", "(", ")", ("neg", ("inf",)), ZERO) for mark in ("-", "<0")},
+    **{("R", mark): ("without", ("field", "R"), ("braces", ZERO)) for mark in ("*", "ne0")},
+    **{(name, mark): ("field", "Z+") for name in "ZN" for mark in ("+", ">0", "ge1")},
+    ("N", "*"): ("field", "Z+"),
+    **{(name, mark): ("field", "Z>=") for name in "ZN" for mark in ("ge0", "+0", "0+")},
+    ("N", "0"): ("field", "Z>="),
+    **{("Z", mark): ("field", "Z-") for mark in ("-", "<0")},
+}
 # Operands that look like the name of a value: `x_1`, `f(x)`, `|AB|`, `\frac{a}{b}`, `(x, y)`.
 _NAME = r"(?:[a-z]\w*|[A-Z](?: ?[A-Z])*|[A-Z][a-z]\w*)(?: _ (?:\w+|\{ [\w ]+ \}))?(?: ')*"
 _INVERSE = r"(?: \^ \{ (?:- 1|\( \w+ \)) \})?"  # of f^{-1}(x) and f^{(3)}(x)
@@ -72,7 +94,7 @@ def parse(latex: str, thousands: bool = True, products: bool = False) -> Node:
     """
     if len(latex) > MAX_CHARS:
         raise Unreadable("too long")
-    text = simplify_notation(latex)
+    text = set_notation(simplify_notation(latex))
     parser = Parser(tokenize(join_thousands(text) if thousands else text, products))
     return parser.whole(parser.items)
 
@@ -156,9 +178,7 @@ class Parser:
         flat = [node for group in groups for node in group]
         if len(flat) == 1:
             return flat[0]
-        if "or" in separators and all(
-            node[0] == "rel" and set(node[1]) & _INEQUALITIES for node in flat
-        ):
+        if "or" in separators and _are_alternatives(flat):
             return ("or", *flat)
         return ("list", *flat)
 
@@ -282,6 +302,8 @@ class Parser:
 
     def sets(self) -> Node:
         node = self.ratio()
+        if node[0] == "add" and len(node) == 3 and node[2][0] == "neg" and _is_set(node[2][1]):
+            node = ("without", node[1], node[2][1])  # R - {1}
         while operator := self.accept(r"\cup", r"\cap", r"\setminus", r"\backslash"):
             other = self.ratio()
             kind = operator if operator in ("cup", "cap") else "without"
@@ -503,7 +525,7 @@ class Parser:
             case "begin":
                 return self._matrix(text)
             case "set":
-                return ("field", text)
+                return self._number_set(text)
             case "word" if len(text) == 1 or self.kind() == "=":
                 return ("sym", text)
             case r"\text" | r"\textbf" | r"\mathrm" | r"\mbox" if self.accept("{"):
@@ -572,6 +594,19 @@ class Parser:
         if node[0] == "such":
             return node
         return ("braces", *(node[1:] if node[0] == "list" else (node,)))
+
+    def _number_set(self, name: str) -> Node:
+        r"""A set of numbers and its marks: `\mathbb{Z}^+`, `\mathbb{R}_{\ge 0}`."""
+        marks = ""
+        while self.kind() == "_" or (self.kind() == "^" and self.kind(1) in ("{", "+", "-", "*")):
+            if self.kind() == "^":
+                self.tokens[self.position] = ("_", "_")
+            marks += self._subscript()
+        if not marks:
+            return ("field", name)
+        if (name, marks) not in _MARKED_SETS:
+            raise Unreadable(f"the set {name} with {marks!r}")
+        return _MARKED_SETS[name, marks]
 
     def _function(self, name: str) -> Node:
         if name == "sqrt":
@@ -656,6 +691,17 @@ class Parser:
         inner, variable = Parser(self.tokens[start : self.position]), ("sym", self.text(1))
         self.position += 2
         return inner.whole(inner.sum), variable
+
+
+def _are_alternatives(nodes: list[Node]) -> bool:
+    """Whether all are relations, and one an inequality: `x = 1 or x > 2` is a set."""
+    return all(node[0] == "rel" for node in nodes) and any(
+        set(node[1]) & _INEQUALITIES for node in nodes
+    )
+
+
+def _is_set(node: Node) -> bool:
+    return node[0] in ("braces", "field", "empty")
 
 
 def _is_label(written: str, operand: Node) -> bool:
