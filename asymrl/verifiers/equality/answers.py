@@ -13,6 +13,7 @@ from itertools import chain
 
 import mpmath
 
+from asymrl.verifiers.equality.alternatives import alike
 from asymrl.verifiers.equality.congruences import is_congruence, residues, same_residues
 from asymrl.verifiers.equality.domains import without_domains
 from asymrl.verifiers.equality.equations import assigned_value, expand_tuples, same_equation, solves
@@ -24,6 +25,7 @@ from asymrl.verifiers.equality.families import (
     unify_counters,
 )
 from asymrl.verifiers.equality.matrices import entries
+from asymrl.verifiers.equality.piecewise import same_cases
 from asymrl.verifiers.equality.regions import is_region, same_region, symbolic_interval
 from asymrl.verifiers.equality.renaming import renamings
 from asymrl.verifiers.equality.units import to_common_unit
@@ -57,6 +59,7 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
         return same_residues(residues(gold), declared_residues(answer) or residues(answer))
     if is_congruence(answer) and (gold_residues := declared_residues(gold)):
         return same_residues(gold_residues, residues(answer))
+    gold, answer = alike(gold, answer), alike(answer, gold)
     if (unitless := to_common_unit(gold, answer)) is None:
         return False
     gold, answer = map(expand_plus_minus, unify_counters(*unitless))
@@ -80,6 +83,8 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
         return all(map(same, set_builder_parts(gold), set_builder_parts(answer)))
     if gold[0] == answer[0] == "ratio" and len(gold) == len(answer) > 3:
         return _proportional(gold[1:], answer[1:])
+    if gold[0] == answer[0] == "piecewise":
+        return same_cases(gold, answer, lambda a, b: same(a, b, tolerance))
     if has(gold, "matrix") or has(answer, "matrix"):
         return _same_matrices(gold, answer)
     return same_value(gold, answer, tolerance)
@@ -122,8 +127,10 @@ def expand_plus_minus(node: Node) -> Node:
     """A tree with plus-minus signs as the list of its two values; nested such lists are flat."""
     if node[0] in ("list", "braces"):
         members: list[Node] = []
-        for member in map(expand_plus_minus, node[1:]):
-            members += member[1:] if member[0] == "list" else (member,)
+        for written in node[1:]:
+            member = expand_plus_minus(written)
+            is_new = member[0] == "list" != written[0]
+            members += member[1:] if is_new else (member,)
         return (node[0], *members)
     if node[0] == "rel" and has(node, "pm") and len(node[2]) == 2:
         values = expand_plus_minus(node[2][1])

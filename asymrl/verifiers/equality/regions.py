@@ -53,13 +53,13 @@ def same_region(one: Node, other: Node) -> bool | None:
     except NoValue:
         return None
     if len(first) == len(second) == 1 and ("" in first or "" in second):
-        return all(map(_same_intervals, first.values(), second.values()))
+        return all(map(same_intervals, first.values(), second.values()))
     return first.keys() == second.keys() and all(
-        _same_intervals(first[name], second[name]) for name in first
+        same_intervals(first[name], second[name]) for name in first
     )
 
 
-def _same_intervals(one: Region, other: Region) -> bool:
+def same_intervals(one: Region, other: Region) -> bool:
     return len(one) == len(other) and not any(map(_compare, chain(*one), chain(*other)))
 
 

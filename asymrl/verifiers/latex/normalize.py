@@ -41,6 +41,10 @@ _END = r"(?![a-zA-Z])"
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\\left\s*\\(?:\{|lbrace)\s*\\begin\s*\{array\}(?:\s*\{[^{}]*\})?", r"\\begin{cases}"),
+        (r"\\end\s*\{array\}\s*\\right\s*\.", r"\\end{cases}"),
+        (rf"&\s*{_WRAPPED}\s*(?:if|for|when|where)\b\s*", r"&\\text{"),
+        (r"&\s*(?=[=<>]|\\(?:leq?|geq?|neq?)(?![a-zA-Z]))", ""),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", ""),
         (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]", r"\\\\ "),
         (r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\[hv]space\*?\s*\{[^{}]*\}", " "),

@@ -51,6 +51,8 @@ _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 _DIFFERENTIAL = ("name", "d", "name")  # dx: kind, text and the next kind
 _MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array")
 
+_CASES = ("cases", "dcases", "rcases")
+
 _INEQUALITIES = frozenset({"<", ">", "<=", ">=", "!=", "in"})  # joined by "or" they are one set
 _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=",
               r"\in": "in", r"\approx": "~", r"\equiv": "=", r"\to": "=",
@@ -173,6 +175,8 @@ class Parser:
             if separator == ";":
                 groups.append([])
         self.depth -= 1
+        if points := _as_points([node for group in groups for node in group]):
+            return points
         if {";", ","} <= separators:
             return ("list", *(("tuple", "(", ")", *g) if len(g) > 1 else g[0] for g in groups))
         flat = [node for group in groups for node in group]
@@ -523,7 +527,7 @@ class Parser:
                 self.open_bars -= 1
                 return ("call", "abs", node)
             case "begin":
-                return self._matrix(text)
+                return self._cases() if text in _CASES else self._matrix(text)
             case "set":
                 return self._number_set(text)
             case "word" if len(text) == 1 or self.kind() == "=":
@@ -665,9 +669,46 @@ class Parser:
             raise Unreadable("matrix rows of unequal length")
         if environment == "vmatrix":
             return ("det", *rows)
+        if environment == "array" and len(rows) == len(rows[0]) == 1:
+            return rows[0][0]  # only laid out
         if environment not in _MATRICES:
             raise Unreadable(f"{environment} is not a matrix environment")
         return ("matrix", *rows)
+
+    def _cases(self) -> Node:
+        """A function by cases, or a system of equations, which is their list."""
+        rows: list[Node] = []
+        while not self.accept("end"):
+            value = self.relation()
+            while self.accept(",", ";"):
+                pass
+            if self.accept("&") or self.kind() not in ("row", "end"):
+                value = ("case", value, self._case_condition())
+            rows.append(value)
+            while self.accept("row", ","):
+                pass
+        kinds = {row[0] for row in rows}
+        if kinds == {"case"}:
+            return ("piecewise", *rows)
+        if kinds == {"rel"}:
+            return ("list", *rows)
+        raise Unreadable("cases that are neither a function nor a system")
+
+    def _case_condition(self) -> Node:
+        """`x > 0`, or words such as `n even` and `otherwise`, up to the end of the row."""
+        start = self.position
+        self._skip_to(lambda: self.kind() in ("row", "end"))
+        tokens = self.tokens[start : self.position]
+        while tokens and tokens[-1][0] in (",", ";"):
+            tokens.pop()
+        while tokens and tokens[0][0] in ("condition", "leading", ","):
+            tokens = tokens[1:]
+        if any(kind in _RELATIONS for kind, _ in tokens):
+            condition = Parser(tokens)
+            return condition.whole(condition.items)
+        words = " ".join(text for _, text in tokens).casefold().split()
+        prose = " ".join(word.strip(".,") for word in words if word not in ("is", "if", "an", "a"))
+        return ("words", "otherwise" if prose in ("else", "elsewhere") else prose)
 
     def _operator(self, name: str) -> Node:
         r"""`\sum_{k=1}^n k^2`, `\prod`, `\lim_{x \to 0} x`, `\int_0^1 x dx`, after the macro."""
@@ -691,6 +732,21 @@ class Parser:
         inner, variable = Parser(self.tokens[start : self.position]), ("sym", self.text(1))
         self.position += 2
         return inner.whole(inner.sum), variable
+
+
+def _as_points(nodes: list[Node]) -> Node | None:
+    """x = 1, y = 4, x = 4, y = 1 as two systems: each has all names once. Else None."""
+    names = [
+        node[2][0] if node[0] == "rel" and node[1] == ("=",) and node[3][0] else None
+        for node in nodes
+    ]
+    size = len(set(names))
+    if None in names or size < 2 or len(nodes) == size or len(nodes) % size:
+        return None
+    starts = range(0, len(nodes), size)
+    if any(len(set(names[start : start + size])) < size for start in starts):
+        return None
+    return ("list", *(("list", *nodes[start : start + size]) for start in starts))
 
 
 def _are_alternatives(nodes: list[Node]) -> bool:
