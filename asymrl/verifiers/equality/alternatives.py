@@ -1,21 +1,30 @@
 r"""Notations that mean something only beside another: what an answer is when the gold is a point.
 
 `P(2, 3)` is a point where the other side is one, and a number of permutations where it is a number.
-`\hat i + 2\hat j` is a tuple beside a tuple, `[[1, 2], [3, 4]]` a matrix beside a matrix.
+`\hat i + 2\hat j` is a tuple beside a tuple, `[[1, 2], [3, 4]]` a matrix beside a matrix, and
+the positive integers are 1, 2, ... beside a list.
 """
 
 import re
+from fractions import Fraction
 
 from asymrl.verifiers.equality.equations import linear_form
 from asymrl.verifiers.equality.values import NoValue, constant_value
-from asymrl.verifiers.latex.tree import Node, has, map_children, symbols
+from asymrl.verifiers.latex.ellipsis import DOTS
+from asymrl.verifiers.latex.tree import ONE, ZERO, Node, has, map_children, symbols
 
 _POINT = re.compile(r"[A-Z](?:_\w+)?(?: ')*")
 _UNIT_VECTORS = ("i hat", "j hat", "k hat")
+_LISTED: dict[Node, Node] = {
+    ("field", "Z+"): ("run", ONE, ("num", Fraction(2)), DOTS),
+    ("field", "Z>="): ("run", ZERO, ONE, DOTS),
+}
 
 
 def alike(node: Node, other: Node) -> Node:
     """The node, read as the kind of thing that the other one is."""
+    if other[0] == "run" and node in _LISTED:
+        return _LISTED[node]
     if other[0] == "tuple":
         return _coordinates(node, other)
     if other[0] == "matrix" and node[0] == "tuple":

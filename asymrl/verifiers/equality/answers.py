@@ -83,6 +83,8 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
         return all(map(same, set_builder_parts(gold), set_builder_parts(answer)))
     if gold[0] == answer[0] == "ratio" and len(gold) == len(answer) > 3:
         return _proportional(gold[1:], answer[1:])
+    if gold[0] == answer[0] == "run":
+        return _pairwise(gold[1:], answer[1:], tolerance)
     if gold[0] == answer[0] == "piecewise":
         return same_cases(gold, answer, lambda a, b: same(a, b, tolerance))
     if has(gold, "matrix") or has(answer, "matrix"):

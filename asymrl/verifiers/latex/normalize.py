@@ -68,6 +68,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\^\s*(?:\\prime{_END}|\{{\s*\\prime\s*\}})", "'"),
         (rf"\\(?:text)?degree{_END}", r" \\deg "),
         (rf"\\(?:[dtc]|nice|s|x|flat)frac{_END}", r"\\frac"),
+        (rf"\\[lc]?dots[bcimo]?{_END}|\.\.\.+", r"\\ldots "),
         (rf"\\surd{_END}", r"\\sqrt"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (rf"\\[dt]binom{_END}", r"\\binom"),

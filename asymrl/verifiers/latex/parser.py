@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import dropwhile
 
+from asymrl.verifiers.latex.ellipsis import DOTS, write_out
 from asymrl.verifiers.latex.lexer import (
     Token,
     Unreadable,
@@ -167,7 +168,8 @@ class Parser:
         separators = set()
         while True:
             self._skip_label()
-            groups[-1].append(self._with_condition(self.relation()))
+            is_dots = self.kind() == r"\ldots"
+            groups[-1].append(self._dots() if is_dots else self._with_condition(self.relation()))
             separator = self._separator()
             if not separator:
                 break
@@ -179,12 +181,16 @@ class Parser:
             return points
         if {";", ","} <= separators:
             return ("list", *(("tuple", "(", ")", *g) if len(g) > 1 else g[0] for g in groups))
-        flat = [node for group in groups for node in group]
+        flat = write_out([node for group in groups for node in group])
         if len(flat) == 1:
             return flat[0]
         if "or" in separators and _are_alternatives(flat):
             return ("or", *flat)
         return ("list", *flat)
+
+    def _dots(self) -> Node:
+        self.position += 1
+        return DOTS
 
     def _separator(self) -> str:
         """The strongest of adjacent separators, as in `, and`; empty after the last item."""
@@ -596,6 +602,8 @@ class Parser:
         self.open_bars, self.in_braces = outer
         self.expect("\\}")
         if node[0] == "such":
+            return node
+        if node[0] == "run":
             return node
         return ("braces", *(node[1:] if node[0] == "list" else (node,)))
 
