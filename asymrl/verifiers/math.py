@@ -13,6 +13,7 @@ from typing import Any
 from asymrl.types import Reason
 from asymrl.verifiers import exact, sandbox
 from asymrl.verifiers.equality.answers import same_answer
+from asymrl.verifiers.equality.clock import same_time
 from asymrl.verifiers.equality.symbolic import evaluate_operators
 from asymrl.verifiers.equality.values import NoValue
 from asymrl.verifiers.equality.wording import (
@@ -82,6 +83,8 @@ def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
         return _verdict(value, answer, tolerance) if value and not choice(answer) else "wrong"
     if (same_letters := same_choices(gold, answer)) is not None:
         return "correct" if same_letters else "wrong"
+    if (same_hour := same_time(gold, answer)) is not None:
+        return "correct" if same_hour else "wrong"
     golds, answers = trees(gold), trees(answer)
     try:
         if _unevaluated(answers) and not _unevaluated(golds):

@@ -28,7 +28,7 @@ from asymrl.verifiers.equality.matrices import entries
 from asymrl.verifiers.equality.piecewise import same_cases
 from asymrl.verifiers.equality.regions import is_region, same_region, symbolic_interval
 from asymrl.verifiers.equality.renaming import renamings
-from asymrl.verifiers.equality.units import to_common_unit
+from asymrl.verifiers.equality.units import degrees_to_radians, to_common_unit
 from asymrl.verifiers.equality.values import NoValue, constant_value, folded, identical, to_mpmath
 from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, ZERO, Node, has, map_children, symbols
 
@@ -307,6 +307,8 @@ def same_value(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
                 return True
             if marked == (False, True) and _close(gold, ("mul", answer, factor), tolerance):
                 return True
+        if has(gold, "deg") != has(answer, "deg"):
+            return _close(degrees_to_radians(gold), degrees_to_radians(answer), tolerance)
     except NoValue:
         return folded(gold) == folded(answer) and not _is_undefined(gold)
     return False

@@ -10,7 +10,7 @@ is a kind of its own. Raises Unreadable for text that hedges ("or any", "not").
 import re
 from fractions import Fraction
 
-from asymrl.verifiers.latex.units import NAMES
+from asymrl.verifiers.latex.units import NAMES, unit
 from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, NUMBERS, names_value, scale
 
 Token = tuple[str, str]
@@ -174,6 +174,8 @@ def _prose(content: str, attached: bool = False) -> list[Token]:
     first, _, rest = content.strip(" ,.").partition(" ")
     if factor := scale(first, attached):
         return [("scale", str(factor)), *(_prose(rest) if rest else ())]
+    if lowered.endswith(" and") and unit(lowered.removesuffix(" and")):
+        return [("word", content[: -len(" and")]), ("and", "and")]
     condition = _CONDITION.match(lowered)
     unquantified = _EVERY.sub("", lowered) if condition else lowered
     if HEDGES.search(unquantified) or ARITHMETIC.search(lowered):

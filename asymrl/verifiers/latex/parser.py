@@ -30,9 +30,11 @@ from asymrl.verifiers.latex.tree import (
     symbols,
 )
 from asymrl.verifiers.latex.units import unit
-from asymrl.verifiers.latex.words import describes
+from asymrl.verifiers.latex.words import changes_value, describes
 
 MAX_NESTING = 60
+MAX_REMARK = 6  # words after the last comma of an answer
+_REMARK = re.compile(r"\s*(?:in|as|per|altogether)\b")
 
 _CLOSING = {
     "(": ")", "[": "]", "{": "}", "\\{": "\\}",
@@ -111,7 +113,7 @@ class Parser:
         self.open_bars = 0  # | signs that wait for their partner
         self.has_relation = any(kind in _RELATIONS for kind, _ in tokens)
         self.in_braces = False  # in {x : ...}, where a colon is not a ratio
-        self.in_trigonometric = False  # in the argument of a sine, cosine, ...
+        self.in_trigonometric = False  # in the argument of a sine, or the exponent of e
 
     def whole(self, read: Callable[[], Node]) -> Node:
         """What `read` reads. Raises Unreadable if tokens are left over."""
@@ -171,7 +173,7 @@ class Parser:
             is_dots = self.kind() == r"\ldots"
             groups[-1].append(self._dots() if is_dots else self._with_condition(self.relation()))
             separator = self._separator()
-            if not separator:
+            if not separator or self._only_a_remark():
                 break
             separators.add(separator)
             if separator == ";":
@@ -187,6 +189,17 @@ class Parser:
         if "or" in separators and _are_alternatives(flat):
             return ("or", *flat)
         return ("list", *flat)
+
+    def _only_a_remark(self) -> bool:
+        """Whether the answer ends with words such as `in total` after a comma; reads them."""
+        rest = self.tokens[self.position :]
+        words = " ".join(text for _, text in rest[:MAX_REMARK])
+        if not rest or len(rest) > MAX_REMARK or any(kind != "word" for kind, _ in rest):
+            return False
+        if not _REMARK.match(words) or not describes(words):
+            return False
+        self.position = len(self.tokens)
+        return True
 
     def _dots(self) -> Node:
         self.position += 1
@@ -236,6 +249,8 @@ class Parser:
         if any(kind in _FORMULA_TOKENS for kind, _ in tokens):
             condition = Parser([*dropwhile(lambda token: token[0] == "word", tokens)])
             return ("given", node, condition.whole(condition.relation))
+        if not quantified and changes_value(" ".join([opening, *(text for _, text in tokens)])):
+            raise Unreadable(f"{opening!r} bounds or denies the value")
         prose = re.sub(r"\W", "", "".join([opening, *(text for _, text in tokens)]))
         return node if quantified else ("given", node, ("words", prose.casefold()))
 
@@ -425,7 +440,10 @@ class Parser:
         """A primary and what follows it: !, ^, primes, %, degrees, units."""
         while True:
             if self.accept("^"):
+                outer = self.in_trigonometric
+                self.in_trigonometric |= node == ("sym", "e")  # of a complex number
                 node = ("pow", node, self.exponent())
+                self.in_trigonometric = outer
             elif self.accept("!"):
                 node = ("call", "double", node) if self.accept("!") else ("fact", node)
             elif self.accept("%"):
@@ -475,11 +493,28 @@ class Parser:
                     self.expect("}")
             if self.kind() in ("/", "*") and self.kind(1) == "word":
                 phrase += self.accept("/", "*")
+        if (node[0] == "num" and unit(phrase)) and (smaller := self._smaller_unit(phrase)):
+            return ("unit", ("num", node[1] + smaller), phrase)
         if self.kind() in ("number", "repeating"):
             raise Unreadable("a number after words")
         if not unit(phrase) and not describes(phrase):
             raise Unreadable(f"{phrase!r} changes the value before it")
         return _with_unit(node, phrase)
+
+    def _smaller_unit(self, phrase: str) -> Fraction | None:
+        """The 1/4 of `15 minutes` after `2 hours`; None if no such part follows."""
+        ahead = self.kind() == "and"
+        larger, smaller = unit(phrase), unit(self.text(ahead + 1))
+        if self.kind(ahead) != "number" or self.kind(ahead + 1) != "word":
+            return None
+        if larger is None or smaller is None or larger[1] != smaller[1]:
+            return None
+        part = parse_decimal(self.text(ahead)) * smaller[0] / larger[0]
+        if not part < 1 or smaller[0] >= larger[0]:
+            return None
+        self.position += ahead + 2
+        further = self._smaller_unit(self.text(-1))
+        return part + (further or 0) * smaller[0] / larger[0]
 
     def _in_base(self, node: Node) -> Node:
         base = self._subscript().strip("()")
