@@ -42,6 +42,7 @@ OTHER = r"""
 58 <- 58,\text{ at least}
 58 <- 58,\text{ as a minimum}
 58 <- 58 \text{ when rounded}
+58 <- 58, \text{ in part}
 58 <- 58, 59
 """
 

@@ -62,7 +62,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:underline|mathbf|boldsymbol|bm|pmb|mathit|mathsf|mathcal|mathop){_END}\s*", ""),
         (rf"\\(?:boxed|fbox|ensuremath|rm|mathnormal|emph){_END}\s*", ""),
         (r",\\!\s*|\{,\}\s*|(?<=\d)\\,(?=\d{3}(?!\d))", "\N{WORD JOINER}"),
-        (rf"\\(?:quad|qquad|enspace|thinspace|space|hfill){_END}", " "),
+        (rf"\\q?quad|\\(?:enspace|thinspace|space|hfill){_END}", " "),
         (r"(?<!\\)\\[!,;:> ]|~", " "),
         (rf"\^\s*(?:\\(?:circ|degree){_END}|\{{\s*\\(?:circ|degree)\s*\}})", r" \\deg "),
         (rf"\^\s*(?:\\prime{_END}|\{{\s*\\prime\s*\}})", "'"),

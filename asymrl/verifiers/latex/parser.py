@@ -34,7 +34,9 @@ from asymrl.verifiers.latex.words import changes_value, describes
 
 MAX_NESTING = 60
 MAX_REMARK = 6  # words after the last comma of an answer
-_REMARK = re.compile(r"\s*(?:in|as|per|altogether)\b")
+_REMARK = re.compile(
+    r"\s*(?:in (?:total|all)|altogether|as (?:required|desired|claimed))\s*[.!]?\s*"
+)
 
 _CLOSING = {
     "(": ")", "[": "]", "{": "}", "\\{": "\\}",
@@ -196,7 +198,7 @@ class Parser:
         words = " ".join(text for _, text in rest[:MAX_REMARK])
         if not rest or len(rest) > MAX_REMARK or any(kind != "word" for kind, _ in rest):
             return False
-        if not _REMARK.match(words) or not describes(words):
+        if not _REMARK.fullmatch(words):
             return False
         self.position = len(self.tokens)
         return True
