@@ -6,16 +6,24 @@ long texts would fill a worker's memory. The deadline of the pool bounds what ca
 """
 
 import contextlib
-import re
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from asymrl.types import Reason
 from asymrl.verifiers import exact, sandbox
-from asymrl.verifiers.equality.answers import same
+from asymrl.verifiers.equality.answers import same_answer
+from asymrl.verifiers.equality.clock import same_time
 from asymrl.verifiers.equality.symbolic import evaluate_operators
 from asymrl.verifiers.equality.values import NoValue
+from asymrl.verifiers.equality.wording import (
+    choice,
+    is_prose,
+    is_text,
+    same_choices,
+    same_words,
+    value_of_choice,
+)
 from asymrl.verifiers.extract import final_answer
 from asymrl.verifiers.golds import read_gold, single_backslashes
 from asymrl.verifiers.latex.lexer import (
@@ -23,26 +31,14 @@ from asymrl.verifiers.latex.lexer import (
     has_ambiguous_thousands,
     has_ambiguous_units,
 )
-from asymrl.verifiers.latex.normalize import normalise_words, simplify_notation, without_text_macros
+from asymrl.verifiers.latex.normalize import simplify_notation
 from asymrl.verifiers.latex.parser import parse
 from asymrl.verifiers.latex.tree import OPERATORS, Node, has
 
 # A tree takes up to 100 bytes per character: 400 MB for two caches full of the worst trees.
 CACHED_CHARS = 200  # of gold and answer together
 CACHE_SIZE = 20_000
-MAX_PROSE_CHARS = 1000
 MAX_GOLD_WORDS = 12  # no response repeats a longer sentence
-_CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?|\(([A-Z])\)[\s.:].*|([A-Z])[.:)]\s.*", re.DOTALL)
-_CHOICES = re.compile(r"(?:\([A-Z]\)|[A-Z])(?:(?:,\s*(?:and\s+)?|\s+and\s+)(?:\([A-Z]\)|[A-Z]))+")
-_OTHER_CHOICE = re.compile(
-    r"\b[B-Z]\b|\bA\b(?!\s+[a-z])|\b(?:or|and|no|not|but|wrong|incorrect|actually)\b"
-)
-# At least two letters before any digit, written so that matching takes linear time.
-_TEXT = re.compile(
-    r"\s*\\(?:text[a-z]*|mbox)\s*\{[^{}A-Za-z]*[A-Za-z][^{}A-Za-z]*[A-Za-z][^{}]*\}\s*"
-)
-_PROSE = re.compile(r"[A-Za-z][\s.,'-]*[A-Za-z][A-Za-z\d\s.,'-]*")
-_FORMULA = re.compile(r"[*^_=+/<>|]")
 
 
 def prepare_worker(**_settings: Any) -> None:
@@ -81,48 +77,29 @@ def _verdict(gold: str, answer: str, tolerance: float) -> Reason:
     if not tolerance and exact.number(gold) is not None and exact.number(answer) is not None:
         return "wrong"
     if letter := choice(gold):
-        return "correct" if letter == choice(answer) else "wrong"
+        if letter == choice(answer):
+            return "correct"
+        value = value_of_choice(gold)
+        return _verdict(value, answer, tolerance) if value and not choice(answer) else "wrong"
+    if (same_letters := same_choices(gold, answer)) is not None:
+        return "correct" if same_letters else "wrong"
+    if (same_hour := same_time(gold, answer)) is not None:
+        return "correct" if same_hour else "wrong"
     golds, answers = trees(gold), trees(answer)
     try:
         if _unevaluated(answers) and not _unevaluated(golds):
             return "unparseable"
         golds, answers = with_operator_values(golds), with_operator_values(answers)
-        if any(same(one, other, tolerance) for one in golds for other in answers):
+        if any(same_answer(one, other, tolerance) for one in golds for other in answers):
             return "correct"
     except (NoValue, RecursionError):
         return "unparseable"
     # comparing words ignores signs and case, so not where the gold can be a formula
-    prose = (not golds or bool(_TEXT.fullmatch(gold))) and is_prose(gold)
+    prose = (not golds or is_text(gold)) and is_prose(gold)
     if prose and same_words(gold, answer):
         return "correct"
     readable = (golds and answers) or (prose and is_prose(answer))
     return "wrong" if readable else "unparseable"
-
-
-def choice(latex: str) -> str | None:
-    r"""The letter of a choice, C in `C`, `(C)`, `\text{(C)}`, `\textbf{(C)}\ 17`, `C: a reason`."""
-    text = without_text_macros(latex) if len(latex) <= MAX_PROSE_CHARS else ""
-    match = _CHOICE.fullmatch(text)
-    if match is None or _OTHER_CHOICE.search(text, match.end(match.lastindex or 0) + 1):
-        return None
-    return match[match.lastindex or 0]
-
-
-def is_prose(latex: str) -> bool:
-    r"""Whether an answer consists of words, bare or in one `\text{}`, and is compared as words."""
-    return len(latex) <= MAX_PROSE_CHARS and bool(
-        _PROSE.fullmatch(without_text_macros(latex)) or _TEXT.fullmatch(latex)
-    )
-
-
-def same_words(gold: str, answer: str) -> bool:
-    """Whether two answers are the same words, or the same letters (`A, C and E`) in any order."""
-    if len(answer) > MAX_PROSE_CHARS:
-        return False
-    one, other = without_text_macros(gold), without_text_macros(answer)
-    if _CHOICES.fullmatch(one) and _CHOICES.fullmatch(other):
-        return sorted(re.findall("[A-Z]", one)) == sorted(re.findall("[A-Z]", other))
-    return not _FORMULA.search(other) and normalise_words(gold) == normalise_words(answer)
 
 
 def trees(latex: str) -> tuple[Node, ...]:

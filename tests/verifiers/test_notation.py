@@ -14,6 +14,10 @@ ALIKE = r"""
 \frac{5}{9} <- \frac59 \\
 \frac{5}{9} <- \begin{aligned}\frac59\end{aligned}
 \begin{pmatrix}3\\8\end{pmatrix} <- \begin{bmatrix}3\\[6pt]8\end{bmatrix}
+3, 8 <- 3,\quad8
+x_1=3,\quadx_2=8 <- x_1=3, x_2=8
+0.17 <- 17 pct
+17\% <- 17\text{ percentage}
 -7 <- {-}7
 \sqrt{11} <- \surd 11
 23 <- **23**

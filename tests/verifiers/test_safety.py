@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from asymrl.verifiers import exact, make, math, verify
+from asymrl.verifiers.equality import wording
 from asymrl.verifiers.extract import answer_tag, box_list, closing_answer
 from asymrl.verifiers.latex.normalize import MAX_CHARS, simplify_notation
 from asymrl.verifiers.pool import MEMORY_BYTES, Pool
@@ -231,11 +232,15 @@ def long_texts(length: int) -> Iterator[str]:
 @pytest.mark.timeout(60)  # takes seconds if every pattern is linear
 def test_every_pattern_takes_linear_time():
     """Gives each pattern the longest text that can reach it."""
+    compared = [lambda t: wording.same_choices(t, t), lambda t: wording.same_words(t, f"{t}.")]
     responses = [box_list, answer_tag, closing_answer, exact.number]
     for functions, length in (
         (responses, 100_000),
         ([simplify_notation, math.trees], MAX_CHARS),
-        ([math.choice, math.is_prose, lambda t: math.same_words(t, t)], math.MAX_PROSE_CHARS),
+        (
+            [wording.choice, wording.is_prose, wording.is_text, *compared],
+            wording.MAX_PROSE_CHARS,
+        ),
     ):
         for text in long_texts(length):
             for function in functions:

@@ -16,7 +16,7 @@ def same(gold: str, answer: str) -> bool:
         "at least", "at most", "and over", "upwards", "or so", "minimum", "exclusive", "excluded",
         "or fewer", "and change", "k", "M", "fifths", "hundredths", "dozen", "bn", "fails",
         "is false", "is impossible", "rejected", "negative", "+", "approximately", "is too small",
-        "less one", "does not work", "if lucky",
+        "less one", "does not work", "if lucky", "and all odd squares", "together with zero",
     ],
 )  # fmt: skip
 def test_words_that_bound_scale_or_deny_a_number_change_it(words):

@@ -13,7 +13,9 @@ from itertools import chain
 
 import mpmath
 
+from asymrl.verifiers.equality.alternatives import alike
 from asymrl.verifiers.equality.congruences import is_congruence, residues, same_residues
+from asymrl.verifiers.equality.domains import without_domains
 from asymrl.verifiers.equality.equations import assigned_value, expand_tuples, same_equation, solves
 from asymrl.verifiers.equality.families import (
     INTEGER_COUNTER,
@@ -23,15 +25,28 @@ from asymrl.verifiers.equality.families import (
     unify_counters,
 )
 from asymrl.verifiers.equality.matrices import entries
+from asymrl.verifiers.equality.piecewise import same_cases
 from asymrl.verifiers.equality.regions import is_region, same_region, symbolic_interval
-from asymrl.verifiers.equality.units import to_common_unit
+from asymrl.verifiers.equality.renaming import renamings
+from asymrl.verifiers.equality.units import degrees_to_radians, to_common_unit
 from asymrl.verifiers.equality.values import NoValue, constant_value, folded, identical, to_mpmath
 from asymrl.verifiers.latex.tree import RADIANS_PER_DEGREE, ZERO, Node, has, map_children, symbols
 
 MAX_MEMBERS = 60  # longer lists must be equal as written, unless they hold plain numbers
 _NAMING = (("=",), ("in",))
 _UNORDERED = ("list", "braces", "empty")
+_SET_OPERATIONS = ("cup", "cap", "without")
 _INDEXED = re.compile(r"([a-zA-Z])(?:_(\d+))?")
+
+
+def same_answer(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
+    """Whether the answer equals the gold, apart from domains and names that do not matter."""
+    if same(gold, answer, tolerance):
+        return True
+    bare = without_domains(gold, answer)
+    if bare != (gold, answer):
+        return same_answer(*bare, tolerance)
+    return any(same(gold, renamed, tolerance) for renamed in renamings(gold, answer))
 
 
 def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
@@ -44,6 +59,7 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
         return same_residues(residues(gold), declared_residues(answer) or residues(answer))
     if is_congruence(answer) and (gold_residues := declared_residues(gold)):
         return same_residues(gold_residues, residues(answer))
+    gold, answer = alike(gold, answer), alike(answer, gold)
     if (unitless := to_common_unit(gold, answer)) is None:
         return False
     gold, answer = map(expand_plus_minus, unify_counters(*unitless))
@@ -55,6 +71,8 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
             gold, answer = symbolic_interval(gold), symbolic_interval(answer)
     if "or" in (gold[0], answer[0]) and gold[0] != answer[0]:
         return False
+    if gold[0] in _SET_OPERATIONS or answer[0] in _SET_OPERATIONS:
+        return _same_operation(gold, answer, tolerance)
     if gold[0] in (*_UNORDERED, "or") or answer[0] in _UNORDERED:
         return _same_members(gold, answer, tolerance)
     if gold[0] == "rel" or answer[0] == "rel":
@@ -65,9 +83,22 @@ def same(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
         return all(map(same, set_builder_parts(gold), set_builder_parts(answer)))
     if gold[0] == answer[0] == "ratio" and len(gold) == len(answer) > 3:
         return _proportional(gold[1:], answer[1:])
+    if gold[0] == answer[0] == "run":
+        return _pairwise(gold[1:], answer[1:], tolerance)
+    if gold[0] == answer[0] == "piecewise":
+        return same_cases(gold, answer, lambda a, b: same(a, b, tolerance))
     if has(gold, "matrix") or has(answer, "matrix"):
         return _same_matrices(gold, answer)
     return same_value(gold, answer, tolerance)
+
+
+def _same_operation(gold: Node, answer: Node, tolerance: float) -> bool:
+    """Unions and intersections of the same sets in any order, differences in the same one."""
+    if gold[0] != answer[0]:
+        return False
+    if gold[0] == "without":
+        return _pairwise(gold[1:], answer[1:], tolerance)
+    return _same_members(("braces", *gold[1:]), ("braces", *answer[1:]), tolerance)
 
 
 def _same_under_conditions(gold: Node, answer: Node, tolerance: float) -> bool:
@@ -98,8 +129,10 @@ def expand_plus_minus(node: Node) -> Node:
     """A tree with plus-minus signs as the list of its two values; nested such lists are flat."""
     if node[0] in ("list", "braces"):
         members: list[Node] = []
-        for member in map(expand_plus_minus, node[1:]):
-            members += member[1:] if member[0] == "list" else (member,)
+        for written in node[1:]:
+            member = expand_plus_minus(written)
+            is_new = member[0] == "list" != written[0]
+            members += member[1:] if is_new else (member,)
         return (node[0], *members)
     if node[0] == "rel" and has(node, "pm") and len(node[2]) == 2:
         values = expand_plus_minus(node[2][1])
@@ -274,6 +307,8 @@ def same_value(gold: Node, answer: Node, tolerance: float = 0.0) -> bool:
                 return True
             if marked == (False, True) and _close(gold, ("mul", answer, factor), tolerance):
                 return True
+        if has(gold, "deg") != has(answer, "deg"):
+            return _close(degrees_to_radians(gold), degrees_to_radians(answer), tolerance)
     except NoValue:
         return folded(gold) == folded(answer) and not _is_undefined(gold)
     return False

@@ -34,7 +34,7 @@ def unify_counters(gold: Node, answer: Node) -> tuple[Node, Node]:
         name = _single(_unknowns(answer) - (_unknowns(one[0]) - {one[1]}))
         return (_with_counter(*one), _with_counter(answer, name, "Z")) if name else (gold, answer)
     counter = _single(_unknowns(gold) & _COUNTING)
-    if one or not counter or not _periodic(gold, counter):
+    if one or not counter or not is_periodic(gold, counter):
         return gold, answer
     if other and other[2] == "Z":
         return _rename(gold, counter, _COUNTER), _rename(other[0], other[1], _COUNTER)
@@ -110,7 +110,7 @@ def _unknowns(node: Node) -> frozenset[str]:
     return frozenset().union(*map(symbols, _values(node)))
 
 
-def _periodic(node: Node, name: str) -> bool:
+def is_periodic(node: Node, name: str) -> bool:
     """Whether every value is b + m name, where m is a rational multiple of pi or in degrees."""
     for value in _values(node):
         parts = linear_form(value, name)

@@ -53,13 +53,13 @@ def same_region(one: Node, other: Node) -> bool | None:
     except NoValue:
         return None
     if len(first) == len(second) == 1 and ("" in first or "" in second):
-        return all(map(_same_intervals, first.values(), second.values()))
+        return all(map(same_intervals, first.values(), second.values()))
     return first.keys() == second.keys() and all(
-        _same_intervals(first[name], second[name]) for name in first
+        same_intervals(first[name], second[name]) for name in first
     )
 
 
-def _same_intervals(one: Region, other: Region) -> bool:
+def same_intervals(one: Region, other: Region) -> bool:
     return len(one) == len(other) and not any(map(_compare, chain(*one), chain(*other)))
 
 
@@ -156,6 +156,8 @@ def _relation(node: Node) -> dict[str, Region]:
     operands = [_as_unknown(*pair) for pair in zip(node[2], node[3], strict=True)]
     if operators == ("in",) and operands[0][0] == "sym":
         return {operands[0][1]: region(operands[1])}
+    if operators == ("=",) and operands[0][0] == "sym":  # x = 1 beside x > 2
+        return {operands[0][1]: region(("braces", operands[1]))}
     if not set(operators) <= _ORDERS or len(operands) > MAX_CONDITIONS:
         raise NoValue("not a chain of inequalities")
     name = _only(frozenset().union(*map(symbols, operands)))

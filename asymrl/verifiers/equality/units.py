@@ -30,7 +30,7 @@ def to_common_unit(gold: Node, answer: Node) -> tuple[Node, Node] | None:
     if not has(unmarked, "deg"):
         return gold, answer
     if known == unit("rad"):
-        return _degrees_to_radians(gold), _degrees_to_radians(answer)
+        return degrees_to_radians(gold), degrees_to_radians(answer)
     return None
 
 
@@ -47,7 +47,7 @@ def _strip_units(node: Node, factor: Fraction = Fraction(1)) -> Node:
     return map_children(lambda child: _strip_units(child, factor), node)
 
 
-def _degrees_to_radians(node: Node) -> Node:
+def degrees_to_radians(node: Node) -> Node:
     if node[0] == "deg":
         return ("mul", node[1], RADIANS_PER_DEGREE)
-    return map_children(_degrees_to_radians, node)
+    return map_children(degrees_to_radians, node)

@@ -10,7 +10,7 @@ is a kind of its own. Raises Unreadable for text that hedges ("or any", "not").
 import re
 from fractions import Fraction
 
-from asymrl.verifiers.latex.units import NAMES
+from asymrl.verifiers.latex.units import NAMES, unit
 from asymrl.verifiers.latex.words import ARITHMETIC, HEDGES, NUMBERS, names_value, scale
 
 Token = tuple[str, str]
@@ -42,6 +42,7 @@ _LEADING = re.compile(
     r"|(?:the )?(?:points?|number|value|year|vector|interval|set)"
     r"|(?:.*\s)?(?:is|are|equals?):?|.*:"
 )
+_PERCENT = ("percent", "percentage", "pct")
 _ABOUT = ("approximately", "approx", "about", "roughly", "or approximately", "or about")
 _TOKEN = re.compile(
     r"\\(?P<wrapper>text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|"
@@ -174,6 +175,8 @@ def _prose(content: str, attached: bool = False) -> list[Token]:
     first, _, rest = content.strip(" ,.").partition(" ")
     if factor := scale(first, attached):
         return [("scale", str(factor)), *(_prose(rest) if rest else ())]
+    if lowered.endswith(" and") and unit(lowered.removesuffix(" and")):
+        return [("word", content[: -len(" and")]), ("and", "and")]
     condition = _CONDITION.match(lowered)
     unquantified = _EVERY.sub("", lowered) if condition else lowered
     if HEDGES.search(unquantified) or ARITHMETIC.search(lowered):
@@ -182,7 +185,7 @@ def _prose(content: str, attached: bool = False) -> list[Token]:
         raise Unreadable(f"{content!r} contains another number")
     if condition:
         return [("condition", lowered)]
-    if lowered in ("percent", "degrees", "degree", "%"):
+    if lowered in (*_PERCENT, "degrees", "degree", "%"):
         return [("%", "%")] if lowered[0] in "p%" else [_macro("deg")]
     if _LEADING.fullmatch(lowered) and names_value(re.sub(r"\bso$", "", lowered)):
         return [("leading", lowered)]
@@ -203,7 +206,7 @@ def _letters(run: str, after_space: bool) -> list[Token]:
         return [_macro("cup")]
     if lowered in _SEPARATORS:
         return [(_SEPARATORS[lowered], lowered)]
-    if lowered in ("percent", "degrees", "degree", "mod") or lowered in NAMES:
+    if lowered in (*_PERCENT, "degrees", "degree", "mod") or lowered in NAMES:
         return _prose(run)
     if lowered in ("hence", "therefore", "thus"):
         return [("leading", lowered)]

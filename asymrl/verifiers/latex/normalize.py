@@ -33,14 +33,18 @@ _UNICODE = str.maketrans(
     }
 )  # fmt: skip
 _VULGAR = re.compile("([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
-_WORD_MACROS = r"text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname"
-_WRAPPED = rf"\\(?:{_WORD_MACROS})\s*\{{"
+WORD_MACROS = r"text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|operatorname"
+_WRAPPED = rf"\\(?:{WORD_MACROS})\s*\{{"
 # Environments that only lay out what is in them.
 _LAYOUTS = "(?:aligned|align|gathered|gather|split|equation|center|math|displaymath)"
 _END = r"(?![a-zA-Z])"
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\\left\s*\\(?:\{|lbrace)\s*\\begin\s*\{array\}(?:\s*\{[^{}]*\})?", r"\\begin{cases}"),
+        (r"\\end\s*\{array\}\s*\\right\s*\.", r"\\end{cases}"),
+        (rf"&\s*{_WRAPPED}\s*(?:if|for|when|where)\b\s*", r"&\\text{"),
+        (r"&\s*(?=[=<>]|\\(?:leq?|geq?|neq?)(?![a-zA-Z]))", ""),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", ""),
         (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]", r"\\\\ "),
         (r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\[hv]space\*?\s*\{[^{}]*\}", " "),
@@ -58,12 +62,13 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:underline|mathbf|boldsymbol|bm|pmb|mathit|mathsf|mathcal|mathop){_END}\s*", ""),
         (rf"\\(?:boxed|fbox|ensuremath|rm|mathnormal|emph){_END}\s*", ""),
         (r",\\!\s*|\{,\}\s*|(?<=\d)\\,(?=\d{3}(?!\d))", "\N{WORD JOINER}"),
-        (rf"\\(?:quad|qquad|enspace|thinspace|space|hfill){_END}", " "),
+        (rf"\\q?quad|\\(?:enspace|thinspace|space|hfill){_END}", " "),
         (r"(?<!\\)\\[!,;:> ]|~", " "),
         (rf"\^\s*(?:\\(?:circ|degree){_END}|\{{\s*\\(?:circ|degree)\s*\}})", r" \\deg "),
         (rf"\^\s*(?:\\prime{_END}|\{{\s*\\prime\s*\}})", "'"),
         (rf"\\(?:text)?degree{_END}", r" \\deg "),
         (rf"\\(?:[dtc]|nice|s|x|flat)frac{_END}", r"\\frac"),
+        (rf"\\[lc]?dots[bcimo]?{_END}|\.\.\.+", r"\\ldots "),
         (rf"\\surd{_END}", r"\\sqrt"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
@@ -93,12 +98,12 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=\d)\.(?=\s*$)", ""),
     )
 )  # fmt: skip
-_WORDS = re.compile(rf"\\(?:{_WORD_MACROS})\s*\{{([^{{}}]*)\}}")
+_WORDS = re.compile(rf"\\(?:{WORD_MACROS})\s*\{{([^{{}}]*)\}}")
 # Marks a comma that is written as a thousands separator, not as a list separator.
 _JOINED = re.compile("(?<=\\d)\N{WORD JOINER}(?=\\d)")
 _ORDINAL = re.compile(
-    rf"(?<![\d.])(\d+)\s*\^?\s*(\{{)?\s*(?:\\(?:{_WORD_MACROS})\s*\{{\s*(st|nd|rd|th)\s*\}}"
-    r"|(st|nd|rd|th)(?![a-zA-Z]))\s*(?(2)\})"
+    rf"(?<![\d.])(\d+)\s*\^?\s*(\{{)?\s*(?:\\(?:{WORD_MACROS})\s*\{{\s*(st|nd|rd|th)\s*\}}"
+    r"|(st|nd|rd|th)(?![a-zA-Z]))(?(2)\s*\})"
 )
 # Marks of text around a whole answer: quotes, and bold, italic and code of Markdown.
 _QUOTED = re.compile(r"\s*([\"`*_]{1,3}|'(?!'))\s*([^\"`]+?)\s*\1\s*[.,]?\s*", re.DOTALL)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import dropwhile
 
+from asymrl.verifiers.latex.ellipsis import DOTS, write_out
 from asymrl.verifiers.latex.lexer import (
     Token,
     Unreadable,
@@ -18,11 +19,24 @@ from asymrl.verifiers.latex.lexer import (
     tokenize,
 )
 from asymrl.verifiers.latex.normalize import MAX_CHARS, simplify_notation
-from asymrl.verifiers.latex.tree import ONE, OPERATORS, RADIANS_PER_DEGREE, SCALARS, Node, symbols
+from asymrl.verifiers.latex.sets import set_notation
+from asymrl.verifiers.latex.tree import (
+    ONE,
+    OPERATORS,
+    RADIANS_PER_DEGREE,
+    SCALARS,
+    ZERO,
+    Node,
+    symbols,
+)
 from asymrl.verifiers.latex.units import unit
-from asymrl.verifiers.latex.words import describes
+from asymrl.verifiers.latex.words import changes_value, describes
 
 MAX_NESTING = 60
+MAX_REMARK = 6  # words after the last comma of an answer
+_REMARK = re.compile(
+    r"\s*(?:in (?:total|all)|altogether|as (?:required|desired|claimed))\s*[.!]?\s*"
+)
 
 _CLOSING = {
     "(": ")", "[": "]", "{": "}", "\\{": "\\}",
@@ -42,10 +56,25 @@ _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 _DIFFERENTIAL = ("name", "d", "name")  # dx: kind, text and the next kind
 _MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array")
 
+_CASES = ("cases", "dcases", "rcases")
+
 _INEQUALITIES = frozenset({"<", ">", "<=", ">=", "!=", "in"})  # joined by "or" they are one set
 _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=",
               r"\in": "in", r"\approx": "~", r"\equiv": "=", r"\to": "=",
               r"\rightarrow": "="}  # fmt: skip
+_RAY = ("tuple", "(", ")", ZERO, ("inf",))
+_RAY_FROM = ("tuple", "[", ")", ZERO, ("inf",))
+_MARKED_SETS: dict[tuple[str, str], Node] = {
+    **{("R", mark): _RAY for mark in ("+", ">0")},
+    **{("R", mark): _RAY_FROM for mark in ("0+", "+0", "ge0")},
+    **{("R", mark): ("tuple", "(", ")", ("neg", ("inf",)), ZERO) for mark in ("-", "<0")},
+    **{("R", mark): ("without", ("field", "R"), ("braces", ZERO)) for mark in ("*", "ne0")},
+    **{(name, mark): ("field", "Z+") for name in "ZN" for mark in ("+", ">0", "ge1")},
+    ("N", "*"): ("field", "Z+"),
+    **{(name, mark): ("field", "Z>=") for name in "ZN" for mark in ("ge0", "+0", "0+")},
+    ("N", "0"): ("field", "Z>="),
+    **{("Z", mark): ("field", "Z-") for mark in ("-", "<0")},
+}
 # Operands that look like the name of a value: `x_1`, `f(x)`, `|AB|`, `\frac{a}{b}`, `(x, y)`.
 _NAME = r"(?:[a-z]\w*|[A-Z](?: ?[A-Z])*|[A-Z][a-z]\w*)(?: _ (?:\w+|\{ [\w ]+ \}))?(?: ')*"
 _INVERSE = r"(?: \^ \{ (?:- 1|\( \w+ \)) \})?"  # of f^{-1}(x) and f^{(3)}(x)
@@ -72,7 +101,7 @@ def parse(latex: str, thousands: bool = True, products: bool = False) -> Node:
     """
     if len(latex) > MAX_CHARS:
         raise Unreadable("too long")
-    text = simplify_notation(latex)
+    text = set_notation(simplify_notation(latex))
     parser = Parser(tokenize(join_thousands(text) if thousands else text, products))
     return parser.whole(parser.items)
 
@@ -84,8 +113,9 @@ class Parser:
         self.tokens = tokens
         self.position = self.depth = 0
         self.open_bars = 0  # | signs that wait for their partner
+        self.has_relation = any(kind in _RELATIONS for kind, _ in tokens)
         self.in_braces = False  # in {x : ...}, where a colon is not a ratio
-        self.in_trigonometric = False  # in the argument of a sine, cosine, ...
+        self.in_trigonometric = False  # in the argument of a sine, or the exponent of e
 
     def whole(self, read: Callable[[], Node]) -> Node:
         """What `read` reads. Raises Unreadable if tokens are left over."""
@@ -142,24 +172,40 @@ class Parser:
         separators = set()
         while True:
             self._skip_label()
-            groups[-1].append(self._with_condition(self.relation()))
+            is_dots = self.kind() == r"\ldots"
+            groups[-1].append(self._dots() if is_dots else self._with_condition(self.relation()))
             separator = self._separator()
-            if not separator:
+            if not separator or self._only_a_remark():
                 break
             separators.add(separator)
             if separator == ";":
                 groups.append([])
         self.depth -= 1
+        if points := _as_points([node for group in groups for node in group]):
+            return points
         if {";", ","} <= separators:
             return ("list", *(("tuple", "(", ")", *g) if len(g) > 1 else g[0] for g in groups))
-        flat = [node for group in groups for node in group]
+        flat = write_out([node for group in groups for node in group])
         if len(flat) == 1:
             return flat[0]
-        if "or" in separators and all(
-            node[0] == "rel" and set(node[1]) & _INEQUALITIES for node in flat
-        ):
+        if "or" in separators and _are_alternatives(flat):
             return ("or", *flat)
         return ("list", *flat)
+
+    def _only_a_remark(self) -> bool:
+        """Whether the answer ends with words such as `in total` after a comma; reads them."""
+        rest = self.tokens[self.position :]
+        words = " ".join(text for _, text in rest[:MAX_REMARK])
+        if not rest or len(rest) > MAX_REMARK or any(kind != "word" for kind, _ in rest):
+            return False
+        if not _REMARK.fullmatch(words):
+            return False
+        self.position = len(self.tokens)
+        return True
+
+    def _dots(self) -> Node:
+        self.position += 1
+        return DOTS
 
     def _separator(self) -> str:
         """The strongest of adjacent separators, as in `, and`; empty after the last item."""
@@ -188,6 +234,11 @@ class Parser:
             return node
         if self.kind() == "," and self.kind(1) == "condition":
             self.position += 1
+        if self._condition_end():
+            self.position += 1
+            condition = self.relation()
+            self.expect(")")
+            return ("given", node, condition)
         if not (opening := self.accept("condition")):
             return node
         start = self.position
@@ -200,8 +251,23 @@ class Parser:
         if any(kind in _FORMULA_TOKENS for kind, _ in tokens):
             condition = Parser([*dropwhile(lambda token: token[0] == "word", tokens)])
             return ("given", node, condition.whole(condition.relation))
+        if not quantified and changes_value(" ".join([opening, *(text for _, text in tokens)])):
+            raise Unreadable(f"{opening!r} bounds or denies the value")
         prose = re.sub(r"\W", "", "".join([opening, *(text for _, text in tokens)]))
         return node if quantified else ("given", node, ("words", prose.casefold()))
+
+    def _condition_end(self) -> int:
+        """The position after a bracket with a relation, `(n \\ge 1)`; 0 if none comes next."""
+        if not self.has_relation or self.kind() != "(":
+            return 0
+        start, depth, found = self.position, 0, False
+        for at in range(start, len(self.tokens)):
+            kind = self.tokens[at][0]
+            depth += (kind in _CLOSING) - (kind in _CLOSING.values())
+            if depth == 0:
+                return at + 1 if found else 0
+            found |= depth == 1 and kind in _RELATIONS and at > start + 1
+        return 0
 
     def relation(self) -> Node:
         """`a < b = c`: a rel node; without an operator, its one operand."""
@@ -233,7 +299,9 @@ class Parser:
         start, outer = self.position, (self.depth, self.open_bars, self.in_braces)
         try:
             node = self.sets()
-            if not first or self.kind() != "=" or node[0] not in OPERATORS:
+            end = self._condition_end() if first else 0  # P(X > 1) = 1/2
+            of_event = end and self.kind(end - self.position) == "="
+            if not of_event and not (first and self.kind() == "=" and node[0] in OPERATORS):
                 return node
         except Unreadable:
             if not first:
@@ -261,6 +329,8 @@ class Parser:
 
     def sets(self) -> Node:
         node = self.ratio()
+        if node[0] == "add" and len(node) == 3 and node[2][0] == "neg" and _is_set(node[2][1]):
+            node = ("without", node[1], node[2][1])  # R - {1}
         while operator := self.accept(r"\cup", r"\cap", r"\setminus", r"\backslash"):
             other = self.ratio()
             kind = operator if operator in ("cup", "cap") else "without"
@@ -342,7 +412,7 @@ class Parser:
 
     def _factor_follows(self) -> bool:
         """Whether the next token starts a factor, with no sign before it."""
-        if self.kind() == "(" and self.kind(1) in ("=", r"\approx"):
+        if self.kind() == "(" and (self.kind(1) in ("=", r"\approx") or self._condition_end()):
             return False
         return self.kind() in _FACTOR_STARTS and not (self.kind() == "|" and self.open_bars)
 
@@ -372,7 +442,10 @@ class Parser:
         """A primary and what follows it: !, ^, primes, %, degrees, units."""
         while True:
             if self.accept("^"):
+                outer = self.in_trigonometric
+                self.in_trigonometric |= node == ("sym", "e")  # of a complex number
                 node = ("pow", node, self.exponent())
+                self.in_trigonometric = outer
             elif self.accept("!"):
                 node = ("call", "double", node) if self.accept("!") else ("fact", node)
             elif self.accept("%"):
@@ -422,11 +495,28 @@ class Parser:
                     self.expect("}")
             if self.kind() in ("/", "*") and self.kind(1) == "word":
                 phrase += self.accept("/", "*")
+        if (node[0] == "num" and unit(phrase)) and (smaller := self._smaller_unit(phrase)):
+            return ("unit", ("num", node[1] + smaller), phrase)
         if self.kind() in ("number", "repeating"):
             raise Unreadable("a number after words")
         if not unit(phrase) and not describes(phrase):
             raise Unreadable(f"{phrase!r} changes the value before it")
         return _with_unit(node, phrase)
+
+    def _smaller_unit(self, phrase: str) -> Fraction | None:
+        """The 1/4 of `15 minutes` after `2 hours`; None if no such part follows."""
+        ahead = self.kind() == "and"
+        larger, smaller = unit(phrase), unit(self.text(ahead + 1))
+        if self.kind(ahead) != "number" or self.kind(ahead + 1) != "word":
+            return None
+        if larger is None or smaller is None or larger[1] != smaller[1]:
+            return None
+        part = parse_decimal(self.text(ahead)) * smaller[0] / larger[0]
+        if not part < 1 or smaller[0] >= larger[0]:
+            return None
+        self.position += ahead + 2
+        further = self._smaller_unit(self.text(-1))
+        return part + (further or 0) * smaller[0] / larger[0]
 
     def _in_base(self, node: Node) -> Node:
         base = self._subscript().strip("()")
@@ -480,9 +570,9 @@ class Parser:
                 self.open_bars -= 1
                 return ("call", "abs", node)
             case "begin":
-                return self._matrix(text)
+                return self._cases() if text in _CASES else self._matrix(text)
             case "set":
-                return ("field", text)
+                return self._number_set(text)
             case "word" if len(text) == 1 or self.kind() == "=":
                 return ("sym", text)
             case r"\text" | r"\textbf" | r"\mathrm" | r"\mbox" if self.accept("{"):
@@ -550,7 +640,22 @@ class Parser:
         self.expect("\\}")
         if node[0] == "such":
             return node
+        if node[0] == "run":
+            return node
         return ("braces", *(node[1:] if node[0] == "list" else (node,)))
+
+    def _number_set(self, name: str) -> Node:
+        r"""A set of numbers and its marks: `\mathbb{Z}^+`, `\mathbb{R}_{\ge 0}`."""
+        marks = ""
+        while self.kind() == "_" or (self.kind() == "^" and self.kind(1) in ("{", "+", "-", "*")):
+            if self.kind() == "^":
+                self.tokens[self.position] = ("_", "_")
+            marks += self._subscript()
+        if not marks:
+            return ("field", name)
+        if (name, marks) not in _MARKED_SETS:
+            raise Unreadable(f"the set {name} with {marks!r}")
+        return _MARKED_SETS[name, marks]
 
     def _function(self, name: str) -> Node:
         if name == "sqrt":
@@ -609,9 +714,46 @@ class Parser:
             raise Unreadable("matrix rows of unequal length")
         if environment == "vmatrix":
             return ("det", *rows)
+        if environment == "array" and len(rows) == len(rows[0]) == 1:
+            return rows[0][0]  # only laid out
         if environment not in _MATRICES:
             raise Unreadable(f"{environment} is not a matrix environment")
         return ("matrix", *rows)
+
+    def _cases(self) -> Node:
+        """A function by cases, or a system of equations, which is their list."""
+        rows: list[Node] = []
+        while not self.accept("end"):
+            value = self.relation()
+            while self.accept(",", ";"):
+                pass
+            if self.accept("&") or self.kind() not in ("row", "end"):
+                value = ("case", value, self._case_condition())
+            rows.append(value)
+            while self.accept("row", ","):
+                pass
+        kinds = {row[0] for row in rows}
+        if kinds == {"case"}:
+            return ("piecewise", *rows)
+        if kinds == {"rel"}:
+            return ("list", *rows)
+        raise Unreadable("cases that are neither a function nor a system")
+
+    def _case_condition(self) -> Node:
+        """`x > 0`, or words such as `n even` and `otherwise`, up to the end of the row."""
+        start = self.position
+        self._skip_to(lambda: self.kind() in ("row", "end"))
+        tokens = self.tokens[start : self.position]
+        while tokens and tokens[-1][0] in (",", ";"):
+            tokens.pop()
+        while tokens and tokens[0][0] in ("condition", "leading", ","):
+            tokens = tokens[1:]
+        if any(kind in _RELATIONS for kind, _ in tokens):
+            condition = Parser(tokens)
+            return condition.whole(condition.items)
+        words = " ".join(text for _, text in tokens).casefold().split()
+        prose = " ".join(word.strip(".,") for word in words if word not in ("is", "if", "an", "a"))
+        return ("words", "otherwise" if prose in ("else", "elsewhere") else prose)
 
     def _operator(self, name: str) -> Node:
         r"""`\sum_{k=1}^n k^2`, `\prod`, `\lim_{x \to 0} x`, `\int_0^1 x dx`, after the macro."""
@@ -635,6 +777,32 @@ class Parser:
         inner, variable = Parser(self.tokens[start : self.position]), ("sym", self.text(1))
         self.position += 2
         return inner.whole(inner.sum), variable
+
+
+def _as_points(nodes: list[Node]) -> Node | None:
+    """x = 1, y = 4, x = 4, y = 1 as two systems: each has all names once. Else None."""
+    names = [
+        node[2][0] if node[0] == "rel" and node[1] == ("=",) and node[3][0] else None
+        for node in nodes
+    ]
+    size = len(set(names))
+    if None in names or size < 2 or len(nodes) == size or len(nodes) % size:
+        return None
+    starts = range(0, len(nodes), size)
+    if any(len(set(names[start : start + size])) < size for start in starts):
+        return None
+    return ("list", *(("list", *nodes[start : start + size]) for start in starts))
+
+
+def _are_alternatives(nodes: list[Node]) -> bool:
+    """Whether all are relations, and one an inequality: `x = 1 or x > 2` is a set."""
+    return all(node[0] == "rel" for node in nodes) and any(
+        set(node[1]) & _INEQUALITIES for node in nodes
+    )
+
+
+def _is_set(node: Node) -> bool:
+    return node[0] in ("braces", "field", "empty")
 
 
 def _is_label(written: str, operand: Node) -> bool:

@@ -5,9 +5,11 @@ Lists the kinds and walks trees. Knows neither how answers are written nor what 
     num Fraction | sym name | inf | empty | field name | base digits base
     add *terms | mul a b | div a b | pow a b | neg a | pm a | fact a | deg a | pct a
     call name *args                      functions; log takes an optional base after its argument
+    piecewise *cases | case value condition
     matrix *rows | det *rows             each row a tuple of nodes
     tuple open close *items              (a, b), [a, b), <a, b>
     braces *items | list *items          {a, b} and a, b: unordered
+    run *members                         a list with ("dots",), or from the first two to the last
     cup *sets | cap a b | without a b | such variable condition
     unit a words                         a number of the unit that the words name
     sum a name low high | prod ... | int ... | lim a name point

@@ -65,6 +65,7 @@ _CONFIRMS = re.compile(
     r"(?:is|are) (?:the |our |my )?(?:final |right |correct |required |desired )?"
     r"(?:answer|result|value|solution|total|number|correct|right)s?"
 )
+_ADDS = re.compile(r"(?:and|with|together|along|besides|also)\b")  # other members of the answer
 _NAMING = frozenset(
     {"minimum", "maximum", "max", "smaller", "larger", "greater", "other", "inverse"}
 )
@@ -81,6 +82,8 @@ def describes(phrase: str) -> bool:
     lowered = phrase.casefold().strip(" .,;:()")
     words = _WORD.findall(lowered)
     if not _PLAIN.fullmatch(lowered) or not _CHANGES.isdisjoint(words):
+        return False
+    if _ADDS.match(lowered):
         return False
     if HEDGES.search(lowered) or ARITHMETIC.search(lowered) or not _PARTS.keys().isdisjoint(words):
         return False
