@@ -123,7 +123,8 @@ def build_dataset(task: str, difficulty: int | Mapping[str, Any] | None, seed: i
             if name not in valid:
                 raise ValueError(f"it has no parameter {name}; it has {', '.join(valid)}")
         return make(config(**given, **(difficulty or {})))
-    curriculum: Any = CURRICULA[task]()
+    curricula: Any = CURRICULA  # by its type it has instances, but it has classes
+    curriculum = curricula[task]()
     levels = max(len(attribute.levels) for attribute in curriculum.attributes.values())
     if difficulty >= levels:
         raise ValueError(f"its levels are 0 to {levels - 1}")

@@ -14,6 +14,7 @@ GYM = (
     "data.reasoning_gym={size: 20, seed: 3, difficulty: {count_bits: {max_n: 40}}}",
     "eval.benchmarks=['reasoning_gym:count_bits']",
     "verifier={name: exact, unboxed: true}",
+    "eval.every=1",
     "steps=3",
 )
 
