@@ -61,10 +61,10 @@ endif
 	@echo "setting up $(VENV) ($(if $(GPU),NVIDIA GPU: vLLM and CUDA torch,no NVIDIA GPU: CPU torch))"
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(GPU),yes)
-	$(PIP) --editable '.[gpu]'
+	$(PIP) --editable '.[gpu,reasoning]'
 else
 	$(PIP) --no-deps --extra-index-url $(CPU_TORCH_INDEX) torch==2.13.0
-	$(PIP) --editable .
+	$(PIP) --editable '.[reasoning]'
 endif
 	@touch $@
 

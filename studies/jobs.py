@@ -179,6 +179,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "optim.warmup_share": 0.0,
     "rollout.overlong": None,
     "rollout.dynamic_sampling": None,
+    "data.reasoning_gym": None,
 }
 # Keys whose value changed after the first results, but not what a run on a CPU does: now, then.
 FORMER_VALUES: Mapping[str, tuple[Any, Any]] = {

@@ -376,6 +376,7 @@ def load_problems(
     """UserError if there are fewer than 2 x --prompts problems."""
     from asymrl.data import problems as data
     from asymrl.data.readers import Fields
+    from asymrl.data.reasoning_gym import GymSettings
     from asymrl.data.sources import training_subset
 
     fields, source = config.data, arguments.data or config.data.train
@@ -385,6 +386,7 @@ def load_problems(
         max_prompt_tokens=fields.max_prompt_tokens,
         fields=Fields(problem=fields.problem_field, answer=fields.answer_field),
         verifier=verifier,
+        gym=GymSettings(**fields.gym),
     )
     subset = training_subset(config.data.train, fields.config, fields.split)
     loaded = loader.load(source, subset=subset)

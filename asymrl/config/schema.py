@@ -34,6 +34,7 @@ from asymrl.errors import UserError, short_repr
 from asymrl.files import short_name
 from asymrl.pocket import SEEDED
 from asymrl.verifiers import VERIFIERS
+from asymrl.verifiers.reasoning_gym import PREFIX, TASKS, check_benchmark, tasks_of
 
 RAW = "none"  # the value of data.chat_template for prompts without a template
 ALL_LINEAR = "all-linear"  # the value of policy.lora.targets for all linear layers of the blocks
@@ -80,8 +81,42 @@ class ModelConfig(StrictModel):
     shape: ShapeConfig | None = None
 
 
+class ReasoningGymConfig(StrictModel):
+    """Which problems `reasoning_gym:<task>` has (data/reasoning_gym.py). As a benchmark it is the
+    task's held-out problems, which depend on the difficulty only."""
+
+    size: Annotated[int, Field(ge=1, le=10**6)] = 1000  # different training problems of each task
+    seed: NonNegative = 0  # of the training problems
+    # a level from 0 for all tasks; or task -> a level or values of the task's own parameters, as in
+    # {gcd: 1, chain_sum: {max_terms: 3}}; null: the defaults of reasoning-gym
+    difficulty: Any = None
+
+    @field_validator("difficulty")
+    @classmethod
+    def check_difficulty(cls, difficulty: Any) -> Any:
+        for task, level in difficulty.items() if isinstance(difficulty, dict) else ():
+            if task not in TASKS:
+                raise ValueError(f"{short_repr(task)} must be one of {', '.join(TASKS)}")
+            values = level.values() if isinstance(level, dict) else [level]
+            if not all(is_level(x) or (isinstance(level, dict) and is_finite(x)) for x in values):
+                raise ValueError(
+                    f"{task}: {short_repr(level)} must be a level from 0, or numbers for "
+                    "parameters of the task: {max_terms: 3}"
+                )
+        if not (difficulty is None or isinstance(difficulty, dict) or is_level(difficulty)):
+            raise ValueError(
+                "must be a level from 0, null, or task -> level or {parameter: number}"
+            )
+        return difficulty
+
+
+def is_level(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 class DataConfig(StrictModel):
-    # a name in sources.SOURCES, a local .jsonl, .json, .csv or .parquet file, or a hub data set
+    # a name in sources.SOURCES, a local .jsonl, .json, .csv or .parquet file, a hub data set, or
+    # reasoning_gym:<task>[,<task>...]
     train: Annotated[str, Field(min_length=1)]
     config: str | None = None  # of a hub data set
     split: str | None = None  # of a hub data set; default train
@@ -96,6 +131,7 @@ class DataConfig(StrictModel):
     max_prompt_tokens: Positive = 1024
     unparseable_gold: Literal["exact", "refuse"] = "exact"  # compare as text, or stop
     limit: Positive | None = None  # use only this many problems, from the start
+    reasoning_gym: ReasoningGymConfig | None = None  # of sources reasoning_gym:<task>
 
     @property
     def prompt(self) -> dict[str, Any]:
@@ -106,6 +142,11 @@ class DataConfig(StrictModel):
             "template_kwargs": self.chat_template_kwargs,
             "raw": self.chat_template == RAW,
         }
+
+    @property
+    def gym(self) -> dict[str, Any]:
+        """The keyword arguments of reasoning_gym.GymSettings."""
+        return self.reasoning_gym.model_dump() if self.reasoning_gym else {}
 
 
 class DynamicSamplingConfig(StrictModel):
@@ -443,6 +484,20 @@ class Config(StrictModel):
     def append_digests(cls, config: Any) -> Any:
         return with_digests(config) if isinstance(config, dict) else config
 
+    @model_validator(mode="before")
+    @classmethod
+    def fill_in_reasoning_gym(cls, config: Any) -> Any:
+        """State the defaults of data.reasoning_gym if a source is `reasoning_gym:<task>`."""
+        match config:
+            case {"data": {"train": train, **data}, **rest}:
+                section = rest.get("eval") or {}
+                benchmarks = section.get("benchmarks") if isinstance(section, dict) else None
+                sources = [train, *(benchmarks if isinstance(benchmarks, list) else ())]
+                if any(isinstance(name, str) and name.startswith(PREFIX) for name in sources):
+                    block = data.get("reasoning_gym") or {}
+                    return config | {"data": config["data"] | {"reasoning_gym": block}}
+        return config
+
     @model_validator(mode="after")
     def check_combinations(self) -> Config:
         if not is_by_path(self.verifier.name):
@@ -495,6 +550,7 @@ class Config(StrictModel):
                 "cosine (got constant)"
             )
         check_overlong(self.rollout)
+        check_reasoning_gym(self)
         check_user_turn(self.data.user)
         if self.data.chat_template == RAW and (self.data.system or self.data.chat_template_kwargs):
             raise ValueError(
@@ -524,6 +580,32 @@ def check_overlong(rollout: RolloutConfig) -> None:
         raise ValueError(
             "rollout.overlong penalizes the longest responses, but rollout.truncation = 'mask' "
             "leaves them out of the loss; use truncation=score or zero, or overlong=null"
+        )
+
+
+def check_reasoning_gym(config: Config) -> None:
+    """Its tasks must be known, and its settings need one of its sources."""
+    key = "data.train"
+    try:
+        tasks = tasks_of(config.data.train)
+        key = "eval.benchmarks"
+        for benchmark in config.eval.benchmarks:
+            check_benchmark(benchmark)
+            tasks += tasks_of(benchmark)
+    except UserError as error:
+        raise ValueError(f"{key}: {error}") from None
+    if config.data.reasoning_gym is None:
+        return
+    if not tasks:
+        raise ValueError(
+            "data.reasoning_gym applies only to data.train or eval.benchmarks of the form "
+            "reasoning_gym:<task>; remove it"
+        )
+    difficulty = config.data.reasoning_gym.difficulty
+    if isinstance(difficulty, dict) and (other := sorted(difficulty.keys() - {*tasks})):
+        raise ValueError(
+            f"data.reasoning_gym.difficulty.{other[0]} is not a task of data.train or "
+            f"eval.benchmarks; they have {', '.join(dict.fromkeys(tasks))}"
         )
 
 

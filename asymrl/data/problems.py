@@ -17,11 +17,13 @@ import numpy as np
 from jinja2 import TemplateError
 
 from asymrl.data.readers import FIELDS_HINT, Fields, ProblemRow, read_problem_rows
+from asymrl.data.reasoning_gym import GymSettings
 from asymrl.data.sources import Subset, source_notes
 from asymrl.errors import UserError, one_line, rust_error_to_value_error, short_repr
 from asymrl.types import Problem, Request, derive_seed, frozen
 from asymrl.verifiers import Verifier, unreadable
 from asymrl.verifiers.golds import has_several_boxes
+from asymrl.verifiers.reasoning_gym import tasks_of
 
 # What a chat template, which is a small program, can raise.
 TEMPLATE_ERRORS = (
@@ -95,11 +97,12 @@ class LoadedProblems:
 class ProblemLoader:
     """Reads sources, checks their golds and renders their prompts.
 
-    fields: the columns of files and hub data sets; named sources know their own. prompt: the
-    keyword arguments of `render_prompt`. Prompts over max_prompt_tokens are dropped, with a note.
-    Golds that the verifier cannot parse are verified by exact match, with a note; with
-    reject_unparseable, and if they are most of the golds, they raise UserError. Solutions that box
-    different answers in different places have no gold: they are dropped, with a note.
+    fields: the columns of files and hub data sets; named sources know their own. gym: which
+    problems of reasoning-gym. prompt: the keyword arguments of `render_prompt`. Prompts over
+    max_prompt_tokens are dropped, with a note. Golds that the verifier cannot parse are verified by
+    exact match, with a note; with reject_unparseable, and if they are most of the golds, they raise
+    UserError. Solutions that box different answers in different places have no gold: they are
+    dropped, with a note. The golds of reasoning-gym are not checked: its scorer made them.
     """
 
     tokenizer: Any
@@ -109,6 +112,7 @@ class ProblemLoader:
     fields: Fields = Fields()
     reject_unparseable: bool = False
     own_verifier: bool = False  # a function by path, which reads golds in its own way
+    gym: GymSettings = GymSettings()
 
     def load(
         self,
@@ -118,22 +122,27 @@ class ProblemLoader:
         known: str | None = None,
         any_count: bool = False,
         subset: Subset = Subset(),  # noqa: B008, it is frozen
+        heldout: bool = False,
     ) -> LoadedProblems:
-        """The problems of a named source, a local file or a hub data set; the first `limit` rows.
+        """The problems of a named source, a local file, a hub data set or reasoning-gym; the first
+        `limit` rows.
 
-        subset: which part of a hub data set. known: the named source that a local file is a copy
-        of, if any; the file may then have that source's columns, and must have as many problems
-        unless any_count is set.
+        subset: which part of a hub data set. heldout: its held-out problems, which only
+        reasoning-gym has. known: the named source that a local file is a copy of, if any; the file
+        may then have that source's columns, and must have as many problems unless any_count is set.
         """
-        rows, fields = read_problem_rows(source, self.fields, known=known, subset=subset)
+        rows, fields = read_problem_rows(
+            source, self.fields, known=known, subset=subset, gym=self.gym, heldout=heldout
+        )
         notes = source_notes(source, known, len(rows), any_count=any_count)
         if self.fields != fields != Fields(problem="problem", answer="answer"):
             notes.append(
                 f"{source}: problems from the column {fields.problem}, answers from {fields.answer}"
             )
         rows = rows[:limit]
-        rows = self._with_one_gold(rows, source, notes)
-        notes += self._unreadable_golds(rows, source)
+        if not tasks_of(source):
+            rows = self._with_one_gold(rows, source, notes)
+            notes += self._unreadable_golds(rows, source)
         problems, dropped = [], []
         for row in rows:
             text, ids = render_prompt(self.tokenizer, row.problem, **self.prompt)

@@ -17,6 +17,7 @@ from typing import Any
 
 from asymrl import pocket
 from asymrl.data import hub
+from asymrl.data.reasoning_gym import GymSettings, gym_records
 from asymrl.data.sources import (
     ANSWER_FIELDS,
     PROBLEM_FIELDS,
@@ -31,6 +32,7 @@ from asymrl.data.sources import (
 from asymrl.errors import UserError, one_line, short_repr, shorten
 from asymrl.files import parse_object, read_jsonl, short_name
 from asymrl.types import frozen
+from asymrl.verifiers.reasoning_gym import PREFIX, tasks_of
 
 FIELDS_HINT = (
     "choose others with data.problem_field and data.answer_field, in eval.py with --problem-field "
@@ -75,18 +77,23 @@ def read_problem_rows(
     *,
     known: str | None = None,
     subset: Subset = Subset(),  # noqa: B008, it is frozen
+    gym: GymSettings = GymSettings(),  # noqa: B008
+    heldout: bool = False,
 ) -> tuple[list[ProblemRow], Fields]:
     """The rows of a named source, a local file or a data set of the hub, and the columns used.
     UserError names file, line and field.
 
     given: columns of files and hub data sets; named sources know their own. known: the named source
     that a local file is a copy of, so that its columns are accepted too. subset: of a hub data set.
+    gym, heldout: which problems of reasoning-gym.
     """
     if source in SOURCES:
         records, given, known = named_records(source, SOURCES[source]), Fields(), None
     elif source in pocket.DATA:
         records = ((f"{source}:{n}", row) for n, row in enumerate(pocket.DATA[source](), 1))
         given = Fields()
+    elif tasks_of(source):
+        records, given = gym_records(source, gym, heldout=heldout), Fields()
     elif is_hub_source(source):
         found = hub_source(source, subset)
         if found.id in {named.id for named in SOURCES.values()}:
@@ -96,7 +103,8 @@ def read_problem_rows(
     elif not Path(source).is_file():
         raise UserError(
             f"data file {source} does not exist; valid is a local .jsonl, .json, .csv or .parquet "
-            f"file, a hub data set org/name, or one of {', '.join([*SOURCES, *pocket.DATA])}"
+            f"file, a hub data set org/name, {PREFIX}<task>, or one of "
+            f"{', '.join([*SOURCES, *pocket.DATA])}"
         )
     elif Path(source).suffix not in FILE_READERS:
         raise UserError(f"data file {source} must end in one of {', '.join(FILE_READERS)}")

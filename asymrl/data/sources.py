@@ -17,6 +17,7 @@ from asymrl.errors import UserError, short_repr
 from asymrl.files import TABLE_SUFFIXES
 from asymrl.types import frozen
 from asymrl.verifiers.golds import read_gold
+from asymrl.verifiers.reasoning_gym import PREFIX, check_benchmark, tasks_of
 
 # The usual names of columns, most usual first.
 PROBLEM_FIELDS = ("problem", "question", "prompt")
@@ -205,6 +206,9 @@ def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> s
 
     folder: where files of benchmarks are. others: names that need no file, beside SOURCES.
     """
+    if tasks_of(name):
+        check_benchmark(name)
+        return name
     if folder is not None:
         stems = [name, f"{name}_{SOURCES[name].split}"] if name in SOURCES else [name]
         for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in TABLE_SUFFIXES):
@@ -218,8 +222,9 @@ def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> s
     if name in SOURCES or name in others or os.path.isfile(name) or is_hub_source(name):
         return name
     raise UserError(
-        f"benchmark {name!r} is unknown; valid are {', '.join([*SOURCES, *others])}, the path of a "
-        ".jsonl, .json, .csv or .parquet file, or a hub data set org/name"
+        f"benchmark {name!r} is unknown; valid are {', '.join([*SOURCES, *others])}, "
+        f"{PREFIX}<task>, the path of a .jsonl, .json, .csv or .parquet file, or a hub data set "
+        "org/name"
     )
 
 

@@ -17,6 +17,7 @@ from asymrl.config import schema
 from asymrl.config.load import load_config
 from asymrl.data.problems import problems_digest
 from asymrl.data.readers import Fields
+from asymrl.data.reasoning_gym import GymSettings
 from asymrl.engines import model_folder, pretrained
 from asymrl.errors import UserError
 from asymrl.evaluation import results_folder
@@ -38,7 +39,8 @@ class EvaluatedModel:
     """A model and how it is prompted, sampled and verified.
 
     name: of the default output folder. max_tokens: None if neither checkpoint nor config sets it.
-    fields: the columns of its data. limit: eval.limit of the config; None: all problems.
+    fields: the columns of its data. gym: which problems of reasoning-gym. limit: eval.limit of the
+    config; None: all problems.
     training_sampling: the sampling of the evaluations during training; may be empty. which: the
     rule that selected this checkpoint of its run, in words; None for other models. notes: for the
     user.
@@ -52,6 +54,7 @@ class EvaluatedModel:
     stop_ids: tuple[int, ...]
     max_tokens: int | None
     fields: Fields
+    gym: GymSettings
     limit: int | None
     training_sampling: Mapping[str, Any]
     verifier: Mapping[str, Any]
@@ -79,11 +82,13 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
     which = definitions.which if definitions else None
     notes = [f"which checkpoint: {which}"] if which else []
     training_sampling: dict[str, Any] = {}
+    gym: dict[str, Any] = {}
     if config:
         prompt, verifier = config.data.prompt, config.verifier
         stop_ids = pretrained.stop_ids(model, tokenizer, config.rollout.stop)
         max_tokens = config.rollout.max_tokens
         names = config.data.problem_field, config.data.answer_field
+        gym = config.data.gym
     elif definitions:
         prompt = definitions.prompt.model_dump()
         verifier, changed = current_verifier(definitions.verifier, folder)
@@ -92,6 +97,7 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         stop_ids = tuple(training_sampling.pop("stop_ids"))
         max_tokens = training_sampling.get("max_tokens")
         names = definitions.columns.problem, definitions.columns.answer
+        gym = definitions.reasoning_gym.model_dump() if definitions.reasoning_gym else {}
     else:
         prompt, verifier = DEFAULT_PROMPT, schema.VerifierConfig()
         stop_ids = pretrained.stop_ids(model, tokenizer, ())
@@ -114,6 +120,7 @@ def find_model(ckpt: str | None, config_name: str | None) -> EvaluatedModel:
         stop_ids=stop_ids,
         max_tokens=max_tokens,
         fields=Fields(problem=names[0], answer=names[1], if_there=True),
+        gym=GymSettings(**gym),
         limit=config.eval.limit if config else None,
         training_sampling=training_sampling,
         verifier=verifier.model_dump(),

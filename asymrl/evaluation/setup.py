@@ -159,6 +159,7 @@ def load_benchmarks(
         max_prompt_tokens=sys.maxsize,
         fields=given,
         own_verifier=is_by_path(model.verifier["name"]),
+        gym=model.gym,
     )
     subset = Subset(config=options.data_config, split=options.data_split)
     benchmarks: dict[str, Any] = {}
@@ -176,6 +177,7 @@ def load_benchmarks(
             known=known,
             any_count=options.allow_count,
             subset=subset,
+            heldout=True,
         )
         benchmarks[name] = loaded.problems
         if is_by_path(model.verifier["name"]):

@@ -33,6 +33,7 @@ from asymrl.config.schema import (
     LoRAConfig,
     NonNegative,
     Positive,
+    ReasoningGymConfig,
     StrictModel,
     Temperature,
     VerifierConfig,
@@ -416,8 +417,8 @@ def seal(trainer: Mapping[str, Any]) -> str:
 
 
 class Definitions(StrictModel):
-    """asymrl.json of a checkpoint: how to prompt and sample its policy, how to verify, and the
-    columns of its data."""
+    """asymrl.json of a checkpoint: how to prompt and sample its policy, how to verify, the
+    columns of its data, and which problems of reasoning-gym it has."""
 
     class Prompt(StrictModel):
         system: str | None
@@ -440,6 +441,7 @@ class Definitions(StrictModel):
     sampling: SamplingSettings
     verifier: VerifierConfig
     columns: Columns = Columns()  # data.problem_field and data.answer_field
+    reasoning_gym: ReasoningGymConfig | None = None  # data.reasoning_gym
     chat_template: str | None = None  # pretrained.template_digest
     which: str | None = None  # card.rule: in words, how the run selects a checkpoint
 
@@ -454,6 +456,7 @@ def build_definitions(config: Config, sampling: Sampling, tokenizer: Any) -> str
         "sampling": asdict(sampling),
         "verifier": config.verifier.model_dump(),
         "columns": {"problem": config.data.problem_field, "answer": config.data.answer_field},
+        "reasoning_gym": config.data.gym or None,
         "chat_template": template_digest(tokenizer),
         "which": rule(config),
     }

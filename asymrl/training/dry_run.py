@@ -19,9 +19,11 @@ from pydantic import BaseModel
 from asymrl import pocket
 from asymrl.config.schema import RAW, Config, MethodConfig, ShapeConfig, parameter_defaults
 from asymrl.data.readers import Fields, read_problem_rows, short_names
+from asymrl.data.reasoning_gym import GymSettings
 from asymrl.data.sources import SOURCES, Subset, is_hub_source, training_subset
 from asymrl.engines import memory, model_folder
 from asymrl.errors import counted
+from asymrl.verifiers.reasoning_gym import tasks_of
 
 DIFFERENT_COUNT = 0.05  # of parameters, by which the estimate may differ from the folder's files
 
@@ -146,6 +148,13 @@ def compare_counts(shape: ShapeConfig | None, stored: int | None) -> str:
     )
 
 
+def describe_level(difficulty: Any) -> str:
+    """The difficulty of a task of reasoning-gym, in words."""
+    if difficulty is None:
+        return "at its default difficulty"
+    return f"with {shown(difficulty)}" if isinstance(difficulty, dict) else f"at level {difficulty}"
+
+
 def check_data(config: Config) -> Iterator[tuple[str, bool]]:
     """What is known of every source, in words, and whether it was checked."""
     data, evaluation = config.data, config.eval
@@ -154,6 +163,7 @@ def check_data(config: Config) -> Iterator[tuple[str, bool]]:
     part = Subset(config=evaluation.config, split=evaluation.split)
     sources += [("eval.benchmarks", benchmark, part) for benchmark in evaluation.benchmarks]
     given = Fields(problem=data.problem_field, answer=data.answer_field)
+    gym = GymSettings(**data.gym)
     for key, source, subset in sources:
         if source in SOURCES:
             yield f"{key} {source}, {SOURCES[source].id} on the hub", False
@@ -162,6 +172,10 @@ def check_data(config: Config) -> Iterator[tuple[str, bool]]:
             yield f"{key} {source}{config_name}, split {subset.split}", False
         elif source in pocket.DATA:
             yield f"{key} {source}, which is generated", True
+        elif tasks := tasks_of(source):
+            rows, _ = read_problem_rows(source, gym=gym, heldout=key != "data.train")
+            levels = ", ".join(f"{task} {describe_level(gym.of_task(task))}" for task in tasks)
+            yield f"{key} {source}, {counted(len(rows), 'generated problem')} ({levels})", True
         else:
             rows, fields = read_problem_rows(source, given, subset=subset)
             columns = f"columns {fields.problem} and {fields.answer}"

@@ -21,6 +21,7 @@ from asymrl.by_path import is_by_path
 from asymrl.config.schema import Config
 from asymrl.data.problems import ProblemLoader, problems_digest, try_verifier
 from asymrl.data.readers import Fields, short_names
+from asymrl.data.reasoning_gym import GymSettings
 from asymrl.data.sources import Subset, training_subset
 from asymrl.engines import build, memory, pretrained
 from asymrl.engines.distributed import World, from_environment, join
@@ -190,6 +191,7 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
         verifier=verifier,
         reject_unparseable=config.data.unparseable_gold == "refuse",
         own_verifier=is_by_path(config.verifier.name),
+        gym=GymSettings(**config.data.gym),
     )
     print(f"reading {config.data.train} and checking its golds", flush=True)
     training = loader.load(
@@ -200,7 +202,7 @@ def load_data(config: Config, tokenizer: Any, verifier: Verifier) -> RunData:
     part = Subset(config=config.eval.config, split=config.eval.split)
     names = short_names(config.eval.benchmarks)
     benchmarks = {
-        name: loader.load(source, limit=config.eval.limit, subset=part)
+        name: loader.load(source, limit=config.eval.limit, subset=part, heldout=True)
         for name, source in zip(names, config.eval.benchmarks, strict=True)
     }
     if is_by_path(config.verifier.name):

@@ -5,22 +5,24 @@ loading, training and the command line use `make`; a notebook can call `verify`.
 write a module with `verify(gold, text) -> (reason, answer)` and `is_valid_gold(gold) -> bool`, and
 add a line to VERIFIERS. Its `verify` also takes the settings of `make` that it supports. If it runs
 in processes, an optional `prepare_worker(**settings)` is called once in each. Without any of that,
-`path/to/file.py:function` is a verifier too (own.py).
+`path/to/file.py:function` is a verifier too (own.py). Problems of reasoning-gym bring their own
+scorer (reasoning_gym.py), whichever of VERIFIERS is chosen.
 """
 
 import atexit
 import difflib
 import importlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol, Self
 
 from asymrl.by_path import FORM, is_by_path
 from asymrl.errors import UserError, short_repr
 from asymrl.types import Verdict, frozen
-from asymrl.verifiers import own
+from asymrl.verifiers import own, reasoning_gym
 from asymrl.verifiers.pool import Pool
 
 
@@ -80,6 +82,35 @@ class Inline:
         pass
 
 
+class ByRow:
+    """Scores rows of reasoning-gym by the rules of their tasks, and all others with `main`.
+
+    scorer: started with the first such row.
+    """
+
+    def __init__(self, main: Verifier, scorer: Callable[[], Verifier]) -> None:
+        self._main, self._start, self._scorer = main, scorer, None
+        self._lock = threading.Lock()
+
+    def submit(self, gold: str, text: str, **context: Any) -> Future[Verdict]:
+        if reasoning_gym.COLUMN not in (context.get("row") or {}):
+            return self._main.submit(gold, text, **context)
+        with self._lock:
+            self._scorer = self._scorer or self._start()
+        return self._scorer.submit(gold, text, **context)
+
+    def check(self, gold: str) -> Future[bool]:
+        return self._main.check(gold)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._main.__exit__(*error)
+        if self._scorer:
+            self._scorer.__exit__(*error)
+
+
 def _done(result: Any) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_result(result)
@@ -99,7 +130,8 @@ def make(
     workers, timeout: processes, and seconds per response, for a pooled verifier. unboxed: without a
     box, a closing sentence ("the answer is 7") counts. thinking: text before the last `</think>`
     counts. tolerance: relative, if the gold is a decimal. `exact` ignores tolerance; `math_verify`,
-    `line` and functions by path ignore all three.
+    `line` and functions by path ignore all three. Rows of reasoning-gym are scored by the rules of
+    their tasks, unless a function by path is named.
     """
     if is_by_path(name):
         function = own.load(name)
@@ -115,8 +147,11 @@ def make(
     chosen = {"unboxed": unboxed, "thinking": thinking, "tolerance": tolerance}
     settings = {key: value for key, value in chosen.items() if value}
     if entry.pooled:
-        return Pool(entry.module, workers, timeout, settings)
-    return Inline(entry.module, settings)
+        main = Pool(entry.module, workers, timeout, settings)
+    else:
+        main = Inline(entry.module, settings)
+    rows = partial(Pool, reasoning_gym.__name__, workers, timeout, settings, context=["row"])
+    return ByRow(main, rows)
 
 
 @cache
