@@ -159,8 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = table(HEADER, table_rows(facts))
     checkpointing = "on" if best["gradient_checkpointing"] else "off"
     text += (
-        f"\n\nThreads: {arguments.threads} each; rounds: {arguments.rounds}. Tokens: mean length of "
-        f"responses. TRL: micro-batches of {best['micro_batch']} rows, gradient checkpointing "
+        f"\n\nThreads: {arguments.threads} each; rounds: {arguments.rounds}. Tokens: mean "
+        f"length of responses. TRL: micro-batches of {best['micro_batch']} rows, gradient checkpointing "
         f"{checkpointing}. Peak: resident memory of a turn."
     )
     save_results(f"real-{name}", text, {"threads": arguments.threads, "rounds": facts})

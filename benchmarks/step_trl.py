@@ -39,10 +39,13 @@ class GateCallback(TrainerCallback):
 
 def settings(work: Any) -> GRPOConfig:
     """The same work as on our side, in fp32, with logging and saving off."""
+    rows = work["prompts"] // work["updates"] * work["samples"]  # of an optimizer step
+    micro_batch = work.get("micro_batch", rows)
     return GRPOConfig(
         output_dir="runs/bench/trl",
-        per_device_train_batch_size=work["prompts"] // work["updates"] * work["samples"],
-        steps_per_generation=work["updates"],
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=rows // micro_batch,
+        steps_per_generation=work["updates"] * rows // micro_batch,
         num_generations=work["samples"],
         max_completion_length=work["max_tokens"],
         temperature=1.0,
@@ -57,7 +60,7 @@ def settings(work: Any) -> GRPOConfig:
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
         bf16=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=work.get("gradient_checkpointing", False),
         shuffle_dataset=False,
         use_cpu=True,
         max_steps=10**6,
@@ -83,12 +86,16 @@ def main() -> None:
         callback.lengths = [len(ids) for ids in completion_ids]
         return work["rewards"][str(callback.share)]
 
+    model = AutoModelForCausalLM.from_pretrained(arguments.folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.folder, padding_side="left")
+    if "stop_ids" in work:
+        model.generation_config.eos_token_id = work["stop_ids"]
     trainer = GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(arguments.folder),
+        model=model,
         reward_funcs=rewards,
         args=settings(work),
         train_dataset=Dataset.from_dict({"prompt": work["texts"]}),
-        processing_class=AutoTokenizer.from_pretrained(arguments.folder),
+        processing_class=tokenizer,
         callbacks=[callback],
     )
     trainer.train()

@@ -26,6 +26,7 @@ from asymrl.engines.distributed import World
 from asymrl.engines.gpu_memory import MemoryMeter
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
+from asymrl.engines.policy import Policy
 from asymrl.run.tracking import Tracker
 from asymrl.training import loop
 from asymrl.training.algorithm import build_algorithm
@@ -228,23 +229,26 @@ def train(
     path: Path,
     *,
     engine: HFEngine,
-    policy: LocalPolicy,
+    policy: Policy,
     tracker: Tracker,
     share: Callable[[], float],
     seen: Callable[[Sequence[Request], list[Rollout]], object] = lambda asked, rollouts: None,
+    asked_problems: Sequence[Problem] = (),
+    how: Sampling | None = None,
 ) -> None:
     """The training loop with rewards fixed by position; share() is the share of mixed groups.
 
-    `seen` is called with each rollout batch.
+    `seen` is called with each rollout batch. asked_problems, how: by default the subject's own.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    asked_problems = asked_problems or problems(AutoTokenizer.from_pretrained(path))
+    how = how or sampling()
     with verifiers.make("exact") as verifier:
 
         def generate(
             asked: Sequence[Request], *progress: Any
         ) -> tuple[list[Rollout], list[Verdict]]:
             given = {"engine": engine, "verifier": verifier, "world": World()}
-            rollouts, _ = generate_and_verify(asked, *progress, sampling=sampling(), **given)
+            rollouts, _ = generate_and_verify(asked, *progress, sampling=how, **given)
             seen(asked, rollouts)
             return rollouts, [verdict(r.draw, r.sample, share()) for r in rollouts]
 
@@ -257,7 +261,7 @@ def train(
         )
         loop.train(
             cfg,
-            problems=problems(tokenizer),
+            problems=asked_problems,
             engine=engine,
             policy=policy,
             generate=generate,

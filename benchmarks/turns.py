@@ -7,12 +7,14 @@ This module does not know what is measured. Its imports are in the standard libr
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,34 @@ class Gate:
         self.start: tuple[float, float] | None = None
 
     def end_turn(self, **facts: float) -> str | None:
-        """Report the turn's facts with its wall and CPU seconds, then wait for the next command.
+        """Report the turn's facts with its wall and CPU seconds and the largest resident memory in
+        GB (10^9 bytes, on Linux only), then wait for the next command.
 
         Returns the command, or None to stop.
         """
         if self.start is not None:
             wall, cpu = self.start
             facts |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+            facts["peak"] = peak_gigabytes()
         print(json.dumps(facts), file=self.out, flush=True)
         command = sys.stdin.readline().strip()
+        forget_peak()
         self.start = time.perf_counter(), time.process_time()
         return None if command in ("", "stop") else command
+
+
+def peak_gigabytes() -> float:
+    """The largest resident memory of this process since `forget_peak`; NaN where not Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return math.nan
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e9
+
+
+def forget_peak() -> None:
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 class Worker:
