@@ -160,8 +160,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpointing = "on" if best["gradient_checkpointing"] else "off"
     text += (
         f"\n\nThreads: {arguments.threads} each; rounds: {arguments.rounds}. Tokens: mean "
-        f"length of responses. TRL: micro-batches of {best['micro_batch']} rows, gradient checkpointing "
-        f"{checkpointing}. Peak: resident memory of a turn."
+        f"length of responses. TRL: micro-batches of {best['micro_batch']} rows, gradient "
+        f"checkpointing {checkpointing}. Peak: resident memory of a turn."
     )
     save_results(f"real-{name}", text, {"threads": arguments.threads, "rounds": facts})
     ours, theirs = ([turn["wall"] for turn in facts[side][1.0]] for side in ("ours", "trl"))
