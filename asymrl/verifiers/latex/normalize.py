@@ -143,7 +143,8 @@ def simplify_notation(latex: str) -> str:
         text,
     )
     text = _MINUTES.sub(_in_degrees, text).strip()
-    text = re.sub(r"(?:\s*\\\\)+$", "", text)
+    while text.endswith("\\\\"):  # a pattern would take quadratic time
+        text = text[:-2].rstrip()
     if _OUTWARD_SETS.fullmatch(text):
         text = _OUTWARD_SET.sub(_round_brackets, text)
     return (text if text.endswith("..") else text.rstrip(".,;")).strip()
