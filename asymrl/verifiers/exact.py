@@ -6,6 +6,7 @@ plain numbers. Does not know algebra, units or floats. `math` tries it first.
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from asymrl.types import Reason
 from asymrl.verifiers.extract import final_answer
@@ -44,10 +45,17 @@ _NUMBER = re.compile(
 
 def tidy(latex: str) -> str:
     """The same mathematics in simpler notation."""
+    return (_cached if len(latex) <= MAX_NUMBER_CHARS else _tidied)(latex)
+
+
+def _tidied(latex: str) -> str:
     for pattern, replacement in _REWRITES:
         latex = pattern.sub(replacement, latex)
     latex = latex.strip()
     return latex if latex.endswith("..") else latex.rstrip(".").rstrip()  # 0.33... is not 0.33
+
+
+_cached = lru_cache(maxsize=64)(_tidied)  # a verdict asks for each answer several times
 
 
 def normalise(latex: str) -> str:

@@ -6,7 +6,9 @@ come out as one notation.
 
 import re
 import unicodedata
+from functools import lru_cache
 
+CACHED_CHARS = 1_000
 MAX_CHARS = 10_000  # longer answers are not parsed, only compared as text
 
 _SUPERSCRIPT, _SUBSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
@@ -126,6 +128,10 @@ _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d/])")
 
 def simplify_notation(latex: str) -> str:
     """The answer in one notation: ASCII, no formatting, spaces only where they can matter."""
+    return (_cached if len(latex) <= CACHED_CHARS else _simplified)(latex)
+
+
+def _simplified(latex: str) -> str:
     if quoted := _QUOTED.fullmatch(latex):
         latex = quoted[2]
     text = _VULGAR.sub(r" \1", latex)
@@ -143,10 +149,15 @@ def simplify_notation(latex: str) -> str:
         text,
     )
     text = _MINUTES.sub(_in_degrees, text).strip()
-    text = re.sub(r"(?:\s*\\\\)+$", "", text)
+    while text.endswith("\\\\"):  # a pattern would take quadratic time
+        text = text[:-2].rstrip()
     if _OUTWARD_SETS.fullmatch(text):
         text = _OUTWARD_SET.sub(_round_brackets, text)
     return (text if text.endswith("..") else text.rstrip(".,;")).strip()
+
+
+# A verdict asks for the notation of its two answers several times.
+_cached = lru_cache(maxsize=64)(_simplified)
 
 
 def _round_brackets(interval: re.Match[str]) -> str:
