@@ -42,7 +42,7 @@ PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-methods bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
+.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-methods bench-real bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
 	$(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%)
 .NOTPARALLEL: # every run takes the whole machine
@@ -201,6 +201,9 @@ bench: $(BENCH_PARTS:%=bench-%) ## every part below, in under 20 minutes on 2 id
 
 bench-step: $(VENV)/core $(BENCH)/venv/ready ## a step beside TRL's GRPOTrainer, as a ratio
 	$(BIN)/python benchmarks/step.py
+
+bench-real: smollm2 $(BENCH)/venv/ready ## a rollout batch on SmolLM2 beside TRL and bare work (REAL=--long, REAL=--search)
+	$(BIN)/python benchmarks/real.py $(REAL)
 
 bench-overhead: $(VENV)/core ## our step against the bare work in it
 	$(BIN)/python benchmarks/overhead.py
