@@ -32,6 +32,7 @@ from tabulate import tabulate
 
 from asymrl.files import read_jsonl
 from asymrl.verifiers import Verifier, make, math, math_verify
+from asymrl.verifiers.__main__ import read_responses
 from asymrl.verifiers.extract import POLICY_EXTRACTORS, boxes
 from asymrl.verifiers.pool import MEMORY_BYTES
 
@@ -112,16 +113,17 @@ def cases(file: Path) -> None:
     """Prints a Markdown table: for each kind, how many each gets right and wrongly accepts."""
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * 5)
     slow = 0
-    rows = [row for _, row in read_jsonl(file)]
+    rows = read_responses(file)
     with make("math_verify", workers=1, timeout=DEADLINE) as library:
         for row in rows:
-            text, extract = row["model_output"], POLICY_EXTRACTORS.get(str(row.get("policy")))
+            text, extract = row["response"], POLICY_EXTRACTORS.get(str(row.get("policy")))
             if extract and (answer := extract(text)) is not None:
                 text = f"\\boxed{{{answer}}}"
             verdict = library.submit(row["gold"], text).result()
             slow += verdict.reason == "timeout"
             accepted = is_correct(math, row["gold"], text), verdict.reason == "correct"
-            for key in ((row["tier"], row["kind"]), (row["tier"], "**all**")):
+            tier = row.get("tier", "all")
+            for key in ((tier, row["kind"]), (tier, "**all**")):
                 counts[key][0] += 1
                 for column, got in zip((1, 3), accepted, strict=True):
                     counts[key][column] += got == row["expected"]
