@@ -91,7 +91,7 @@ def different_entries(
     task: str, difficulty: int | Mapping[str, Any] | None, seed: int, wanted: int
 ) -> list[dict[str, Any]]:
     """The first `wanted` entries with different questions, or as many as DRAWS x wanted draws
-    give."""
+    give. Entries whose answer is empty text, as string_manipulation makes some, are left out."""
     entries: dict[str, dict[str, Any]] = {}
     try:
         dataset = build_dataset(task, difficulty, seed)
@@ -100,7 +100,8 @@ def different_entries(
                 break
             entry = dataset[draw]
             entry["question"] = entry["question"].strip()
-            entries.setdefault(entry["question"], entry)
+            if str(entry["answer"]).strip():
+                entries.setdefault(entry["question"], entry)
     except GENERATION_ERRORS as error:
         raise UserError(
             f"data.reasoning_gym.difficulty = {short_repr(difficulty)} is not valid for {task}: "

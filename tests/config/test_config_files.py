@@ -131,6 +131,7 @@ def test_a_row_differs_from_its_model_only_in_its_own_settings(model: str, row: 
 def test_every_row_of_the_paper_has_a_file() -> None:
     assert set(PAPER_ROWS) <= set(ROW_FILES)
     examples = {"qwen3_4b_asym", "pocket_math_smoke", "cw_grpo_paper", "eapo_paper", "pocket_short"}
+    examples |= {"qwen3_4b_gym", "smollm2_gym"}
     assert set(FILES) == set(MODELS) | examples
 
 

@@ -44,11 +44,11 @@ def test_a_resumed_run_has_the_first_models_reference(
 
 @pytest.mark.parametrize(
     ("settings", "models"),
-    [((), 2), (("loss.kl_coef=0.0",), 2), (KL, 3), ((*KL, *LORA), 2)],
+    [((), 1), (("loss.kl_coef=0.0",), 1), (KL, 2), (LORA, 2), ((*KL, *LORA), 2)],
 )
 def test_a_reference_is_loaded_only_for_a_penalty_on_all_weights(
     settings, models, config_file, tmp_path, capsys
 ) -> None:
-    """Beside the copies of the engine and of the policy."""
+    """Beside the weights of engine and policy, which are two copies with LoRA and one without."""
     run(config_file, tmp_path / "run", *settings, "steps=1")
     assert capsys.readouterr().out.count("\nloading ") == models
