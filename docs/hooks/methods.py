@@ -1,6 +1,5 @@
 """The page of methods: every function of asymrl/algo that a config can name, from its docstring."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, get_args
@@ -65,9 +64,13 @@ def parameters(section: str, function: Callable[..., Any]) -> str:
     lines = [f"| `{section}.` | default | choices |", "|---|---|---|"]
     for parameter in keyword_parameters(function):
         missing = parameter.default is parameter.empty
-        default = "*required*" if missing else f"`{parameter.default:.6g}`" if isinstance(
-            parameter.default, float
-        ) else f"`{parameter.default}`"
+        default = (
+            "*required*"
+            if missing
+            else f"`{parameter.default:.6g}`"
+            if isinstance(parameter.default, float)
+            else f"`{parameter.default}`"
+        )
         choices = ", ".join(f"`{choice}`" for choice in get_args(parameter.annotation))
         lines.append(f"| `{parameter.name}` | {default} | {choices or 'a number'} |")
     return "\n".join(lines) if len(lines) > 2 else ""

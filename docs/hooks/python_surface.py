@@ -43,7 +43,7 @@ def entry(name: str, documented: object) -> list[str]:
     parts = [f"## `{name}`" if "." in name else f"### `{name}`"]
     if inspect.isfunction(documented):
         source = inspect.getsource(documented)
-        signature = re.match(r"def .*?(?=:\n    \"\"\")", source, re.DOTALL)
+        signature = re.match(r"def .*?(?=:\n    r?\"\"\")", source, re.DOTALL)
         assert signature, f"{name} has no docstring"
         parts.append(f"```python\n{signature[0]}\n```")
     return [*parts, markdown_of(documented)]
