@@ -26,8 +26,11 @@ command line; [Config files](../configs.md) says how files are composed. *Requir
 default. `null` is written `null` in YAML. Unknown keys and values of another type end a run before
 it starts, in one sentence.
 """
+# Not in links, headings, listings and the first column of a table
 LINKED = re.compile(
-    r"<a .*?</a>|<h\d.*?</h\d>|<pre.*?</pre>|<code>([a-z_.]+)((?:=[^<]*)?)</code>", re.DOTALL
+    r"<a .*?</a>|<h\d.*?</h\d>|<pre.*?</pre>|<tr>\s*<td.*?</td>"
+    r"|<code>([a-z_]+\.[a-z_.]+)(?:=[^<]*)?</code>",
+    re.DOTALL,
 )
 
 
@@ -74,7 +77,7 @@ def table(path: str, section: type[BaseModel]) -> str:
         if key in SECTIONS and key not in OPTIONAL:
             continue
         default = "*required*" if field.is_required() else code(as_yaml(field.get_default()))
-        cells = f'<span id="{key}"></span>`{key}`', value_of(key, section), default
+        cells = f'<span id="{key}"></span>`{name}`', value_of(key, section), default
         meaning = " ".join((field.description or "").split())
         rows.append(f"| {' | '.join(cells)} | {escape(meaning)} |")
     return "\n".join(rows) if len(rows) > 2 else ""

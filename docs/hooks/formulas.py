@@ -33,7 +33,7 @@ SYMBOLS = {
     "~": r"\sim ",
 }
 TOKEN = re.compile(
-    r"\s+|`[^`]+`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]\w*(?:-[a-z]+)*'*|\*\*|<=|>=|<-|->|\+-|:=|\.\.\.|."
+    r"\s+|`[^`]+`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]+'s|[A-Za-z]\w*(?:-[a-z]+)*'*|\*\*|<=|>=|<-|->|\+-|:=|\.\.\.|."
 )
 
 
@@ -69,25 +69,19 @@ def block_of(block: str) -> str:
 
 
 def latex_of(block: str) -> str:
-    """A block of formulas as one array, each column where the text has it."""
+    """A block of formulas as one array. A line that starts far to the right has no first cell."""
     rows = [cells_of(line) for line in block.split("\n")]
-    starts = sorted({start for row in rows for start in row})
-    columns = [start for i, start in enumerate(starts) if not i or start - starts[i - 1] > 6]
-    lines = []
-    for row in rows:
-        cells = [""] * len(columns)
-        for start, text in row.items():
-            column = max(i for i, first in enumerate(columns) if first <= start)
-            cells[column] = f"{cells[column]} \\quad " * bool(cells[column]) + latex(text)
-        lines.append(r" & \quad ".join(cells).rstrip())
-    return f"\\begin{{array}}{{{'l' * len(columns)}}}\n" + " \\\\\n".join(lines) + "\n\\end{array}"
+    lines = [r" & \quad ".join(map(latex, row)) for row in rows]
+    columns = "l" * max(map(len, rows))
+    return f"\\begin{{array}}{{{columns}}}\n" + " \\\\\n".join(lines) + "\n\\end{array}"
 
 
-def cells_of(line: str) -> dict[int, str]:
-    """Offset -> text of the cells of a line. Spaces before a relation only align it."""
+def cells_of(line: str) -> list[str]:
+    """What two or more spaces separate. Around a relation and in a bracket they only align it."""
     line = re.sub(r"(?<=\S)  +(?=(=|<-|<|>=)\s)", " ", line)
-    line = re.sub(r"(?<=[=<>-])  +(?=\S)", " ", line)
-    return {match.start(): match[0] for match in re.finditer(r"\S+(?: \S+)*", line)}
+    line = re.sub(r"(?<=[=<>(-])  +(?=\S)", " ", line)
+    indented = len(line) - len(line.lstrip()) > 8
+    return [""] * indented + re.split(r"  +", line.strip())
 
 
 def latex(text: str) -> str:
@@ -107,6 +101,8 @@ def expression(tokens: list[str], close: str = "") -> str:
         if token in ("**", "^"):
             skip_space(tokens)
             result = result.rstrip() + f"^{{{argument(tokens)}}}"
+        elif token.isspace():
+            result += space(result, tokens)
         elif token == "(":
             result += f"({expression(tokens, ')')})"
         elif token == "sqrt" and tokens and tokens[0] == "(":
@@ -127,15 +123,22 @@ def skip_space(tokens: list[str]) -> None:
         tokens.pop(0)
 
 
+def space(before: str, tokens: list[str]) -> str:
+    """Between words, and between a word and a symbol; mathematics has its own spaces."""
+    after = next(iter(tokens), "")
+    is_word = before.endswith("}") and re.search(r"\\(text|operatorname)\{[^{}]*\}$", before)
+    return r"\ " if is_word or atom(after or " ").startswith((r"\text", r"\operatorname")) else " "
+
+
 def atom(token: str) -> str:
-    if token.isspace():
-        return r"\ "
     if token in SYMBOLS:
         return SYMBOLS[token]
     if number := re.fullmatch(r"1e(-?\d+)", token):
         return f"10^{{{number[1]}}}"
     if not token[0].isalpha() and token[0] != "`":
         return token
+    if token.endswith("'s"):
+        return words(token)
     name, primes = token.rstrip("'"), "'" * (len(token) - len(token.rstrip("'")))
     return symbol(name.strip("`")) + primes
 
@@ -147,7 +150,7 @@ def symbol(name: str) -> str:
     if base and (len(index) == 1 or len(base) == 1 or base in GREEK):
         inner = index if len(index) == 1 else words(index)
         return f"{symbol(base)}_{{{inner}}}"
-    if len(name) == 1:
+    if len(name) == 1 and name != "a":
         return name
     if name in GREEK or name in FUNCTIONS:
         return f"\\{name} "
@@ -164,6 +167,6 @@ def escape(prose: str) -> str:
     """Prose as Markdown: only code and lists keep their meaning."""
     parts = re.split(r"(`[^`]+`)", prose)
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"([*_\[\]$~^])", r"\\\1", parts[i])
+        parts[i] = re.sub(r"([*_\[\]$])", r"\\\1", parts[i])
         parts[i] = parts[i].replace("<", "&lt;").replace(">", "&gt;")
     return "".join(parts)

@@ -6,6 +6,7 @@ import re
 from latex2mathml.converter import convert
 
 MARKED = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+FUNCTION = re.compile("<m[io]>(log|exp|min|max|sin|cos|Cov)</m[io]>")
 
 
 def on_page_content(content: str, **_: object) -> str:
@@ -16,5 +17,10 @@ def on_page_content(content: str, **_: object) -> str:
 def render(match: re.Match[str]) -> str:
     latex = html.unescape(match[2])
     if match[1] == "span":
-        return convert(latex)
-    return f'<div class="formula">{convert(latex, display="block")}</div>'
+        return spaced(convert(latex))
+    return f'<div class="formula">{spaced(convert(latex, display="block"))}</div>'
+
+
+def spaced(mathml: str) -> str:
+    """With space around the names of functions, which browsers do not add themselves."""
+    return FUNCTION.sub(r'<mo lspace="0.16em" rspace="0.16em">\1</mo>', mathml)

@@ -23,7 +23,14 @@ PAGES = {
 }
 SOURCES = {page: source for source, page in PAGES.items()}
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)((?:#[^)\s]*)?)(?=\))")
+NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".md": "markdown", ".toml": "toml"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """No 404 page: its links need a server."""
+    config.theme.static_templates.discard("404.html")
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -79,7 +86,7 @@ def source_page(path: str) -> str:
     target = ROOT / path
     files = sorted(target.iterdir()) if target.is_dir() else [target]
     texts = [notebook(file) if file.suffix == ".ipynb" else fenced(file) for file in files]
-    return "\n\n".join([f"# `{path}`", *texts])
+    return "\n\n".join([NOT_SEARCHED, f"# `{path}`", *texts])
 
 
 def fenced(file: Path) -> str:
