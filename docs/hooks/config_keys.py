@@ -32,6 +32,8 @@ LINKED = re.compile(
     r"|<code>([a-z_]+\.[a-z_.]+)(?:=[^<]*)?</code>",
     re.DOTALL,
 )
+CODE_IN_CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+BREAK = re.compile(r"(?<=[._])(?=\w)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -50,7 +52,12 @@ def on_page_content(content: str, page: Page, **_: object) -> str:
             return match[0]
         return f'<a href="{target}#{match[1]}">{match[0]}</a>'
 
-    return LINKED.sub(link, content)
+    return CODE_IN_CELL.sub(breakable, LINKED.sub(link, content))
+
+
+def breakable(cell: re.Match[str]) -> str:
+    """Names in a table may break after a dot or an underscore."""
+    return re.sub(r"(?<=<code>)[^<]*", lambda name: BREAK.sub("<wbr>", name[0]), cell[0])
 
 
 def reference() -> str:
