@@ -92,7 +92,7 @@ setup: $(VENV)/core ## make .venv and install what training needs
 stack: $(VENV)/stack ## also vLLM and DeepSpeed, on a machine without a GPU (Linux x86-64)
 
 docs: $(VENV)/docs ## the documentation as a site that opens without a network -> runs/site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "wrote runs/site/index.html"
 
 # Two runs side by side, one thread each. $(1): the model's config; $(2): the folder in runs/.

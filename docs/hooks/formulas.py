@@ -32,6 +32,7 @@ SYMBOLS = {
     "_": r"\_",
     "~": r"\sim ",
 }
+WORDS = (r"\text", r"\operatorname")
 TOKEN = re.compile(
     r"\s+|`[^`]+`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]+'s|[A-Za-z]\w*(?:-[a-z]+)*'*|\*\*|<=|>=|<-|->|\+-|:=|\.\.\.|."
 )
@@ -124,10 +125,10 @@ def skip_space(tokens: list[str]) -> None:
 
 
 def space(before: str, tokens: list[str]) -> str:
-    """Between words, and between a word and a symbol; mathematics has its own spaces."""
-    after = next(iter(tokens), "")
-    is_word = before.endswith("}") and re.search(r"\\(text|operatorname)\{[^{}]*\}$", before)
-    return r"\ " if is_word or atom(after or " ").startswith((r"\text", r"\operatorname")) else " "
+    """Between words, and less between a word and a symbol; mathematics has its own spaces."""
+    after = atom(next(iter(tokens), " "))
+    sides = bool(re.search(r"(text|operatorname)\{[^{}]*\}$", before)), after.startswith(WORDS)
+    return (" ", r"\,", r"\ ")[sum(sides)]
 
 
 def atom(token: str) -> str:
@@ -160,7 +161,7 @@ def symbol(name: str) -> str:
 
 
 def words(text: str) -> str:
-    return rf"\text{{{text.replace('_', chr(92) + '_')}}}"
+    return rf"\text{{{text}}}"
 
 
 def escape(prose: str) -> str:
