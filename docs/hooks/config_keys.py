@@ -81,8 +81,8 @@ def table(path: str, section: type[BaseModel]) -> str:
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
         key = f"{path}.{name}".lstrip(".")
-        if key in SECTIONS and key not in OPTIONAL:
-            continue
+        if field.annotation is SECTIONS.get(key):
+            continue  # it has no value of its own
         default = "*required*" if field.is_required() else code(as_yaml(field.get_default()))
         cells = f'<span id="{key}"></span>`{name}`', value_of(key, section), default
         meaning = " ".join((field.description or "").split())
@@ -170,12 +170,6 @@ def sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type
 
 
 SECTIONS = dict(sections(Config))
-OPTIONAL = {
-    f"{path}.{name}"
-    for path, section in SECTIONS.items()
-    for name, field in section.model_fields.items()
-    if type(None) in get_args(field.annotation)
-}
 KEYS = {name for name in Config.model_fields if name not in SECTIONS} | {
     f"{path}.{name}" for path, section in SECTIONS.items() for name in section.model_fields
 }
