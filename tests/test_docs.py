@@ -153,9 +153,7 @@ def known_keys() -> set[str]:
 def rows(page: str) -> list[list[str]]:
     """The cells of the tables that put another library's keys beside ours."""
     lines = (DOCS / "guides" / page).read_text().splitlines()
-    table = [
-        [cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line[:1] == "|"
-    ]
+    table = [re.split(r"\s*\|\s*", line)[1:-1] for line in lines if line.startswith("|")]
     return [cells for cells in table if cells[0].startswith("`")]
 
 

@@ -238,14 +238,14 @@ class RolloutConfig(StrictModel):
     sync_check_every: Positive = 50
     """Steps between checks that each weight tensor in the engine equals the policy's."""
     tensor_parallel: Positive = 1
-    """vLLM only: GPUs per engine."""
+    """With vLLM only: GPUs per engine."""
     per_sample_seeds: bool | None = None
-    """vLLM only: a sample's tokens depend on its own seed and not on the batch; null: on GPUs,
+    """With vLLM only: a sample's tokens depend on its own seed and not on the batch; null: on GPUs,
     where it is free."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7
-    """vLLM only: the share of a GPU's memory that it takes while generating."""
+    """With vLLM only: the share of a GPU's memory that it takes while generating."""
     enforce_eager: bool = False
-    """vLLM only: disable CUDA graphs."""
+    """With vLLM only: disable CUDA graphs."""
 
 
 class VerifierConfig(StrictModel):
@@ -448,9 +448,9 @@ class PolicyConfig(StrictModel):
     lora: LoRAConfig | None = None
     """Train adapters on frozen weights; null: train all weights."""
     offload_optimizer: bool = False
-    """deepspeed only: keep and update AdamW's state on the CPU."""
+    """With deepspeed only: keep and update AdamW's state on the CPU."""
     offload_during_rollouts: bool | Literal["auto"] = "auto"
-    """deepspeed only: AdamW's state waits in host memory during rollouts; auto: on GPUs, unless the
+    """With deepspeed only: AdamW's state waits in host memory during rollouts; auto: on GPUs, unless the
     memory estimate says that it fits beside vLLM."""
     token_budget: Positive = 16384
     """Tokens per micro-batch, padding included."""
