@@ -450,8 +450,8 @@ class PolicyConfig(StrictModel):
     offload_optimizer: bool = False
     """With deepspeed only: keep and update AdamW's state on the CPU."""
     offload_during_rollouts: bool | Literal["auto"] = "auto"
-    """With deepspeed only: AdamW's state waits in host memory during rollouts; auto: on GPUs, unless
-    the memory estimate says that it fits beside vLLM."""
+    """With deepspeed only: AdamW's state waits in host memory during rollouts; auto: on GPUs,
+    unless the memory estimate says that it fits beside vLLM."""
     token_budget: Positive = 16384
     """Tokens per micro-batch, padding included."""
     gradient_checkpointing: bool = False
