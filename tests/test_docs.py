@@ -170,7 +170,7 @@ def test_our_column_names_keys_that_exist(page: str) -> None:
 
 
 def test_the_column_of_trl_names_fields_of_its_config() -> None:
-    from trl import GRPOConfig
+    from trl.trainer.grpo_config import GRPOConfig
 
     fields = {field.name for field in dataclasses.fields(GRPOConfig)}
     named = {
