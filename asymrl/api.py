@@ -2,9 +2,9 @@
 
 They read and write the same files as the programs, so a run that was started in a notebook can be
 resumed from the shell and the other way round. They run as one process: for several GPUs, use the
-programs. Configs are found by name in the repository's configs/, so install with `make setup` (or
-pip's --editable) and not as a wheel. Invalid input raises asymrl.UserError, whose text is one
-sentence.
+programs, which are in the repository and not in a wheel. Configs are found by name in configs/, of
+the repository or, as a copy, of an installed wheel. Invalid input raises asymrl.UserError, whose
+text is one sentence.
 
     >>> import asymrl
     >>> asymrl.verify(r"so it is \\boxed{0.5}", "1/2").reward

@@ -66,10 +66,11 @@ problems: greedy, at temperature 0.4 (4 samples), and pass@8 at temperature 1 fr
 entropy (nats per token) is a mean over the last 10 steps. `untrained` is the policy before training
 with rewards. The last column is the mean paired difference of greedy accuracy to GRPO over shared
 seeds with its 95% t interval, not corrected for {rows} comparisons. Cost is the time of advantages
-and updates on one rollout batch, relative to GRPO's (`make bench-methods` wrote it to
-[results/cost.json](results/cost.json)).
+and updates on one rollout batch, relative to GRPO's ({cost}).
 
 """
+COST = "`make bench-methods` wrote it to\n[results/cost.json](results/cost.json)"
+NO_COST = "`make bench-methods`, not run\nsince the last change of methods"
 
 
 @frozen
@@ -150,7 +151,8 @@ def results_table(seeds: Mapping[int, Seed], costs: Path) -> str:
         rows.append([f"`{name}`", str(len(runs)), *cells, ratio, difference])
     most = max((int(cells[1]) for cells in rows), default=0)
     header = ["row", "seeds", *MEASURES, "cost", "greedy minus GRPO"]
-    return RESULTS.format(most=most, rows=len(rows)) + markdown_table(header, rows)
+    source = COST if costs.exists() else NO_COST
+    return RESULTS.format(most=most, rows=len(rows), cost=source) + markdown_table(header, rows)
 
 
 def having(seeds: Mapping[int, Seed], name: str) -> list[Result]:

@@ -24,7 +24,9 @@ from asymrl.config.schema import METHOD_SECTIONS, Config
 from asymrl.errors import UserError, one_line, short_repr
 from asymrl.types import frozen
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = PACKAGE / "configs"  # in a wheel (setup.py); a checkout has them beside the package
+CONFIG_DIR = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "configs"
 ROW_DIR = CONFIG_DIR / "rows"
 # Keys that may change when a run resumes: those that affect only later steps, and those that say
 # where the run executes, because it may resume on another machine.

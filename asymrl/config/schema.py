@@ -54,42 +54,62 @@ SettingName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
 
 
 class StrictModel(BaseModel):
-    """A frozen model that accepts no unknown keys and converts no types."""
+    """A frozen model that accepts no unknown keys and converts no types. The docstring under a key
+    is its description, which the reference of the documentation lists."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class ShapeConfig(StrictModel):
     """Sizes of the backbone, so that a dry run needs no network. Checked when the model loads."""
 
     layers: Positive
+    """Transformer blocks."""
     hidden: Positive
+    """Width of the residual stream."""
     intermediate: Positive
+    """Width of the MLP's hidden layer."""
     heads: Positive
+    """Attention heads."""
     kv_heads: Positive
+    """Heads of keys and values."""
     head_dim: Positive
+    """Width of an attention head."""
     vocab: Positive
+    """Rows of the embedding, padding included."""
     tied: bool
+    """Whether the LM head is the embedding."""
 
 
 class ModelConfig(StrictModel):
-    # a folder, a hub id, or a model made here: pocket, pocket_short, smollm2_135m
+    """The model that is trained."""
+
     path: Annotated[str, Field(min_length=1)]
+    """A model folder, a hub id, or a model made here: pocket, pocket_short, smollm2_135m."""
     revision: str | None = None
-    trust_remote_code: bool = False  # run Python code from the model's repository
-    allow_pickle: bool = False  # read pytorch_model.bin if there is no safetensors file
+    """The commit, tag or branch of a hub model; null: its main branch."""
+    trust_remote_code: bool = False
+    """Run Python code from the model's repository."""
+    allow_pickle: bool = False
+    """Read pytorch_model.bin if there is no safetensors file, which may run code in it."""
     shape: ShapeConfig | None = None
+    """Sizes of the model for the dry run's memory estimate; null: read from its config.json, if
+    that is on this machine."""
 
 
 class ReasoningGymConfig(StrictModel):
     """Which problems `reasoning_gym:<task>` has (data/reasoning_gym.py). As a benchmark it is the
     task's held-out problems, which depend on the difficulty only."""
 
-    size: Annotated[int, Field(ge=1, le=10**6)] = 1000  # different training problems of each task
-    seed: NonNegative = 0  # of the training problems
-    # a level from 0 for all tasks; or task -> a level or values of the task's own parameters, as in
-    # {gcd: 1, chain_sum: {max_terms: 3}}; null: the defaults of reasoning-gym
+    size: Annotated[int, Field(ge=1, le=10**6)] = 1000
+    """Different training problems of each task."""
+    seed: NonNegative = 0
+    """The seed of the training problems."""
     difficulty: Any = None
+    """A level from 0 for all tasks; or task -> a level or values of the task's own parameters, as
+    in {gcd: 1, chain_sum: {max_terms: 3}}; null: the defaults of reasoning-gym."""
 
     @field_validator("difficulty")
     @classmethod
@@ -115,23 +135,38 @@ def is_level(value: Any) -> bool:
 
 
 class DataConfig(StrictModel):
-    # a name in sources.SOURCES, a local .jsonl, .json, .csv or .parquet file, a hub data set, or
-    # reasoning_gym:<task>[,<task>...]
+    """The training problems, and how a problem becomes a prompt."""
+
     train: Annotated[str, Field(min_length=1)]
-    config: str | None = None  # of a hub data set
-    split: str | None = None  # of a hub data set; default train
-    # columns of files and hub data sets, of benchmarks too; default: found by their usual names
+    """A named source (asymrl/data/sources.py), a local .jsonl, .json, .csv or .parquet file, a hub
+    data set, or reasoning_gym:<task>[,<task>...]."""
+    config: str | None = None
+    """The config of a hub data set to train on."""
+    split: str | None = None
+    """The split of a hub data set to train on; null: train."""
     problem_field: Annotated[str, Field(min_length=1)] | None = None
+    """The column of the problems in files and hub data sets, benchmarks included; null: the first
+    of problem, question and prompt."""
     answer_field: Annotated[str, Field(min_length=1)] | None = None
+    """The column of the answers in files and hub data sets, benchmarks included; null: the first of
+    answer, solution and final_answer."""
     system: str | None = None
+    """The system turn of each prompt; null: none."""
     user: str = "{problem}"
-    # default: the tokenizer's; `none`: the prompt is `user` as it is; or the path of a Jinja file
+    """The user turn of each prompt; {problem} is replaced by the problem."""
     chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """The path of a Jinja file; none: the prompt is the user turn as it is; null: the tokenizer's
+    template."""
     chat_template_kwargs: dict[str, Any] = {}
+    """Variables for the chat template, such as {enable_thinking: false}."""
     max_prompt_tokens: Positive = 1024
-    unparseable_gold: Literal["exact", "refuse"] = "exact"  # compare as text, or stop
-    limit: Positive | None = None  # use only this many problems, from the start
-    reasoning_gym: ReasoningGymConfig | None = None  # of sources reasoning_gym:<task>
+    """Problems with a longer prompt are left out, and counted."""
+    unparseable_gold: Literal["exact", "refuse"] = "exact"
+    """What to do with gold answers that the verifier cannot read: compare them as text, or stop."""
+    limit: Positive | None = None
+    """Use only this many problems, from the start; null: all."""
+    reasoning_gym: ReasoningGymConfig | None = None
+    """Which problems the sources reasoning_gym:<task> have."""
 
     @property
     def prompt(self) -> dict[str, Any]:
@@ -153,42 +188,64 @@ class DynamicSamplingConfig(StrictModel):
     """Train on mixed groups only: prompts are drawn in rounds until rollout.prompts of them have
     both correct and wrong responses (DAPO, arXiv 2503.14476; training/dynamic_sampling.py)."""
 
-    # mixed groups beyond rollout.prompts: drop them, as DAPO's code does, or keep them for the next
-    # step, which then trains them with the log-probs of the policy that generated them
     leftover: Literal["drop", "keep"] = "drop"
-    # most rounds per step; if the batch is still not full, the run ends with an error (verl:
-    # max_num_gen_batches)
+    """Mixed groups beyond rollout.prompts: drop them, as DAPO's code does, or keep them for the
+    next step, which then trains on them with the log-probs of the policy that generated them."""
     max_rounds: Annotated[int, Field(ge=2, le=10**6)] = 10
+    """Most rounds per step; if the batch is still not full, the run ends with an error (verl:
+    max_num_gen_batches)."""
 
 
 class OverlongConfig(StrictModel):
     """A penalty on long responses, subtracted from their advantages (algo/overlong.py)."""
 
-    buffer: Positive  # tokens below rollout.max_tokens over which the penalty rises from 0
-    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # at rollout.max_tokens
+    buffer: Positive
+    """Tokens below rollout.max_tokens over which the penalty rises from 0."""
+    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """The penalty at rollout.max_tokens."""
 
 
 class RolloutConfig(StrictModel):
+    """How responses are sampled, and which of them a step trains on."""
+
     engine: Literal["auto", "hf", "vllm"] = "auto"
+    """Who samples: transformers (hf) or vLLM; auto: vLLM on a GPU if it is installed, otherwise
+    hf."""
     prompts: Positive
+    """Prompts per step: the size of a rollout batch is prompts x group_size."""
     group_size: Annotated[int, Field(ge=2)]
+    """Responses to each prompt (G)."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Sampling temperature; log-probs, entropy and loss are of the distribution at this
+    temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Must be 1 in training: the policy that samples is the policy that learns."""
     top_k: NonNegative = 0
+    """Must be 0, which is off, in training."""
     max_tokens: Positive
-    stop: list[str] = []  # texts that end a response, each one token; the model's own tokens too
-    # a response without a stop token: verify it, reward 0, or leave it out of group and loss
+    """Longest response, stop token included."""
+    stop: list[str] = []
+    """Texts that end a response, each a single token; the model's own stop tokens do too."""
     truncation: Literal["score", "zero", "mask"] = "score"
+    """What happens to a response without a stop token: verify it, give it reward 0, or leave it out
+    of its group and the loss."""
     overlong: OverlongConfig | None = None
+    """A penalty on long responses; null: none."""
     dynamic_sampling: DynamicSamplingConfig | None = None
-    max_rows: Positive = 512  # responses that each engine samples at a time
+    """Train on mixed groups only; null: on all groups."""
+    max_rows: Positive = 512
+    """Responses that each engine samples at a time."""
     sync_check_every: Positive = 50
-    # the keys below apply to vLLM only
-    tensor_parallel: Positive = 1  # GPUs per engine
-    # a sample's tokens depend on its own seed, not on the batch; null: on GPUs, where it is free
+    """Steps between checks that each weight tensor in the engine equals the policy's."""
+    tensor_parallel: Positive = 1
+    """With vLLM only: GPUs per engine."""
     per_sample_seeds: bool | None = None
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7  # while generating
-    enforce_eager: bool = False  # disable CUDA graphs
+    """With vLLM only: a sample's tokens depend on its own seed and not on the batch; null: on GPUs,
+    where it is free."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=0.95)] = 0.7
+    """With vLLM only: the share of a GPU's memory that it takes while generating."""
+    enforce_eager: bool = False
+    """With vLLM only: disable CUDA graphs."""
 
 
 class VerifierConfig(StrictModel):
@@ -198,24 +255,33 @@ class VerifierConfig(StrictModel):
     policy learns to give one, and exact about its value.
     """
 
-    # or exact, line, math_verify (the library as TRL calls it), path/to/file.py:function
     name: str = "math"
-    workers: Positive = 1  # processes per rank; one keeps up with generation
-    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0  # seconds per response; most take 1 ms
-    unboxed: bool = False  # accept "the answer is 7" from a response without a box
-    thinking: bool = False  # also read the text before the last </think>
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0  # relative error, for decimal golds
+    """A verifier (math, exact, line, math_verify, which is that library as TRL calls it), or
+    path/to/file.py:function."""
+    workers: Positive = 1
+    """Processes per rank; one keeps up with generation."""
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Seconds per response; most take a millisecond."""
+    unboxed: bool = False
+    """Accept "the answer is 7" from a response without a box."""
+    thinking: bool = False
+    """Also read the text before the last </think>."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest relative error of an answer whose gold is a decimal number."""
 
 
 class MethodConfig(StrictModel):
     """`name` is a key of METHODS or a function by path; all other keys are keyword parameters of
     that function."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, strict=True, use_attribute_docstrings=True
+    )
     SECTION: ClassVar[str]  # of the config
     METHODS: ClassVar[Mapping[str, Callable[..., Any]]]
     EXAMPLE: ClassVar[tuple[Any, ...]]  # positional arguments for a trial call
     name: str
+    """The function: a name in asymrl/algo, or path/to/file.py:function."""
 
     @model_validator(mode="before")
     @classmethod
@@ -247,7 +313,11 @@ class MethodConfig(StrictModel):
 
 
 class AdvantageConfig(MethodConfig):
+    """The advantage estimator: a group's rewards -> a number for each response."""
+
     SECTION, METHODS, EXAMPLE = "advantage", ADVANTAGES, (example_groups(5, 4),)
+    name: str
+    """An advantage estimator, or path/to/file.py:function."""
 
 
 class ReweightConfig(MethodConfig):
@@ -255,6 +325,7 @@ class ReweightConfig(MethodConfig):
 
     SECTION, METHODS, EXAMPLE = "reweight", REWEIGHT, (example_tokens(5, 4),)
     name: str = "none"
+    """A token reweighting, or path/to/file.py:function."""
 
 
 class ScheduleConfig(MethodConfig):
@@ -266,6 +337,7 @@ class ScheduleConfig(MethodConfig):
         StepStats(step=1, steps=2, accuracy=(0.5,), solved=0.5, kappa=0.1, entropy=1.0),
     )
     name: str = "constant"
+    """A schedule, or path/to/file.py:function."""
 
 
 class EntropyControlConfig(StrictModel):
@@ -273,9 +345,12 @@ class EntropyControlConfig(StrictModel):
     below the target the bonus rises by `step`, otherwise it falls. It starts at loss.entropy_bonus,
     stays within 0 and `max`, and is not applied in a step whose entropy is above the target."""
 
-    target: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2  # nats per token
+    target: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
+    """The entropy to hold, in nats per token."""
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    """By how much the bonus rises or falls after a step."""
     max: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.005
+    """The largest bonus."""
 
 
 class LossConfig(MethodConfig):
@@ -283,18 +358,27 @@ class LossConfig(MethodConfig):
 
     SECTION, METHODS, EXAMPLE = "loss", LOSSES, (example_loss_inputs(5, 4),)
     name: str = "ppo_clip"
+    """A token loss, or path/to/file.py:function."""
     aggregation: Literal["token_mean", "prompt_mean", "seq_mean", "constant"] = "token_mean"
+    """What token losses are divided by: the tokens of the mini-batch, those of a prompt, those of a
+    response, or a constant length."""
     entropy_bonus: Rate = 0.0
-    entropy_control: EntropyControlConfig | None = None  # null: the bonus is fixed
-    # weight of a KL penalty against the model before training (TRL: beta); loads a frozen copy of
-    # it, except with LoRA
+    """Weight of the entropy in the loss, which subtracts it."""
+    entropy_control: EntropyControlConfig | None = None
+    """Control of the entropy bonus towards a target; null: the bonus is fixed."""
     kl_coef: Rate = 0.0
-    kl_estimator: KLEstimator = "k3"  # see kl_to_reference in algo/loss.py
-    constant_length: Positive | None = None  # for `constant`; default rollout.max_tokens
-    # truncated importance sampling for numerical differences between engine and policy; see
-    # algo/loss.py. TRL's importance_sampling_level=sequence is loss.name=gspo.
+    """Weight of a KL penalty against the model before training (TRL: beta); above 0 it loads a
+    frozen copy of that model, except with LoRA."""
+    kl_estimator: KLEstimator = "k3"
+    """How the KL divergence is estimated; k1 penalizes nothing (kl_to_reference in
+    asymrl/algo/loss.py)."""
+    constant_length: Positive | None = None
+    """The length that aggregation constant divides by, in tokens; null: rollout.max_tokens."""
     importance_sampling: Annotated[Literal["off", "token", "sequence"], OFF] = "off"
+    """Truncated importance sampling for the numerical difference between engine and policy, by
+    token or by response; TRL's importance_sampling_level=sequence is loss.name=gspo."""
     importance_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """The largest importance weight."""
 
 
 METHOD_SECTIONS: Mapping[str, type[MethodConfig]] = {
@@ -306,20 +390,31 @@ METHOD_SECTIONS: Mapping[str, type[MethodConfig]] = {
 
 
 class OptimConfig(StrictModel):
+    """AdamW, its learning rate, and how a rollout batch is cut into updates."""
+
     lr: Rate
+    """The learning rate."""
     minibatch_prompts: Positive
-    epochs: Positive = 1  # passes over each rollout batch
+    """Prompts per optimizer step; must divide rollout.prompts."""
+    epochs: Positive = 1
+    """Passes over each rollout batch."""
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    """AdamW's decay rates of its two moments."""
     weight_decay: Rate = 0.01
+    """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    # after warmup, from lr towards lr_floor x lr at the end of the run; a run that resumes with
-    # another number of steps continues on the new curve
+    """Gradients are scaled down to this norm."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rate after warmup, from lr towards lr_floor x lr at the end of the run; a run
+    that resumes with another number of steps continues on the new curve."""
     lr_floor: Annotated[float, Field(ge=0, le=1)] = 0.0
-    # linear warmup from 0 to lr, in updates, or as a share of all updates
+    """Where lr_schedule ends, as a fraction of lr."""
     warmup_updates: NonNegative = 0
+    """Updates over which the learning rate rises from 0 to lr."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    max_skipped: Positive = 3  # stop after this many updates in a row that are not finite
+    """The same as a share of all updates; set one of the two."""
+    max_skipped: Positive = 3
+    """Stop after this many updates in a row that are not finite."""
 
 
 class LoRAConfig(StrictModel):
@@ -327,9 +422,11 @@ class LoRAConfig(StrictModel):
     (engines/lora.py)."""
 
     rank: Positive = 32
+    """Rank of the adapters."""
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
-    # names of linear layers, such as [q_proj, v_proj]; all-linear: all of the model's blocks
+    """The adapters are scaled by alpha / rank."""
     targets: str | list[str] = ALL_LINEAR
+    """Names of linear layers, such as [q_proj, v_proj]; all-linear: all of the model's blocks."""
 
     @field_validator("targets")
     @classmethod
@@ -340,24 +437,37 @@ class LoRAConfig(StrictModel):
 
 
 class PolicyConfig(StrictModel):
+    """Where and how the policy is trained."""
+
     backend: Literal["auto", "local", "deepspeed"] = "auto"
-    # forward pass only: what is trained stays fp32, but weights that LoRA freezes are stored in it
+    """Who trains: one process (local) or DeepSpeed's ZeRO-3; auto: deepspeed for several processes,
+    or on a GPU if it is installed, otherwise local."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    lora: LoRAConfig | None = None  # null: train all weights
-    offload_optimizer: bool = False  # deepspeed: keep and update AdamW's state on the CPU
-    # deepspeed: AdamW's state waits in host memory during rollouts. auto: on GPUs, unless the
-    # memory estimate says that it fits beside vLLM
+    """Numbers of the forward pass; what is trained stays fp32, but weights that LoRA freezes are
+    stored in it."""
+    lora: LoRAConfig | None = None
+    """Train adapters on frozen weights; null: train all weights."""
+    offload_optimizer: bool = False
+    """With deepspeed only: keep and update AdamW's state on the CPU."""
     offload_during_rollouts: bool | Literal["auto"] = "auto"
-    token_budget: Positive = 16384  # tokens per micro-batch, padding included
+    """With deepspeed only: AdamW's state waits in host memory during rollouts; auto: on GPUs,
+    unless the memory estimate says that it fits beside vLLM."""
+    token_budget: Positive = 16384
+    """Tokens per micro-batch, padding included."""
     gradient_checkpointing: bool = False
-    threads: NonNegative = 0  # CPU threads; 0 keeps torch's default
+    """Keep only each block's input and compute the rest again for the gradient: less memory, more
+    time."""
+    threads: NonNegative = 0
+    """CPU threads; 0: torch's default."""
 
 
 class EvalSamplingConfig(StrictModel):
     """One way of sampling in an evaluation. temperature 0 is greedy."""
 
     temperature: Temperature
-    samples: Positive = 1  # per problem
+    """Sampling temperature; 0 is greedy."""
+    samples: Positive = 1
+    """Responses per problem."""
 
     @model_validator(mode="after")
     def check_greedy(self) -> EvalSamplingConfig:
@@ -369,19 +479,28 @@ class EvalSamplingConfig(StrictModel):
 
 
 class EvalConfig(StrictModel):
+    """Evaluation during training, before the first step included."""
+
     every: Positive = 10
-    benchmarks: list[str] = []  # the same kinds of source as data.train
-    config: str | None = None  # of those that are hub data sets
+    """Steps between evaluations."""
+    benchmarks: list[str] = []
+    """What to evaluate on: the same kinds of source as data.train."""
+    config: str | None = None
+    """The config of benchmarks that are hub data sets."""
     split: str = "test"
-    # name -> settings; each has metrics eval/<benchmark>/<name>/... and a folder of samples. null
-    # removes a setting of a base config.
+    """The split of benchmarks that are hub data sets."""
     sampling: Annotated[dict[SettingName, EvalSamplingConfig], Field(min_length=1)] = {
         GREEDY: EvalSamplingConfig(temperature=0.0),
         "t0.4": EvalSamplingConfig(temperature=0.4, samples=4),
     }
-    max_tokens: Positive | None = None  # default rollout.max_tokens
+    """Name -> how to sample; each has metrics eval/<benchmark>/<name>/... and a folder of samples;
+    null removes a setting of a base config."""
+    max_tokens: Positive | None = None
+    """Longest response; null: rollout.max_tokens."""
     limit: Positive | None = None
-    patience: Positive | None = None  # early stopping: evaluations without improvement
+    """Use only this many problems of each benchmark; null: all."""
+    patience: Positive | None = None
+    """Stop early after this many evaluations without a better greedy accuracy; null: never."""
 
     @field_validator("sampling", mode="before")
     @classmethod
@@ -392,15 +511,24 @@ class EvalConfig(StrictModel):
 
 
 class BestOnConfig(StrictModel):
-    best_on: str  # the name of a benchmark in eval.benchmarks
+    """Selects the checkpoint with the best greedy accuracy on a benchmark."""
+
+    best_on: str
+    """The name of a benchmark in eval.benchmarks."""
 
 
 class CheckpointConfig(StrictModel):
+    """When checkpoints are written, and which of them stay."""
+
     every: Positive = 50
-    keep: Positive = 1  # number of newest checkpoints, plus the selected one
+    """Steps between checkpoints; the last step has one too."""
+    keep: Positive = 1
+    """Number of newest checkpoints that stay, besides the selected one."""
     select: Literal["last"] | BestOnConfig = "last"
-    # with policy.lora: write the merged model too; false: only its adapters, which need the model
+    """Which checkpoint is the run's result: the last one, or the best on a benchmark."""
     merged: bool = True
+    """With policy.lora: write the merged model too; false: only its adapters, which need the
+    model."""
 
     @property
     def best_on(self) -> str | None:
@@ -414,37 +542,63 @@ class DeadlinesConfig(StrictModel):
     """
 
     load: Minutes = 120.0
+    """Loading models, and waiting for the other ranks to start."""
     generate: Minutes = 60.0
+    """Generating responses."""
     verify_wait: Minutes = 15.0
+    """Waiting for verdicts after the last response."""
     sleep: Minutes = 30.0
+    """The engine releasing its memory."""
     score: Minutes = 60.0
+    """Computing log-probs and entropy of the responses."""
     update: Minutes = 120.0
+    """The updates on a rollout batch."""
     gain: Minutes = 60.0
+    """The forward pass of tracking.logprob_gain_every."""
     sync: Minutes = 30.0
+    """Sending the new weights to the engine."""
     evaluate: Minutes = 60.0
+    """An evaluation during training."""
     save: Minutes = 60.0
+    """Writing a checkpoint."""
 
 
 class WarnConfig(StrictModel):
     """Bounds on metrics. A run that leaves them prints a warning and continues (run/alerts.py)."""
 
-    entropy_below: Rate = 0.02  # policy/entropy, nats per token
-    entropy_above: Rate = 2.0  # and above 1.5 times the entropy of the first step
-    truncated_above: Rate = 0.25  # rollout/truncated, fraction of responses
-    verifier_failures_above: Rate = 0.01  # verdict/timeout + verdict/crashed, fraction
-    mismatch_above: Rate = 0.05  # rollout/logprob_mismatch_mean, nats per token
-    no_answer_above: Rate = 0.99  # verdict/no_answer, fraction of responses
-    unmixed_steps: Positive = 3  # steps in a row without a group that has both rewards
+    entropy_below: Rate = 0.02
+    """Warn if policy/entropy is below this, in nats per token."""
+    entropy_above: Rate = 2.0
+    """Warn if policy/entropy is above this and above 1.5 times that of the first step."""
+    truncated_above: Rate = 0.25
+    """Warn if rollout/truncated, a fraction of the responses, is above this."""
+    verifier_failures_above: Rate = 0.01
+    """Warn if verdict/timeout + verdict/crashed, a fraction of the responses, is above this."""
+    mismatch_above: Rate = 0.05
+    """Warn if rollout/logprob_mismatch_mean is above this, in nats per token."""
+    no_answer_above: Rate = 0.99
+    """Warn if verdict/no_answer, a fraction of the responses, is above this."""
+    unmixed_steps: Positive = 3
+    """Warn after this many steps in a row without a group that has both rewards."""
 
 
 class TrackingConfig(StrictModel):
+    """What is recorded besides metrics.jsonl."""
+
     wandb: Annotated[Literal["off", "online", "offline"], OFF] = "off"
+    """Also log to Weights & Biases."""
     project: str = "asymrl"
+    """The project there."""
     rollouts_every: Positive = 10
-    logprob_gain_every: NonNegative = 10  # steps; 0 disables it; costs a forward pass
+    """Steps between files in rollouts/, which hold every response of a step."""
+    logprob_gain_every: NonNegative = 10
+    """Steps between measurements of diag/logprob_gain_positive, which cost a forward pass; 0:
+    never."""
 
 
 class Config(StrictModel):
+    """All settings of a run."""
+
     model: ModelConfig
     data: DataConfig
     rollout: RolloutConfig
@@ -461,7 +615,9 @@ class Config(StrictModel):
     deadlines: DeadlinesConfig = DeadlinesConfig()
     warn: WarnConfig = WarnConfig()
     seed: NonNegative = 0
-    steps: Positive  # rollout batches; each has prompts / minibatch_prompts x epochs updates
+    """Seed of the order of problems, of sampling and of new weights."""
+    steps: Positive
+    """Rollout batches to train on; each has prompts / minibatch_prompts x epochs updates."""
 
     @property
     def total_updates(self) -> int:
