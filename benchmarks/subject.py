@@ -27,6 +27,7 @@ from asymrl.engines.gpu_memory import MemoryMeter
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.policy import Policy
+from asymrl.engines.rollout import RolloutEngine
 from asymrl.run.tracking import Tracker
 from asymrl.training import loop
 from asymrl.training.algorithm import build_algorithm
@@ -233,7 +234,7 @@ def train(
     cfg: Config,
     path: Path,
     *,
-    engine: HFEngine,
+    engine: RolloutEngine,
     policy: Policy,
     tracker: Tracker,
     share: Callable[[], float],
