@@ -143,6 +143,10 @@ def find_card(name: str) -> Card | None:
     return next((card for card in KNOWN if re.search(rf"\b{card.name}\b", name)), None)
 
 
+def card_here() -> Card | None:
+    return find_card(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+
+
 def work_of_shape(config: Config) -> Work:
     """flops.work_per_token without a model."""
     shape = memory.require_shape(config)
@@ -167,30 +171,39 @@ def running(share: float) -> float:
     return exp(-share / SCALE)
 
 
-def response_lengths(config: Config) -> torch.Tensor:
-    """POINTS lengths of equal weight, in tokens."""
+def typical_rows(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input tokens and response tokens of POINTS rows that stand for all."""
+    prompt, mean = mean_lengths(config)
     shares = [min(1.0, -SCALE * log(1 - (n + 0.5) / POINTS)) for n in range(POINTS)]
-    lengths = torch.tensor(shares, dtype=torch.float64) * config.rollout.max_tokens
-    return lengths * (mean_lengths(config)[1] / lengths.mean())
+    responses = torch.tensor(shares, dtype=torch.float64)
+    responses *= mean / responses.mean()
+    return prompt + responses, responses
 
 
-def pass_flops(config: Config, work: Work, rows: float) -> float:
-    """FLOPs of a forward pass over so many rows."""
-    responses = response_lengths(config)
-    lengths = responses + mean_lengths(config)[0]
-    return forward_flops(work, lengths, responses) * rows / POINTS
+def pass_flops(config: Config, lengths: torch.Tensor, responses: torch.Tensor) -> float:
+    """Of a forward pass over these rows."""
+    return forward_flops(work_of_shape(config), lengths, responses)
 
 
-def estimate_step(config: Config, machine: Machine) -> StepTime:
-    """Of a run of vLLM and ZeRO-3. UserError without model.shape."""
+def update_flops(config: Config, lengths: torch.Tensor, responses: torch.Tensor) -> float:
+    """Of forward and backward passes over these rows, with what is recomputed."""
+    work, passes = work_of_shape(config), 4 if config.policy.gradient_checkpointing else 3
+    frozen_work = Work(matrices=work.frozen_matrices, head=work.frozen_head, attention=0)
+    forward = forward_flops(work, lengths, responses)
+    return passes * forward - forward_flops(frozen_work, lengths, responses)
+
+
+def estimate_step(config: Config, machine: Machine, mixed: float = MIXED) -> StepTime:
+    """Of a run of vLLM and ZeRO-3. mixed: share of groups with both rewards, as drawn. UserError
+    without model.shape."""
     rollout = config.rollout
     batch = rollout.prompts * rollout.group_size
-    drawn = batch / MIXED if rollout.dynamic_sampling else batch
+    drawn = batch / mixed if rollout.dynamic_sampling else batch
     causes, tail = generate(config, machine, drawn)
     phases = {
         "generate": causes,
         "score": score(config, machine, batch),
-        "update": update(config, machine, batch if rollout.dynamic_sampling else MIXED * batch),
+        "update": update(config, machine, batch if rollout.dynamic_sampling else mixed * batch),
         "optimizer": optimizer(config, machine),
         "sync": sync(config, machine),
         "save": save(config, machine),
@@ -207,19 +220,14 @@ def generate(config: Config, machine: Machine, rows: float) -> tuple[dict[str, f
         machine.card,
         machine.gpus // rollout.tensor_parallel,
     )
-    share = ceil(rollout.prompts / engines) / rollout.prompts  # of the engine with most prompts
-    rows *= share
+    rows *= ceil(rollout.prompts / engines) / rollout.prompts  # of the engine with most prompts
     cache, sequence = memory.kv_cache_bytes(config, machine.gib)
     fitting = cache / sequence * memory.tokens_per_row(config) / (prompt + mean)
     at_once = max(1.0, min(rows, rollout.max_rows, fitting))
-    causes = dict.fromkeys(
-        ("reading the weights", "reading the KV cache", "computing", "steps of vLLM itself"), 0.0
-    )
-    causes["computing"] = (
-        forward_flops(work, torch.tensor([prompt]), torch.tensor([1.0]))
-        * (rows / rollout.group_size)
-        / (card.peak * PREFILL * rollout.tensor_parallel)
-    )
+    prefill = forward_flops(work, torch.tensor([prompt]), torch.tensor([1.0]))
+    prefill *= rows / rollout.group_size / (card.peak * PREFILL * rollout.tensor_parallel)
+    causes = {"reading the weights": 0.0, "reading the KV cache": 0.0, "computing": prefill}
+    causes["steps of vLLM itself"] = 0.0
     steps = [((rows - at_once) * mean / at_once, at_once, prompt + mean)]
     width = rollout.max_tokens / POINTS
     for n in range(POINTS):
@@ -257,26 +265,26 @@ def decode(
 
 def score(config: Config, machine: Machine, rows: float) -> dict[str, float]:
     passes = 2 if config.loss.kl_coef else 1
-    flops = passes * pass_flops(config, work_of_shape(config), rows)
+    flops = passes * pass_flops(config, *typical_rows(config)) * rows / POINTS
     gathers = passes * micro_batches(config, machine, rows)
     return computed(machine, flops, gathers * gather_seconds(config, machine))
 
 
 def update(config: Config, machine: Machine, rows: float) -> dict[str, float]:
     """All optimizer steps of a rollout batch, without AdamW itself."""
-    epochs, work = config.optim.epochs, work_of_shape(config)
-    frozen_work = Work(matrices=work.frozen_matrices, head=work.frozen_head, attention=0)
-    passes = 4 if config.policy.gradient_checkpointing else 3
-    flops = passes * pass_flops(config, work, rows) - pass_flops(config, frozen_work, rows)
-    parameters = memory.count_parameters(memory.require_shape(config))
-    again = max(0, parameters - memory.REUSE_DISTANCE) / parameters  # gathered for the backward
-    gathers = (1 + again) * gather_seconds(config, machine)
-    gradients = (
-        memory.FP32 * memory.count_trained(config) * other_ranks(machine.gpus) / machine.between
-    )
+    epochs = config.optim.epochs
+    flops = epochs * update_flops(config, *typical_rows(config)) * rows / POINTS
     steps = config.rollout.prompts // config.optim.minibatch_prompts
     count = steps * epochs * micro_batches(config, machine, rows / steps)
-    return computed(machine, epochs * flops, count * (gathers + gradients))
+    return computed(machine, flops, count * update_communication(config, machine))
+
+
+def update_communication(config: Config, machine: Machine) -> float:
+    """Seconds of gathering weights and reducing gradients for a micro-batch."""
+    parameters = memory.count_parameters(memory.require_shape(config))
+    again = max(0, parameters - memory.REUSE_DISTANCE) / parameters  # gathered for the backward
+    gradients = memory.FP32 * memory.count_trained(config) * other_ranks(machine.gpus)
+    return (1 + again) * gather_seconds(config, machine) + gradients / machine.between
 
 
 def computed(machine: Machine, flops: float, communication: float) -> dict[str, float]:
@@ -334,7 +342,7 @@ def save(config: Config, machine: Machine) -> dict[str, float]:
     state = 3 * memory.FP32 * memory.count_trained(config) / machine.gpus
     shape, every = memory.require_shape(config), config.checkpoint.every
     folder = memory.parameter_width(config) * memory.count_parameters(shape)
-    return {"writing": (state + folder) / SAVING / every if every else 0.0}
+    return {"writing": (state + folder) / SAVING / every}
 
 
 def machines(config: Config, gpus: int, gib: float) -> list[Machine]:
@@ -343,7 +351,7 @@ def machines(config: Config, gpus: int, gib: float) -> list[Machine]:
     if memory.is_one_process(config, gpus):
         return []
     assumed = memory.assumed_card(config)
-    card = find_card(torch.cuda.get_device_name()) if gpus else CARDS[assumed]
+    card = card_here() if gpus else CARDS[assumed]
     gib = gib if gpus else memory.CARDS[assumed]
     counts = [gpus] if gpus else memory.gpu_counts(config, gpus)
     return [
@@ -364,7 +372,8 @@ def describe(config: Config, gpus: int, gib: float) -> list[str]:
     parts = ", ".join(f"{phase} {rounded(seconds)}" for phase, seconds in step.by_phase.items())
     others = ", ".join(f"{rounded(step.seconds)} on {machine.gpus}" for machine, step in more)
     return [
-        f"step time (estimate; nothing ran on a GPU): about {rounded(step.seconds)} s on "
+        "step time (estimate; nothing ran on a GPU), if responses have "
+        f"{mean_lengths(config)[1]:,.0f} tokens on average: about {rounded(step.seconds)} s on "
         f"{machine.gpus} x {machine.card.name}: {parts}; "
         f"{rounded(step.tokens_per_second)} response tokens/s; the bottleneck is {step.bottleneck}"
         + (f"; {others}" if more else "")
