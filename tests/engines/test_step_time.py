@@ -92,6 +92,13 @@ def test_mean_and_longest_of_the_assumed_lengths() -> None:
     assert responses.max().item() == pytest.approx(4096, rel=0.02)
 
 
+def test_the_tail_begins_when_three_quarters_have_ended() -> None:
+    """At .255 log 4 = .35 of max_tokens where all responses run at once, so it has most tokens of
+    the longest response, but fewer responses at a time, so less than that of the time."""
+    step = estimate_step(QWEN3_4B, on(4))
+    assert 0.4 < step.tail / step.by_phase["generate"] < 0.65
+
+
 @settings(deadline=None, max_examples=30)
 @given(sizes=SIZES, gpus=st.sampled_from([1, 2, 4, 8]))
 def test_more_gpus_are_never_slower_where_they_compute(sizes: dict[str, int], gpus: int) -> None:
