@@ -1,7 +1,8 @@
 """vLLM's CPU build beside hf as the engine of the same step, in alternating turns.
 
 The training loop with the local policy, one thread each: the pocket model and SmolLM2-135M, with
-the settings of their configs and with longer responses that no token ends. hf samples with the
+the settings of their configs and with longer responses that no token ends (SmolLM2 then with 4
+prompts, not 16). hf samples with the
 policy's own weights and knows exact log-probs; vLLM has its own weights, which a sync packs again,
 and its rollouts need a score pass. Times are seconds of processor time: medians of the rounds. For
 the longer responses of SmolLM2 no group is mixed, so the update, which is the same for both, takes
@@ -36,19 +37,22 @@ from asymrl.engines.distributed import World
 from asymrl.training.setup import training_sampling
 
 ENGINES = ("hf", "vllm")
-CASES = {  # model, tokens of a response, share of mixed groups
-    "pocket": ("pocket_grpo", None, 1.0),
-    "pocket, longer": ("pocket_grpo", 256, 1.0),
-    "smollm2_135m": ("smollm2_135m_grpo", None, 1.0),
-    "smollm2_135m, longer": ("smollm2_135m_grpo", real_subject.LONG, 0.0),
+LONGER = {"pocket": 256, "smollm2_135m": real_subject.LONG}
+CASES = {  # case -> model, prompts, responses that no token ends, share of mixed groups
+    "pocket": ("pocket", 32, False, 1.0),
+    "pocket, longer": ("pocket", 32, True, 1.0),
+    "smollm2_135m": ("smollm2_135m", 16, False, 1.0),
+    "smollm2_135m, longer": ("smollm2_135m", 4, True, 0.0),
 }
 PHASES = ("generate", "score", "update", "sync")
 
 
 def make_config(case: str, engine: str) -> Config:
-    name, tokens, _ = CASES[case]
-    longer = [] if tokens is None else [f"rollout.max_tokens={tokens}"]
-    return load_config(name, [*real_subject.LEAN, *longer, f"rollout.engine={engine}"])
+    model, prompts, longer, _ = CASES[case]
+    sizes = [f"rollout.prompts={prompts}", f"rollout.engine={engine}"]
+    if longer:
+        sizes += [f"rollout.max_tokens={LONGER[model]}", "optim.minibatch_prompts=4"]
+    return load_config(f"{model}_grpo", [*real_subject.LEAN, *sizes])
 
 
 class PhaseTracker(GateTracker):
@@ -93,7 +97,7 @@ def side(case: str, name: str, threads: int) -> None:
     )
     torch.set_num_threads(threads)
     how = training_sampling(config, tokenizer)
-    longer = CASES[case][1] is not None
+    longer = CASES[case][2]
     subject.train(
         config,
         Path(pretrained.locate(config.model.path)),
@@ -109,7 +113,7 @@ def side(case: str, name: str, threads: int) -> None:
 def measure(case: str, rounds: int, threads: int) -> dict[str, list[dict[str, float]]]:
     """Engine -> the facts of each turn, after one that warms up."""
     command = [sys.executable, __file__, "--threads", str(threads), "--case", case, "--engine"]
-    share = str(CASES[case][2])
+    share = str(CASES[case][3])
     workers = {name: Worker([*command, name], RESULTS / f"engine-{name}.log") for name in ENGINES}
     for worker in workers.values():
         worker.turn(share)
@@ -154,11 +158,14 @@ def main() -> None:
     if not find_spec("vllm"):
         sys.exit("vLLM is not installed; `make stack` installs it")
     cases = [arguments.case] if arguments.case else [*CASES]
-    facts = {case: measure(case, arguments.rounds, arguments.threads) for case in cases}
     header = ["case", "tokens", "engine", "step, CPU s", *PHASES, "peak GB"]
-    text = table(header, [row for case in cases for row in table_rows(case, facts[case])])
-    text += f"\n\nThreads: {arguments.threads} each; rounds: {arguments.rounds}."
-    return save_results("engines", text, facts)
+    facts, rows = {}, []
+    for case in cases:
+        facts[case] = measure(case, arguments.rounds, arguments.threads)
+        rows += table_rows(case, facts[case])
+        text = table(header, rows)
+        text += f"\n\nThreads: {arguments.threads} each; rounds: {arguments.rounds}."
+        save_results("engines", text, facts)
 
 
 if __name__ == "__main__":
