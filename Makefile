@@ -42,7 +42,7 @@ PROBLEMS := $(or $(DATA),../shared/data)
 # of the verifier only where there are problem files
 BENCH_PARTS := step overhead skip sync pays scaling loss sampler $(if $(wildcard $(PROBLEMS)),verifier)
 
-.PHONY: help setup stack docs demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-methods bench-real bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
+.PHONY: help setup stack docs demo demo-real demo-stack test-setup test test-gpu test-fast test-all smoke-gpu check fix pocket smollm2 bench $(BENCH_PARTS:%=bench-%) bench-methods bench-real bench-engines bench-profile bench-gpu $(POCKET_TARGETS) $(SMOLLM2_TARGETS) \
 	$(BACKBONE_TARGETS) \
 	$(BACKBONES:%=%-base) $(BACKBONES:%=table2-%)
 .NOTPARALLEL: # every run takes the whole machine
@@ -225,7 +225,7 @@ bench-sync: $(VENV)/core ## weights into the engine against a memcpy
 bench-pays: $(VENV)/core ## what usually pays, each with and without
 	$(BIN)/python benchmarks/pays.py
 
-bench-scaling: $(VENV)/core ## time against response length, G, vocabulary, prompts, ranks
+bench-scaling: $(VENV)/core ## time against response length, G, vocabulary, prompts, parameters, ranks
 	$(BIN)/python benchmarks/scaling.py
 
 bench-loss: $(VENV)/test ## memory and time of the loss against full logits and TRL's kernel (ALL=1: to 32,768 tokens)
@@ -242,6 +242,9 @@ bench-sampler: $(VENV)/core ## our sampler against transformers' generate, as a 
 
 bench-methods: $(VENV)/core ## what each row costs beside GRPO -> docs/results/cost.json
 	$(BIN)/python benchmarks/methods.py --out docs/results/cost.json
+
+bench-engines: $(VENV)/stack smollm2 pocket ## vLLM's CPU build beside hf as the engine of the same step, as a ratio
+	$(BIN)/python benchmarks/engines.py
 
 bench-profile: $(VENV)/core ## where the milliseconds of a step go -> docs/performance.png
 	$(BIN)/python benchmarks/profile_step.py

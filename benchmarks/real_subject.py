@@ -20,22 +20,22 @@ from asymrl.types import Problem, Sampling
 
 LONG = 96  # new tokens
 NEVER = 10**9
+LEAN = (  # no evaluation, no checkpoints, no other extra work
+    f"optim.lr={subject.LR}",
+    f"rollout.sync_check_every={NEVER}",
+    f"eval.every={NEVER}",
+    f"checkpoint.every={NEVER}",
+    f"tracking.rollouts_every={NEVER}",
+    "tracking.logprob_gain_every=0",
+    "optim.weight_decay=0.0",
+    "optim.betas=[0.9,0.999]",
+    f"steps={NEVER}",
+)
 
 
 def config(long: bool) -> Config:
-    """configs/smollm2_135m.yaml without evaluation, checkpoints and other extra work."""
-    overrides = [
-        f"optim.lr={subject.LR}",
-        f"rollout.sync_check_every={NEVER}",
-        f"eval.every={NEVER}",
-        f"checkpoint.every={NEVER}",
-        f"tracking.rollouts_every={NEVER}",
-        "tracking.logprob_gain_every=0",
-        "optim.weight_decay=0.0",
-        "optim.betas=[0.9,0.999]",
-        f"steps={NEVER}",
-        *([f"rollout.max_tokens={LONG}"] if long else []),
-    ]
+    """configs/smollm2_135m.yaml, lean."""
+    overrides = [*LEAN, *([f"rollout.max_tokens={LONG}"] if long else [])]
     return load_config("smollm2_135m_grpo", overrides)
 
 

@@ -27,6 +27,7 @@ from asymrl.engines.gpu_memory import MemoryMeter
 from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.policy import Policy
+from asymrl.engines.rollout import RolloutEngine
 from asymrl.run.tracking import Tracker
 from asymrl.training import loop
 from asymrl.training.algorithm import build_algorithm
@@ -73,21 +74,17 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     )
 
 
-@torch.no_grad()
-def make_model(vocabulary: int) -> Qwen3ForCausalLM:
-    """Random weights, except that all embeddings share one component.
-
-    The stop token's row of the head is longer along it, such that the token has STOP_PROBABILITY.
-    """
-    torch.manual_seed(0)
-    config = Qwen3Config(
+def make_config(
+    vocabulary: int, *, layers: int = 4, hidden: int = 128, intermediate: int = 320, heads: int = 4
+) -> Qwen3Config:
+    return Qwen3Config(
         vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=320,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden // heads,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -95,7 +92,16 @@ def make_model(vocabulary: int) -> Qwen3ForCausalLM:
         pad_token_id=PAD,
         dtype=torch.float32,
     )
-    model = Qwen3ForCausalLM(config).eval()
+
+
+@torch.no_grad()
+def make_model(vocabulary: int) -> Qwen3ForCausalLM:
+    """Random weights, except that all embeddings share one component.
+
+    The stop token's row of the head is longer along it, such that the token has STOP_PROBABILITY.
+    """
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(make_config(vocabulary)).eval()
     head = model.lm_head.weight
     head[:, 0] = 1.0
     ids = torch.randint(2, vocabulary, (8, 32))
@@ -228,7 +234,7 @@ def train(
     cfg: Config,
     path: Path,
     *,
-    engine: HFEngine,
+    engine: RolloutEngine,
     policy: Policy,
     tracker: Tracker,
     share: Callable[[], float],

@@ -21,7 +21,7 @@ from asymrl.config.schema import RAW, Config, MethodConfig, ShapeConfig, paramet
 from asymrl.data.readers import Fields, read_problem_rows, short_names
 from asymrl.data.reasoning_gym import GymSettings
 from asymrl.data.sources import SOURCES, Subset, is_hub_source, training_subset
-from asymrl.engines import memory, model_folder
+from asymrl.engines import memory, model_folder, step_time
 from asymrl.errors import counted
 from asymrl.verifiers.reasoning_gym import tasks_of
 
@@ -40,14 +40,16 @@ def dry_run(config: Config, composed_of: str) -> str:
             f"unknown whether it fits: this machine does not have the config.json of "
             f"{config.model.path}; give a local folder, or set model.shape"
         )
-        arithmetic = "\n".join(memory.describe_batches(config))
+        arithmetic, speed = "\n".join(memory.describe_batches(config)), []
     else:
         verdict = memory.verdict(sized, gpus, gib, memory.host_memory())
         arithmetic = memory.describe(sized, gpus, gib)
+        speed = step_time.describe(sized, gpus, gib)
     return "\n".join(
         [
             f"verdict: {verdict}",
             summary(config),
+            *speed,
             *(f"checked: {line}" for line in checked),
             *(f"not checked, since a dry run uses no network: {line}" for line in unchecked),
             describe_correction(config),

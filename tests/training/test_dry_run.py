@@ -89,6 +89,12 @@ def test_local_data_is_read_and_hub_ids_are_named(tmp_path: Path, capsys) -> Non
     assert "'mine' must be a non-empty" in sentence(capsys, *arguments, "data.problem_field=mine")
 
 
+def test_the_step_time_is_said_for_gpus_only(capsys) -> None:
+    (line,) = [x for x in printed(capsys, "--config", "qwen3_4b") if "step time" in x]
+    assert "(estimate; nothing ran on a GPU)" in line and "the bottleneck is generation" in line
+    assert not [x for x in printed(capsys, "--config", "pocket") if "step time" in x]
+
+
 @pytest.mark.parametrize(
     ("setting", "part"),
     [
