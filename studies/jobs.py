@@ -173,6 +173,8 @@ LATER_KEYS: Mapping[str, Any] = {
     "loss.kl_estimator": "k3",
     "loss.entropy_control": None,
     "policy.lora": None,
+    "policy.micro_batch_cost": 0,
+    "policy.score_all_rows": True,
     "checkpoint.merged": True,
     "optim.lr_schedule": "constant",
     "optim.lr_floor": 0.0,
