@@ -173,6 +173,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "loss.kl_estimator": "k3",
     "loss.entropy_control": None,
     "policy.lora": None,
+    "policy.liger_kernel": False,
     "policy.micro_batch_cost": 0,
     "policy.score_all_rows": True,
     "checkpoint.merged": True,

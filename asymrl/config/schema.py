@@ -355,6 +355,9 @@ class PolicyConfig(StrictModel):
     # false: groups without an advantage are scored only in steps of tracking.logprob_gain_every; in
     # other steps, metrics of log-probs and entropy are over the other groups
     score_all_rows: bool = True
+    # GPUs: fused norms, rotary embeddings and SwiGLU (engines/fused_layers.py). Off until `make
+    # smoke-gpu` has shown equal gradients on your GPU
+    liger_kernel: bool = False
     gradient_checkpointing: bool = False
     threads: NonNegative = 0  # CPU threads; 0 keeps torch's default
 

@@ -129,7 +129,12 @@ class DeepSpeedPolicy:
         model = load(self.dtype)
         reference = load_reference(self.dtype) if load_reference else None
         del hf_config
-        self.module = make_module(model, temperature, settings.gradient_checkpointing)
+        self.module = make_module(
+            model,
+            temperature,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            fused=settings.liger_kernel,
+        )
         # ds_shape: full shape; ds_numel: full size; ds_tensor: the slice that this rank holds
         self.named_parameters: dict[str, Any] = lora.named_trained(model)
         trained = list(self.named_parameters.values())

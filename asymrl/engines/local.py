@@ -69,7 +69,12 @@ class LocalPolicy:
         self.named_parameters = lora.named_trained(model)
         trained = list(self.named_parameters.values())
         assert all(p.dtype == torch.float32 for p in trained), "master weights are fp32"
-        self.module = make_module(model, temperature, settings.gradient_checkpointing)
+        self.module = make_module(
+            model,
+            temperature,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            fused=settings.liger_kernel,
+        )
         check_linear_head(self.module)
         self.reference = None if reference is None else make_reference(reference, temperature)
         self.device: torch.device = model.device
