@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 from turns import ratio_of_medians, save_results, table
 
 from asymrl.algo.batch import tokenise
-from asymrl.engines import local
+from asymrl.engines import local, micro_batches
 from asymrl.engines.distributed import World
 from asymrl.engines.hf import HFEngine
 from asymrl.training.metrics import rollout_metrics
@@ -76,8 +76,10 @@ class Subject:
         rollout_metrics(subject.experience(self.cfg, self.requests, self.rollouts, 1.0))
 
 
-def unsorted(lengths: Sequence[int], world_size: int, token_budget: int) -> Any:
-    """Like batch.plan, but with the rows in their original order."""
+def unsorted(
+    lengths: Sequence[int], world_size: int, token_budget: int, micro_batch_cost: int
+) -> Any:
+    """Like batch.plan without a cost, but with the rows in their original order."""
     assert world_size == 1
     packed: list[list[int]] = []
     for row in range(len(lengths)):
@@ -140,13 +142,19 @@ def trials() -> Iterator[tuple[str, Action, Action, Callable[[], float]]]:
     yield (
         "rows of similar length together, update",
         small.backward,
-        without(local, "plan", unsorted, small.backward),
+        without(micro_batches, "plan", unsorted, small.backward),
         cpu,
     )
     yield (
         "micro-batches that fit the cache (768 tokens, not 16,384), update",
         small.backward,
         without(local, "CPU_TOKENS", 16_384, small.backward),
+        cpu,
+    )
+    yield (
+        "rows cut for the fewest padded tokens, 128 more for each micro-batch, update",
+        without(small.policy, "micro_batch_cost", 128, small.backward),
+        small.backward,
         cpu,
     )
     yield (

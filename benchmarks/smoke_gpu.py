@@ -3,13 +3,14 @@
     python benchmarks/smoke_gpu.py [--parts hf-local stack]
     python benchmarks/smoke_gpu.py --cpu     the same program on a tiny model, without a GPU
 
-Two parts, each in a process of its own, on one GPU, with random weights of a real shape:
+Three parts, each in a process of its own, on one GPU, with random weights of a real shape:
 
 hf-local  hf rollouts and the local policy: torch and transformers are enough
 stack     vLLM rollouts and the DeepSpeed policy, as on a GPU node
+fused     gradients and time of policy.liger_kernel=true against false, in fp32; not with --cpu
 
-Each compares bf16 gradients with fp32 ones, syncs weights twice and checks every tensor, takes
-three steps of the training loop, saves a checkpoint and loads it again, and measures memory, speed
+The first two compare bf16 gradients with fp32 ones, sync weights twice and check every tensor, take
+three steps of the training loop, save a checkpoint and load it again, and measure memory, speed
 and the difference between the log-probs of engine and policy (smoke_parts.py).
 
 The last line is `smoke-gpu: pass` or `smoke-gpu: FAILED: ...`, the exit code 0 or 1; 2 if nothing
@@ -36,7 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("transformers", "safetensors", "numpy", "pydantic", "omegaconf", "yaml", "rich")
 LIBRARIES += ("jaxtyping", "filelock", "tabulate")
 PARTS = {"hf-local": LIBRARIES, "stack": (*LIBRARIES, "vllm", "deepspeed")}
-SECONDS = {"hf-local": 240, "stack": 340}  # after which a part counts as hung
+PARTS["fused"] = (*LIBRARIES, "liger_kernel")
+SECONDS = {"hf-local": 200, "stack": 300, "fused": 90}  # after which a part counts as hung
 
 Row = dict[str, Any]
 
@@ -46,11 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.cpu and not torch.cuda.is_available():
         print(NO_GPU, file=sys.stderr)
         return 2
-    missing = {
-        part: [name for name in PARTS[part] if find_spec(name) is None] for part in options.parts
-    }
+    chosen = [part for part in options.parts if not (options.cpu and part == "fused")]
+    missing = {part: [name for name in PARTS[part] if find_spec(name) is None] for part in chosen}
     rows: list[Row] = []
-    for part in options.parts:
+    for part in chosen:
         if not missing[part]:
             print(f"\n== {part}", flush=True)
             rows += [{"part": part, **row} for row in run_part(part, options)]

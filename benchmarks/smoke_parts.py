@@ -43,6 +43,7 @@ WORLD = World()
 STEPS = 3
 MISMATCH = 0.02  # nats per token, of log-probs between engine and policy
 GRADIENTS = 0.1  # relative norm of the difference between bf16 and fp32
+FUSED = 0.001  # between fused layers and plain ones, both in fp32
 OVER = 1.1  # times the estimate that a peak may reach
 # Bytes per parameter: the update; the gathered state; a checkpoint and the model
 ON_CARD, ON_HOST, ON_DISK = 32, 24, 20
@@ -114,6 +115,10 @@ def run(report: Report, part: str, folder: Path, cpu: bool, wrong_weight: bool) 
     device = "CPU" if cpu else torch.cuda.get_device_name()
     report.end(f"{name}, {count:,} parameters, on {device}")
 
+    if part == "fused":
+        check_fused_layers(report, config, tokenizer)
+        return
+
     report.begin("gradients, bf16 against fp32", f"relative difference at most {GRADIENTS}")
     exact = exact_gradients(config, tokenizer)
     if config.policy.backend == "deepspeed":
@@ -150,7 +155,7 @@ def choose_shape(folder: Path) -> tuple[str, ShapeConfig]:
 def make_config(part: str, folder: Path, sizes: ShapeConfig, cpu: bool) -> Config:
     """The settings of the run: nothing is evaluated, and a checkpoint is saved at its end."""
     never = 10**9
-    engine, backend = {"hf-local": ("hf", "local"), "stack": ("vllm", "deepspeed")}[part]
+    engine, backend = ("vllm", "deepspeed") if part == "stack" else ("hf", "local")
     batches = ON_CPU if cpu else ON_GPU
     reward = Path(__file__).with_name("smoke_reward.py")
     return Config.model_validate(
@@ -262,17 +267,32 @@ def make_batch(config: Config, tokenizer: Any, policy: Policy) -> tuple[Batch, L
     return batch, loss
 
 
-def exact_gradients(config: Config, tokenizer: Any) -> dict[str, Tensor]:
-    """By parameter, on the CPU: the gradient of the batch, in fp32 by the local policy."""
-    exact = config.policy.model_copy(update={"backend": "local", "dtype": "float32"})
-    policy = build.build_policy(config.model_copy(update={"policy": exact}), WORLD)
+def exact_gradients(config: Config, tokenizer: Any, **changed: Any) -> dict[str, Tensor]:
+    """By parameter, on the CPU: the gradient of the batch, in fp32 by the local policy. changed: of
+    its settings."""
+    exact = {"backend": "local", "dtype": "float32", **changed}
+    settings = config.policy.model_copy(update=exact)
+    policy = build.build_policy(config.model_copy(update={"policy": settings}), WORLD)
     assert isinstance(policy, LocalPolicy)
-    policy.backward(*make_batch(config, tokenizer, policy))
+    batch = make_batch(config, tokenizer, policy)
+    policy.backward(*batch)
+    if torch.cuda.is_available():
+        print(f"{timed(lambda: policy.backward(*batch)):.2f} s for a backward pass", flush=True)
     gradients = {name: gradient.cpu() for name, gradient in gradients_of(policy)}
     del policy
     gc.collect()
     torch.cuda.empty_cache()
     return gradients
+
+
+def check_fused_layers(report: Report, config: Config, tokenizer: Any) -> None:
+    """The gradients with fused layers against those without, both in fp32. Fused layers come last,
+    because they also change models that are built later."""
+    report.begin("gradients, fused layers against plain", f"relative difference at most {FUSED}")
+    plain = exact_gradients(config, tokenizer)
+    fused = exact_gradients(config, tokenizer, liger_kernel=True)
+    off = norm_of_difference(fused, plain)
+    report.end(f"relative difference {off:.6f}", off <= FUSED)
 
 
 def gradients_of(policy: Any) -> Iterator[tuple[str, Any]]:
@@ -289,11 +309,15 @@ def gradients_of(policy: Any) -> Iterator[tuple[str, Any]]:
 
 
 def relative_difference(policy: Any, exact: dict[str, Tensor]) -> float:
-    """Norm of the difference between the policy's gradients and the exact ones, as a share of the
-    norm of the exact ones."""
-    pairs = [(gradient.cpu(), exact[name]) for name, gradient in gradients_of(policy)]
-    difference = math.hypot(*(float((mine - theirs).norm()) for mine, theirs in pairs))
-    return difference / math.hypot(*(float(theirs.norm()) for _, theirs in pairs))
+    """Of the policy's gradients, as in norm_of_difference."""
+    mine = {name: gradient.cpu() for name, gradient in gradients_of(policy)}
+    return norm_of_difference(mine, exact)
+
+
+def norm_of_difference(mine: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
+    """Norm of the difference as a share of the norm of the exact gradients."""
+    difference = math.hypot(*(float((mine[name] - exact[name]).norm()) for name in exact))
+    return difference / math.hypot(*(float(gradient.norm()) for gradient in exact.values()))
 
 
 def check_sync(

@@ -5,6 +5,7 @@ Pure functions on the values of types.py. This module does not know models, devi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -135,7 +136,9 @@ def minibatches(
     return batches
 
 
-def plan(lengths: Sequence[int], world_size: int, token_budget: int) -> list[list[list[int]]]:
+def plan(
+    lengths: Sequence[int], world_size: int, token_budget: int, micro_batch_cost: int = 0
+) -> list[list[list[int]]]:
     """Assign rows to ranks and micro-batches: for each rank, for each micro-batch, row indices.
 
     lengths: tokens of each row, prompt included. The padded size of a micro-batch (its number of
@@ -143,8 +146,18 @@ def plan(lengths: Sequence[int], world_size: int, token_budget: int) -> list[lis
     the budget. Rows are dealt to the ranks in order of length, from the longest, so that a
     micro-batch holds rows of similar length and ranks get similar work. Every rank gets the same
     number of micro-batches, of which some may be empty, so that all call the same collectives.
+
+    micro_batch_cost: 0 fills each micro-batch to the budget. Otherwise the ranks' micro-batches are
+    cut together, such that padded tokens plus so many tokens a micro-batch are fewest.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    if micro_batch_cost:
+        deals = [order[start : start + world_size] for start in range(0, len(order), world_size)]
+        cuts = cheapest_cuts([lengths[deal[0]] for deal in deals], token_budget, micro_batch_cost)
+        return [
+            [[deal[rank] for deal in deals[start:stop] if rank < len(deal)] for start, stop in cuts]
+            for rank in range(world_size)
+        ]
     ranks: list[list[list[int]]] = [[] for _ in range(world_size)]
     for index, row in enumerate(order):
         micro_batches = ranks[index % world_size]
@@ -155,3 +168,26 @@ def plan(lengths: Sequence[int], world_size: int, token_budget: int) -> list[lis
             micro_batches.append([row])
     most = max(len(micro_batches) for micro_batches in ranks)
     return [micro_batches + [[]] * (most - len(micro_batches)) for micro_batches in ranks]
+
+
+def cheapest_cuts(
+    lengths: Sequence[int], token_budget: int, micro_batch_cost: int
+) -> list[tuple[int, int]]:
+    """(start, stop) of consecutive micro-batches over rows that fall in length, with the smallest
+    sum of padded tokens and `micro_batch_cost` for each; sizes as in `plan`."""
+    costs, starts = [0], [0]  # of the first n rows, and of their last micro-batch
+    for stop in range(1, len(lengths) + 1):
+        best, best_start = math.inf, stop - 1
+        for start in range(stop - 1, -1, -1):
+            padded = (stop - start) * lengths[start]
+            if padded > token_budget and start < stop - 1:
+                break
+            if (cost := costs[start] + padded + micro_batch_cost) < best:
+                best, best_start = cost, start
+        costs.append(int(best))
+        starts.append(best_start)
+    cuts, stop = [], len(lengths)
+    while stop:
+        cuts.append((starts[stop], stop))
+        stop = starts[stop]
+    return cuts[::-1]

@@ -454,6 +454,16 @@ class PolicyConfig(StrictModel):
     unless the memory estimate says that it fits beside vLLM."""
     token_budget: Positive = 16384
     """Tokens per micro-batch, padding included."""
+    micro_batch_cost: NonNegative = 0
+    """What a micro-batch costs beside its tokens, in tokens: rows are cut into micro-batches such
+    that padding and this cost are smallest together; 0: fill token_budget."""
+    score_all_rows: bool = True
+    """Score every response; false: groups without an advantage only in steps of
+    tracking.logprob_gain_every, so that in other steps metrics of log-probs and entropy are over the
+    other groups."""
+    liger_kernel: bool = False
+    """On a GPU: norms, rotary embeddings and SwiGLU as one kernel each, from the package
+    liger-kernel; use it once `make smoke-gpu` has shown equal gradients on your GPU."""
     gradient_checkpointing: bool = False
     """Keep only each block's input and compute the rest again for the gradient: less memory, more
     time."""
@@ -676,6 +686,7 @@ class Config(StrictModel):
                 f"which its gradient is computed (got {self.loss.aggregation})"
             )
         check_selection(self)
+        check_scoring(self)
         if self.rollout.top_p != 1 or self.rollout.top_k != 0:
             raise ValueError(
                 f"rollout.top_p = {self.rollout.top_p}, rollout.top_k = {self.rollout.top_k}: "
@@ -896,6 +907,29 @@ def check_entropy_control(loss: LossConfig) -> None:
             f"loss.entropy_bonus = {loss.entropy_bonus:g} is where loss.entropy_control starts, so "
             f"it must be at most loss.entropy_control.max = {loss.entropy_control.max:g}"
         )
+
+
+def check_scoring(config: Config) -> None:
+    """policy.score_all_rows=false requires a method that reads no row without an advantage."""
+    if config.policy.score_all_rows:
+        return
+    schedule = config.schedule.name
+    reading = {
+        "reweight.name = none, because a reweighting compares all tokens": config.reweight.name
+        != "none",
+        "schedule.name = constant, linear, cosine or peak_tracking, because others follow the "
+        "entropy of all tokens": schedule not in ("constant", "linear", "cosine", "peak_tracking"),
+        "a loss that reads no other row, and not clip_cov or kl_cov": (
+            config.loss.name in ("clip_cov", "kl_cov") or is_by_path(config.loss.name)
+        ),
+        "loss.entropy_bonus = 0 and no loss.entropy_control, with which every row has a gradient": (
+            config.loss.entropy_bonus > 0 or config.loss.entropy_control is not None
+        ),
+        "loss.kl_coef = 0, with which every row has a gradient": config.loss.kl_coef > 0,
+    }
+    for required, is_read in reading.items():
+        if is_read:
+            raise ValueError(f"policy.score_all_rows=false requires {required}")
 
 
 def check_schedule(config: Config) -> None:

@@ -25,8 +25,8 @@ from asymrl.types import frozen
 @frozen
 class Machine:
     """What the choice depends on: launched processes on how many nodes, GPUs visible to one process
-    and the GiB of each, whether vLLM and DeepSpeed are installed, and what Triton lacks to run on
-    the GPUs."""
+    and the GiB of each, whether vLLM, DeepSpeed and Liger are installed, and what Triton lacks to
+    run on the GPUs."""
 
     processes: int
     nodes: int = 1
@@ -34,6 +34,7 @@ class Machine:
     gib: float = 0.0
     vllm: bool
     deepspeed: bool
+    liger: bool = False
     missing_for_triton: str | None = None
 
     @property
@@ -50,6 +51,7 @@ def detect_machine(world: World) -> Machine:
         gib=gib,
         vllm=find_spec("vllm") is not None,
         deepspeed=find_spec("deepspeed") is not None,
+        liger=find_spec("liger_kernel") is not None,
         missing_for_triton=missing_for_triton() if gpus else None,
     )
 
@@ -83,6 +85,11 @@ def choose(config: Config, machine: Machine) -> tuple[Config, str]:
         raise UserError(
             "policy.offload_optimizer=true requires policy.backend=deepspeed (got local)"
         )
+    if config.policy.liger_kernel and not (machine.gpus and machine.liger):
+        lacks = (
+            "a GPU, and this machine has none" if not machine.gpus else "the package liger-kernel"
+        )
+        raise UserError(f"policy.liger_kernel=true requires {lacks}")
     rollout = config.rollout.model_copy(update={"engine": engine})
     offload = machine.gpus > 0 and offloads_during_rollouts(config, machine)
     policy = config.policy.model_copy(

@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,12 @@ class DeepSpeedPolicy:
         model = load(self.dtype)
         reference = load_reference(self.dtype) if load_reference else None
         del hf_config
-        self.module = make_module(model, temperature, settings.gradient_checkpointing)
+        self.module = make_module(
+            model,
+            temperature,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            fused=settings.liger_kernel,
+        )
         # ds_shape: full shape; ds_numel: full size; ds_tensor: the slice that this rank holds
         self.named_parameters: dict[str, Any] = lora.named_trained(model)
         trained = list(self.named_parameters.values())
@@ -139,6 +145,7 @@ class DeepSpeedPolicy:
             lr=optim.lr,
             betas=(optim.betas[0], optim.betas[1]),
             weight_decay=optim.weight_decay,
+            fused=True,  # in place, so without temporaries of the size of the moments
         )
         engine, *_ = deepspeed.initialize(
             model=self.module, optimizer=optimizer, config=config, dist_init_required=False
@@ -160,7 +167,12 @@ class DeepSpeedPolicy:
         self.world = world
         self.optim = optim
         self.total_updates = total_updates
-        self.token_budget = settings.token_budget
+        self.cut = partial(
+            micro_batches,
+            token_budget=settings.token_budget,
+            micro_batch_cost=settings.micro_batch_cost,
+            world=world,
+        )
         self.offload_optimizer = settings.offload_optimizer
         self.host_buffers: HostBuffers | None = None
         if settings.offload_during_rollouts is True and not settings.offload_optimizer:
@@ -183,7 +195,7 @@ class DeepSpeedPolicy:
     @torch.no_grad()
     def _score(self, engine: Any, batch: Tokens) -> tuple[Tensor, Tensor]:
         parts, rows = [], range(len(batch.sequences))
-        for micro in micro_batches(batch, rows, self.token_budget, self.world):
+        for micro in self.cut(batch, rows):
             values = torch.stack(forward_micro_batch(engine, micro, self.engine.device))
             if not micro.is_dummy:
                 parts.append((micro.tokens, values))
@@ -197,7 +209,7 @@ class DeepSpeedPolicy:
         device, optimizer = self.engine.device, self.engine.optimizer
         parts = [loss(empty_loss_inputs(minibatch, device))]
         rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
-        for micro in micro_batches(minibatch, rows, self.token_budget, self.world):
+        for micro in self.cut(minibatch, rows):
             logprobs, entropy = forward_micro_batch(self.engine, micro, device)
             inputs = loss_inputs(minibatch, micro.tokens, logprobs, entropy)
             if micro.is_dummy:

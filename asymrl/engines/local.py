@@ -7,9 +7,10 @@ Independent of rollouts, rewards and estimators.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,12 @@ class LocalPolicy:
         self.named_parameters = lora.named_trained(model)
         trained = list(self.named_parameters.values())
         assert all(p.dtype == torch.float32 for p in trained), "master weights are fp32"
-        self.module = make_module(model, temperature, settings.gradient_checkpointing)
+        self.module = make_module(
+            model,
+            temperature,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            fused=settings.liger_kernel,
+        )
         check_linear_head(self.module)
         self.reference = None if reference is None else make_reference(reference, temperature)
         self.device: torch.device = model.device
@@ -83,6 +89,7 @@ class LocalPolicy:
         self.optim = optim
         self.total_updates = total_updates
         self.token_budget = settings.token_budget
+        self.micro_batch_cost = settings.micro_batch_cost
         self.bf16 = settings.dtype == "bfloat16"
         self.updates = 0
         # Sharing prompts needs an attention mask, which a GPU's fastest attention does not accept,
@@ -105,8 +112,8 @@ class LocalPolicy:
 
     @torch.no_grad()
     def _score(self, module: PolicyModule, batch: Tokens) -> tuple[Tensor, Tensor]:
-        parts = []
-        for micro in micro_batches(batch, range(len(batch.sequences)), self._micro_batch_tokens):
+        parts, cut = [], self._cut(batch)
+        for micro in cut(range(len(batch.sequences))):
             with self._autocast():
                 values = torch.stack(forward_micro_batch(module, micro, self.device))
             parts.append((micro.tokens, values))
@@ -119,17 +126,17 @@ class LocalPolicy:
         self.optimizer.zero_grad()
         parts = [loss(empty_loss_inputs(minibatch, self.device))]
         rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
-        budget = self._micro_batch_tokens
+        budget, cut = self._micro_batch_tokens, self._cut(minibatch)
         if self.shares_prompts and shared_prefix.saves_time(minibatch, rows):
             for part in shared_prefix.split_rows(minibatch, rows, budget):
                 with self._autocast():
                     prompts = shared_prefix.encode(self.module, minibatch, part)
-                for micro in micro_batches(minibatch, part, budget, responses_only=True):
+                for micro in cut(part, responses_only=True):
                     prefix = shared_prefix.prefix_inputs(prompts, minibatch.prompt_lengths, micro)
                     parts.append(self._backward(minibatch, micro, loss, prefix))
                 shared_prefix.backward_prompts(prompts)
         else:
-            for micro in micro_batches(minibatch, rows, budget):
+            for micro in cut(rows):
                 parts.append(self._backward(minibatch, micro, loss))
         for parameter in self.named_parameters.values():
             if parameter.grad is None:  # AdamW steps even if no row has a gradient
@@ -214,6 +221,14 @@ class LocalPolicy:
         parameter = self.named_parameters[name].detach()
         moments = self.optimizer.state[self.named_parameters[name]]
         return parameter if section == "weights" else moments[section]
+
+    def _cut(self, batch: Tokens) -> Callable[..., Iterator[MicroBatch]]:
+        return partial(
+            micro_batches,
+            batch,
+            token_budget=self._micro_batch_tokens,
+            micro_batch_cost=self.micro_batch_cost,
+        )
 
     @property
     def _micro_batch_tokens(self) -> int:

@@ -293,10 +293,11 @@ def estimate_per_gpu(config: Config, gpus: int, gib: float, nodes: int = 1) -> G
         "gradient of the head, fp32": 0 if adapters else FP32 * embedding,
     }
     slack = {"allocator slack (assumed)": int(SLACK * sum(backward.values()))}
-    # DeepSpeed copies the gradients of a sub-group into one flat tensor, and AdamW needs a square
-    # root of the second moment: two tensors of the sub-group's size, on the host if offloaded.
+    # DeepSpeed copies the gradients of a sub-group into one flat tensor, on the host if offloaded;
+    # fused AdamW needs nothing beside its moments.
     sub_group = min(trained, SUB_GROUP + ceil(embedding / gpus))
-    stepping = {"AdamW's temporaries, fp32": 0 if policy.offload_optimizer else 8 * sub_group}
+    copied = 0 if policy.offload_optimizer else FP32 * sub_group
+    stepping = {"copy of a sub-group's gradients, fp32": copied}
     # Master weights and two moments: during rollouts, or only while a checkpoint is saved. With
     # offload_optimizer, always, and DeepSpeed holds the gradients twice.
     optimizer = gpus * 3 * pinned_bytes(trained) if offloaded else 3 * FP32 * trained * gpus

@@ -43,9 +43,11 @@ def micro_batches(
     token_budget: int,
     world: World | None = None,
     *,
+    micro_batch_cost: int = 0,
     responses_only: bool = False,
 ) -> Iterator[MicroBatch]:
-    """These rows in micro-batches of similar length, at most `token_budget` padded tokens each.
+    """These rows in micro-batches of similar length, at most `token_budget` padded tokens each,
+    cut as `plan` says.
 
     With a world: this rank's share. Each forward pass is collective then, so every rank gets the
     same number of micro-batches, and at least one; a rank without a row left gets a dummy.
@@ -56,11 +58,9 @@ def micro_batches(
         len(ids) - start for ids, start in zip(batch.sequences, starts.tolist(), strict=True)
     ]
     row_lengths = [lengths[row] for row in rows]
-    if world is None:
-        (parts,) = plan(row_lengths, 1, token_budget)
-    else:
-        parts = plan(row_lengths, world.size, token_budget)[world.rank] or [[]]
-    for part in parts:
+    size, rank = (world.size, world.rank) if world else (1, 0)
+    parts = plan(row_lengths, size, token_budget, micro_batch_cost)[rank]
+    for part in parts or ([[]] if world else []):
         part_rows = [rows[index] for index in part] or [lengths.index(min(lengths))]
         yield make_micro_batch(batch, part_rows, starts, is_dummy=not part)
 

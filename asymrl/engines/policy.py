@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from asymrl.algo.logprobs import logprobs_and_entropy
 from asymrl.config.schema import OptimConfig
 from asymrl.engines.flops import Work
+from asymrl.engines.fused_layers import use_fused_layers
 from asymrl.errors import UserError
 from asymrl.types import Batch, LossFn, Tokens, TrainerState, UpdateStats
 
@@ -149,20 +150,23 @@ class Head(nn.Module):
 
 def make_reference(model: Any, temperature: float) -> PolicyModule:
     """A frozen module with the model's weights."""
-    module = make_module(model, temperature, gradient_checkpointing=False)
-    return module.requires_grad_(False).eval()
+    return make_module(model, temperature).requires_grad_(False).eval()
 
 
-def make_module(model: Any, temperature: float, gradient_checkpointing: bool) -> PolicyModule:
+def make_module(
+    model: Any, temperature: float, *, gradient_checkpointing: bool = False, fused: bool = False
+) -> PolicyModule:
     """The module to train, in training mode. Dropout is off, so that the probability ratio of an
-    unchanged policy is 1. gradient_checkpointing: layers recompute their activations. UserError if
-    the LM head has a bias, which `Head` leaves out."""
+    unchanged policy is 1. gradient_checkpointing: layers recompute their activations. fused: with
+    the layers of fused_layers.py. UserError if the LM head has a bias, which `Head` leaves out."""
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise UserError(
             f"{model.config.model_type} models are not supported: their LM head has a bias"
         )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if fused:
+        use_fused_layers(model)
     for module in model.modules():
         for name, rate in list(vars(module).items()):
             if isinstance(rate, float) and (name == "p" or "dropout" in name):

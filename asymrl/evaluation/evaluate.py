@@ -6,8 +6,8 @@ results_folder.py the files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from asymrl.evaluation.scores import Scores, percent
 from asymrl.run.tracking import Tracker
 from asymrl.statistics import mean_of_estimates
 from asymrl.training.rollout import Progress, generate_and_verify, sample_rows
-from asymrl.types import Problem, Request, Sampling, derive_seed, frozen
+from asymrl.types import Problem, Request, Rollout, Sampling, Verdict, derive_seed, frozen
 from asymrl.verifiers import Verifier
 
 
@@ -59,8 +59,8 @@ class EvalTask:
 class Resumable:
     """How samples are saved and reused.
 
-    settings: everything that they depend on. chunk: samples of all engines between two saves.
-    replace: delete samples that have other settings, once the engine has loaded.
+    settings: everything that they depend on. chunk: samples of all engines in a call, after which
+    they are saved. replace: delete samples that have other settings, once the engine has loaded.
     """
 
     settings: Mapping[str, Any]
@@ -82,25 +82,21 @@ def evaluate(
 
     engine: a factory, called only if samples are missing. With `resumable`, the samples in the
     folder are reused; UserError if they have other settings, unless they are replaced. Without it
-    (in training), they are deleted.
+    (in training), they are deleted, and the engine generates all benchmarks in one call.
 
-    Chunk borders do not depend on existing samples, so a resumed evaluation generates what an
-    uninterrupted one would have. Rows are reused in whole chunks, since with vLLM tokens depend on
-    the batch. With hf they do not, and every complete problem is reused.
+    A call is generated as if no samples existed, since with vLLM tokens depend on all of its
+    requests; samples that exist are then dropped. With hf tokens do not depend on other requests,
+    and only missing problems are generated.
     """
     requests = task.requests()
-    chunks = {  # in problems
-        name: max(1, resumable.chunk // part[0].samples) if resumable else len(part)
-        for name, part in requests.items()
-    }
     rows: dict[str, list[SampleRow]] = {name: [] for name in requests}
-    reuse = False
+    reuse, only_missing = False, False
     with world.rank_zero_first():  # rank 0 truncates half-written files before others read them
         if resumable and results_folder.can_resume(folder, resumable.settings, resumable.replace):
-            reuse, is_hf = True, resumable.settings.get("engine") == "hf"
+            reuse, only_missing = True, resumable.settings.get("engine") == "hf"
             for name, part in requests.items():
-                file, chunk = folder / f"{name}.jsonl", 1 if is_hf else chunks[name]
-                rows[name] = results_folder.reusable_rows(file, part, chunk, truncate=world.first)
+                file = folder / f"{name}.jsonl"
+                rows[name] = results_folder.reusable_rows(file, part, truncate=world.first)
     total = sum(request.samples for part in requests.values() for request in part)
     done = sum(map(len, rows.values()))
     progress(done, total)
@@ -116,13 +112,18 @@ def evaluate(
             results_folder.remove_samples(folder, requests)
         if world.first and resumable:
             results_folder.record_settings(folder, resumable.settings)
-        for name, chunk_requests in missing_chunks(requests, chunks, rows):
-            count = sum(request.samples for request in chunk_requests)
+        complete = {name: len(rows[name]) // part[0].samples for name, part in requests.items()}
+        for call in engine_calls(requests, resumable.chunk if resumable else total):
+            missing = [each for each in call if each[1].draw >= complete[each[0]]]
+            if not missing:
+                continue
+            count = sum(request.samples for _, request in missing)
             report = partial(report_progress, progress, done, count, total)
-            new_rows = list(sample_rows(chunk_requests, *generate(chunk_requests, report)))
-            if world.first:
-                results_folder.append_rows(folder / f"{name}.jsonl", new_rows)
-            rows[name] += new_rows
+            for name, new in generate_call(missing if only_missing else call, generate, report):
+                new_rows = [row for row in new if row["draw"] >= complete[name]]
+                if world.first:
+                    results_folder.append_rows(folder / f"{name}.jsonl", new_rows)
+                rows[name] += new_rows
             done += count
     results = [
         scores.score_benchmark(name, rows[name], part[0].samples) for name, part in requests.items()
@@ -132,24 +133,44 @@ def evaluate(
     return results
 
 
-def missing_chunks(
-    requests: Mapping[str, Sequence[Request]],
-    chunks: Mapping[str, int],
-    rows: Mapping[str, Sequence[SampleRow]],
-) -> list[tuple[str, Sequence[Request]]]:
-    """(benchmark, its next requests) for everything that has no rows yet."""
-    return [
-        (name, part[start : start + chunks[name]])
-        for name, part in requests.items()
-        for start in range(len(rows[name]) // part[0].samples, len(part), chunks[name])
-    ]
+Call = list[tuple[str, Request]]
+"""Requests that an engine generates at a time, each with the name of its benchmark."""
+
+
+def engine_calls(requests: Mapping[str, Sequence[Request]], chunk: int) -> Iterator[Call]:
+    """All requests in order, at most `chunk` samples a call, but at least one request."""
+    call: Call = []
+    count = 0
+    for name, part in requests.items():
+        for request in part:
+            if call and count + request.samples > chunk:
+                yield call
+                call, count = [], 0
+            call.append((name, request))
+            count += request.samples
+    if call:
+        yield call
+
+
+def generate_call(
+    call: Call,
+    generate: Callable[..., tuple[list[Rollout], list[Verdict]]],
+    report: Progress,
+) -> Iterator[tuple[str, list[SampleRow]]]:
+    """(benchmark, its new rows) for each benchmark of a call."""
+    numbered = [replace(request, draw=n) for n, (_, request) in enumerate(call)]
+    by_benchmark: dict[str, list[SampleRow]] = {}
+    for row in sample_rows(numbered, *generate(numbered, report)):
+        name, request = call[row["draw"]]
+        by_benchmark.setdefault(name, []).append({**row, "draw": request.draw})
+    yield from by_benchmark.items()
 
 
 def report_progress(
     progress: Progress, before: int, count: int, total: int, rank_done: int, rank_count: int
 ) -> None:
-    """Scale this rank's progress to all ranks: a chunk has `count` samples, this rank `rank_count`
-    of them."""
+    """Scale this rank's progress to all ranks: a call adds `count` samples, and this rank generates
+    `rank_count`."""
     progress(before + rank_done * count // max(1, rank_count), total)
 
 

@@ -146,10 +146,8 @@ def remove_samples(folder: Path, benchmarks: Iterable[str]) -> None:
         (folder / file).unlink(missing_ok=True)
 
 
-def reusable_rows(
-    file: Path, requests: Sequence[Request], chunk: int, *, truncate: bool
-) -> list[SampleRow]:
-    """The rows of `file` that need not be generated again: whole chunks of `chunk` problems.
+def reusable_rows(file: Path, requests: Sequence[Request], *, truncate: bool) -> list[SampleRow]:
+    """The rows of `file` that need not be generated again: those of complete problems.
 
     What a killed process left half-written is dropped, with `truncate` also from the file. A
     complete line that is not the expected row raises UserError with its line number.
@@ -174,9 +172,8 @@ def reusable_rows(
                 f"{where}: expected sample {sample} of problem {problem}; repair or move the file"
             )
         rows.append(row)
-    chunk_rows = chunk * requests[0].samples
-    complete = len(rows) == len(expected)
-    count = len(rows) if complete else len(rows) // chunk_rows * chunk_rows
+    samples = requests[0].samples
+    count = len(rows) // samples * samples
     if truncate:
         os.truncate(file, sum(map(len, lines[:count])))
     return rows[:count]

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from torch import Tensor
+
 from asymrl.algo.batch import tokenise
 from asymrl.config.schema import Config
 from asymrl.engines.flops import utilisation
@@ -34,10 +36,16 @@ from asymrl.training.algorithm import (
     schedule_metrics,
 )
 from asymrl.training.dynamic_sampling import generate_batch
-from asymrl.training.metrics import measure_logprob_gain, rollout_metrics, update_metrics
+from asymrl.training.metrics import (
+    measure_logprob_gain,
+    rollout_metrics,
+    scored_rows,
+    update_metrics,
+)
 from asymrl.training.rollout import (
     build_experience,
     experience_rows,
+    rows_with_advantage,
     score_leftovers,
     score_rollouts,
 )
@@ -50,6 +58,7 @@ from asymrl.types import (
     Rollout,
     RolloutGroups,
     Stopped,
+    Tokens,
     UpdateStats,
     Verdict,
     frozen,
@@ -125,7 +134,7 @@ def train(
             sync_weights(policy, engine, check=check)
 
         passes = (not engine.exact_logprobs) + (experience.reference_logprobs is not None)
-        scored_tokens = [experience.tokens] * passes
+        scored_tokens = [scored_rows(experience)] * passes
         metrics |= utilisation(policy.work, scored_tokens, batches, clock.metrics())
         metrics |= callbacks.memory.metrics()
         if is_due(step, config.eval.every, config.steps):
@@ -178,7 +187,8 @@ def collect_experience(
     with clock("score"):
         known = position.leftovers and position.leftovers.scored
         tokens = tokenise(batch.requests, batch.rollouts)
-        scored = score_rollouts(tokens, batch.rollouts, engine, policy, known)
+        rows = rows_to_score(config, algorithm, position, batch, tokens)
+        scored = score_rollouts(tokens, batch.rollouts, engine, policy, known, rows)
         generated = score_leftovers(generated, engine, policy)
         reference = policy.score_reference(tokens) if config.loss.kl_coef else None
     with clock("update"):
@@ -194,6 +204,18 @@ def collect_experience(
             generated=generated,
             reference_logprobs=reference,
         )
+
+
+def rows_to_score(
+    config: Config, algorithm: Algorithm, position: Position, batch: RolloutGroups, tokens: Tokens
+) -> Tensor | None:
+    """The rows (R,) bool that a step scores under policy.score_all_rows; None: all of them."""
+    due = is_due(position.step + 1, config.tracking.logprob_gain_every, config.steps)
+    if config.policy.score_all_rows or due:
+        return None
+    return rows_with_advantage(
+        batch, tokens, config.rollout.truncation, algorithm, position.schedule
+    )
 
 
 def draw_groups(

@@ -24,20 +24,21 @@ MIXED = "dynamic_sampling/mixed"
 def rollout_metrics(experience: Experience) -> dict[str, float]:
     """Metrics of a rollout batch before its update.
 
-    Rewards, verdicts, lengths and mismatch are over all rollouts, entropy over all response tokens.
-    Diagnostics and entropy by channel are over valid rollouts. With dynamic sampling, what
-    outcome_sums has is over everything that the step generated instead.
+    Rewards, verdicts and lengths are over all rollouts; mismatch and entropy over the response
+    tokens of those that were scored (policy.score_all_rows). Diagnostics and entropy by channel are
+    over valid rollouts. With dynamic sampling, what outcome_sums has is over everything that the
+    step generated instead.
     """
     groups, tokens, (logprobs, entropy) = experience.groups, experience.tokens, experience.scored
     rewards, rollouts = experience.rewards, experience.rollouts
     advantages = experience.advantages.reshape(groups.rewards.shape)
     channel = rewards.masked_fill(~experience.valid, torch.nan)
-    mismatch = engine_logprobs(rollouts) - logprobs
-    ones = torch.ones_like(entropy)
+    is_scored = ~entropy.isnan()
+    mismatch = (engine_logprobs(rollouts) - logprobs)[is_scored]
     reasons = [verdict.reason for verdict in experience.verdicts]
     return {
         "reward/mean": rewards.mean().item(),
-        **diagnostics.entropy_by_channel(entropy, ones, channel[tokens.row].float()),
+        **diagnostics.entropy_by_channel(entropy, is_scored.float(), channel[tokens.row].float()),
         **diagnostics.solved_fractions(groups),
         "diag/kappa": diagnostics.kappa(groups),
         **diagnostics.channel_mass(groups, advantages),
@@ -50,6 +51,13 @@ def rollout_metrics(experience: Experience) -> dict[str, float]:
         **{f"verdict/{reason}": reasons.count(reason) / len(reasons) for reason in REASONS},
         **experience.generated.metrics,
     }
+
+
+def scored_rows(experience: Experience) -> Tokens:
+    """The rows that were scored: all, unless policy.score_all_rows is false."""
+    tokens, (_, entropy) = experience.tokens, experience.scored
+    is_scored = torch.bincount(tokens.row, weights=(~entropy.isnan()).double()) > 0
+    return select_rows(tokens, is_scored)[0]
 
 
 def outcome_sums(groups: RolloutGroups, rewards: Tensor, valid: Tensor) -> Sums:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asymrl.algo.batch import engine_values, make_groups, select_rows, tokenise
+from asymrl.algo.batch import engine_logprobs, engine_values, make_groups, select_rows, tokenise
 from asymrl.engines.distributed import World
 from asymrl.engines.policy import Policy
 from asymrl.engines.rollout import RolloutEngine, StopRequested, never
@@ -25,6 +25,7 @@ from asymrl.types import (
     Generated,
     Request,
     Rollout,
+    RolloutGroups,
     Sampling,
     Scored,
     Tokens,
@@ -91,21 +92,46 @@ def score_rollouts(
     engine: RolloutEngine,
     policy: Policy,
     known: Scored | None = None,
+    rows: Tensor | None = None,
 ) -> Scored:
     """Log-probs and entropy of all response tokens under the policy that generated them: the
     engine's own if they are exact, else by a score pass.
 
     known: those of the first rows, which an earlier policy generated; they are used as they are.
+    rows (R,) bool: the only rows to score. The others keep the engine's log-probs, and their
+    entropy is nan.
     """
-    first = int(tokens.row[len(known[0])]) if known else 0  # row that the present policy generated
     if engine.exact_logprobs:
-        scored = engine_values(rollouts[first:])
+        logprobs, entropy = engine_values(rollouts)
     else:
-        new_rows = torch.arange(len(rollouts)) >= first
-        scored = policy.score(select_rows(tokens, new_rows)[0] if known else tokens)
-    if known is None:
-        return scored
-    return torch.cat([known[0], scored[0]]), torch.cat([known[1], scored[1]])
+        new = torch.ones(len(rollouts), dtype=torch.bool) if rows is None else rows.clone()
+        if known:
+            new[: int(tokens.row[len(known[0])])] = False
+        logprobs = engine_logprobs(rollouts)
+        entropy = torch.full_like(logprobs, torch.nan)
+        selection, selected = select_rows(tokens, new)
+        if selection.sequences:
+            logprobs[selected], entropy[selected] = policy.score(selection)
+    for values, earlier in zip((logprobs, entropy), known or (), strict=False):
+        values[: len(earlier)] = earlier
+    return logprobs, entropy
+
+
+def rows_with_advantage(
+    groups: RolloutGroups,
+    tokens: Tokens,
+    truncation: str,
+    algorithm: Algorithm,
+    schedule: Mapping[str, float],
+) -> Tensor:
+    """(R,) bool: the rows of groups in which a rollout has an advantage; all rows if there is none.
+    Estimators that read log-probs get the engine's."""
+    rewards, valid = rewards_and_mask(groups.rollouts, groups.verdicts, truncation)
+    logprobs = engine_logprobs(groups.rollouts)
+    unscored = make_groups(tokens, (logprobs, logprobs), rewards, valid)
+    advantages = algorithm.advantages(unscored, schedule).reshape(unscored.rewards.shape)
+    is_live = (advantages != 0).any(1)
+    return is_live[tokens.group] | ~is_live.any()
 
 
 def score_leftovers(

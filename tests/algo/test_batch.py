@@ -1,5 +1,6 @@
 """Flat tokens, groups, mini-batches and plans from rollouts."""
 
+import itertools
 from functools import partial
 
 import pytest
@@ -103,9 +104,9 @@ def test_every_valid_row_has_a_gradient_with_a_bonus_or_a_penalty() -> None:
 rows = st.lists(st.integers(1, 50), max_size=40)
 
 
-@given(rows, st.integers(1, 5), st.integers(1, 200))
-def test_a_plan_has_every_row_once_within_the_budget(lengths, world_size, budget) -> None:
-    ranks = plan(lengths, world_size, budget)
+@given(rows, st.integers(1, 5), st.integers(1, 200), st.sampled_from([0, 1, 20, 1000]))
+def test_a_plan_has_every_row_once_within_the_budget(lengths, world_size, budget, cost) -> None:
+    ranks = plan(lengths, world_size, budget, cost)
     assert len(ranks) == world_size
     assert len({len(micro_batches) for micro_batches in ranks}) == 1
     all_rows = [row for rank in ranks for micro in rank for row in micro]
@@ -118,8 +119,26 @@ def test_a_plan_has_every_row_once_within_the_budget(lengths, world_size, budget
 
 @given(rows.filter(bool), st.integers(1, 4))
 def test_a_plan_gives_ranks_the_same_number_of_rows_within_one(lengths, world_size) -> None:
-    counts = [sum(map(len, rank)) for rank in plan(lengths, world_size, 100)]
-    assert max(counts) - min(counts) <= 1
+    for cost in (0, 20):
+        counts = [sum(map(len, rank)) for rank in plan(lengths, world_size, 100, cost)]
+        assert max(counts) - min(counts) <= 1
+
+
+def total_cost(plan_of_rank: list[list[int]], lengths: list[int], cost: int) -> int:
+    return sum(max(lengths[row] for row in micro) * len(micro) + cost for micro in plan_of_rank)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 200))
+def test_a_priced_plan_is_the_cheapest_of_all_cuts(lengths, budget) -> None:
+    falling = sorted(lengths, reverse=True)
+    all_costs = []
+    for borders in itertools.product([False, True], repeat=len(falling) - 1):
+        cuts = [0, *(n + 1 for n, is_border in enumerate(borders) if is_border), len(falling)]
+        parts = [list(range(start, stop)) for start, stop in itertools.pairwise(cuts)]
+        if all(len(part) == 1 or len(part) * falling[part[0]] <= budget for part in parts):
+            all_costs.append(total_cost(parts, falling, 20))
+    (parts,) = plan(lengths, 1, budget, 20)
+    assert total_cost(parts, lengths, 20) == min(all_costs)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])

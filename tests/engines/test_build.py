@@ -71,6 +71,8 @@ def test_what_is_asked_for_is_taken() -> None:
         (here(processes=8, gpus=2, nodes=2), [], "4 processes .* 2 GPUs of this node, .* 4 or"),
         (here(), ["rollout.tensor_parallel=2"], "rollout.tensor_parallel"),
         (here(), ["policy.offload_optimizer=true"], "policy.offload_optimizer"),
+        (here(), ["policy.liger_kernel=true"], "requires a GPU, and this machine has none"),
+        (here(gpus=1), ["policy.liger_kernel=true"], "requires the package liger-kernel"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(machine, overrides, part) -> None:

@@ -81,7 +81,7 @@ def test_gradients_equal_the_plain_loss_under_any_split(make, bonus, budget, che
 def test_gradients_of_every_loss_are_the_same_under_any_split(make, name) -> None:
     """As with all rows in one micro-batch of a policy in one process."""
     batch = rollout_batch(MIXED, bonus=1.0)
-    whole, split = policy(token_budget=10000), make(token_budget=30)
+    whole, split = policy(token_budget=10000), make(token_budget=30, micro_batch_cost=10)
     expected = whole.update(batch, loss_named(name))
     got = split.update(batch, loss_named(name))
     assert close(gradients(split), gradients(whole))

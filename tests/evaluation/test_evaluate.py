@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from asymrl.evaluation import evaluate, results_folder
 from asymrl.evaluation.evaluate import EvalTask, Resumable
 from asymrl.run.tracking import Tracker
 from asymrl.training.rollout import Progress
-from asymrl.types import Problem, Sampling
+from asymrl.types import Problem, Request, Rollout, Sampling
 from tests.helpers.models import tiny_model
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=8, stop_ids=(1,))
@@ -117,12 +117,42 @@ def test_a_file_truncated_anywhere_is_completed_to_the_same_bytes(
     assert contents(tmp_path) == before
 
 
+class DependsOnCall:
+    """Like vLLM: what it generates depends on all requests of a call. It records their draws."""
+
+    def __init__(self, engine: HFEngine) -> None:
+        self.engine = engine
+        self.calls: list[list[int]] = []
+
+    def generate(self, requests: Sequence[Request], *arguments: Any) -> Iterator[Rollout]:
+        self.calls.append([request.draw for request in requests])
+        seeds = sum(request.seed for request in requests)
+        for rollout in self.engine.generate(requests, *arguments):
+            yield replace(rollout, text=f"{rollout.text} {seeds}")
+
+
+@pytest.mark.parametrize("share", [0.4, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl"])
+def test_a_resumed_evaluation_repeats_whole_calls(run, tmp_path, engine, share, name) -> None:
+    whole = DependsOnCall(engine)
+    run(tmp_path, make=lambda: whole, chunk=8)  # two of a's problems, or a's last and two of b's
+    assert whole.calls == [[0, 1], [0, 1], [0, 1], [0, 1, 2], [0, 1]]
+    before = contents(tmp_path)
+    (tmp_path / name).write_bytes(before[name][: int(share * len(before[name]))])
+    (tmp_path / "summary.json").unlink()
+    if name == "a.jsonl":
+        (tmp_path / "b.jsonl").unlink()
+    again = DependsOnCall(engine)
+    run(tmp_path, make=lambda: again, chunk=8)
+    assert contents(tmp_path) == before and len(again.calls) < 5
+
+
 def test_only_missing_samples_are_generated(run, tmp_path, engine) -> None:
     run(tmp_path)
     file = tmp_path / "a.jsonl"
     file.write_bytes(
         b"".join(file.read_bytes().splitlines(keepends=True)[:14])
-    )  # two chunks are 12
+    )  # four problems are 12
     seen: list[tuple[int, int]] = []
     run(tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert seen[0] == (12 + 8, 29) and seen[-1] == (29, 29)
@@ -222,21 +252,25 @@ def test_damage_is_named_and_not_repaired(run, tmp_path, damage, part) -> None:
 def test_in_training_all_samples_are_generated_again(engine, tokenizer, tmp_path) -> None:
     """Samples from before a resume are deleted."""
     greedy = replace(SAMPLING, temperature=0.0)
-    task = {"benchmarks": {"a": problems("a", 7, tokenizer)}, "samples": COUNTS}
-    task |= {"sampling": SAMPLING, "seed": 0}
+    benchmarks = {"a": problems("a", 7, tokenizer), "b": problems("b", 4, tokenizer)}
+    task = {"benchmarks": benchmarks, "samples": COUNTS, "sampling": SAMPLING, "seed": 0}
+    recorder: Any = DependsOnCall(engine)
     with verifiers.make("first_letter") as verifier:
         step = partial(
             evaluate.evaluate_step,
             run_dir=tmp_path,
             tracker=Tracker(),
-            engine=engine,
+            engine=recorder,
             verifier=verifier,
             world=World(),
             tasks={"t1": task, "greedy": task | {"sampling": greedy}},
         )
         metrics, folder = step(3), tmp_path / "eval" / "step-000003" / "t1"
         kinds = ("avg", "stderr", "pass_at_k", "truncated")
-        assert [*metrics] == [f"eval/a/{s}/{kind}" for s in ("t1", "greedy") for kind in kinds]
+        assert [*metrics] == [
+            f"eval/{name}/{s}/{kind}" for s in ("t1", "greedy") for name in "ab" for kind in kinds
+        ]
+        assert recorder.calls == [[*range(11)]] * 2  # all benchmarks of a setting at once
         before = contents(folder)
         (folder / "a.jsonl").write_bytes(before["a.jsonl"] * 2)
         assert step(3) == metrics

@@ -18,6 +18,7 @@ from asymrl.engines.hf import HFEngine
 from asymrl.engines.local import LocalPolicy
 from asymrl.engines.rollout import never
 from asymrl.engines.scripted import ScriptedEngine
+from asymrl.errors import UserError
 from asymrl.training.loop import is_due, sync_weights
 from asymrl.training.rollout import generate_and_verify, rewards_and_mask
 from asymrl.types import Rollout, Verdict
@@ -205,6 +206,52 @@ def test_exact_engine_values_save_the_score_pass_and_change_nothing(
         assert mine["rollout/logprob_mismatch_max"] < 1e-4
         for name in ("policy/entropy", "diag/kappa", "optim/grad_norm", "loss/total"):
             assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
+
+
+def test_rows_without_an_advantage_need_no_score(config_file, tmp_path, monkeypatch) -> None:
+    counts: list[int] = []
+    score = LocalPolicy.score
+
+    def counted(self: LocalPolicy, tokens: Any) -> Any:
+        counts.append(len(tokens.sequences))
+        return score(self, tokens)
+
+    monkeypatch.setattr(LocalPolicy, "score", counted)
+    folders, scored = [], []
+    for setting in ("true", "false"):
+        overrides = [f"policy.score_all_rows={setting}", "tracking.logprob_gain_every=4"]
+        engine = engine_of(config_file, InexactEngine)
+        folders.append(run_with(config_file, tmp_path / setting, *overrides, engine=engine))
+        scored.append([*counts[:4], counts[5]])  # without those of the gain, after steps 4 and 5
+        counts.clear()
+    whole, part = map(metrics, folders)
+    assert scored[0] == [24] * 5
+    assert scored[1][3:] == [24, 24] and all(count < 24 for count in scored[1][:3])
+    for mine, theirs in zip(part[1:], whole[1:], strict=True):
+        for name in ("diag/kappa", "optim/grad_norm", "loss/total", "loss/ratio_max"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
+        assert mine["rollout/logprob_mismatch_max"] < 1e-4
+        differs = mine["policy/entropy"] != pytest.approx(theirs["policy/entropy"], rel=1e-3)
+        assert differs == (mine["step"] < 4)
+
+
+@pytest.mark.parametrize(
+    ("override", "required"),
+    [
+        ("loss.kl_coef=0.1", "loss.kl_coef = 0"),
+        ("loss.entropy_bonus=0.1", "loss.entropy_bonus = 0"),
+        ("loss.name=kl_cov", "not clip_cov or kl_cov"),
+        ("reweight={name: high_entropy, rho: 0.2}", "reweight.name = none"),
+        (
+            "schedule={name: entropy_steering, entropy_low: 0.2, entropy_high: 0.5}",
+            "schedule.name = constant",
+        ),
+    ],
+)
+def test_methods_that_read_every_row_require_all_scores(config_file, override, required) -> None:
+    overrides = ["policy.score_all_rows=false", override]
+    with pytest.raises(UserError, match=f"score_all_rows=false requires .*{required}"):
+        load_config(str(config_file), overrides)
 
 
 def rollout(truncated: bool) -> Rollout:
