@@ -459,8 +459,8 @@ class PolicyConfig(StrictModel):
     that padding and this cost are smallest together; 0: fill token_budget."""
     score_all_rows: bool = True
     """Score every response; false: groups without an advantage only in steps of
-    tracking.logprob_gain_every, so that in other steps metrics of log-probs and entropy are over the
-    other groups."""
+    tracking.logprob_gain_every, so that in other steps metrics of log-probs and entropy are over
+    the other groups."""
     liger_kernel: bool = False
     """On a GPU: norms, rotary embeddings and SwiGLU as one kernel each, from the package
     liger-kernel; use it once `make smoke-gpu` has shown equal gradients on your GPU."""
