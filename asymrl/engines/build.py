@@ -144,7 +144,7 @@ def choose_engine(
         case "auto" if machine.gpus:
             return "hf", "vLLM is not installed; `make setup` installs it"
         case "auto":
-            return "hf", "no GPU; on a CPU transformers samples small models faster than vLLM"
+            return "hf", "no GPU; on a CPU a step takes longer with vLLM"
         case "vllm" if not machine.vllm:
             raise UserError(
                 f"{setting} vllm, but vLLM is not installed: `make setup` installs it on a "

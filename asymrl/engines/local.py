@@ -7,7 +7,7 @@ Independent of rollouts, rewards and estimators.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -112,11 +112,12 @@ class LocalPolicy:
 
     @torch.no_grad()
     def _score(self, module: PolicyModule, batch: Tokens) -> tuple[Tensor, Tensor]:
-        parts, cut = [], self._cut(batch)
-        for micro in cut(range(len(batch.sequences))):
-            with self._autocast():
-                values = torch.stack(forward_micro_batch(module, micro, self.device))
-            parts.append((micro.tokens, values))
+        parts = [
+            (micro.tokens, torch.stack([logprobs, entropy]))
+            for micro, logprobs, entropy in self._forward(
+                module, batch, range(len(batch.sequences))
+            )
+        ]
         logprobs, entropy = to_flat(parts, len(batch.targets))
         return logprobs, entropy
 
@@ -126,35 +127,42 @@ class LocalPolicy:
         self.optimizer.zero_grad()
         parts = [loss(empty_loss_inputs(minibatch, self.device))]
         rows = torch.nonzero(minibatch.has_gradient)[:, 0].tolist()
-        budget, cut = self._micro_batch_tokens, self._cut(minibatch)
-        if self.shares_prompts and shared_prefix.saves_time(minibatch, rows):
-            for part in shared_prefix.split_rows(minibatch, rows, budget):
-                with self._autocast():
-                    prompts = shared_prefix.encode(self.module, minibatch, part)
-                for micro in cut(part, responses_only=True):
-                    prefix = shared_prefix.prefix_inputs(prompts, minibatch.prompt_lengths, micro)
-                    parts.append(self._backward(minibatch, micro, loss, prefix))
-                shared_prefix.backward_prompts(prompts)
-        else:
-            for micro in cut(rows):
-                parts.append(self._backward(minibatch, micro, loss))
+        for micro, logprobs, entropy in self._forward(self.module, minibatch, rows):
+            outputs = loss(loss_inputs(minibatch, micro.tokens, logprobs, entropy))
+            outputs.loss.backward()
+            parts.append(replace(outputs, loss=outputs.loss.detach()))  # frees the graph
         for parameter in self.named_parameters.values():
             if parameter.grad is None:  # AdamW steps even if no row has a gradient
                 parameter.grad = torch.zeros_like(parameter)
         return total(parts)
 
-    def _backward(
-        self,
-        minibatch: Batch,
-        micro: MicroBatch,
-        loss: LossFn,
-        prefix: Mapping[str, Any] | None = None,
-    ) -> LossOutputs:
-        with self._autocast():
-            logprobs, entropy = forward_micro_batch(self.module, micro, self.device, prefix)
-        outputs = loss(loss_inputs(minibatch, micro.tokens, logprobs, entropy))
-        outputs.loss.backward()
-        return replace(outputs, loss=outputs.loss.detach())  # frees the graph
+    def _forward(
+        self, module: PolicyModule, batch: Tokens, rows: Sequence[int]
+    ) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
+        """Micro-batches of these rows with log-probs (m,) and entropy (m,). Gradients must flow
+        back from one before the next is taken; those of shared prompts follow when all are done."""
+        cut = partial(
+            micro_batches,
+            batch,
+            token_budget=self._micro_batch_tokens,
+            micro_batch_cost=self.micro_batch_cost,
+        )
+        if not (self.shares_prompts and shared_prefix.saves_time(batch, rows)):
+            for micro in cut(rows):
+                with self._autocast():
+                    values = forward_micro_batch(module, micro, self.device)
+                yield micro, *values
+            return
+        for part in shared_prefix.split_rows(batch, rows, self._micro_batch_tokens):
+            with self._autocast():
+                prompts = shared_prefix.encode(module, batch, part)
+            for micro in cut(part, responses_only=True):
+                prefix = shared_prefix.prefix_inputs(prompts, batch.prompt_lengths, micro)
+                with self._autocast():
+                    values = forward_micro_batch(module, micro, self.device, prefix)
+                yield micro, *values
+            if torch.is_grad_enabled():
+                shared_prefix.backward_prompts(prompts)
 
     def update(self, minibatch: Batch, loss: LossFn) -> UpdateStats:
         totals = self.backward(minibatch, loss)
@@ -221,14 +229,6 @@ class LocalPolicy:
         parameter = self.named_parameters[name].detach()
         moments = self.optimizer.state[self.named_parameters[name]]
         return parameter if section == "weights" else moments[section]
-
-    def _cut(self, batch: Tokens) -> Callable[..., Iterator[MicroBatch]]:
-        return partial(
-            micro_batches,
-            batch,
-            token_budget=self._micro_batch_tokens,
-            micro_batch_cost=self.micro_batch_cost,
-        )
 
     @property
     def _micro_batch_tokens(self) -> int:

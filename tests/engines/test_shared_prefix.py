@@ -116,6 +116,17 @@ def test_shared_prompts_do_not_change_the_gradient(sizes, has_gradient) -> None:
     assert (shared - plain).norm() <= 1e-5 * plain.norm()
 
 
+@pytest.mark.parametrize("sizes", [[4, 4], [1, 40, 7], [9, 3, 30, 5]])
+def test_shared_prompts_do_not_change_the_scores(sizes) -> None:
+    tokens = batch(sizes, [1, 6, 13, 6])
+    shared, plain = (policy(shares=shares) for shares in (True, False))
+    assert shared_prefix.saves_time(tokens, range(len(tokens.sequences)))
+    for mine, theirs in zip(shared.score(tokens), plain.score(tokens), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+        assert not mine.requires_grad
+    assert all(parameter.grad is None for parameter in shared.module.parameters())
+
+
 def test_shared_prompts_of_different_length_keep_their_distance_from_the_response() -> None:
     minibatch = batch([9, 3, 30, 5], [1, 6, 13, 6])
     shared = gradient(policy(shares=True, model=windowed_model()), minibatch)
