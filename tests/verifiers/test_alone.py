@@ -1,4 +1,4 @@
-"""The verifier without AsymRL's other packages: a virtual environment with sympy and nothing else."""
+"""The verifier without AsymRL's other packages: in an environment with sympy alone."""
 
 import os
 import subprocess
