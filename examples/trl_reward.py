@@ -18,7 +18,9 @@ from asymrl.verifiers import Verifier, make, unreadable
 Completion = str | Sequence[Mapping[str, str]]  # a text, or the messages of a conversation
 
 
-def reward_function(verifier: Verifier, column: str = "answer") -> Callable[..., list[float | None]]:
+def reward_function(
+    verifier: Verifier, column: str = "answer"
+) -> Callable[..., list[float | None]]:
     """A reward function for TRL: 1 for a completion that gives the gold in `column`, else 0.
 
     TRL's log gets the share of each verdict, such as verifier/no_answer.

@@ -28,8 +28,8 @@ from asymrl.report.runs import (
     untrained,
 )
 from asymrl.statistics import estimate_mean, standard_error
-from asymrl.verifiers.reasoning_gym import PREFIX
 from asymrl.types import frozen
+from asymrl.verifiers.reasoning_gym import PREFIX
 
 EMA = 0.7  # the paper's
 BETAS = ("advantage.beta_pos", "advantage.beta_neg")
