@@ -12,17 +12,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, dataclass_transform, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Reason = Literal["correct", "wrong", "no_answer", "unparseable", "timeout", "crashed"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+Class = TypeVar("Class")
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-def frozen(cls: type) -> Any:
+def frozen(cls: type[Class]) -> type[Class]:
     """Class decorator: a frozen, slotted, keyword-only dataclass."""
     return dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
@@ -36,8 +37,8 @@ class Problem:
     prompt_text: str
     gold: str
     source: str
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    row: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    row: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @frozen
@@ -175,7 +176,7 @@ class Generated:
 
     draws: int
     tokens: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     leftovers: RolloutGroups | None = None
 
 
@@ -308,7 +309,7 @@ class Position:
 
     step: int = 0
     draws: int = 0
-    schedule: Mapping[str, float] = field(default_factory=dict)
+    schedule: Mapping[str, float] = field(default_factory=dict[str, float])
     leftovers: RolloutGroups | None = None
 
 

@@ -29,6 +29,7 @@ from asymrl.report.runs import (
 )
 from asymrl.statistics import estimate_mean, standard_error
 from asymrl.types import frozen
+from asymrl.verifiers.reasoning_gym import PREFIX
 
 EMA = 0.7  # the paper's
 BETAS = ("advantage.beta_pos", "advantage.beta_neg")
@@ -193,8 +194,9 @@ def table_columns(arms: Sequence[Arm]) -> list[Column]:
 
 
 def evaluations_title(names: Sequence[str]) -> str:
-    """ "math500, greedy", or "mean, greedy" for several benchmarks."""
-    benchmark, setting = names[0].split("/")
+    """ "math500, greedy", or "mean, greedy" for several benchmarks. A task of reasoning-gym has its
+    own name only: the prefix would leave no room for it."""
+    benchmark, setting = names[0].removeprefix(PREFIX).split("/")
     return f"{benchmark if len(names) == 1 else 'mean'}, {setting}"
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache, partial
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict, Unpack
 
 from asymrl.by_path import FORM, is_by_path
 from asymrl.errors import UserError, short_repr
@@ -40,6 +40,14 @@ VERIFIERS: dict[str, Entry] = {
     "math": Entry(module="asymrl.verifiers.math", pooled=True),
     "math_verify": Entry(module="asymrl.verifiers.math_verify", pooled=True),
 }
+
+
+class Settings(TypedDict, total=False):
+    """Which answers count; `make` says what each does."""
+
+    unboxed: bool
+    thinking: bool
+    tolerance: float
 
 
 class Verifier(Protocol):
@@ -155,7 +163,7 @@ def make(
 
 
 @cache
-def _shared(name: str, timeout: float, **settings: Any) -> Verifier:
+def _shared(name: str, timeout: float, **settings: Unpack[Settings]) -> Verifier:
     """A verifier with one worker that lives as long as this process."""
     verifier = make(name, 1, timeout, **settings)
     atexit.register(verifier.__exit__)
@@ -170,7 +178,7 @@ def verify(
     *,
     prompt: str | None = None,
     row: Mapping[str, Any] | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Verdict:
     r"""Whether a response gives the gold answer: `verify(r"so \boxed{0.5}", gold="1/2")` is truthy.
 
@@ -202,16 +210,23 @@ def verify(
     called from any thread. For many responses, use `make`, which has workers and returns futures.
     A function, other than one by path, is called directly: in this process, without a deadline.
     """
-    context = {"prompt": prompt, "row": row}
-    check_arguments(response=response, gold=gold, name=name, timeout=timeout, **context, **settings)
+    check_arguments(
+        response=response,
+        gold=gold,
+        name=name,
+        timeout=timeout,
+        prompt=prompt,
+        row=row,
+        **settings,
+    )
     if callable(name):
         start = time.perf_counter()
-        reason, answer = own.call_directly(name, gold, response, **context)
+        reason, answer = own.call_directly(name, gold, response, prompt, row)
         return Verdict(reason=reason, answer=answer, seconds=time.perf_counter() - start)
     if is_by_path(name):
         name = own.load(name).name  # with its digest, so that an edited file is loaded again
     verifier = _shared(name, timeout, **settings)
-    return verifier.submit(gold, response, **context).result()
+    return verifier.submit(gold, response, prompt=prompt, row=row).result()
 
 
 def is_number(value: Any) -> bool:

@@ -186,14 +186,20 @@ def work(fd: str, module: str, timeout: str, settings: str) -> None:
     parent = os.getppid()
     # a launcher sends SIGTERM to the whole job; the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    verifier, keywords = importlib.import_module(module), json.loads(settings)
+    link = Connection(int(fd))
+    try:
+        verifier, keywords = importlib.import_module(module), json.loads(settings)
+    except ModuleNotFoundError as error:
+        sentence = f"{module} needs the package {error.name}, which is not installed"
+        link.send_bytes(sentence.encode())
+        return
     if getattr(verifier, "FENCED", True):
         with contextlib.suppress(ValueError, OSError):  # not supported on this platform
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     inspect.signature(verifier.verify).bind("", "", **keywords)  # else it does not start
     prepare = getattr(verifier, "prepare_worker", lambda **_: None)
-    with Connection(int(fd)) as link, contextlib.suppress(EOFError, OSError):
+    with link, contextlib.suppress(EOFError, OSError):
         try:
             prepare(**keywords)
         except UserError as error:

@@ -42,7 +42,6 @@ def two_processes(request) -> list[Found]:
 def test_a_task_is_exact_and_the_same_in_every_process(task: str, two_processes) -> None:
     one, other = (found[task] for found in two_processes)
     assert one["digest"] == other["digest"]
-    assert one["entries"] >= 40
     assert one["stored"] == 1
     assert one["junk"] < 1
     assert one["events"] == other["events"] == []
