@@ -25,6 +25,7 @@ from asymrl.verifiers.reasoning_gym import (
 
 HELDOUT = 200  # held-out problems of a task, the same for every seed
 DRAWS = 20  # per problem of a set, before the task counts as having no more
+MISSES = 2 * HELDOUT * DRAWS  # in a row, or as many as there are problems, for the same
 GENERATION_ERRORS = (AssertionError, ValueError, TypeError, LookupError, RuntimeError)
 FIXED = ("seed", "size")  # of the package's configs, which are settings of ours
 
@@ -91,17 +92,19 @@ def different_entries(
     task: str, difficulty: int | Mapping[str, Any] | None, seed: int, wanted: int
 ) -> list[dict[str, Any]]:
     """The first `wanted` entries with different questions, or as many as DRAWS x wanted draws
-    give. Entries whose answer is empty text, as string_manipulation makes some, are left out."""
+    give, and fewer draws once MISSES in a row give no new one. Entries whose answer is empty text,
+    as string_manipulation makes some, are left out."""
     entries: dict[str, dict[str, Any]] = {}
     try:
         dataset = build_dataset(task, difficulty, seed)
+        last_new = 0
         for draw in range(DRAWS * wanted):
-            if len(entries) == wanted:
+            if len(entries) == wanted or draw - last_new > max(MISSES, len(entries)):
                 break
             entry = dataset[draw]
             entry["question"] = entry["question"].strip()
-            if str(entry["answer"]).strip():
-                entries.setdefault(entry["question"], entry)
+            if str(entry["answer"]).strip() and entry["question"] not in entries:
+                entries[entry["question"]], last_new = entry, draw
     except GENERATION_ERRORS as error:
         raise UserError(
             f"data.reasoning_gym.difficulty = {short_repr(difficulty)} is not valid for {task}: "

@@ -17,7 +17,7 @@ from asymrl.errors import UserError, short_repr
 from asymrl.files import TABLE_SUFFIXES
 from asymrl.types import frozen
 from asymrl.verifiers.golds import read_gold
-from asymrl.verifiers.reasoning_gym import PREFIX, check_benchmark, tasks_of
+from asymrl.verifiers.reasoning_gym import PREFIX, TASKS, check_benchmark, tasks_of
 
 # The usual names of columns, most usual first.
 PROBLEM_FIELDS = ("problem", "question", "prompt")
@@ -221,6 +221,8 @@ def locate_benchmark(name: str, folder: Path | None, others: Sequence[str]) -> s
             )
     if name in SOURCES or name in others or os.path.isfile(name) or is_hub_source(name):
         return name
+    if name in TASKS:  # after a comma, which starts another benchmark
+        raise UserError(f"benchmark {name!r} is unknown; the task of that name is {PREFIX}{name}")
     raise UserError(
         f"benchmark {name!r} is unknown; valid are {', '.join([*SOURCES, *others])}, "
         f"{PREFIX}<task>, the path of a .jsonl, .json, .csv or .parquet file, or a hub data set "

@@ -190,6 +190,8 @@ def work(fd: str, module: str, timeout: str, settings: str) -> None:
     try:
         verifier, keywords = importlib.import_module(module), json.loads(settings)
     except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            raise  # the verifier itself is missing
         sentence = f"{module} needs the package {error.name}, which is not installed"
         link.send_bytes(sentence.encode())
         return

@@ -72,6 +72,10 @@ def test_a_higher_level_is_harder() -> None:
             GymSettings(size=300, difficulty={"gcd": {"max_numbers": 2, "max_value": 20}}),
             "size = 300: gcd has only ",
         ),
+        (  # 210 pairs: 200 million draws would find no more
+            GymSettings(size=10**7, difficulty={"gcd": {"max_numbers": 2, "max_value": 20}}),
+            "size = 10000000: gcd has only ",
+        ),
     ],
 )
 def test_a_wrong_difficulty_is_one_sentence(settings: GymSettings, sentence: str) -> None:
@@ -125,3 +129,5 @@ def test_a_benchmark_is_found_by_its_name() -> None:
     assert locate_benchmark(SOURCE, None, []) == SOURCE
     with pytest.raises(UserError, match="the nearest are gcd"):
         locate_benchmark("reasoning_gym:gcdd", None, [])
+    with pytest.raises(UserError, match="'gcd' is unknown; the task of that name is reasoning_gym"):
+        locate_benchmark("gcd", None, [])
